@@ -1,0 +1,54 @@
+"""The requests of the suite, read from `fixtures/cases.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import ConfigurationError
+from .spec import Capability, Case
+
+
+def load_cases(fixture_roots: Sequence[Path]) -> tuple[Case, ...]:
+    """All cases of all roots, in file order; of two with one id the first root's is taken.
+
+    Raises:
+        ConfigurationError: a file is not of its form, or names an image that is not there.
+    """
+    found: dict[str, Case] = {}
+    for root in fixture_roots:
+        path = root / "cases.json"
+        if path.is_file():
+            for case in _read(path):
+                found.setdefault(case.id, case)
+    return tuple(found.values())
+
+
+def _read(path: Path) -> list[Case]:
+    try:
+        entries = json.loads(path.read_text("utf-8"))["cases"]
+        return [_case(path.parent, entry) for entry in entries]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(f"{path} is not a list of cases: {error!r}.") from error
+
+
+def _case(root: Path, entry: Mapping[str, Any]) -> Case:
+    images = tuple(root / name for name in entry.get("images", ()))
+    for image in images:
+        if not image.is_file():
+            raise ConfigurationError(
+                f"{root / 'cases.json'}: {entry['id']} needs {image}, not there."
+            )
+    truth = entry.get("truth")
+    if "truth_file" in entry:
+        truth = (root / entry["truth_file"]).read_text("utf-8")
+    return Case(
+        id=entry["id"],
+        needs=Capability(entry["needs"]),
+        prompt=entry["prompt"],
+        images=images,
+        truth=truth,
+        max_tokens=entry.get("max_tokens", 64),
+    )

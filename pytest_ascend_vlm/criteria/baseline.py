@@ -1,0 +1,240 @@
+"""Does the served model answer as the reference does?
+
+y is the reference in float32. Its own difference between bf16 and fp32 is the yardstick: rounding
+of that size is what bf16 costs on any hardware, and what exceeds it by a factor is a defect.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import PreconditionError
+from ..observation import Completion, Forced, Reference, ReferenceNumerics, TopLogprobs
+from ..spec import Thresholds
+from .text import side_by_side, similarity, word_overlap
+from .verdict import Verdict, at_least, at_most
+
+_SHOWN_CANDIDATES = 3
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first token at which the served answer leaves the reference.
+
+    Attributes:
+        position: its index in the answer.
+        expected: the reference's token.
+        got: the served token; None where the served answer is shorter.
+        margin: how far the reference (fp32) preferred its first choice to the served token, nats.
+            Where the served token is not among the listed ones this is a lower bound.
+        tie: the margin up to which rounding alone can turn the choice, nats.
+    """
+
+    position: int
+    expected: int | None
+    got: int | None
+    margin: float
+    tie: float
+
+    @property
+    def is_near_tie(self) -> bool:
+        """Whether rounding alone explains the divergence."""
+        return self.margin <= self.tie
+
+
+def require_same_prompt(served: Completion, reference: Reference) -> None:
+    """Raises PreconditionError unless both sides saw prompts of one length."""
+    if reference.prompt_tokens is None or served.usage is None:
+        return
+    if served.usage.prompt_tokens != reference.prompt_tokens:
+        raise PreconditionError(
+            f"{served.case_id}: the served prompt has {served.usage.prompt_tokens} tokens, the "
+            f"reference's has {reference.prompt_tokens}. The two sides did not see the same input, "
+            "so their answers cannot be compared. Check that chat template, image preprocessor "
+            "(min_pixels, max_pixels) and system prompt are the same on both sides."
+        )
+
+
+def text_matches(served: Completion, reference: Reference, bars: Thresholds) -> Verdict:
+    """The served text equals the reference's, or leaves it only at a near-tie.
+
+    A published answer may be quoted in part, so only that much is compared with it.
+    """
+    got = served.text[: len(reference.text)] if reference.is_published else served.text
+    divergence = find_divergence(served, reference)
+    excused = divergence is not None and divergence.is_near_tie
+    least = bars.similarity_after_tie if excused else bars.similarity
+    measured = similarity(reference.text, got)
+    after = ", after a near-tie of the reference" if excused else ""
+    details = () if got == reference.text else side_by_side(reference.text, got)
+    if divergence is not None:
+        details += describe(divergence, served, reference)
+    evidence = {
+        "expected": reference.text,
+        "got": served.text,
+        "reference": reference.source,
+        "exact_match": got == reference.text,
+        "word_overlap": round(word_overlap(reference.text, got), 4),
+    }
+    reason = f"character similarity to the answer {reference.source}{after}"
+    return at_least(measured, least, "similarity", reason, details, evidence)
+
+
+def divergence_is_rounding(served: Completion, reference: Reference) -> Verdict:
+    """Where the answers part, the reference itself was within rounding of a tie."""
+    divergence = find_divergence(served, reference)
+    tie = tie_margin(reference.numerics, 0) if reference.numerics else 0.0
+    if divergence is None:
+        return at_most(0.0, tie, "nats", "the answers do not diverge")
+    details = (
+        *side_by_side(reference.text, served.text),
+        *describe(divergence, served, reference),
+    )
+    reason = f"the answers part at token {divergence.position + 1}"
+    evidence = {"position": divergence.position, "expected": reference.text, "got": served.text}
+    return at_most(divergence.margin, divergence.tie, "nats", reason, details, evidence)
+
+
+def find_divergence(served: Completion, reference: Reference) -> Divergence | None:
+    """The first differing token, or None where there is none or token ids are not known."""
+    numerics = reference.numerics
+    if served.token_ids is None or reference.token_ids is None or numerics is None:
+        return None
+    position = _first_difference(reference.token_ids, served.token_ids)
+    if position is None:
+        return None
+    expected = _token_at(reference.token_ids, position)
+    got = _token_at(served.token_ids, position)
+    # The numbers belong to the answer as it was forced; its tokens may part from the generated ones.
+    known = (
+        position < len(numerics.fp32)
+        and numerics.token_ids[:position] == reference.token_ids[:position]
+    )
+    margin = _margin(numerics.fp32.at(position), got) if known else float("inf")
+    tie = tie_margin(numerics, position) if known else 0.0
+    return Divergence(position, expected, got, margin, tie)
+
+
+def tie_margin(numerics: ReferenceNumerics, position: int) -> float:
+    """The margin (nats) up to which bf16 rounding can turn the reference's choice.
+
+    The larger of one bf16 unit in the last place at the largest logit and 4·sqrt(2) times the
+    reference's own bf16 error: two logits, each off by that error, at four standard deviations.
+    """
+    peak = abs(float(numerics.peak_logit[position]))
+    ulp = 2.0 ** (np.floor(np.log2(peak)) - 7) if peak > 0 else 0.0
+    return float(max(ulp, 4 * np.sqrt(2) * numerics.logit_rmse))
+
+
+def describe(divergence: Divergence, served: Completion, reference: Reference) -> tuple[str, ...]:
+    """Both sides' candidates at the first differing token, and whether the reference was near a tie."""
+    lines = []
+    assert reference.numerics is not None  # noqa: S101  (find_divergence has looked)
+    if divergence.position < len(reference.numerics.fp32):
+        lines.append(
+            f"at token {divergence.position + 1} the reference's candidates: "
+            + _candidates(reference.numerics.fp32.at(divergence.position))
+        )
+    if served.top is not None and divergence.position < len(served.top):
+        lines.append(
+            "the served model's candidates: " + _candidates(served.top.at(divergence.position))
+        )
+    state = "was near a tie" if divergence.is_near_tie else "was not near a tie"
+    lines.append(
+        f"the reference {state}: it preferred its choice by {divergence.margin:.3g} nats, "
+        f"rounding explains up to {divergence.tie:.3g}"
+    )
+    return tuple(lines)
+
+
+def logprobs_match(forced: Forced, numerics: ReferenceNumerics, bars: Thresholds) -> Verdict:
+    """The visible log-probabilities differ from fp32 by no more than a few bf16 roundings."""
+    fp32 = numerics.fp32.head(len(forced.token_ids))
+    served = visible_difference(forced.top, fp32)
+    rounding = visible_difference(numerics.bf16, fp32)
+    mean, own = float(np.mean(served)), float(np.mean(rounding))
+    limit = bars.logprobs_ratio * own
+    worst = int(np.argmax(served))
+    details = (
+        f"the reference's own bf16-fp32 difference is {own:.4g} nats, the served one "
+        f"{mean / own if own else float('inf'):.2f} times that (at most {bars.logprobs_ratio:g})",
+        f"largest at token {worst + 1} of {len(served)}: {served[worst]:.4g} nats; "
+        f"expected {_candidates(fp32.at(worst))}; got {_candidates(forced.top.at(worst))}",
+    )
+    evidence = {
+        "positions": len(served),
+        "reference_rounding": own,
+        "ratio": mean / own if own else None,
+        "per_position": [round(float(value), 5) for value in served],
+    }
+    reason = "mean difference of the visible log-probabilities, the reference's answer forced"
+    return at_most(mean, limit, "nats", reason, details, evidence)
+
+
+def visible_difference(left: TopLogprobs, right: TopLogprobs) -> np.ndarray:
+    """Mean absolute difference of the listed log-probabilities at each position, shape (n,), nats.
+
+    Every token that either side lists counts. Where the other side does not list it, its value
+    there is at most that side's smallest listed one, and the difference at least the gap to it:
+    that lower bound is taken.
+    """
+    return np.array(
+        [_position_difference(left.at(i), right.at(i)) for i in range(len(right))], dtype=float
+    )
+
+
+def _position_difference(left: dict[int, float], right: dict[int, float]) -> float:
+    left_floor, right_floor = min(left.values()), min(right.values())
+    differences = []
+    for token in left.keys() | right.keys():
+        here, there = left.get(token), right.get(token)
+        if here is None:
+            differences.append(max(0.0, right[token] - left_floor))
+        elif there is None:
+            differences.append(max(0.0, here - right_floor))
+        else:
+            differences.append(abs(here - there))
+    return sum(differences) / len(differences)
+
+
+def reference_holds(replayed: Reference, golden: Reference) -> Verdict:
+    """A golden is reproduced by running the reference again, up to a near-tie."""
+    replay = Completion(
+        golden.case_id, replayed.text, replayed.token_ids, None, None, None, seconds=0.0
+    )
+    divergence = find_divergence(replay, golden)
+    if divergence is None and replayed.text == golden.text:
+        return at_least(1.0, 1.0, "similarity", "the reference gives the recorded answer")
+    details = side_by_side(golden.text, replayed.text, "recorded")
+    if divergence is not None:
+        details += describe(divergence, replay, golden)
+    excused = divergence is not None and divergence.is_near_tie
+    measured = similarity(golden.text, replayed.text)
+    least = measured if excused else 1.0
+    reason = "the reference parts from its recorded answer" + (" at a near-tie" if excused else "")
+    return at_least(measured, least, "similarity", reason, details)
+
+
+def _first_difference(left: tuple[int, ...], right: tuple[int, ...]) -> int | None:
+    for index, (one, other) in enumerate(zip(left, right, strict=False)):
+        if one != other:
+            return index
+    return None if len(left) == len(right) else min(len(left), len(right))
+
+
+def _token_at(tokens: tuple[int, ...], position: int) -> int | None:
+    return tokens[position] if position < len(tokens) else None
+
+
+def _margin(candidates: dict[int, float], token: int | None) -> float:
+    best = max(candidates.values())
+    if token is None:
+        return float("inf")
+    return best - candidates.get(token, min(candidates.values()))
+
+
+def _candidates(listed: dict[int, float]) -> str:
+    best = sorted(listed.items(), key=lambda pair: -pair[1])[:_SHOWN_CANDIDATES]
+    return ", ".join(f"token {token} ({np.exp(logprob):.1%})" for token, logprob in best)

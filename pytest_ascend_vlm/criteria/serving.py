@@ -1,0 +1,196 @@
+"""Does the endpoint keep the promises of the API?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..observation import Completion, Refusal
+from ..spec import Sampling
+from .text import side_by_side
+from .verdict import Verdict, all_hold, at_least, at_most
+
+
+def start_within_budget(
+    seconds: Mapping[str, float], budgets: Mapping[str, float], memory_mib: float | None
+) -> Verdict:
+    """Every start phase took at most its budget; measured is the largest share of one.
+
+    Args:
+        seconds: phase -> seconds it took.
+        budgets: phase -> seconds it may take.
+        memory_mib: memory the started server holds, where the platform can tell.
+    """
+    shares = {phase: taken / budgets[phase] for phase, taken in seconds.items()}
+    worst = max(shares, key=lambda phase: shares[phase])
+    details = tuple(
+        f"{phase}: {taken:.1f} s of {budgets[phase]:.0f} s" for phase, taken in seconds.items()
+    )
+    evidence = {
+        "phases_seconds": {phase: round(taken, 2) for phase, taken in seconds.items()},
+        "memory_mib": memory_mib,
+    }
+    reason = f"ready after {sum(seconds.values()):.1f} s; closest to its budget: {worst}"
+    return at_most(shares[worst], 1.0, "of budget", reason, details, evidence)
+
+
+def models_are_listed(listed: Sequence[str] | Refusal, served_name: str) -> Verdict:
+    """`/v1/models` answers 200 and lists the served name."""
+    if isinstance(listed, Refusal):
+        return all_hold({"/v1/models answers": f"HTTP {listed.status}: {listed.message}"})
+    missing = None if served_name in listed else f"{served_name!r} is not among {list(listed)}"
+    return all_hold({"/v1/models answers": None, "served name listed": missing})
+
+
+def answer_is_sound(
+    answer: Completion | Refusal, tokens_without_images: int | None = None
+) -> Verdict:
+    """200, a finish reason, usage that adds up and, for an image, tokens that it cost.
+
+    Args:
+        answer: the answer to judge.
+        tokens_without_images: length of the same prompt without its images; None for a text request.
+    """
+    if isinstance(answer, Refusal):
+        return all_hold({"answered": f"HTTP {answer.status}: {answer.message}"})
+    usage = answer.usage
+    checks = {
+        "answered": None,
+        "finish reason": _unless(
+            answer.finish_reason in {"stop", "length"}, f"it is {answer.finish_reason!r}"
+        ),
+        "usage adds up": _unless(
+            usage is not None
+            and min(usage.prompt_tokens, usage.completion_tokens) > 0
+            and usage.total_tokens == usage.prompt_tokens + usage.completion_tokens,
+            f"it is {usage}",
+        ),
+    }
+    evidence: dict[str, object] = {"got": answer.text}
+    if tokens_without_images is not None and usage:
+        cost = usage.prompt_tokens - tokens_without_images
+        evidence["image_tokens"] = cost
+        checks["the image cost tokens"] = _unless(cost > 0, f"the prompt grew by {cost} tokens")
+    return all_hold(checks, evidence)
+
+
+def encodings_agree(answers: Mapping[str, Completion | Refusal]) -> Verdict:
+    """Every lossless encoding of one image gives the answer that the first one gives."""
+    labels = list(answers)
+    first = answers[labels[0]]
+    if isinstance(first, Refusal):
+        return all_hold({labels[0]: f"HTTP {first.status}: {first.message}"})
+    checks: dict[str, str | None] = {labels[0]: None}
+    for label in labels[1:]:
+        answer = answers[label]
+        if isinstance(answer, Refusal):
+            checks[label] = f"HTTP {answer.status}: {answer.message}"
+        else:
+            lines = side_by_side(first.text, answer.text, labels[0])
+            checks[label] = _unless(answer.text == first.text, "\n".join(("", *lines)))
+    return all_hold(checks)
+
+
+def stream_adds_up(streamed: Completion, whole: Completion) -> Verdict:
+    """The streamed deltas add up to the unstreamed answer."""
+    lines = side_by_side(whole.text, streamed.text, "whole")
+    return all_hold(
+        {
+            "text": _unless(streamed.text == whole.text, "\n".join(("", *lines))),
+            "finish reason": _unless(
+                streamed.finish_reason == whole.finish_reason,
+                f"streamed {streamed.finish_reason!r}, whole {whole.finish_reason!r}",
+            ),
+            "usage": _unless(
+                streamed.usage is None
+                or whole.usage is None
+                or streamed.usage.completion_tokens == whole.usage.completion_tokens,
+                f"streamed {streamed.usage}, whole {whole.usage}",
+            ),
+        },
+        {"first_token_seconds": streamed.first_token_seconds},
+    )
+
+
+def limits_are_obeyed(
+    cut: Completion,
+    sampling: Sampling,
+    stopped: Completion,
+    stop: str,
+    several: Sequence[Completion],
+) -> Verdict:
+    """max_tokens, stop and n are obeyed.
+
+    Args:
+        cut: an answer that was asked for with sampling.max_tokens, too few for all of it.
+        sampling: how `cut` was asked for.
+        stopped: an answer that was asked for with a stop string.
+        stop: that string.
+        several: the answers to one request with sampling.n of 2.
+    """
+    tokens = cut.usage.completion_tokens if cut.usage else None
+    return all_hold(
+        {
+            "max_tokens": _unless(
+                tokens == sampling.max_tokens and cut.finish_reason == "length",
+                f"asked for {sampling.max_tokens} tokens, got {tokens} and the finish reason "
+                f"{cut.finish_reason!r}",
+            ),
+            "stop": _unless(
+                stop not in stopped.text and stopped.finish_reason == "stop",
+                f"asked to stop at {stop!r}, got {stopped.text!r} and the finish reason "
+                f"{stopped.finish_reason!r}",
+            ),
+            "n": _unless(len(several) == 2, f"asked for 2 answers, got {len(several)}"),
+        }
+    )
+
+
+def image_limit_holds(
+    within: Completion | Refusal, beyond: Completion | Refusal, limit: int
+) -> Verdict:
+    """As many images as declared are answered, one more is refused with a 4xx."""
+    return all_hold(
+        {
+            f"{limit} images": None
+            if isinstance(within, Completion)
+            else f"HTTP {within.status}: {within.message}",
+            f"{limit + 1} images": client_error(beyond),
+        }
+    )
+
+
+def all_refused(
+    answers: Mapping[str, Completion | Refusal], afterwards: Completion | Refusal
+) -> Verdict:
+    """Each request is refused with a 4xx and a JSON error, and the next good one is answered.
+
+    Args:
+        answers: what was wrong with a request -> what came back.
+        afterwards: the answer to a good request sent after all of them.
+    """
+    checks = {label: client_error(answer) for label, answer in answers.items()}
+    recovered = isinstance(afterwards, Completion)
+    checks["the next good request"] = _unless(recovered, f"got {afterwards}")
+    return all_hold(checks)
+
+
+def client_error(answer: Completion | Refusal) -> str | None:
+    """What is wrong with the refusal of a bad request, or None where it is a proper 4xx."""
+    if isinstance(answer, Completion):
+        return f"it was answered: {answer.text[:60]!r}"
+    if not 400 <= answer.status < 500:
+        return f"HTTP {answer.status} instead of a 4xx: {answer.message}"
+    return None if answer.is_json_error else f"the body is not a JSON error: {answer.message}"
+
+
+def seed_repeats(first: Completion, again: Completion) -> Verdict:
+    """A sampled answer repeats under its seed."""
+    lines = side_by_side(first.text, again.text, "first")
+    same = first.text == again.text
+    return at_least(
+        float(same), 1.0, "rate", "the same seed gives the same answer", () if same else lines
+    )
+
+
+def _unless(holds: bool, problem: str) -> str | None:
+    return None if holds else problem

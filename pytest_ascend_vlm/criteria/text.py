@@ -1,0 +1,66 @@
+"""Comparing texts: similarity, the first difference, and showing it to a reader."""
+
+from __future__ import annotations
+
+from rapidfuzz.distance import Levenshtein
+
+_CONTEXT = 32
+
+
+def similarity(expected: str, got: str) -> float:
+    """Character similarity, 1 - edit distance / longer length: 1.0 is equal, 0.0 is unrelated."""
+    return float(Levenshtein.normalized_similarity(expected, got))
+
+
+def word_overlap(expected: str, got: str) -> float:
+    """Jaccard overlap of the two sets of words (of characters, where there are no spaces)."""
+    left, right = _words(expected), _words(got)
+    return len(left & right) / len(left | right) if left | right else 1.0
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split() if " " in text.strip() else text.strip())
+
+
+def first_difference(expected: str, got: str) -> int | None:
+    """Index of the first differing character, None where the texts are equal."""
+    for index, (left, right) in enumerate(zip(expected, got, strict=False)):
+        if left != right:
+            return index
+    return None if len(expected) == len(got) else min(len(expected), len(got))
+
+
+def side_by_side(expected: str, got: str, expected_name: str = "expected") -> tuple[str, ...]:
+    """The two texts around their first difference, one above the other, with a mark below it.
+
+    Control characters are escaped, so that one line stays one line.
+    """
+    index = first_difference(expected, got)
+    if index is None:
+        return (f"both: {_visible(expected[: 2 * _CONTEXT])}",)
+    start = max(0, index - _CONTEXT)
+    before = _visible(expected[start:index])
+    lead = "…" if start else ""
+    width = max(len(expected_name), len("got"))
+    column = width + 2 + _columns(lead + before)
+    return (
+        f"{expected_name:>{width}}: {lead}{before}{_tail(expected, index)}",
+        f"{'got':>{width}}: {lead}{before}{_tail(got, index)}",
+        f"{' ' * column}^ first difference, at character {index + 1}",
+    )
+
+
+def _tail(text: str, index: int) -> str:
+    rest = text[index : index + _CONTEXT]
+    if not rest:
+        return "⟨end⟩"
+    return _visible(rest) + ("…" if index + _CONTEXT < len(text) else "")
+
+
+def _visible(text: str) -> str:
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def _columns(text: str) -> int:
+    """Width in terminal columns: Chinese characters take two."""
+    return sum(2 if "\u1100" <= char <= "\uffe6" and char != "…" else 1 for char in text)

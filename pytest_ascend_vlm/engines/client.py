@@ -1,0 +1,353 @@
+"""Asks an OpenAI-compatible server and keeps what it answered.
+
+Every completion asks for token ids and the 20 most likely tokens at each position (vLLM's default
+maximum), because an answer's text alone hides most numeric defects.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import json
+import mimetypes
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+import httpx
+import numpy as np
+import openai
+
+from ..errors import PreconditionError, ServerError
+from ..observation import Completion, Forced, Refusal, TopLogprobs, Usage
+from ..spec import Case, Sampling
+from .endpoint import Endpoint
+
+TOP_LOGPROBS = 20
+
+
+class _Response(Protocol):
+    """What httpx's response and that of openai's own HTTP library have in common."""
+
+    status_code: int
+
+    @property
+    def text(self) -> str:
+        """The body."""
+
+    def json(self) -> Any:
+        """The body, parsed."""
+
+
+_SHOWN_BODY = 300
+
+
+class Client:
+    """A connection to one served model.
+
+    Attributes:
+        requests: number of requests sent so far.
+        completions: every completion received so far, in order of arrival.
+    """
+
+    def __init__(self, endpoint: Endpoint, timeout_seconds: float = 600.0) -> None:
+        self.endpoint = endpoint
+        self.requests = 0
+        self.completions: list[Completion] = []
+        self._openai = openai.OpenAI(
+            base_url=f"{endpoint.url}/v1",
+            api_key=endpoint.api_key,
+            timeout=timeout_seconds,
+            max_retries=0,
+        )
+        self._http = httpx.Client(
+            base_url=endpoint.url,
+            headers={"Authorization": f"Bearer {endpoint.api_key}"},
+            timeout=timeout_seconds,
+        )
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._openai.close()
+        self._http.close()
+
+    def complete(self, case: Case, sampling: Sampling | None = None) -> Completion:
+        """The answer to a case; greedy unless told otherwise.
+
+        Raises:
+            ServerError: the server refused the request or could not be reached.
+        """
+        answer = self.ask(case, sampling)
+        if isinstance(answer, Refusal):
+            raise ServerError(f"{case.id}: the server answered {answer.status}: {answer.message}")
+        return answer
+
+    def ask(self, case: Case, sampling: Sampling | None = None) -> Completion | Refusal:
+        """The answer to a case, or the HTTP error that came instead."""
+        answers = self.ask_several(case, sampling)
+        return answers if isinstance(answers, Refusal) else answers[0]
+
+    def ask_several(
+        self, case: Case, sampling: Sampling | None = None
+    ) -> tuple[Completion, ...] | Refusal:
+        """All `sampling.n` answers to a case, or the HTTP error that came instead."""
+        return self.send(messages(case), case.id, sampling or Sampling(max_tokens=case.max_tokens))
+
+    def send(
+        self, chat: Sequence[Mapping[str, Any]], case_id: str, sampling: Sampling
+    ) -> tuple[Completion, ...] | Refusal:
+        """The answers to a chat of any form, or the HTTP error that came instead."""
+        since = time.perf_counter()
+        try:
+            reply = self._create(chat, sampling)
+        except openai.APIStatusError as error:
+            return _refusal(error.response)
+        seconds = time.perf_counter() - since
+        usage = _usage(reply.usage)
+        answers = tuple(_completion(choice, case_id, usage, seconds) for choice in reply.choices)
+        self.completions += answers
+        return answers
+
+    def prompt_tokens(self, case: Case) -> int | None:
+        """How many tokens a case's prompt has; None where the server refuses it or does not tell."""
+        try:
+            reply = self._create(messages(case), Sampling(max_tokens=1))
+        except openai.APIStatusError:
+            return None
+        return int(reply.usage.prompt_tokens) if reply.usage else None
+
+    def ask_for_model(self, name: str, case: Case) -> Completion | Refusal:
+        """The answer to a case that is asked of a model of another name."""
+        other = Client(dataclasses.replace(self.endpoint, served_name=name))
+        self.requests += 1
+        with contextlib.closing(other):
+            return other.ask(case)
+
+    def send_image(
+        self, data: bytes, prompt: str, sampling: Sampling
+    ) -> tuple[Completion, ...] | Refusal:
+        """The answers to bytes that claim to be a PNG, or the HTTP error that came instead."""
+        text = {"type": "text", "text": prompt}
+        content = [image_part(data, "image/png"), text]
+        return self.send([{"role": "user", "content": content}], "bad image", sampling)
+
+    def stream(self, case: Case) -> Completion:
+        """The greedy answer to a case, streamed and joined again.
+
+        Raises:
+            ServerError: the server refused the request or broke off.
+        """
+        since = time.perf_counter()
+        first, finish, usage = None, None, None
+        pieces: list[str] = []
+        sampling = Sampling(max_tokens=case.max_tokens)
+        try:
+            for chunk in self._create(
+                messages(case), sampling, stream=True, stream_options={"include_usage": True}
+            ):
+                usage = _usage(chunk.usage) or usage
+                for choice in chunk.choices:
+                    if choice.delta.content:
+                        first = first or time.perf_counter() - since
+                        pieces.append(choice.delta.content)
+                    finish = choice.finish_reason or finish
+        except ServerError:
+            raise
+        except Exception as error:  # the HTTP library below openai differs between its versions
+            raise ServerError(f"{case.id}: the stream broke off: {error}") from error
+        seconds = time.perf_counter() - since
+        answer = Completion(case.id, "".join(pieces), None, finish, usage, None, seconds, first)
+        self.completions.append(answer)
+        return answer
+
+    def ask_together(self, cases: Sequence[Case]) -> tuple[Completion, ...]:
+        """The greedy answers to cases that are all sent at once.
+
+        Raises:
+            ServerError: the server refused one of them.
+        """
+        with ThreadPoolExecutor(len(cases)) as pool:
+            return tuple(pool.map(self.complete, cases))
+
+    def force(self, case: Case, answer: str, token_ids: Sequence[int]) -> Forced:
+        """The log-probabilities that the served model gives an answer it is forced to give.
+
+        Args:
+            case: what the answer replies to.
+            answer: the forced text.
+            token_ids: the tokens that text has to become.
+
+        Raises:
+            PreconditionError: the server does not return prompt log-probabilities, or made other
+                tokens of the text.
+            ServerError: the server refused the request.
+        """
+        chat = [*messages(case), {"role": "assistant", "content": answer}]
+        try:
+            reply = self._create(
+                chat,
+                Sampling(max_tokens=1),
+                extra_body={
+                    "prompt_logprobs": TOP_LOGPROBS,
+                    "add_generation_prompt": False,
+                    "continue_final_message": True,
+                },
+            )
+        except openai.APIStatusError as error:
+            refusal = _refusal(error.response)
+            raise ServerError(
+                f"{case.id}: the server answered {refusal.status} to a forced answer: "
+                f"{refusal.message}"
+            ) from error
+        return _forced(case.id, reply, tuple(token_ids))
+
+    def models(self) -> tuple[str, ...] | Refusal:
+        """The names that `/v1/models` lists, or the HTTP error that came instead."""
+        self.requests += 1
+        try:
+            return tuple(model.id for model in self._openai.models.list())
+        except openai.APIStatusError as error:
+            return _refusal(error.response)
+
+    def post(self, body: bytes) -> Refusal:
+        """Sends bytes that are no valid request to the chat endpoint."""
+        self.requests += 1
+        headers = {"Content-Type": "application/json"}
+        return _refusal(self._http.post("/v1/chat/completions", content=body, headers=headers))
+
+    def _create(
+        self,
+        chat: Sequence[Mapping[str, Any]],
+        sampling: Sampling,
+        extra_body: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        self.requests += 1
+        extra = {"return_token_ids": True, "return_tokens_as_token_ids": True, **(extra_body or {})}
+        if sampling.cache_salt is not None:
+            extra["cache_salt"] = sampling.cache_salt
+        try:
+            return self._openai.chat.completions.create(
+                model=self.endpoint.served_name,
+                messages=chat,  # type: ignore[arg-type]
+                max_tokens=sampling.max_tokens,
+                temperature=sampling.temperature,
+                seed=sampling.seed,
+                stop=sampling.stop,
+                n=sampling.n,
+                logprobs=True,
+                top_logprobs=TOP_LOGPROBS,
+                extra_body=extra,
+                **options,
+            )
+        except openai.APIConnectionError as error:
+            raise ServerError(
+                f"no answer from {self.endpoint.url}: {error.__cause__ or error}. The server "
+                "may have died or the request may hang; see its log."
+            ) from error
+
+
+def messages(case: Case) -> list[dict[str, Any]]:
+    """A case as chat messages: the images as data URLs, then the text."""
+    images = [image_part(path.read_bytes(), _mime(path)) for path in case.images]
+    text = {"type": "text", "text": case.prompt}
+    return [{"role": "user", "content": [*images, text] if images else case.prompt}]
+
+
+def image_part(data: bytes, mime: str) -> dict[str, Any]:
+    """An image as a part of a message."""
+    url = f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def _mime(path: Path) -> str:
+    return mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+
+
+def _completion(choice: Any, case_id: str, usage: Usage | None, seconds: float) -> Completion:
+    ids = getattr(choice, "token_ids", None)
+    return Completion(
+        case_id=case_id,
+        text=choice.message.content or "",
+        token_ids=tuple(ids) if ids is not None else None,
+        finish_reason=choice.finish_reason,
+        usage=usage,
+        top=_top_logprobs(choice),
+        seconds=seconds,
+    )
+
+
+def _usage(usage: Any) -> Usage | None:
+    if usage is None:
+        return None
+    details = usage.prompt_tokens_details
+    return Usage(
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        usage.total_tokens,
+        details.cached_tokens if details else None,
+    )
+
+
+def _top_logprobs(choice: Any) -> TopLogprobs | None:
+    if choice.logprobs is None or not choice.logprobs.content:
+        return None
+    positions = [
+        {_token_id(entry.token): entry.logprob for entry in position.top_logprobs}
+        for position in choice.logprobs.content
+    ]
+    return None if any(-1 in position for position in positions) else _table(positions)
+
+
+def _token_id(name: str) -> int:
+    """`token_id:123` -> 123; -1 where the server gives the token's text instead."""
+    prefix, _, number = name.partition(":")
+    return int(number) if prefix == "token_id" and number.isdigit() else -1
+
+
+def _forced(case_id: str, reply: Any, token_ids: tuple[int, ...]) -> Forced:
+    extra = reply.model_extra or {}
+    logprobs, prompt = extra.get("prompt_logprobs"), extra.get("prompt_token_ids")
+    if not logprobs or not prompt:
+        raise PreconditionError(
+            f"{case_id}: the server returned no prompt_logprobs for a chat request, so what it "
+            "thinks of the reference's answer cannot be seen. vLLM returns them; a proxy in "
+            "between may drop them."
+        )
+    count = len(token_ids)
+    if tuple(prompt[-count:]) != token_ids:
+        raise PreconditionError(
+            f"{case_id}: the forced answer became other tokens in the server than in the "
+            "reference. Check that both use the same tokenizer and chat template."
+        )
+    positions = [
+        # The forced token is listed even where it is not among the most likely: leave it out there.
+        {int(t): entry["logprob"] for t, entry in position.items() if entry["rank"] <= TOP_LOGPROBS}
+        for position in logprobs[-count:]
+    ]
+    return Forced(token_ids, _table(positions))
+
+
+def _table(positions: Sequence[Mapping[int, float | None]]) -> TopLogprobs:
+    """Rows of token id -> log-probability as arrays, most likely first, padded to one width."""
+    width = max(len(position) for position in positions)
+    token_ids = np.full((len(positions), width), -1, dtype=np.int64)
+    logprobs = np.full((len(positions), width), np.nan)
+    for row, position in enumerate(positions):
+        values = {t: float("nan") if v is None else v for t, v in position.items()}
+        ranked = sorted(values, key=lambda token: values[token], reverse=True)
+        token_ids[row, : len(ranked)] = ranked
+        logprobs[row, : len(ranked)] = [values[token] for token in ranked]
+    return TopLogprobs(token_ids, logprobs)
+
+
+def _refusal(response: _Response) -> Refusal:
+    try:
+        body = response.json()
+    except json.JSONDecodeError:
+        body = None
+    is_error = isinstance(body, dict) and ("error" in body or body.get("object") == "error")
+    return Refusal(response.status_code, response.text[:_SHOWN_BODY], is_error)

@@ -1,0 +1,86 @@
+"""Where an OpenAI-compatible server listens, whoever started it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ..errors import ServerError
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Address of a server.
+
+    Attributes:
+        url: `http://127.0.0.1:8000`, without a trailing `/v1`.
+        served_name: the model name that requests carry.
+        api_key: the bearer token; never shown.
+    """
+
+    url: str
+    served_name: str
+    api_key: str = field(repr=False)
+
+
+class Server(Protocol):
+    """A server as the suite sees it.
+
+    Attributes:
+        endpoint: where it listens; a restart keeps it.
+        phases_seconds: start phase -> seconds; empty where someone else started it.
+        starts: how often we started it.
+        can_restart: whether `restart` may be called.
+    """
+
+    endpoint: Endpoint
+    phases_seconds: Mapping[str, float]
+    starts: int
+    can_restart: bool
+
+    @property
+    def serve_command(self) -> str:
+        """The command that serves the model, for the report."""
+
+    @property
+    def memory_mib(self) -> float | None:
+        """Memory the server's processes hold; None where that cannot be told."""
+
+    def start(self) -> None:
+        """Starts it and returns when it is ready."""
+
+    def stop(self) -> None:
+        """Stops it and returns when nothing of it is left."""
+
+    def restart(self) -> None:
+        """Replaces it by a fresh one at the same address."""
+
+    def require_alive(self) -> None:
+        """Raises ServerError if it died."""
+
+
+class RunningServer:
+    """A server that someone else started and will stop."""
+
+    can_restart = False
+    starts = 0
+    serve_command = "(started by someone else)"
+    memory_mib: float | None = None
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.phases_seconds: Mapping[str, float] = {}
+
+    def start(self) -> None:
+        """Nothing to start."""
+
+    def stop(self) -> None:
+        """Nothing to stop."""
+
+    def restart(self) -> None:
+        """Not ours to restart."""
+        raise ServerError("an endpoint that someone else runs cannot be restarted")
+
+    def require_alive(self) -> None:
+        """Whether it answers is for the criteria to say."""

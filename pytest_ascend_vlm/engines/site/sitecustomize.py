@@ -1,0 +1,23 @@
+"""Runs at the start of every server process: see `pytest_ascend_vlm.engines.torch_extras`.
+
+Python imports one `sitecustomize`, the first on the path. This one steps aside for the next, so that
+a host's own still runs.
+"""
+
+import sys
+from pathlib import Path
+
+from pytest_ascend_vlm.engines import torch_extras
+
+torch_extras.install()
+
+_HERE = Path(__file__).parent.resolve()
+sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != _HERE]
+_this = sys.modules.pop("sitecustomize")
+try:
+    import sitecustomize  # type: ignore[import-not-found]  # noqa: F401
+except ModuleNotFoundError as missing:
+    if missing.name != "sitecustomize":
+        raise
+finally:
+    sys.modules.setdefault("sitecustomize", _this)

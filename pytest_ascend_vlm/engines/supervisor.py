@@ -1,0 +1,115 @@
+"""Keeps a server's processes from outliving the test run that started them.
+
+Run as `python -m pytest_ascend_vlm.engines.supervisor LOG COMMAND...` with a pipe as standard input.
+It starts the command in a process group of its own and then listens to the pipe:
+
+* the word `stop` ends the server gently: SIGTERM, and SIGKILL after `GENTLE_SECONDS`;
+* the end of the pipe means that whoever started us is gone, however it died (SIGKILL included):
+  the server has `ORPHAN_SECONDS`.
+
+As a subreaper it inherits every descendant whose parent dies, so that a worker that left the process
+group is found too. It exits only when no descendant is left, with the command's own exit code.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+GENTLE_SECONDS = 30.0
+ORPHAN_SECONDS = 4.0
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_POLL_SECONDS = 0.1
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command `argv[1:]` with its output in the file `argv[0]`."""
+    _ignore_terminal_signals()
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    with Path(argv[0]).open("ab") as log:
+        server = subprocess.Popen(
+            argv[1:],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_die_with_parent,
+        )
+    _wait(server)
+    _end_all(server)
+    return server.returncode if server.returncode is not None else 1
+
+
+def _ignore_terminal_signals() -> None:
+    """Ctrl-C reaches the test run, which then tells us to stop."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _die_with_parent() -> None:
+    """In the server, before it runs: restore signals, and die should the supervisor be killed."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _prctl(option: int, value: int) -> None:
+    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def _wait(server: subprocess.Popen[bytes]) -> None:
+    """Until the server died by itself, or we were told to end it and its time is up."""
+    deadline = float("inf")
+    pipe: int | None = sys.stdin.fileno()
+    while server.poll() is None and time.monotonic() < deadline:
+        word = _read(pipe)
+        if word is None:
+            continue
+        if word == b"":
+            pipe = None
+        if deadline == float("inf"):
+            _signal_group(server, signal.SIGTERM)
+        allowed = ORPHAN_SECONDS if word == b"" else GENTLE_SECONDS
+        deadline = min(deadline, time.monotonic() + allowed)
+
+
+def _read(pipe: int | None) -> bytes | None:
+    """What the pipe says within a moment: None for nothing, b"" for its end."""
+    if pipe is None:
+        time.sleep(_POLL_SECONDS)
+        return None
+    ready, _, _ = select.select([pipe], [], [], _POLL_SECONDS)
+    return os.read(pipe, 64) if ready else None
+
+
+def _end_all(server: subprocess.Popen[bytes]) -> None:
+    """Kills whatever is left of the server, in and out of its process group."""
+    _signal_group(server, signal.SIGKILL)
+    while descendants := psutil.Process().children(recursive=True):
+        for process in descendants:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        psutil.wait_procs(descendants, timeout=_POLL_SECONDS)
+        server.poll()
+
+
+def _signal_group(server: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    try:
+        os.killpg(server.pid, number)
+    except ProcessLookupError:
+        return
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

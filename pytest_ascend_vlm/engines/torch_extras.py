@@ -1,0 +1,105 @@
+"""Makes PyTorch's companion packages importable beside a CPU build of PyTorch.
+
+Beside `torch==2.13.0+cpu` the package index serves CUDA builds of torchvision, torchaudio and
+torchcodec. torchvision then fails on import because its native library did not register two
+operators, the other two because theirs did not load; yet vLLM and Transformers import all of them
+whenever they are installed. `install()` puts a finder on the import path that lets the import fail
+first, and only then
+
+* declares the two operators (nothing here calls them) and imports torchvision again;
+* leaves torchaudio and torchcodec as empty modules (nothing here hears anything).
+
+Where the builds fit, as from PyTorch's own CPU index or on an Ascend host, it does nothing. Server
+processes get it through `site/sitecustomize.py`: see `child_pythonpath`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+_SITE = Path(__file__).parent / "site"
+_SOUND = frozenset({"torchaudio", "torchcodec"})
+_OPERATORS = ("nms", "qnms")
+_SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+
+
+def install() -> None:
+    """Adds the finder to this process, once."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+def child_pythonpath(inherited: str | None) -> str:
+    """The PYTHONPATH under which a Python process and its own children call `install`."""
+    return os.pathsep.join([str(_SITE), *([inherited] if inherited else [])])
+
+
+class _Finder(MetaPathFinder):
+    """Wraps the loader of the three packages, and of nothing else."""
+
+    def __init__(self) -> None:
+        self._searching = False
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname not in {"torchvision", *_SOUND} or self._searching:
+            return None
+        self._searching = True
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            self._searching = False
+        if spec is not None and spec.loader is not None:
+            spec.loader = _TolerantLoader(spec.loader)
+        return spec
+
+
+class _TolerantLoader(Loader):
+    """Executes a package and mends the one failure that a CUDA build beside CPU torch causes."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        try:
+            self._loader.exec_module(module)
+        except RuntimeError as error:
+            if "torchvision::nms" not in str(error):
+                raise
+            _forget_submodules(module.__name__)
+            _declare_operators()
+            self._loader.exec_module(module)
+        except OSError:
+            if module.__name__ not in _SOUND:
+                raise
+            _forget_submodules(module.__name__)
+            module.__path__ = []  # importing a part of it is an ImportError from here on
+
+
+def _declare_operators() -> None:
+    import torch
+
+    for name in _OPERATORS:
+        with contextlib.suppress(RuntimeError):  # the native library may have declared one
+            torch.library.define(f"torchvision::{name}", _SCHEMA)
+
+
+def _forget_submodules(package: str) -> None:
+    for name in [name for name in sys.modules if name.startswith(f"{package}.")]:
+        del sys.modules[name]

@@ -1,0 +1,301 @@
+"""A vLLM server's life: start, phases, readiness, stop, and nothing left behind.
+
+Ready means that the process lives, `/health` is 200 **and an image request was answered**: on an
+accelerator the first image compiles and allocates, and a server that answers text only is not up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import json
+import os
+import re
+import secrets
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from ..errors import ServerError
+from ..spec import Budgets
+from . import supervisor, torch_extras
+from .endpoint import Endpoint
+
+_POLL_SECONDS = 0.25
+_TAIL_LINES = 30
+
+
+class Phase(enum.Enum):
+    """What a starting server is doing; the value is how a reader is told."""
+
+    START = "start"
+    WEIGHTS = "weights"
+    GRAPHS = "graphs"
+    FIRST_IMAGE = "first image"
+
+
+_LOGGED = {
+    Phase.WEIGHTS: re.compile(r"Starting to load model|Loading (?:safetensors|model weights)"),
+    Phase.GRAPHS: re.compile(r"Loading weights took|Model loading took|[Cc]apturing"),
+}
+
+# What the interpreter prints after the error that a reader looks for.
+_NOISE = re.compile(
+    r"\s*$|nanobind:| - leaked | - \.\.\. skipped|.*resource_tracker|  warnings\.warn"
+)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What it takes to start a server.
+
+    Attributes:
+        model_path: the checkpoint's directory.
+        served_name: the name it is served under.
+        serve: vLLM's arguments as Python values.
+        env: environment on top of the caller's.
+        trust_remote_code: whether the checkpoint may run code of its own.
+        budgets: seconds per phase.
+        log_path: file that gets the server's output.
+    """
+
+    model_path: Path
+    served_name: str
+    serve: Mapping[str, Any]
+    env: Mapping[str, str]
+    trust_remote_code: bool
+    budgets: Budgets
+    log_path: Path
+
+
+def command_line(serve: Mapping[str, Any]) -> list[str]:
+    """Python values as vLLM's command line: True is `--flag`, False `--no-flag`, a dict JSON."""
+    arguments: list[str] = []
+    for name, value in serve.items():
+        flag = name.replace("_", "-")
+        if value is True:
+            arguments.append(f"--{flag}")
+        elif value is False:
+            arguments.append(f"--no-{flag}")
+        elif isinstance(value, Mapping):
+            arguments += [f"--{flag}", json.dumps(dict(value), sort_keys=True)]
+        elif isinstance(value, (list, tuple)):
+            arguments += [f"--{flag}", *map(str, value)]
+        else:
+            arguments += [f"--{flag}", str(value)]
+    return arguments
+
+
+class VllmServer:
+    """One vLLM server in a process group of its own, on a free loopback port."""
+
+    can_restart = True
+
+    def __init__(
+        self,
+        launch: Launch,
+        answer_an_image: Callable[[Endpoint], None],
+        progress: Callable[[Phase, float], None],
+    ) -> None:
+        """Prepares a server; `start` starts it.
+
+        Args:
+            launch: what to start.
+            answer_an_image: sends one image request and returns when it was answered.
+            progress: told the phase and its seconds so far.
+        """
+        self.launch = launch
+        self.starts = 0
+        self.phases_seconds: Mapping[str, float] = {}
+        self._answer_an_image = answer_an_image
+        self.endpoint = Endpoint(
+            f"http://127.0.0.1:{_free_port()}", launch.served_name, secrets.token_urlsafe(24)
+        )
+        self._progress = progress
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def serve_command(self) -> str:
+        """The command as a reader would type it; address and key are left out."""
+        arguments = [
+            "vllm", "serve", self.launch.served_name,
+            *command_line(self.launch.serve),
+            *(["--trust-remote-code"] if self.launch.trust_remote_code else []),
+        ]  # fmt: skip
+        return shlex.join(arguments)
+
+    @property
+    def memory_mib(self) -> float | None:
+        """Resident memory of the server's processes; None when it is not running."""
+        if self._process is None:
+            return None
+        with contextlib.suppress(psutil.NoSuchProcess):
+            processes = psutil.Process(self._process.pid).children(recursive=True)
+            return float(sum(process.memory_info().rss for process in processes)) / 2**20
+        return None
+
+    def start(self) -> None:
+        """Starts the server and returns when it is ready.
+
+        Raises:
+            ServerError: it died, or a phase passed its budget; the message has the log's tail.
+        """
+        self.launch.log_path.parent.mkdir(parents=True, exist_ok=True)
+        self.launch.log_path.write_bytes(b"")
+        self.phases_seconds = {}
+        self.starts += 1
+        self._process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                supervisor.__name__,
+                str(self.launch.log_path),
+                *self._command(),
+            ],
+            stdin=subprocess.PIPE,
+            env=self._environment(),
+            start_new_session=True,
+        )
+        try:
+            self._follow_phases()
+            self._follow_first_image()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Ends the server and every process it started; returns when all are gone."""
+        process, self._process = self._process, None
+        if process is None or process.stdin is None:
+            return
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(b"stop")
+            process.stdin.flush()
+        allowed = supervisor.GENTLE_SECONDS + 2 * supervisor.ORPHAN_SECONDS
+        try:
+            process.wait(timeout=allowed)
+        except subprocess.TimeoutExpired:
+            raise ServerError(
+                f"the server of {self.launch.served_name} did not stop within {allowed:.0f} s; "
+                f"look for processes that cannot be killed (state D) and at {self.launch.log_path}"
+            ) from None
+        finally:
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+
+    def restart(self) -> None:
+        """Replaces the server by a fresh one at the same address."""
+        self.stop()
+        self.start()
+
+    def require_alive(self) -> None:
+        """Raises ServerError with the log's tail if the server died."""
+        if self._process is None or self._process.poll() is not None:
+            raise ServerError(self._with_tail(f"the server of {self.launch.served_name} died"))
+
+    def _command(self) -> list[str]:
+        port = self.endpoint.url.rpartition(":")[2]
+        return [
+            sys.executable, "-m", "vllm.entrypoints.openai.api_server",
+            "--model", str(self.launch.model_path),
+            "--served-model-name", self.launch.served_name,
+            "--host", "127.0.0.1", "--port", port,
+            *command_line(self.launch.serve),
+            *(["--trust-remote-code"] if self.launch.trust_remote_code else []),
+        ]  # fmt: skip
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            **self.launch.env,
+            "PYTHONPATH": torch_extras.child_pythonpath(os.environ.get("PYTHONPATH")),
+            "PYTHONUNBUFFERED": "1",
+            "VLLM_API_KEY": self.endpoint.api_key,
+        }
+
+    def _follow_phases(self) -> None:
+        """Until `/health` is 200: reads the phase off the log and holds it to its budget."""
+        phase, since = Phase.START, time.monotonic()
+        while not self._is_healthy():
+            elapsed = time.monotonic() - since
+            self._note(phase, elapsed)
+            self.require_alive()
+            if elapsed > _budget(self.launch.budgets, phase):
+                raise ServerError(self._out_of_time(phase, elapsed))
+            if (latest := phase_of(self._log())) is not phase:
+                phase, since = latest, time.monotonic()
+            time.sleep(_POLL_SECONDS)
+        self._note(phase, time.monotonic() - since)
+
+    def _follow_first_image(self) -> None:
+        phase, since = Phase.FIRST_IMAGE, time.monotonic()
+        self._progress(phase, 0.0)
+        try:
+            self._answer_an_image(self.endpoint)
+        except Exception as error:
+            raise ServerError(
+                self._with_tail(
+                    f"the server of {self.launch.served_name} is healthy but did not answer its "
+                    f"first image request: {error}"
+                )
+            ) from error
+        elapsed = time.monotonic() - since
+        self._note(phase, elapsed)
+        if elapsed > _budget(self.launch.budgets, phase):
+            raise ServerError(self._out_of_time(phase, elapsed))
+
+    def _note(self, phase: Phase, seconds: float) -> None:
+        self.phases_seconds = {**self.phases_seconds, phase.value: seconds}
+        self._progress(phase, seconds)
+
+    def _is_healthy(self) -> bool:
+        try:
+            return httpx.get(f"{self.endpoint.url}/health", timeout=5.0).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def _log(self) -> str:
+        return self.launch.log_path.read_text("utf-8", errors="replace")
+
+    def _out_of_time(self, phase: Phase, elapsed: float) -> str:
+        budget = _budget(self.launch.budgets, phase)
+        return self._with_tail(
+            f"the server of {self.launch.served_name} spent {elapsed:.0f} s in the phase "
+            f"'{phase.value}'; its budget is {budget:.0f} s (ModelSpec.budgets)"
+        )
+
+    def _with_tail(self, problem: str) -> str:
+        return f"{problem}.\n{tail(self._log())}\n(whole log: {self.launch.log_path})"
+
+
+def phase_of(log: str) -> Phase:
+    """The phase that a server's log has reached, before it is healthy."""
+    for phase in (Phase.GRAPHS, Phase.WEIGHTS):
+        if _LOGGED[phase].search(log):
+            return phase
+    return Phase.START
+
+
+def tail(log: str, lines: int = _TAIL_LINES) -> str:
+    """The last lines of a log that tell something, indented."""
+    kept: Sequence[str] = [line for line in log.splitlines() if not _NOISE.match(line)][-lines:]
+    return "\n".join(f"  | {line}" for line in kept) or "  | (the log is empty)"
+
+
+def _budget(budgets: Budgets, phase: Phase) -> float:
+    return float(getattr(budgets, phase.name.lower()))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,1 @@
+"""What the reference answered: read by everyone (`store`), written by one (`recorder`)."""

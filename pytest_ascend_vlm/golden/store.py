@@ -1,0 +1,177 @@
+"""Golden files: where they are, what is in them, and whether they hold for a request.
+
+`golden/<model>/<checkpoint>/<case>.json` is for people and diffs: the request, the answer, where it
+came from. Beside it, `<case>.safetensors` has the numbers: the 20 most likely tokens at each position
+of the forced answer in fp32 and bf16, about 0.7 KB a position. Both carry digests, so a damaged file
+is an error and never a verdict.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import GoldenError
+from ..observation import Reference, ReferenceNumerics, TopLogprobs
+from ..spec import Case, ModelSpec
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class GoldenKey:
+    """Which goldens: those of one model with one checkpoint.
+
+    Attributes:
+        model: the model.
+        checkpoint: "full" or "tiny".
+        weights_sha256: digest of the weights that are about to be judged; None behind an endpoint
+            that someone else runs, where it cannot be told.
+    """
+
+    model: ModelSpec
+    checkpoint: str
+    weights_sha256: str | None
+
+
+class GoldenStore:
+    """Reads goldens from the first of several roots that has them."""
+
+    def __init__(self, roots: Sequence[Path], record_command: str) -> None:
+        """Args: roots: `golden/` directories, first wins; record_command: printed in errors."""
+        self._roots = roots
+        self._record_command = record_command
+
+    def load(self, key: GoldenKey, case: Case) -> Reference:
+        """The golden of a case.
+
+        Raises:
+            GoldenError: it is missing, damaged, or not for these inputs or weights.
+        """
+        path = self._find(key, case)
+        document = self._read(path)
+        self._check(document, key, case, path)
+        return _reference(document, self._tensors(document, path))
+
+    def has(self, key: GoldenKey, case: Case) -> bool:
+        """Whether a golden is stored, sound or not."""
+        return any((root / relative_path(key, case)).is_file() for root in self._roots)
+
+    def _find(self, key: GoldenKey, case: Case) -> Path:
+        relative = relative_path(key, case)
+        for root in self._roots:
+            if (root / relative).is_file():
+                return root / relative
+        searched = " or ".join(str(root) for root in self._roots)
+        raise self._error(f"there is no golden {relative} in {searched}")
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        try:
+            document = json.loads(path.read_text("utf-8"))
+        except (ValueError, OSError) as error:
+            raise self._error(f"the golden {path} cannot be read ({error})") from error
+        if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+            raise self._error(f"the golden {path} is not of schema {SCHEMA}")
+        if document.get("sha256") != digest(document):
+            raise self._error(f"the golden {path} was changed after it was recorded")
+        return document
+
+    def _check(self, document: Mapping[str, Any], key: GoldenKey, case: Case, path: Path) -> None:
+        if document["inputs"]["sha256"] != inputs(case)["sha256"]:
+            raise self._error(
+                f"the golden {path} was recorded for another request: "
+                + _what_differs(document["inputs"], inputs(case))
+            )
+        if key.weights_sha256 not in {None, document["provenance"]["weights_sha256"]}:
+            raise self._error(
+                f"the golden {path} was recorded with other weights of {key.model.model_id}"
+            )
+
+    def _tensors(self, document: Mapping[str, Any], path: Path) -> Mapping[str, np.ndarray]:
+        from safetensors.numpy import load
+
+        tensor_path = path.with_suffix(".safetensors")
+        try:
+            data = tensor_path.read_bytes()
+        except OSError as error:
+            raise self._error(f"the golden {tensor_path} cannot be read ({error})") from error
+        if hashlib.sha256(data).hexdigest() != document["tensors_sha256"]:
+            raise self._error(
+                f"the golden {tensor_path} does not belong to {path.name}, or is damaged"
+            )
+        return load(data)
+
+    def _error(self, problem: str) -> GoldenError:
+        return GoldenError(
+            f"{problem}. Goldens are written by the reference alone; record it again with\n"
+            f"    {self._record_command}\nand look at the difference before you commit it."
+        )
+
+
+def relative_path(key: GoldenKey, case: Case) -> Path:
+    """Where a golden's JSON is, relative to a root."""
+    return Path(key.model.slug, key.checkpoint, f"{case.id}.json")
+
+
+def inputs(case: Case) -> dict[str, Any]:
+    """What was asked, with a digest over all of it."""
+    described: dict[str, Any] = {
+        "prompt": case.prompt,
+        "images": [
+            {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+            for path in case.images
+        ],
+        "max_tokens": case.max_tokens,
+    }
+    # The file's name tells a reader which image it was; only its content matters.
+    content = {**described, "images": [image["sha256"] for image in described["images"]]}
+    return {**described, "sha256": _sha256(content)}
+
+
+def digest(document: Mapping[str, Any]) -> str:
+    """Digest of a golden's JSON without the digest itself."""
+    return _sha256({name: value for name, value in document.items() if name != "sha256"})
+
+
+def _sha256(value: Any) -> str:
+    canonical = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
+
+
+def _what_differs(recorded: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    if recorded["prompt"] != asked["prompt"]:
+        return f"its prompt was {recorded['prompt']!r}, now it is {asked['prompt']!r}"
+    if recorded["max_tokens"] != asked["max_tokens"]:
+        return f"max_tokens was {recorded['max_tokens']}, now it is {asked['max_tokens']}"
+    return "the images have changed"
+
+
+def _reference(document: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Reference:
+    completion, provenance = document["completion"], document["provenance"]
+    versions = provenance["versions"]
+    return Reference(
+        case_id=document["case"],
+        source=f"recorded with Transformers {versions['transformers']} on CPU",
+        text=completion["text"],
+        prompt_tokens=completion["prompt_tokens"],
+        token_ids=tuple(completion["token_ids"]),
+        numerics=ReferenceNumerics(
+            token_ids=tuple(tensors["forced_token_ids"].tolist()),
+            fp32=TopLogprobs(
+                tensors["fp32_token_ids"].astype(np.int64),
+                tensors["fp32_logprobs"].astype(np.float64),
+            ),
+            bf16=TopLogprobs(
+                tensors["bf16_token_ids"].astype(np.int64),
+                tensors["bf16_logprobs"].astype(np.float64),
+            ),
+            peak_logit=tensors["peak_logit"].astype(np.float64),
+            logit_rmse=completion["rounding"]["logit_rmse"],
+        ),
+    )

@@ -1,0 +1,143 @@
+"""What engines report and criteria judge: completions, refusals, references.
+
+Arrays are NumPy; log-probabilities are natural logarithms (nats).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Token counts of one request; `cached_tokens` is None where the server does not tell."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    cached_tokens: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class TopLogprobs:
+    """The k most likely tokens at each of n positions.
+
+    Attributes:
+        token_ids: shape (n, k), int64; -1 where a position listed fewer than k.
+        logprobs: shape (n, k), float64, nats; NaN where token_ids is -1.
+    """
+
+    token_ids: npt.NDArray[np.int64]
+    logprobs: npt.NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+    def head(self, count: int) -> TopLogprobs:
+        """The first positions."""
+        return TopLogprobs(self.token_ids[:count], self.logprobs[:count])
+
+    def at(self, position: int) -> dict[int, float]:
+        """Token id -> log-probability of the tokens listed at a position."""
+        pairs = zip(self.token_ids[position], self.logprobs[position], strict=True)
+        return {int(token): float(logprob) for token, logprob in pairs if token >= 0}
+
+
+@dataclass(frozen=True, eq=False)
+class Completion:
+    """One answer of an engine.
+
+    Attributes:
+        case_id: the case that was asked.
+        text: the answer.
+        token_ids: its tokens, the end-of-sequence token included where the engine reports it;
+            None where it reports no ids.
+        finish_reason: "stop" or "length".
+        usage: token counts; None in a stream that carries none.
+        top: the most likely tokens at each position of the answer; None where not asked for.
+        seconds: from sending the request to the last byte.
+        first_token_seconds: TTFT of a streamed answer.
+    """
+
+    case_id: str
+    text: str
+    token_ids: tuple[int, ...] | None
+    finish_reason: str | None
+    usage: Usage | None
+    top: TopLogprobs | None
+    seconds: float
+    first_token_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An HTTP answer that is not a completion.
+
+    Attributes:
+        status: the HTTP status.
+        message: the body, shortened.
+        is_json_error: whether the body is JSON with an `error` object, as OpenAI's API has it.
+    """
+
+    status: int
+    message: str
+    is_json_error: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Forced:
+    """What an engine thinks of a given answer: the answer forced, token by token.
+
+    Attributes:
+        token_ids: the forced tokens, n of them.
+        top: the most likely tokens at each of the n positions.
+    """
+
+    token_ids: tuple[int, ...]
+    top: TopLogprobs
+
+
+@dataclass(frozen=True, eq=False)
+class ReferenceNumerics:
+    """The reference's own view of its answer, in fp32 and in bf16.
+
+    Attributes:
+        token_ids: the answer as it is forced, n tokens, without an end-of-sequence token.
+        fp32: the top log-probabilities at these n positions and at the one behind them, n + 1
+            rows, computed in float32.
+        bf16: the same, computed in bfloat16.
+        peak_logit: largest fp32 logit at each of the n + 1 positions.
+        logit_rmse: root mean square over all positions and the whole vocabulary of bf16 - fp32.
+    """
+
+    token_ids: tuple[int, ...]
+    fp32: TopLogprobs
+    bf16: TopLogprobs
+    peak_logit: npt.NDArray[np.float64]
+    logit_rmse: float
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What the answer should be.
+
+    Attributes:
+        case_id: the case.
+        source: "recorded with ..." or "published in ...", as a verdict names it.
+        text: the expected answer.
+        is_published: True where only a document's text is known.
+        prompt_tokens: length of the reference's prompt; None where published.
+        token_ids: the greedy answer's tokens; None where published.
+        numerics: None where published.
+    """
+
+    case_id: str
+    source: str
+    text: str
+    is_published: bool = False
+    prompt_tokens: int | None = None
+    token_ids: tuple[int, ...] | None = None
+    numerics: ReferenceNumerics | None = None

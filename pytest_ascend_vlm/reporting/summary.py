@@ -1,0 +1,73 @@
+"""The closing lines of a run: model x criterion group, and what was verified."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Rows = Sequence[Mapping[str, Any]]
+_HOLDS = frozenset({"pass", "xfail", "na"})
+
+
+def closing_table(rows: Rows) -> list[str]:
+    """One line per model and criterion group: counts by status, and the worst margin."""
+    lines = []
+    for model in dict.fromkeys(row["model"] for row in rows):
+        lines.append(model)
+        of_model = [row for row in rows if row["model"] == model]
+        for group in dict.fromkeys(group_of(row) for row in of_model):
+            lines.append("  " + _group_line(group, [r for r in of_model if group_of(r) == group]))
+    return lines
+
+
+def _group_line(group: str, rows: Rows) -> str:
+    counts = Counter(row["status"] for row in rows)
+    shown = ", ".join(f"{count} {status}" for status, count in counts.items())
+    worst = worst_margin(rows)
+    if worst is None:
+        return f"{group:<12} {shown}"
+    case = f"[{worst['case']}]" if worst["case"] else ""
+    return (
+        f"{group:<12} {shown:<24} worst margin {worst['margin']:+.3g} {worst['unit']} "
+        f"({worst['criterion']}{case})"
+    )
+
+
+def worst_margin(rows: Rows) -> Mapping[str, Any] | None:
+    """The row closest to its bar, or furthest beyond it, relative to the bar's size."""
+    judged = [row for row in rows if isinstance(row["margin"], (int, float))]
+    return min(judged, key=_relative_margin, default=None)
+
+
+def _relative_margin(row: Mapping[str, Any]) -> float:
+    return float(row["margin"]) / (abs(float(row["threshold"])) or 1.0)
+
+
+def closing_line(rows: Rows, where: str) -> str:
+    """How many criteria were verified, where, and why the others were not.
+
+    A criterion of a model is verified when each of its cases ended as pass, expected failure or
+    not applicable.
+    """
+    statuses: dict[tuple[str, str], set[str]] = {}
+    for row in rows:
+        statuses.setdefault((row["suite_class"], row["criterion"]), set()).add(row["status"])
+    verified = sum(1 for found in statuses.values() if found <= _HOLDS)
+    line = f"{verified} of {len(statuses)} criteria verified"
+    if all(group_of(row) == "reference" for row in rows):
+        where = "the CPU reference"
+    if verified == len(statuses):
+        return f"{line} on {where}"
+    reasons = Counter(
+        row["reason"].splitlines()[0] for row in rows if row["status"] == "skip" and row["reason"]
+    )
+    if reasons and verified == 0:
+        return f"{line}: {reasons.most_common(1)[0][0]}"
+    failing = Counter(row["status"] for row in rows if row["status"] not in _HOLDS)
+    return f"{line} on {where}; " + ", ".join(f"{n} {status}" for status, n in failing.items())
+
+
+def group_of(row: Mapping[str, Any]) -> str:
+    """The criterion's group."""
+    return str(row["criterion"]).partition(".")[0]

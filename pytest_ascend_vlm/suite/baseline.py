@@ -1,0 +1,89 @@
+"""baseline.*: does the served model answer as the reference does?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from ..criteria import baseline as rules
+from ..spec import Capability, Case, ModelSpec
+from .criterion import Criterion, criterion
+from .session import Answers, Goldens, Judge
+
+if TYPE_CHECKING:
+    from ..engines.client import Client
+
+
+class BaselineCriteria:
+    """Criteria against the golden; each docstring is the criterion's documentation."""
+
+    model: ClassVar[ModelSpec]
+
+    @criterion(Criterion("baseline.text", cases="text"))
+    def test_text_matches_reference(
+        self, case: Case, answers: Answers, golden: Goldens, judge: Judge
+    ) -> None:
+        """The answer to a text equals the reference's; after a near-tie, most of it still does.
+
+        This is the control that isolates the language model: no image is involved.
+
+        If this fails: see what the reference's candidates were at the first differing token. If it
+        was sure, a kernel is wrong: try enforce_eager, then dtype float32, and compare. If whole
+        answers differ in style, compare chat template and generation settings.
+        """
+        served, reference = answers(case), golden(case)
+        rules.require_same_prompt(served, reference)
+        judge(rules.text_matches(served, reference, self.model.thresholds))
+
+    @criterion(Criterion("baseline.image", needs=Capability.IMAGE, cases="image"))
+    def test_image_matches_reference(
+        self, case: Case, answers: Answers, golden: Goldens, judge: Judge
+    ) -> None:
+        """The answer to an image equals the reference's; after a near-tie, most of it still does.
+
+        If this fails while baseline.text holds: the vision tower, its positions (mRoPE) or the
+        image preprocessing differ. Compare min_pixels, max_pixels and mean/std on both sides, then
+        the attention backend of the vision tower.
+        """
+        served, reference = answers(case), golden(case)
+        rules.require_same_prompt(served, reference)
+        judge(rules.text_matches(served, reference, self.model.thresholds))
+
+    @criterion(Criterion("baseline.divergence", cases="all"))
+    def test_divergence_is_rounding(
+        self, case: Case, answers: Answers, golden: Goldens, judge: Judge
+    ) -> None:
+        """Where the answers part, the reference itself was within rounding of a tie.
+
+        bf16 rounding may turn a near-tie on any hardware; a choice that the reference was sure of
+        can only be turned by a defect.
+
+        If this fails: the message has both sides' candidates at that token; a served candidate
+        that the reference gives next to no probability points at wrong inputs, two close ones with
+        shifted probabilities at a kernel's accuracy.
+        """
+        served, reference = answers(case), golden(case)
+        rules.require_same_prompt(served, reference)
+        if reference.numerics is None:
+            judge.not_applicable(f"the reference is text only ({reference.source})")
+        judge(rules.divergence_is_rounding(served, reference))
+
+    @criterion(Criterion("baseline.logprobs", cases="all"))
+    def test_logprobs_match_reference(
+        self, case: Case, answers: Answers, client: Client, golden: Goldens, judge: Judge
+    ) -> None:
+        """With the reference's answer forced, the 20 most likely log-probabilities are its own.
+
+        Texts hide most numeric defects: 5 % noise on every weight can leave every text as it is.
+        The bar is a multiple of the difference that bf16 makes in the reference itself.
+
+        If this fails while the texts agree: the numbers are off by more than rounding. Look where
+        the largest difference is: at once, and everywhere, points at weights (quantisation, a wrong
+        file); growing along the answer at positions or the KV cache; with images only at the
+        vision tower.
+        """
+        reference = golden(case)
+        if reference.numerics is None:
+            judge.not_applicable(f"the reference is text only ({reference.source})")
+        rules.require_same_prompt(answers(case), reference)
+        forced = client.force(case, reference.text, reference.numerics.token_ids)
+        judge(rules.logprobs_match(forced, reference.numerics, self.model.thresholds))

@@ -1,0 +1,86 @@
+"""What makes a test method a criterion: its id, what it needs, which cases it is asked with."""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pytest
+
+from ..spec import Capability, ExpectedFailure
+
+Test = TypeVar("Test", bound=Callable[..., None])
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """One criterion of the suite.
+
+    Attributes:
+        id: `<group>.<name>`; reports and expected failures use it.
+        needs: without this capability the criterion is not applicable.
+        cases: the group of cases it is asked with ("text", "image", "document", "all"; a document
+            is an image too), or None where it makes its own requests.
+        known_failures: defects of released engines that hit every model; reported, not failed.
+    """
+
+    id: str
+    needs: Capability = Capability.TEXT
+    cases: str | None = None
+    known_failures: tuple[ExpectedFailure, ...] = ()
+
+    @property
+    def group(self) -> str:
+        """The part of the id before the dot."""
+        return self.id.partition(".")[0]
+
+
+@dataclass(frozen=True)
+class Documentation:
+    """A criterion's docstring, taken apart.
+
+    Attributes:
+        text: what it asks and why it matters.
+        if_this_fails: what to try.
+    """
+
+    text: str
+    if_this_fails: str
+
+
+_MARKERS = {
+    "serving": ("serving",),
+    "determinism": ("determinism",),
+    "baseline": ("accuracy",),
+    "document": ("accuracy",),
+    "reference": ("cpu_baseline",),
+}
+
+
+def criterion(what: Criterion, *markers: str) -> Callable[[Test], Test]:
+    """Makes a test method a criterion.
+
+    Args:
+        what: the criterion.
+        markers: pytest markers on top of those of its group.
+    """
+
+    def mark(test: Test) -> Test:
+        for name in (*_MARKERS[what.group], *markers):
+            test = getattr(pytest.mark, name)(test)
+        if what.group != "reference":
+            test = pytest.mark.npu(test)
+        marked: Test = pytest.mark.vlm_criterion(what)(test)
+        return marked
+
+    return mark
+
+
+def documentation(test: Callable[..., Any]) -> Documentation:
+    """The documentation of a criterion's test method."""
+    doc = inspect.cleandoc(test.__doc__ or "")
+    text, _, advice = doc.partition("If this fails:")
+    return Documentation(text.strip(), textwrap.dedent(advice).strip())

@@ -1,0 +1,33 @@
+"""reference.*: the golden itself, recorded and replayed by Transformers on CPU."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from ..criteria import baseline as rules
+from ..spec import Case, ModelSpec
+from .criterion import Criterion, criterion
+from .session import Goldens, Judge, Reference
+
+
+class ReferenceCriteria:
+    """Run with `-m cpu_baseline`; with `--vlm-record` the goldens are written instead."""
+
+    model: ClassVar[ModelSpec]
+
+    @criterion(Criterion("reference.replay", cases="all"))
+    def test_reference_holds(
+        self, case: Case, reference: Reference, golden: Goldens, judge: Judge
+    ) -> None:
+        """The reference engine still gives the recorded answer, up to a near-tie.
+
+        A golden that its own engine no longer reproduces judges nothing: Transformers, the chat
+        template or the preprocessor has changed since.
+
+        If this fails: record again with `pytest conformance -m cpu_baseline --vlm-record`, read the
+        difference, and commit it only if the new answer is the right one.
+        """
+        if reference.recording:
+            judge.recorded(reference.record(case))
+            return
+        judge(rules.reference_holds(reference.answer(case), golden(case)))

@@ -1,0 +1,307 @@
+"""serving.*: does the endpoint keep the promises of the API?"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pytest
+
+from ..criteria import serving as rules
+from ..errors import PreconditionError
+from ..observation import Completion, Refusal
+from ..spec import Capability, Case, ExpectedFailure, ModelSpec, Sampling
+from .criterion import Criterion, criterion
+from .session import Answers, Judge
+
+if TYPE_CHECKING:
+    from ..engines.client import Client
+    from ..engines.endpoint import Server
+
+_LOSSLESS: dict[str, tuple[str, dict[str, Any]]] = {
+    "PNG, uncompressed": ("png", {"compress_level": 0}),
+    "BMP": ("bmp", {}),
+    "TIFF": ("tiff", {}),
+    "WebP, lossless": ("webp", {"lossless": True}),
+}
+_CUT_TOKENS = 5
+_GIGAPIXEL = ExpectedFailure(
+    criterion="serving.bad_input[gigapixel-image]",
+    reason="vLLM up to 0.32 refuses an image beyond Pillow's own limit, but with HTTP 500",
+    issue="not tracked upstream yet",
+)
+
+
+class ServingCriteria:
+    """Criteria of the API; each docstring is the criterion's documentation."""
+
+    model: ClassVar[ModelSpec]
+
+    @criterion(Criterion("serving.ready"))
+    def test_ready_within_budget(self, server: Server, judge: Judge) -> None:
+        """Every phase of the start (process, weights, graphs, first image) stays in its budget.
+
+        A server counts as ready only once it answered an image: that is where an accelerator
+        compiles its kernels, and where a start-up that only looked complete fails.
+
+        If this fails: the phase named first is the one to look at. Weights: slow storage, try a
+        local disk. Graphs: fewer capture sizes, or enforce_eager. First image: the largest image
+        the profile run allocates for; lower max_pixels. If the machine is simply slower, raise
+        ModelSpec(budgets=...).
+        """
+        budgets = {
+            name.replace("_", " "): seconds
+            for name, seconds in dataclasses.asdict(self.model.budgets).items()
+        }
+        if not server.phases_seconds:
+            judge.not_applicable("the endpoint was started by someone else")
+        judge(rules.start_within_budget(server.phases_seconds, budgets, server.memory_mib))
+
+    @criterion(Criterion("serving.models"))
+    def test_models_are_listed(self, client: Client, judge: Judge) -> None:
+        """`/v1/models` answers 200 and lists the name the model is served under.
+
+        Clients discover models there, and every adaptation document starts with this request.
+
+        If this fails: compare --served-model-name with the name in the message.
+        """
+        judge(rules.models_are_listed(client.models(), client.endpoint.served_name))
+
+    @criterion(Criterion("serving.text", cases="text"))
+    def test_text_is_answered(self, case: Case, answers: Answers, judge: Judge) -> None:
+        """A text request gets 200, a finish reason, and a usage whose parts add up.
+
+        If this fails: an HTTP 5xx means the engine raised; its log has the traceback. A missing
+        finish reason or wrong usage points at a proxy or at an incompatible vLLM version.
+        """
+        judge(rules.answer_is_sound(answers.ask(case)))
+
+    @criterion(Criterion("serving.image", needs=Capability.IMAGE, cases="image"))
+    def test_image_is_answered(
+        self, case: Case, answers: Answers, client: Client, judge: Judge
+    ) -> None:
+        """An image request gets 200, a finish reason, a usage that adds up, and the image cost tokens.
+
+        An image that costs no tokens never reached the model: its answer is invented from the
+        text alone, and fluent enough to pass a quick look.
+
+        If this fails: check the chat template's image placeholder and --limit-mm-per-prompt.
+        """
+        without_images = client.prompt_tokens(dataclasses.replace(case, images=()))
+        judge(rules.answer_is_sound(answers.ask(case), without_images))
+
+    @criterion(Criterion("serving.encodings", needs=Capability.IMAGE))
+    def test_encodings_agree(
+        self, image_case: Case, answers: Answers, client: Client, judge: Judge, tmp_path: Path
+    ) -> None:
+        """Lossless encodings of one image (PNG, BMP, TIFF, WebP) give one answer.
+
+        The pixels are equal, so any difference is a defect of decoding or colour conversion that
+        users would meet as "it depends on the file".
+
+        If this fails: compare the image libraries (Pillow, OpenCV) on both hosts, and look for
+        colour channel order and alpha handling in the image loader.
+        """
+        first = answers(image_case)
+        asked: dict[str, Completion | Refusal] = {"as it is": first}
+        for label, path in _reencoded(image_case.images[0], tmp_path):
+            asked[label] = client.ask(dataclasses.replace(image_case, images=(path,)))
+        judge(rules.encodings_agree(asked))
+
+    @criterion(Criterion("serving.streaming", cases="text"))
+    def test_stream_adds_up(
+        self, case: Case, answers: Answers, client: Client, judge: Judge
+    ) -> None:
+        """The streamed deltas add up to the unstreamed answer, finish reason and usage included.
+
+        Interactive clients stream; Chinese text shows whether characters are cut at token borders.
+
+        If this fails: look for a detokenizer that emits incomplete UTF-8 sequences.
+        """
+        judge(rules.stream_adds_up(client.stream(case), answers(case)))
+
+    @criterion(Criterion("serving.limits"), "robustness")
+    def test_limits_are_obeyed(
+        self, long_case: Case, answers: Answers, client: Client, judge: Judge
+    ) -> None:
+        """max_tokens, stop and n are obeyed.
+
+        A limit that is ignored costs money and, in a loop, a card.
+
+        If this fails: an ignored limit is usually a proxy that drops the field, or speculative
+        decoding that overruns it.
+        """
+        whole = answers(long_case)
+        stop = _a_word_within(whole)
+        cut = Sampling(max_tokens=_CUT_TOKENS)
+        until = Sampling(max_tokens=long_case.max_tokens, stop=stop)
+        two = Sampling(max_tokens=_CUT_TOKENS, n=2, temperature=0.5, seed=1)
+        several = client.ask_several(long_case, two)
+        judge(
+            rules.limits_are_obeyed(
+                client.complete(long_case, cut),
+                cut,
+                client.complete(long_case, until),
+                stop,
+                () if isinstance(several, Refusal) else several,
+            )
+        )
+
+    @criterion(Criterion("serving.multi_image", needs=Capability.IMAGE), "robustness")
+    def test_image_limit_holds(self, image_case: Case, client: Client, judge: Judge) -> None:
+        """As many images as declared are answered; one more is refused with a 4xx.
+
+        The limit is `serve={"limit_mm_per_prompt": {"image": N}}`. Beyond it an engine has not
+        profiled its memory.
+
+        If this fails: with N images refused, check that N images fit max_model_len; with N + 1
+        answered, the limit does not reach the server.
+        """
+        limit = self.model.image_limit
+        if limit is None:
+            judge.not_applicable("no serve={'limit_mm_per_prompt': {'image': N}} is declared")
+        few = Sampling(max_tokens=_CUT_TOKENS)
+        image = image_case.images[0]
+        within = client.ask(dataclasses.replace(image_case, images=(image,) * limit), few)
+        beyond = client.ask(dataclasses.replace(image_case, images=(image,) * (limit + 1)), few)
+        judge(rules.image_limit_holds(within, beyond, limit))
+
+    @criterion(Criterion("serving.unsupported"), "robustness")
+    def test_unsupported_is_refused(
+        self, text_case: Case, image_case: Case, client: Client, judge: Judge
+    ) -> None:
+        """What the model declares unsupported is refused with a 4xx, and serving goes on.
+
+        Answering a video request without looking at the video is worse than refusing it.
+
+        If this fails: limit the modality to 0 with serve={"limit_mm_per_prompt": {"video": 0}}, or
+        declare it supported.
+        """
+        probes = _unsupported_probes(self.model, image_case)
+        if not probes:
+            judge.not_applicable("the model declares nothing unsupported that can be asked for")
+        few = Sampling(max_tokens=_CUT_TOKENS)
+        refusals = {
+            label: _first(client.send(chat, f"unsupported/{label}", few))
+            for label, chat in probes.items()
+        }
+        judge(rules.all_refused(refusals, client.ask(text_case, few)))
+
+    @criterion(
+        Criterion("serving.bad_input", needs=Capability.IMAGE, known_failures=(_GIGAPIXEL,)),
+        "robustness",
+    )
+    @pytest.mark.parametrize(
+        "bad",
+        [
+            "not-an-image",
+            "truncated-image",
+            "decompression-bomb",
+            "gigapixel-image",
+            "unknown-model",
+            "too-long-prompt",
+            "broken-json",
+            "no-messages",
+        ],
+    )
+    def test_bad_input_is_refused(
+        self, bad: str, text_case: Case, image_case: Case, client: Client, judge: Judge
+    ) -> None:
+        """A bad request is refused with a 4xx and a JSON error, and the next good one is answered.
+
+        One user's broken file must not be an outage for the others. A 5xx tells clients to retry
+        what can never work.
+
+        If this fails: with a 5xx, the server's log has the exception that should have been turned
+        into a 4xx; with no answer afterwards, the engine died of one request.
+        """
+        refusal = _send_bad_request(bad, client, text_case, image_case)
+        good = client.ask(text_case, Sampling(max_tokens=_CUT_TOKENS))
+        judge(rules.all_refused({bad: refusal}, good))
+
+
+def _reencoded(image: Path, directory: Path) -> Iterator[tuple[str, Path]]:
+    from PIL import Image
+
+    with Image.open(image) as opened:
+        pixels = opened.convert("RGB")
+    for label, (suffix, options) in _LOSSLESS.items():
+        path = directory / f"{label.split(',')[0].lower()}.{suffix}"
+        pixels.save(path, **options)
+        yield label, path
+
+
+def _a_word_within(whole: Completion) -> str:
+    """A stop string from the middle of an answer."""
+    words = whole.text.split()
+    if len(words) < 2:
+        raise PreconditionError(
+            f"{whole.case_id}: the answer {whole.text!r} has no second word to stop at, so the "
+            "stop parameter cannot be judged."
+        )
+    return next((word for word in words[1:] if not words[0].startswith(word)), words[-1])
+
+
+def _unsupported_probes(model: ModelSpec, image_case: Case) -> dict[str, list[dict[str, object]]]:
+    """Unsupported capability -> a chat that asks for it."""
+    data = base64.b64encode(image_case.images[0].read_bytes()).decode("ascii")
+    parts = {
+        Capability.VIDEO: {
+            "type": "video_url",
+            "video_url": {"url": f"data:video/mp4;base64,{data}"},
+        },
+        Capability.IMAGE: {
+            "type": "image_url",
+            "image_url": {"url": f"data:image/png;base64,{data}"},
+        },
+    }
+    text = {"type": "text", "text": "What is shown?"}
+    return {
+        capability.value: [{"role": "user", "content": [parts[capability], text]}]
+        for capability in model.unsupported
+        if capability in parts
+    }
+
+
+def _send_bad_request(
+    bad: str, client: Client, text_case: Case, image_case: Case
+) -> Completion | Refusal:
+    few = Sampling(max_tokens=_CUT_TOKENS)
+    good_image = image_case.images[0].read_bytes()
+    images = {
+        "not-an-image": b"this is not an image",
+        "truncated-image": good_image[: len(good_image) // 2],
+        "decompression-bomb": _hollow_png(12_000, 12_000),
+        "gigapixel-image": _hollow_png(60_000, 60_000),
+    }
+    if bad in images:
+        return _first(client.send_image(images[bad], image_case.prompt, few))
+    if bad == "unknown-model":
+        return client.ask_for_model("no-such-model", text_case)
+    if bad == "too-long-prompt":
+        return client.ask(dataclasses.replace(text_case, prompt="字 " * 200_000), few)
+    if bad == "no-messages":
+        return client.post(b'{"model": "%s"}' % client.endpoint.served_name.encode())
+    return client.post(b'{"model": "%s", "messages": [' % client.endpoint.served_name.encode())
+
+
+def _hollow_png(width: int, height: int) -> bytes:
+    """A PNG of a few bytes whose header claims width x height pixels."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(64))), (b"IEND", b""))
+    file = io.BytesIO()
+    file.write(b"\x89PNG\r\n\x1a\n")
+    for kind, data in chunks:
+        file.write(struct.pack(">I", len(data)) + kind + data)
+        file.write(struct.pack(">I", zlib.crc32(kind + data)))
+    return file.getvalue()
+
+
+def _first(answers: tuple[Completion, ...] | Refusal) -> Completion | Refusal:
+    return answers if isinstance(answers, Refusal) else answers[0]

@@ -1,0 +1,178 @@
+"""What the criteria of one model share: its answers, its goldens, the reference, the judge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import pytest
+
+from ..criteria.degeneration import degeneration
+from ..criteria.verdict import Verdict
+from ..errors import CriterionFailed, ServerError
+from ..golden.store import GoldenKey, GoldenStore
+from ..observation import Completion, Refusal
+from ..observation import Reference as ReferenceAnswer
+from ..spec import Case
+from .explain import explain
+
+if TYPE_CHECKING:
+    from ..engines.client import Client
+    from ..engines.transformers_local import TransformersReference
+    from .criterion import Criterion, Documentation
+
+NOT_APPLICABLE = "not applicable: "
+
+
+class Answers:
+    """The first greedy answer to each case; criteria share it instead of asking again."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._known: dict[str, Completion | Refusal] = {}
+
+    def __call__(self, case: Case) -> Completion:
+        """The answer to a case.
+
+        Raises:
+            ServerError: the server refused it.
+        """
+        answer = self.ask(case)
+        if isinstance(answer, Refusal):
+            raise ServerError(f"{case.id}: the server answered {answer.status}: {answer.message}")
+        return answer
+
+    def ask(self, case: Case) -> Completion | Refusal:
+        """The answer to a case, or the HTTP error that came instead."""
+        if case.id not in self._known:
+            self._known[case.id] = self._client.ask(case)
+        return self._known[case.id]
+
+
+class Goldens:
+    """The references of one model: recorded ones, else published ones."""
+
+    def __init__(self, store: GoldenStore, key: GoldenKey) -> None:
+        self._store = store
+        self._key = key
+        self._known: dict[str, ReferenceAnswer] = {}
+
+    def __call__(self, case: Case) -> ReferenceAnswer:
+        """The reference of a case.
+
+        Raises:
+            GoldenError: there is none that holds.
+        """
+        if case.id not in self._known:
+            self._known[case.id] = self._find(case)
+        return self._known[case.id]
+
+    def text_of(self, case_id: str) -> str | None:
+        """The reference's text of a case that was looked up or published, else None."""
+        known = self._known.get(case_id)
+        return known.text if known else self._published().get(case_id)
+
+    def _find(self, case: Case) -> ReferenceAnswer:
+        published = self._published().get(case.id)
+        if published is None or self._store.has(self._key, case):
+            return self._store.load(self._key, case)
+        source = self._key.model.published.source if self._key.model.published else ""
+        return ReferenceAnswer(case.id, f"published in {source}", published, is_published=True)
+
+    def _published(self) -> dict[str, str]:
+        """Published answers; they are the real checkpoint's, a tiny one has its own."""
+        published = self._key.model.published
+        return dict(published.answers) if published and self._key.checkpoint == "full" else {}
+
+
+@dataclass
+class Reference:
+    """The reference engine of one model, and where it records to.
+
+    Attributes:
+        engine: loads on first use and answers.
+        recording: whether goldens are written instead of replayed.
+    """
+
+    engine: Callable[[], TransformersReference]
+    recording: bool
+    key: GoldenKey
+    golden_dir: Path
+
+    def answer(self, case: Case) -> ReferenceAnswer:
+        """The reference's answer to a case."""
+        return self.engine().answer(case)
+
+    def record(self, case: Case) -> Path:
+        """Records the reference's answer to a case and returns the golden's path."""
+        from ..golden.recorder import record
+
+        engine = self.engine()
+        provenance = {"processor": engine.processor_name, "versions": engine.versions}
+        return record(self.golden_dir, self.key, case, engine.answer(case), provenance)
+
+
+@dataclass
+class Judge:
+    """Takes a test's verdict: keeps it for the report and fails the test if it does not hold.
+
+    Attributes:
+        criterion: the criterion being judged.
+        documentation: what its failures explain themselves with.
+        case_id: the case, where there is one.
+        client: its completions pass the degeneration guard before any verdict counts.
+        goldens: excuse what the reference does too.
+        verdicts: the verdicts taken so far.
+        recorded_path: the golden that was written instead of a verdict.
+    """
+
+    criterion: Criterion
+    documentation: Documentation
+    case_id: str | None
+    client: Client | None
+    goldens: Goldens | None
+    verdicts: list[Verdict] = field(default_factory=list)
+    recorded_path: Path | None = None
+    _guarded: int = 0
+
+    def __post_init__(self) -> None:
+        self._guarded = len(self.client.completions) if self.client else 0
+
+    def __call__(self, verdict: Verdict) -> None:
+        """Takes a verdict.
+
+        Raises:
+            CriterionFailed: it does not hold, or an answer of this test is degenerate.
+        """
+        self.verdicts.append(verdict)
+        for completion, problem in self._degenerate():
+            raise CriterionFailed(
+                f"{self.criterion.id}: the answer to {completion.case_id} is no answer: {problem}.\n"
+                f"  got: {completion.text[:200]!r}\n"
+                "What to try: compare eager with graph mode, then look at attention masks and at the "
+                "weights' data type. Nothing measured on such an answer means anything."
+            )
+        if not verdict.passed:
+            raise CriterionFailed(
+                explain(self.criterion, self.documentation, self.case_id, verdict)
+            )
+
+    def not_applicable(self, reason: str) -> NoReturn:
+        """Ends the test: the criterion cannot apply to this model as it is declared."""
+        pytest.skip(f"{NOT_APPLICABLE}{reason}")
+
+    def recorded(self, path: Path) -> None:
+        """Notes that a golden was written; there is nothing to judge."""
+        self.recorded_path = path
+
+    def _degenerate(self) -> Iterator[tuple[Completion, str]]:
+        if self.client is None:
+            return
+        fresh = self.client.completions[self._guarded :]
+        self._guarded = len(self.client.completions)
+        for completion in fresh:
+            expected = self.goldens.text_of(completion.case_id) if self.goldens else None
+            if problem := degeneration(completion, expected):
+                yield completion, problem
