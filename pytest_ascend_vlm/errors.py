@@ -1,8 +1,8 @@
 """What can go wrong, told apart.
 
-A `CriterionFailed` is a verdict about the model. Every `VlmError` is about the set-up: the test then
-is an ERROR, never a failure of the model. Both are shown as their message, without a traceback, so
-each message must stand alone: what is wrong, and what to do next.
+A `CriterionFailed` is a verdict about the model. Every `VlmError` is about the set-up: the test
+then is an ERROR, never a failure of the model. Both are shown as their message, without a
+traceback, so each message must stand alone: what is wrong, and what to do next.
 """
 
 from __future__ import annotations
@@ -33,4 +33,4 @@ class ServerError(VlmError):
 
 
 class PreconditionError(VlmError):
-    """The two sides of a comparison did not see the same input, so comparing them proves nothing."""
+    """The two sides of a comparison did not see the same input: comparing them proves nothing."""

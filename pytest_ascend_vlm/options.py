@@ -58,7 +58,7 @@ def register(parser: pytest.Parser) -> None:
         "--vlm-checkpoint",
         choices=("full", "tiny"),
         default="full",
-        help="the real weights (default), or the few MB of the same architecture under fixtures/tiny",
+        help="the real weights (default), or a few MB of the same architecture: fixtures/tiny",
     )
     group.addoption(
         "--vlm-weights-root",
@@ -89,10 +89,8 @@ def register(parser: pytest.Parser) -> None:
         type=Path,
         help="directory of the servers' logs (default: .vlm-logs under pytest's root directory)",
     )
-    parser.addini("vlm_golden_dir", "the project's own goldens (default: golden)", default="golden")
-    parser.addini(
-        "vlm_fixtures_dir", "the project's own fixtures (default: fixtures)", default="fixtures"
-    )
+    parser.addini("vlm_golden_dir", "the project's own goldens", default="golden")
+    parser.addini("vlm_fixtures_dir", "the project's own cases and images", default="fixtures")
 
 
 def read(config: pytest.Config) -> Options:
@@ -105,7 +103,7 @@ def read(config: pytest.Config) -> Options:
     record = config.getoption("vlm_record")
     if url and record:
         raise pytest.UsageError(
-            "--vlm-record runs the reference engine alone; it cannot be combined with --vlm-server-url"
+            "--vlm-record runs the reference engine alone; leave out --vlm-server-url"
         )
     golden_dir = config.rootpath / config.getini("vlm_golden_dir")
     return Options(

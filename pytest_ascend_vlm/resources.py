@@ -1,7 +1,7 @@
 """Where cases, checkpoints and goldens are looked for: the project's own first, then the package's.
 
-A wheel carries `fixtures/` and `golden/` under `pytest_ascend_vlm/data/`; a source checkout has them
-at its top.
+A wheel carries `fixtures/` and `golden/` under `pytest_ascend_vlm/data/`; a source checkout has
+them at its top.
 """
 
 from __future__ import annotations

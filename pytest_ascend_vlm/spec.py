@@ -247,7 +247,7 @@ class ModelSpec:
         if self.npus < 1:
             yield f"npus={self.npus}, but a model needs at least one card."
         if {"host", "port", "api_key", "model", "served_model_name"} & self.serve.keys():
-            yield "serve must not set host, port, api_key, model or served_model_name: the plugin does."
+            yield "host, port, api_key, model and served_model_name are the plugin's, not serve's."
         if "trust_remote_code" in self.serve:
             yield "declare trust_remote_code=True on the model, not in serve."
         dashed = [name for name in self.serve if "-" in name]

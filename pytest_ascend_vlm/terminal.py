@@ -1,4 +1,4 @@
-"""Progress while something takes long: a line that is rewritten, or in a log one every 10 seconds."""
+"""Progress while something takes long: a line that is rewritten, or one now and then in a log."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def find_divergence(served: Completion, reference: Reference) -> Divergence | No
         return None
     expected = _token_at(reference.token_ids, position)
     got = _token_at(served.token_ids, position)
-    # The numbers belong to the answer as it was forced; its tokens may part from the generated ones.
+    # The numbers belong to the answer as forced; its tokens may part from the generated ones.
     known = (
         position < len(numerics.fp32)
         and numerics.token_ids[:position] == reference.token_ids[:position]
@@ -129,7 +129,7 @@ def tie_margin(numerics: ReferenceNumerics, position: int) -> float:
 
 
 def describe(divergence: Divergence, served: Completion, reference: Reference) -> tuple[str, ...]:
-    """Both sides' candidates at the first differing token, and whether the reference was near a tie."""
+    """Both sides' candidates at the first differing token, and how sure the reference was."""
     lines = []
     assert reference.numerics is not None  # noqa: S101  (find_divergence has looked)
     if divergence.position < len(reference.numerics.fp32):

@@ -79,7 +79,7 @@ def cache_is_exact(
         held,
         1.0,
         "rate",
-        f"the same image hit {_cached(hit)} of {_prompt(hit)} prompt tokens, another image {shared}",
+        f"the same image hit {_cached(hit)} of {_prompt(hit)} prompt tokens, another {shared}",
         details,
         {"cached_tokens_same_image": _cached(hit), "cached_tokens_other_image": shared},
     )

@@ -48,7 +48,7 @@ def answer_is_sound(
 
     Args:
         answer: the answer to judge.
-        tokens_without_images: length of the same prompt without its images; None for a text request.
+        tokens_without_images: length of the prompt without its images; None for a text request.
     """
     if isinstance(answer, Refusal):
         return all_hold({"answered": f"HTTP {answer.status}: {answer.message}"})

@@ -38,7 +38,7 @@ class Verdict:
         return distance if self.sense == "at least" else -distance
 
 
-def at_least(  # noqa: PLR0913  (a verdict is this many facts)
+def at_least(  # noqa: PLR0913, PLR0917  (a verdict is this many facts)
     measured: float,
     threshold: float,
     unit: str,
@@ -51,7 +51,7 @@ def at_least(  # noqa: PLR0913  (a verdict is this many facts)
     return Verdict(passed, measured, threshold, unit, "at least", reason, details, evidence or {})
 
 
-def at_most(  # noqa: PLR0913
+def at_most(  # noqa: PLR0913, PLR0917
     measured: float,
     threshold: float,
     unit: str,

@@ -12,7 +12,7 @@ import dataclasses
 import json
 import mimetypes
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -53,8 +53,18 @@ class Client:
         completions: every completion received so far, in order of arrival.
     """
 
-    def __init__(self, endpoint: Endpoint, timeout_seconds: float = 600.0) -> None:
+    def __init__(
+        self, endpoint: Endpoint, on_lost: Callable[[], None], timeout_seconds: float = 600.0
+    ) -> None:
+        """Connects on first use.
+
+        Args:
+            endpoint: where the server listens.
+            on_lost: called when the server does not answer; raises if it can say why.
+            timeout_seconds: how long one answer may take.
+        """
         self.endpoint = endpoint
+        self._on_lost = on_lost
         self.requests = 0
         self.completions: list[Completion] = []
         self._openai = openai.OpenAI(
@@ -112,7 +122,7 @@ class Client:
         return answers
 
     def prompt_tokens(self, case: Case) -> int | None:
-        """How many tokens a case's prompt has; None where the server refuses it or does not tell."""
+        """How many tokens a prompt has; None where the server refuses it or does not tell."""
         try:
             reply = self._create(messages(case), Sampling(max_tokens=1))
         except openai.APIStatusError:
@@ -121,7 +131,7 @@ class Client:
 
     def ask_for_model(self, name: str, case: Case) -> Completion | Refusal:
         """The answer to a case that is asked of a model of another name."""
-        other = Client(dataclasses.replace(self.endpoint, served_name=name))
+        other = Client(dataclasses.replace(self.endpoint, served_name=name), self._on_lost)
         self.requests += 1
         with contextlib.closing(other):
             return other.ask(case)
@@ -244,9 +254,10 @@ class Client:
                 **options,
             )
         except openai.APIConnectionError as error:
+            self._on_lost()
             raise ServerError(
                 f"no answer from {self.endpoint.url}: {error.__cause__ or error}. The server "
-                "may have died or the request may hang; see its log."
+                "may hang, or be gone."
             ) from error
 
 

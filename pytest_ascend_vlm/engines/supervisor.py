@@ -1,14 +1,14 @@
 """Keeps a server's processes from outliving the test run that started them.
 
-Run as `python -m pytest_ascend_vlm.engines.supervisor LOG COMMAND...` with a pipe as standard input.
+Run as `python -m pytest_ascend_vlm.engines.supervisor LOG COMMAND...`, standard input a pipe.
 It starts the command in a process group of its own and then listens to the pipe:
 
 * the word `stop` ends the server gently: SIGTERM, and SIGKILL after `GENTLE_SECONDS`;
 * the end of the pipe means that whoever started us is gone, however it died (SIGKILL included):
   the server has `ORPHAN_SECONDS`.
 
-As a subreaper it inherits every descendant whose parent dies, so that a worker that left the process
-group is found too. It exits only when no descendant is left, with the command's own exit code.
+As a subreaper it inherits every descendant whose parent dies, so that a worker that left the
+process group is found too. It exits only when no descendant is left, with the command's exit code.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=_die_with_parent,  # noqa: PLW1509  (this process has one thread)
         )
     _wait(server)
     _end_all(server)

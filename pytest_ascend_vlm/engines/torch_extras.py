@@ -50,7 +50,10 @@ class _Finder(MetaPathFinder):
         self._searching = False
 
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+        self,
+        fullname: str,
+        path: Sequence[str] | None,  # noqa: ARG002
+        target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
         if fullname not in {"torchvision", *_SOUND} or self._searching:
             return None

@@ -84,7 +84,7 @@ class TransformersReference:
                 **inputs,
                 max_new_tokens=case.max_tokens,
                 do_sample=False,
-                # A checkpoint's own generation settings are not the engine's: both sides are greedy.
+                # Both sides are greedy, whatever the checkpoint's own settings say.
                 repetition_penalty=1.0,
                 temperature=None,
                 top_p=None,

@@ -26,8 +26,9 @@ import httpx
 import psutil
 
 from ..errors import ServerError
-from ..spec import Budgets
+from ..spec import Budgets, Case, Sampling
 from . import supervisor, torch_extras
+from .client import Client
 from .endpoint import Endpoint
 
 _POLL_SECONDS = 0.25
@@ -48,9 +49,10 @@ _LOGGED = {
     Phase.GRAPHS: re.compile(r"Loading weights took|Model loading took|[Cc]apturing"),
 }
 
-# What the interpreter prints after the error that a reader looks for.
+# What is printed around the error that a reader looks for: leak reports, usage texts.
 _NOISE = re.compile(
-    r"\s*$|nanobind:| - leaked | - \.\.\. skipped|.*resource_tracker|  warnings\.warn"
+    r"\s*$|nanobind:|See https://nanobind| - leaked | - \.\.\. skipped"
+    r"|.*resource_tracker|  warnings\.warn|\s+\[-"
 )
 
 
@@ -103,20 +105,20 @@ class VllmServer:
     def __init__(
         self,
         launch: Launch,
-        answer_an_image: Callable[[Endpoint], None],
+        first_request: Case,
         progress: Callable[[Phase, float], None],
     ) -> None:
         """Prepares a server; `start` starts it.
 
         Args:
             launch: what to start.
-            answer_an_image: sends one image request and returns when it was answered.
+            first_request: an image request; the server is ready when it answered it.
             progress: told the phase and its seconds so far.
         """
         self.launch = launch
         self.starts = 0
         self.phases_seconds: Mapping[str, float] = {}
-        self._answer_an_image = answer_an_image
+        self._first_request = first_request
         self.endpoint = Endpoint(
             f"http://127.0.0.1:{_free_port()}", launch.served_name, secrets.token_urlsafe(24)
         )
@@ -199,8 +201,10 @@ class VllmServer:
 
     def require_alive(self) -> None:
         """Raises ServerError with the log's tail if the server died."""
-        if self._process is None or self._process.poll() is not None:
-            raise ServerError(self._with_tail(f"the server of {self.launch.served_name} died"))
+        code = self._process.poll() if self._process else None
+        if self._process is None or code is not None:
+            name = self.launch.served_name
+            raise ServerError(self._with_tail(f"the server of {name} died (exit code {code})"))
 
     def _command(self) -> list[str]:
         port = self.endpoint.url.rpartition(":")[2]
@@ -240,8 +244,10 @@ class VllmServer:
         phase, since = Phase.FIRST_IMAGE, time.monotonic()
         self._progress(phase, 0.0)
         try:
-            self._answer_an_image(self.endpoint)
-        except Exception as error:
+            with contextlib.closing(Client(self.endpoint, self.require_alive)) as client:
+                client.complete(self._first_request, Sampling(max_tokens=1))
+        except ServerError as error:
+            self.require_alive()
             raise ServerError(
                 self._with_tail(
                     f"the server of {self.launch.served_name} is healthy but did not answer its "

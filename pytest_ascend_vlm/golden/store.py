@@ -1,9 +1,9 @@
 """Golden files: where they are, what is in them, and whether they hold for a request.
 
-`golden/<model>/<checkpoint>/<case>.json` is for people and diffs: the request, the answer, where it
-came from. Beside it, `<case>.safetensors` has the numbers: the 20 most likely tokens at each position
-of the forced answer in fp32 and bf16, about 0.7 KB a position. Both carry digests, so a damaged file
-is an error and never a verdict.
+`golden/<model>/<checkpoint>/<case>.json` is for people and diffs: the request, the answer, where
+it came from. Beside it, `<case>.safetensors` has the numbers: the 20 most likely tokens at each
+position of the forced answer in fp32 and bf16, about 0.3 KB a position. Both carry digests, so a
+damaged file is an error and never a verdict.
 """
 
 from __future__ import annotations

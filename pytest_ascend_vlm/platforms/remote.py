@@ -24,11 +24,11 @@ class Remote:
         """The address."""
         return f"unknown, behind {self._url}"
 
-    def serve_arguments(self, model: ModelSpec) -> dict[str, Any]:
+    def serve_arguments(self, model: ModelSpec) -> dict[str, Any]:  # noqa: ARG002
         """None of ours."""
         return {}
 
-    def environment(self, model: ModelSpec) -> dict[str, str]:
+    def environment(self, model: ModelSpec) -> dict[str, str]:  # noqa: ARG002
         """None of ours."""
         return {}
 

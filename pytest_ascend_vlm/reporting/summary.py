@@ -36,7 +36,8 @@ def _group_line(group: str, rows: Rows) -> str:
 
 def worst_margin(rows: Rows) -> Mapping[str, Any] | None:
     """The row closest to its bar, or furthest beyond it, relative to the bar's size."""
-    judged = [row for row in rows if isinstance(row["margin"], (int, float))]
+    judged = [row for row in rows if row["status"] in {"pass", "fail"}]
+    judged = [row for row in judged if isinstance(row["margin"], (int, float))]
     return min(judged, key=_relative_margin, default=None)
 
 

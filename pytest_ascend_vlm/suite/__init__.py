@@ -15,8 +15,10 @@ from .serving import ServingCriteria
 __all__ = ["VLMConformance"]
 
 
+# pytest runs the tests of the last base first: serving leads, so that a server that answers nothing
+# is reported as that.
 class VLMConformance(
-    ServingCriteria, BaselineCriteria, DocumentCriteria, DeterminismCriteria, ReferenceCriteria
+    ReferenceCriteria, DeterminismCriteria, DocumentCriteria, BaselineCriteria, ServingCriteria
 ):
     """Subclass it as `Test<Model>` and set `model`; every criterion becomes a test of that class.
 
@@ -30,8 +32,10 @@ class VLMConformance(
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         _refuse_overrides(cls)
-        if not isinstance(getattr(cls, "model", None), ModelSpec):
+        model = getattr(cls, "model", None)
+        if not isinstance(model, ModelSpec):
             raise ConfigurationError(f"{cls.__name__}.model must be a ModelSpec.")
+        _refuse_unknown_criteria(model)
 
 
 def _refuse_overrides(cls: type) -> None:
@@ -44,4 +48,16 @@ def _refuse_overrides(cls: type) -> None:
                 f"{base.__name__} overrides {', '.join(overridden)}. A criterion is the same for "
                 "every model; declare a known failure with ModelSpec(expected_failures=...), a "
                 "looser bar with Thresholds(..., because='...')."
+            )
+
+
+def _refuse_unknown_criteria(model: ModelSpec) -> None:
+    from .catalogue import criteria
+
+    known = {what.id for what, _, _ in criteria()}
+    for failure in model.expected_failures:
+        if failure.criterion.partition("[")[0] not in known:
+            raise ConfigurationError(
+                f"ModelSpec({model.model_id!r}) expects {failure.criterion!r} to fail, but there "
+                "is no such criterion; `ascend-vlm criteria` lists them."
             )

@@ -78,7 +78,7 @@ class DeterminismCriteria:
     def test_prefix_cache_is_exact(
         self, image_cases: tuple[Case, ...], client: Client, judge: Judge
     ) -> None:
-        """A prefix-cache hit gives the cold answer, and another image under the same text never hits.
+        """A prefix-cache hit gives the cold answer; another image under the same text never hits.
 
         A cache keyed by text alone returns one user's page to another.
 
@@ -126,7 +126,7 @@ class DeterminismCriteria:
 
 
 def _two_of_one_size(cases: tuple[Case, ...]) -> tuple[Case, Case]:
-    """Two image cases that differ in nothing but the image, so that only its content tells them apart."""
+    """Two image cases that only their image tells apart."""
     for index, one in enumerate(cases):
         for other in cases[index + 1 :]:
             if one.prompt == other.prompt and one.images != other.images:

@@ -46,7 +46,7 @@ def vlm_model(request: pytest.FixtureRequest) -> ModelSpec:
 
 @pytest.fixture(scope="class")
 def server(request: pytest.FixtureRequest, vlm_run: Run, vlm_model: ModelSpec) -> Iterator[Server]:
-    """The served model: started for the class's first test that needs it, stopped after its last."""
+    """The served model: started for the first test that needs it, stopped after the last."""
     server = vlm_run.server(vlm_model, f"{vlm_model.slug}-{request.cls.__name__}")
     try:
         server.start()
@@ -73,7 +73,7 @@ def client(server: Server, vlm_run: Run, vlm_model: ModelSpec) -> Iterator[Clien
     """A connection to the served model that keeps what it answers."""
     from ..engines.client import Client
 
-    with contextlib.closing(Client(server.endpoint)) as client:
+    with contextlib.closing(Client(server.endpoint, server.require_alive)) as client:
         yield client
         record = {"model": vlm_model.model_id, "requests": client.requests}
         vlm_run.model_records.append(record)

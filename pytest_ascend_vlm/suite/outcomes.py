@@ -13,7 +13,7 @@ from .run import Run
 from .selection import criterion_of, model_of
 from .session import NOT_APPLICABLE, Judge
 
-_SHOWN = pytest.StashKey[set[int]]()
+_SHOWN = pytest.StashKey[set[str]]()
 
 
 def explain_collection(report: pytest.CollectReport) -> pytest.CollectReport:
@@ -53,12 +53,12 @@ def _judged_nothing(item: pytest.Item, judge: Judge | None) -> bool:
 
 
 def _message(item: pytest.Item, error: Exception) -> str:
-    """The error's message; of one that stops many tests, such as a failed start, only once in full."""
+    """The error's message; of one that stops many tests, as a failed start does, once in full."""
     shown = item.config.stash.setdefault(_SHOWN, set())
     text = str(error)
-    if id(error) in shown:
+    if text in shown:
         return text.splitlines()[0] + " (in full above, at the first test it stopped)"
-    shown.add(id(error))
+    shown.add(text)
     return text
 
 

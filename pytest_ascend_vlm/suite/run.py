@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import shlex
 import time
 from collections.abc import Callable
 from functools import cached_property
@@ -17,10 +17,10 @@ from ..options import Options
 from ..platforms import Platform, select_platform
 from ..platforms.base import installed_versions
 from ..platforms.remote import Remote
-from ..spec import Case, ModelSpec, Sampling
+from ..spec import Case, ModelSpec
 
 if TYPE_CHECKING:
-    from ..engines.endpoint import Endpoint, Server
+    from ..engines.endpoint import Server
     from ..engines.transformers_local import TransformersReference
 
 RUN = pytest.StashKey["Run"]()
@@ -85,11 +85,11 @@ class Run:
     def golden_store(self, test_path: str) -> GoldenStore:
         """The goldens, with the command that records those of a test file."""
         weights = self.options.weights_root
-        command = f"pytest {test_path} -m cpu_baseline --vlm-record --vlm-checkpoint={self.options.checkpoint}"
-        return GoldenStore(
-            self.options.golden_roots,
-            f"{command} --vlm-weights-root={weights}" if weights else command,
-        )
+        words = ["pytest", test_path, "-m", "cpu_baseline", "--vlm-record"]
+        words.append(f"--vlm-checkpoint={self.options.checkpoint}")
+        if weights is not None:
+            words.append(f"--vlm-weights-root={weights}")
+        return GoldenStore(self.options.golden_roots, shlex.join(words))
 
     def server(self, model: ModelSpec, log_name: str) -> Server:
         """A server of a model, not started yet."""
@@ -112,8 +112,7 @@ class Run:
             budgets=model.budgets,
             log_path=self.options.log_dir / f"{log_name}.log",
         )
-        first = self._first_request(model)
-        return VllmServer(launch, lambda endpoint: _answer_once(endpoint, first), progress)
+        return VllmServer(launch, self._first_request(model), progress)
 
     def reference_engine(self, model: ModelSpec) -> TransformersReference:
         """The reference engine of a model; loading it takes seconds to minutes."""
@@ -154,13 +153,6 @@ class Run:
         """An image request where the model takes images: a server that answers it is ready."""
         images = self.cases_for(model, "image")
         return images[0] if images else self.cases_for(model, "text")[0]
-
-
-def _answer_once(endpoint: Endpoint, case: Case) -> None:
-    from ..engines.client import Client
-
-    with contextlib.closing(Client(endpoint)) as client:
-        client.complete(case, Sampling(max_tokens=1))
 
 
 def _belongs(case: Case, group: str) -> bool:

@@ -117,6 +117,6 @@ def _text(returned: Any, item: pytest.Function) -> str:
     if getattr(returned, "choices", None):
         return str(returned.choices[0].message.content)
     raise ConfigurationError(
-        f"{item.nodeid} is marked determinism, so it has to return the completion that is compared: "
-        f"a string, a completion of `client`, or one of the openai library; it returned {returned!r}."
+        f"{item.nodeid} is marked determinism, so it has to return the completion to compare: "
+        f"a string, a completion of `client` or one of the openai library; got {returned!r}."
     )

@@ -86,7 +86,7 @@ class ServingCriteria:
     def test_image_is_answered(
         self, case: Case, answers: Answers, client: Client, judge: Judge
     ) -> None:
-        """An image request gets 200, a finish reason, a usage that adds up, and the image cost tokens.
+        """An image request gets 200, a finish reason, a sound usage, and the image cost tokens.
 
         An image that costs no tokens never reached the model: its answer is invented from the
         text alone, and fluent enough to pass a quick look.

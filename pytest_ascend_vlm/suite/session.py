@@ -149,10 +149,11 @@ class Judge:
         self.verdicts.append(verdict)
         for completion, problem in self._degenerate():
             raise CriterionFailed(
-                f"{self.criterion.id}: the answer to {completion.case_id} is no answer: {problem}.\n"
+                f"{self.criterion.id}: what came back for {completion.case_id} is no answer: "
+                f"{problem}.\n"
                 f"  got: {completion.text[:200]!r}\n"
-                "What to try: compare eager with graph mode, then look at attention masks and at the "
-                "weights' data type. Nothing measured on such an answer means anything."
+                "What to try: compare eager with graph mode, then look at attention masks and "
+                "the weights' data type. Nothing measured on such an answer means anything."
             )
         if not verdict.passed:
             raise CriterionFailed(

@@ -1,7 +1,7 @@
 """Runs at the start of every server process: see `pytest_ascend_vlm.engines.torch_extras`.
 
-Python imports one `sitecustomize`, the first on the path. This one steps aside for the next, so that
-a host's own still runs.
+Python imports one `sitecustomize`, the first on the path. This one steps aside for the next, so
+that a host's own still runs.
 """
 
 import sys

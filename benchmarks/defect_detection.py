@@ -1,0 +1,273 @@
+"""Which criteria notice which defect, and how often a sound model is accused.
+
+Real vLLM serves the tiny checkpoint: unharmed, with damaged weights, and with every image replaced
+by a blank one on its way. The suite judges each through --vlm-server-url and cannot know the
+weights.
+
+Promises:
+* the unharmed checkpoint passes every run;
+* 5 % noise on the weights turns baseline.logprobs red;
+* int4-rounded weights, and 40 % noise, turn baseline.image and document.* red as well;
+* blank images turn document.* red while baseline.text stays green.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import contextlib
+import io
+import json
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+from PIL import Image
+
+from pytest_ascend_vlm import ModelSpec
+from pytest_ascend_vlm.engines.endpoint import Endpoint
+from pytest_ascend_vlm.options import Options
+from pytest_ascend_vlm.suite.run import Run
+
+ROOT = Path(__file__).parent.parent
+FIXTURES = ROOT / "fixtures"
+MODEL_FILE = ROOT / "conformance" / "test_mineru2_5.py"
+MODEL: ModelSpec = runpy.run_path(str(MODEL_FILE))["TestMinerU25"].model
+READING = ("baseline.image", "document.characters")
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Defect:
+    """A way to harm a served model, and what has to notice it.
+
+    Attributes:
+        name: how the table calls it.
+        harm: changes one weight tensor, or None where the weights stay sound.
+        blank_images: whether images are replaced on their way.
+        red: criteria of which at least one case has to fail.
+        green: criteria of which no case may fail.
+    """
+
+    name: str
+    harm: Callable[[Any], Any] | None
+    blank_images: bool
+    red: tuple[str, ...]
+    green: tuple[str, ...] = ()
+
+
+def noise(share: float) -> Callable[[Any], Any]:
+    """Gaussian noise, `share` of the tensor's root mean square."""
+
+    def harm(tensor: Any) -> Any:
+        import torch
+
+        generator = torch.Generator().manual_seed(tensor.numel())
+        wide = tensor.float()
+        scale = share * wide.square().mean().sqrt()
+        return wide + scale * torch.randn(wide.shape, generator=generator)
+
+    return harm
+
+
+def int4(tensor: Any) -> Any:
+    """Rounds every row of a matrix to 15 levels, as a symmetric int4 quantisation does."""
+    if tensor.ndim < 2:
+        return tensor
+    rows = tensor.float().flatten(1)
+    step = rows.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / 7
+    return ((rows / step).round() * step).view(tensor.shape)
+
+
+DEFECTS = (
+    Defect("5 % noise", noise(0.05), False, ("baseline.logprobs",)),
+    Defect("int4 weights", int4, False, ("baseline.logprobs", *READING)),
+    Defect("40 % noise", noise(0.40), False, ("baseline.logprobs", *READING)),
+    Defect("blank images", None, True, ("document.characters",), green=("baseline.text",)),
+)
+
+
+def harmed_fixtures(harm: Callable[[Any], Any], root: Path) -> Path:
+    """A fixture root whose tiny checkpoint has every weight tensor changed."""
+    from safetensors.torch import load_file, save_file
+
+    assert MODEL.tiny is not None
+    checkpoint = root / "tiny" / MODEL.tiny
+    shutil.copytree(FIXTURES / "tiny" / MODEL.tiny, checkpoint)
+    path = checkpoint / "model.safetensors"
+    weights = load_file(path)
+    harmed = {name: harm(tensor).to(tensor.dtype) for name, tensor in weights.items()}
+    save_file(harmed, path, metadata={"format": "pt"})
+    return root
+
+
+@contextlib.contextmanager
+def served(fixture_roots: tuple[Path, ...], work: Path) -> Iterator[Endpoint]:
+    """The model's tiny checkpoint in the first root that has it, served as the suite serves it."""
+    options = Options(
+        platform="cpu",
+        checkpoint="tiny",
+        record=False,
+        server_url=None,
+        api_key="",
+        weights_root=None,
+        report=None,
+        log_dir=work,
+        fixture_roots=fixture_roots,
+        golden_roots=(),
+        golden_dir=work,
+    )
+    server = Run(options, lambda _line: None).server(MODEL, "server")
+    server.start()
+    try:
+        yield server.endpoint
+    finally:
+        server.stop()
+
+
+@contextlib.contextmanager
+def blanking_proxy(endpoint: Endpoint) -> Iterator[Endpoint]:
+    """A server that passes requests on with every image painted white."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            self._pass_on("POST", blank_images(body))
+
+        def do_GET(self) -> None:
+            self._pass_on("GET", b"")
+
+        def log_message(self, *_: Any) -> None:
+            """Says nothing."""
+
+        def _pass_on(self, method: str, body: bytes) -> None:
+            headers = {
+                name: self.headers[name]
+                for name in ("Authorization", "Content-Type")
+                if name in self.headers
+            }
+            url = endpoint.url + self.path
+            answer = httpx.request(method, url, content=body, headers=headers, timeout=600)
+            self.send_response(answer.status_code)
+            self.send_header("Content-Type", answer.headers.get("content-type", "text/plain"))
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{proxy.server_port}"
+        yield Endpoint(url, endpoint.served_name, endpoint.api_key)
+        proxy.shutdown()
+
+
+def blank_images(body: bytes) -> bytes:
+    """A chat request with every readable image replaced by a white one of its size."""
+    try:
+        request = json.loads(body)
+        parts = [part for message in request["messages"] for part in message["content"]]
+    except (ValueError, KeyError, TypeError):
+        return body
+    for part in parts:
+        if isinstance(part, dict) and part.get("type") == "image_url":
+            _blank(part["image_url"])
+    return json.dumps(request).encode()
+
+
+def _blank(image_url: dict[str, str]) -> None:
+    data = base64.b64decode(image_url["url"].partition(",")[2])
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            size = image.size
+    except (OSError, Image.DecompressionBombError):
+        return
+    white = io.BytesIO()
+    Image.new("RGB", size, "white").save(white, "PNG")
+    encoded = base64.b64encode(white.getvalue()).decode("ascii")
+    image_url["url"] = f"data:image/png;base64,{encoded}"
+
+
+def judge(endpoint: Endpoint, work: Path) -> Rows:
+    """The rows of one run of the suite against an endpoint."""
+    report = work / "report"
+    command = [
+        sys.executable, "-m", "pytest", str(MODEL_FILE), "-q", "-p", "no:cacheprovider",
+        f"--rootdir={ROOT}", f"--vlm-server-url={endpoint.url}", "--vlm-checkpoint=tiny",
+        f"--vlm-report={report}",
+    ]  # fmt: skip
+    env = {**os.environ, "VLM_SERVER_API_KEY": endpoint.api_key}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    if done.returncode not in {0, 1}:
+        sys.exit(f"the suite did not run:\n{done.stdout}\n{done.stderr}")
+    rows: Rows = json.loads((report / "report.json").read_text("utf-8"))["rows"]
+    return rows
+
+
+def red_criteria(rows: Rows) -> Counter[str]:
+    """Criterion -> number of its cases that failed or erred."""
+    return Counter(row["criterion"] for row in rows if row["status"] in {"fail", "error"})
+
+
+def table_line(name: str, red: Counter[str], holds: bool) -> str:
+    """One line of the table for people."""
+    found = ", ".join(f"{criterion} {count}" for criterion, count in sorted(red.items()))
+    return f"{name:<16} {'as promised' if holds else 'NOT AS PROMISED':<16} red: {found or '-'}"
+
+
+def measure(clean_runs: int, work: Path) -> list[dict[str, Any]]:
+    """Judges every variant and prints the table as it grows."""
+    results = []
+
+    def note(name: str, red: Counter[str], holds: bool) -> None:
+        print(table_line(name, red, holds), flush=True)
+        results.append({"defect": name, "red": dict(red), "holds": holds})
+
+    with served((FIXTURES,), work) as endpoint:
+        for run in range(clean_runs):
+            red = red_criteria(judge(endpoint, work))
+            note(f"clean {run + 1}", red, not red)
+        for defect in (defect for defect in DEFECTS if defect.blank_images):
+            with blanking_proxy(endpoint) as proxy:
+                red = red_criteria(judge(proxy, work))
+            note(defect.name, red, keeps_promise(defect, red))
+    for defect in (defect for defect in DEFECTS if defect.harm is not None):
+        assert defect.harm is not None
+        root = harmed_fixtures(defect.harm, work / defect.name.replace(" ", "-"))
+        with served((root, FIXTURES), work) as endpoint:
+            red = red_criteria(judge(endpoint, work))
+        note(defect.name, red, keeps_promise(defect, red))
+    return results
+
+
+def keeps_promise(defect: Defect, red: Counter[str]) -> bool:
+    """Whether what has to be red is, and what may not be is not."""
+    return all(red[name] for name in defect.red) and not any(red[name] for name in defect.green)
+
+
+def main() -> int:
+    """Prints the table and, as the last line, one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--clean-runs", type=int, default=20, help="default: 20")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as work:
+        results = measure(options.clean_runs, Path(work))
+    holds = all(result["holds"] for result in results)
+    print(json.dumps({"benchmark": "defect_detection", "results": results, "holds": holds}))
+    return 0 if holds else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
