@@ -150,7 +150,7 @@ class Case:
         needs: the capability without which the case cannot be asked.
         prompt: the user's text; it follows the images.
         images: files sent before the text, in order.
-        truth: what the image says, exactly, or a text the answer must contain.
+        truth: what the image says, exactly; None where only the reference can tell.
         max_tokens: most tokens to generate.
     """
 

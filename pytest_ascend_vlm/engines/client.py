@@ -12,7 +12,7 @@ import dataclasses
 import json
 import mimetypes
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -121,6 +121,15 @@ class Client:
         self.completions += answers
         return answers
 
+    @contextlib.contextmanager
+    def disposable(self, endpoint: Endpoint | None = None) -> Iterator[Client]:
+        """A client with connections of its own, for requests behind which a server may hang up."""
+        with contextlib.closing(Client(endpoint or self.endpoint, self._on_lost)) as other:
+            try:
+                yield other
+            finally:
+                self.requests += other.requests
+
     def prompt_tokens(self, case: Case) -> int | None:
         """How many tokens a prompt has; None where the server refuses it or does not tell."""
         try:
@@ -131,9 +140,7 @@ class Client:
 
     def ask_for_model(self, name: str, case: Case) -> Completion | Refusal:
         """The answer to a case that is asked of a model of another name."""
-        other = Client(dataclasses.replace(self.endpoint, served_name=name), self._on_lost)
-        self.requests += 1
-        with contextlib.closing(other):
+        with self.disposable(dataclasses.replace(self.endpoint, served_name=name)) as other:
             return other.ask(case)
 
     def send_image(

@@ -221,7 +221,8 @@ class ServingCriteria:
         If this fails: with a 5xx, the server's log has the exception that should have been turned
         into a 4xx; with no answer afterwards, the engine died of one request.
         """
-        refusal = _send_bad_request(bad, client, text_case, image_case)
+        with client.disposable() as stranger:
+            refusal = _send_bad_request(bad, stranger, text_case, image_case)
         good = client.ask(text_case, Sampling(max_tokens=_CUT_TOKENS))
         judge(rules.all_refused({bad: refusal}, good))
 
