@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         Sampling,
         Thresholds,
     )
-    from .suite import VLMConformance
+    from .suite.conformance import VLMConformance
 
 _HOME = {
     "Budgets": ".spec",
@@ -33,7 +33,7 @@ _HOME = {
     "Sampling": ".spec",
     "Thresholds": ".spec",
     "Verdict": ".criteria.verdict",
-    "VLMConformance": ".suite",
+    "VLMConformance": ".suite.conformance",
 }
 
 __all__ = [

@@ -30,7 +30,7 @@ def _read(path: Path) -> list[Case]:
     try:
         entries = json.loads(path.read_text("utf-8"))["cases"]
         return [_case(path.parent, entry) for entry in entries]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigurationError(f"{path} is not a list of cases: {error!r}.") from error
 
 

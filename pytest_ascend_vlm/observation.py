@@ -6,9 +6,11 @@ Arrays are NumPy; log-probabilities are natural logarithms (nats).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Refusal:
     """An HTTP answer that is not a completion.
 
     Attributes:
-        status: the HTTP status.
+        status: the HTTP status; 0 where the server hung up instead.
         message: the body, shortened.
         is_json_error: whether the body is JSON with an `error` object, as OpenAI's API has it.
     """

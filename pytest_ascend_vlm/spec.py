@@ -207,6 +207,8 @@ class ModelSpec:
     budgets: Budgets = Budgets()
 
     def __post_init__(self) -> None:
+        if isinstance(self.supports, Capability):
+            raise ConfigurationError(f"ModelSpec({self.model_id!r}): supports is a set of them.")
         object.__setattr__(self, "supports", frozenset(self.supports))
         for name in ("serve", "env", "unsupported", "prompts"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))

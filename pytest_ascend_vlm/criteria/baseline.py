@@ -84,6 +84,11 @@ def text_matches(served: Completion, reference: Reference, bars: Thresholds) -> 
 
 def divergence_is_rounding(served: Completion, reference: Reference) -> Verdict:
     """Where the answers part, the reference itself was within rounding of a tie."""
+    if served.token_ids is None and served.text != reference.text:
+        raise PreconditionError(
+            f"{served.case_id}: the server returned no token ids, so where the answers part cannot "
+            "be judged. vLLM returns them; a proxy in between may drop them."
+        )
     divergence = find_divergence(served, reference)
     tie = tie_margin(reference.numerics, 0) if reference.numerics else 0.0
     if divergence is None:

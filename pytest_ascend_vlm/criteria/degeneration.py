@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import re
 
-import numpy as np
-
 from ..observation import Completion, TopLogprobs
 
 _SHORTEST_RUN = 16
@@ -62,4 +60,6 @@ def _repeats_at_end(text: str, size: int) -> int:
 
 
 def _has_nan(top: TopLogprobs) -> bool:
+    import numpy as np
+
     return bool(np.isnan(top.logprobs[top.token_ids >= 0]).any())

@@ -41,19 +41,38 @@ def models_are_listed(listed: Sequence[str] | Refusal, served_name: str) -> Verd
     return all_hold({"/v1/models answers": None, "served name listed": missing})
 
 
-def answer_is_sound(
-    answer: Completion | Refusal, tokens_without_images: int | None = None
-) -> Verdict:
-    """200, a finish reason, usage that adds up and, for an image, tokens that it cost.
+def answer_is_sound(answer: Completion | Refusal) -> Verdict:
+    """200, a finish reason, and usage that adds up."""
+    return all_hold(_sound(answer), _got(answer))
+
+
+def image_is_sound(answer: Completion | Refusal, tokens_without_images: int | None) -> Verdict:
+    """As `answer_is_sound`, and the image cost tokens.
 
     Args:
-        answer: the answer to judge.
-        tokens_without_images: length of the prompt without its images; None for a text request.
+        answer: the answer to an image.
+        tokens_without_images: length of the prompt without its images; None where that could not
+            be asked, which leaves the check unfulfilled.
     """
+    usage = answer.usage if isinstance(answer, Completion) else None
+    if usage is None or tokens_without_images is None:
+        cost, problem = None, "the prompt's length with and without the image could not be told"
+    else:
+        cost = usage.prompt_tokens - tokens_without_images
+        problem = f"the prompt grew by {cost} tokens"
+    checks = {"the image cost tokens": None if cost is not None and cost > 0 else problem}
+    return all_hold({**_sound(answer), **checks}, {**_got(answer), "image_tokens": cost})
+
+
+def _got(answer: Completion | Refusal) -> dict[str, object]:
+    return {"got": answer.text} if isinstance(answer, Completion) else {}
+
+
+def _sound(answer: Completion | Refusal) -> dict[str, str | None]:
     if isinstance(answer, Refusal):
-        return all_hold({"answered": f"HTTP {answer.status}: {answer.message}"})
+        return {"answered": f"HTTP {answer.status}: {answer.message}"}
     usage = answer.usage
-    checks = {
+    return {
         "answered": None,
         "finish reason": _unless(
             answer.finish_reason in {"stop", "length"}, f"it is {answer.finish_reason!r}"
@@ -65,12 +84,6 @@ def answer_is_sound(
             f"it is {usage}",
         ),
     }
-    evidence: dict[str, object] = {"got": answer.text}
-    if tokens_without_images is not None and usage:
-        cost = usage.prompt_tokens - tokens_without_images
-        evidence["image_tokens"] = cost
-        checks["the image cost tokens"] = _unless(cost > 0, f"the prompt grew by {cost} tokens")
-    return all_hold(checks, evidence)
 
 
 def encodings_agree(answers: Mapping[str, Completion | Refusal]) -> Verdict:
@@ -179,7 +192,8 @@ def client_error(answer: Completion | Refusal) -> str | None:
     if isinstance(answer, Completion):
         return f"it was answered: {answer.text[:60]!r}"
     if not 400 <= answer.status < 500:
-        return f"HTTP {answer.status} instead of a 4xx: {answer.message}"
+        came = f"HTTP {answer.status}" if answer.status else "no answer"
+        return f"{came} instead of a 4xx: {answer.message}"
     return None if answer.is_json_error else f"the body is not a JSON error: {answer.message}"
 
 

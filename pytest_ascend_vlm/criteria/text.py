@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from rapidfuzz.distance import Levenshtein
+import unicodedata
 
 _CONTEXT = 32
 
 
 def similarity(expected: str, got: str) -> float:
     """Character similarity, 1 - edit distance / longer length: 1.0 is equal, 0.0 is unrelated."""
+    from rapidfuzz.distance import Levenshtein
+
     return float(Levenshtein.normalized_similarity(expected, got))
 
 
@@ -63,4 +65,4 @@ def _visible(text: str) -> str:
 
 def _columns(text: str) -> int:
     """Width in terminal columns: Chinese characters take two."""
-    return sum(2 if "\u1100" <= char <= "\uffe6" and char != "…" else 1 for char in text)
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)

@@ -70,13 +70,16 @@ class Client:
         self._openai = openai.OpenAI(
             base_url=f"{endpoint.url}/v1",
             api_key=endpoint.api_key,
-            timeout=timeout_seconds,
             max_retries=0,
+            http_client=openai.DefaultHttpxClient(
+                timeout=timeout_seconds, trust_env=not endpoint.is_local
+            ),
         )
         self._http = httpx.Client(
             base_url=endpoint.url,
             headers={"Authorization": f"Bearer {endpoint.api_key}"},
             timeout=timeout_seconds,
+            trust_env=not endpoint.is_local,
         )
 
     def close(self) -> None:
@@ -228,12 +231,25 @@ class Client:
             return tuple(model.id for model in self._openai.models.list())
         except openai.APIStatusError as error:
             return _refusal(error.response)
+        except openai.APIConnectionError as error:
+            raise self._lost(error) from error
 
     def post(self, body: bytes) -> Refusal:
         """Sends bytes that are no valid request to the chat endpoint."""
         self.requests += 1
         headers = {"Content-Type": "application/json"}
-        return _refusal(self._http.post("/v1/chat/completions", content=body, headers=headers))
+        try:
+            reply = self._http.post("/v1/chat/completions", content=body, headers=headers)
+        except httpx.TransportError as error:
+            raise self._lost(error) from error
+        return _refusal(reply)
+
+    def _lost(self, error: Exception) -> ServerError:
+        self._on_lost()
+        return ServerError(
+            f"no answer from {self.endpoint.url}: {error.__cause__ or error}. The server may hang, "
+            "or be gone."
+        )
 
     def _create(
         self,
@@ -346,6 +362,10 @@ def _forced(case_id: str, reply: Any, token_ids: tuple[int, ...]) -> Forced:
         {int(t): entry["logprob"] for t, entry in position.items() if entry["rank"] <= TOP_LOGPROBS}
         for position in logprobs[-count:]
     ]
+    if not all(positions):
+        raise PreconditionError(
+            f"{case_id}: the server left positions of the answer without logprobs."
+        )
     return Forced(token_ids, _table(positions))
 
 

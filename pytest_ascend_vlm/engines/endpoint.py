@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from ..errors import ServerError
 
@@ -22,6 +23,11 @@ class Endpoint:
     url: str
     served_name: str
     api_key: str = field(repr=False)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on this host, where a proxy of the environment has no business."""
+        return urlsplit(self.url).hostname in {"127.0.0.1", "localhost", "::1"}
 
 
 class Server(Protocol):

@@ -242,22 +242,22 @@ class VllmServer:
 
     def _follow_first_image(self) -> None:
         phase, since = Phase.FIRST_IMAGE, time.monotonic()
+        budget = _budget(self.launch.budgets, phase)
         self._progress(phase, 0.0)
         try:
-            with contextlib.closing(Client(self.endpoint, self.require_alive)) as client:
+            with contextlib.closing(Client(self.endpoint, self.require_alive, budget)) as client:
                 client.complete(self._first_request, Sampling(max_tokens=1))
         except ServerError as error:
             self.require_alive()
+            if time.monotonic() - since >= budget:
+                raise ServerError(self._out_of_time(phase, budget)) from error
             raise ServerError(
                 self._with_tail(
                     f"the server of {self.launch.served_name} is healthy but did not answer its "
                     f"first image request: {error}"
                 )
             ) from error
-        elapsed = time.monotonic() - since
-        self._note(phase, elapsed)
-        if elapsed > _budget(self.launch.budgets, phase):
-            raise ServerError(self._out_of_time(phase, elapsed))
+        self._note(phase, time.monotonic() - since)
 
     def _note(self, phase: Phase, seconds: float) -> None:
         self.phases_seconds = {**self.phases_seconds, phase.value: seconds}
@@ -265,7 +265,8 @@ class VllmServer:
 
     def _is_healthy(self) -> bool:
         try:
-            return httpx.get(f"{self.endpoint.url}/health", timeout=5.0).status_code == 200
+            url = f"{self.endpoint.url}/health"
+            return httpx.get(url, timeout=5.0, trust_env=False).status_code == 200
         except httpx.HTTPError:
             return False
 

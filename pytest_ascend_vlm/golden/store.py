@@ -13,13 +13,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from ..errors import GoldenError
 from ..observation import Reference, ReferenceNumerics, TopLogprobs
 from ..spec import Case, ModelSpec
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SCHEMA = 1
 
@@ -141,7 +142,7 @@ def digest(document: Mapping[str, Any]) -> str:
 
 def _sha256(value: Any) -> str:
     canonical = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
+    return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _what_differs(recorded: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
@@ -164,14 +165,14 @@ def _reference(document: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -
         numerics=ReferenceNumerics(
             token_ids=tuple(tensors["forced_token_ids"].tolist()),
             fp32=TopLogprobs(
-                tensors["fp32_token_ids"].astype(np.int64),
-                tensors["fp32_logprobs"].astype(np.float64),
+                tensors["fp32_token_ids"].astype("int64"),
+                tensors["fp32_logprobs"].astype("float64"),
             ),
             bf16=TopLogprobs(
-                tensors["bf16_token_ids"].astype(np.int64),
-                tensors["bf16_logprobs"].astype(np.float64),
+                tensors["bf16_token_ids"].astype("int64"),
+                tensors["bf16_logprobs"].astype("float64"),
             ),
-            peak_logit=tensors["peak_logit"].astype(np.float64),
+            peak_logit=tensors["peak_logit"].astype("float64"),
             logit_rmse=completion["rounding"]["logit_rmse"],
         ),
     )

@@ -59,5 +59,5 @@ def write(report: Report, receipt: Mapping[str, Any], directory: Path) -> list[P
     files = {"report.json": text}
     files |= {f"adaptation.{language}.md": render(document, language) for language in LANGUAGES}
     for name, content in files.items():
-        write_atomically(directory / name, content.encode("utf-8"))
+        write_atomically(directory / name, content.encode("utf-8", "replace"))
     return [directory / name for name in files]

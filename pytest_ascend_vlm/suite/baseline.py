@@ -40,9 +40,9 @@ class BaselineCriteria:
     ) -> None:
         """The answer to an image equals the reference's; after a near-tie, most of it still does.
 
-        If this fails while baseline.text holds: the vision tower, its positions (mRoPE) or the
-        image preprocessing differ. Compare min_pixels, max_pixels and mean/std on both sides, then
-        the attention backend of the vision tower.
+        If this fails: and baseline.text holds, the vision tower, its positions (mRoPE) or the image
+        preprocessing differ. Compare min_pixels, max_pixels and mean/std on both sides, then the
+        attention backend of the vision tower.
         """
         served, reference = answers(case), golden(case)
         rules.require_same_prompt(served, reference)
@@ -76,9 +76,9 @@ class BaselineCriteria:
         Texts hide most numeric defects: 5 % noise on every weight can leave every text as it is.
         The bar is a multiple of the difference that bf16 makes in the reference itself.
 
-        If this fails while the texts agree: the numbers are off by more than rounding. Look where
-        the largest difference is: at once, and everywhere, points at weights (quantisation, a wrong
-        file); growing along the answer at positions or the KV cache; with images only at the
+        If this fails: even where the texts agree, the numbers are off by more than rounding. Look
+        where the largest difference is: at once, and everywhere, points at weights (quantisation, a
+        wrong file); growing along the answer at positions or the KV cache; with images only at the
         vision tower.
         """
         reference = golden(case)

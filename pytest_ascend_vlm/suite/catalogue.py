@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from . import VLMConformance
+from .conformance import VLMConformance
 from .criterion import Criterion, Documentation, documentation
 
 _HEAD = """\

@@ -63,7 +63,7 @@ class DocumentCriteria:
     ) -> None:
         """The lines come in the page's order, as in the golden.
 
-        If this fails while the characters are read: the two-dimensional positions (mRoPE sections)
+        If this fails: and the characters are read, the two-dimensional positions (mRoPE sections)
         of the image tokens are wrong.
         """
         slack = self.model.thresholds.document_order

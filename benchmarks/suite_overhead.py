@@ -1,0 +1,353 @@
+"""Promise: judging costs at most 15 % on top of the requests it takes.
+
+Runs the suite on the tiny checkpoints with real vLLM on this CPU and keeps a journal of every
+server start, stop and request. A bare script then starts the same servers and sends the same
+requests through the same HTTP client, one after another, and looks at no answer. Both are timed
+from process start to process end; what the suite does on top is collecting, comparing, reporting.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+PROMISE = 1.15
+JOURNAL_VARIABLE = "SUITE_OVERHEAD_JOURNAL"
+
+
+class Journal:
+    """Writes down what one process does to its servers, a JSON object a line."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", encoding="utf-8")
+        self._lock = threading.Lock()
+        self._starting = False
+
+    def write(self, event: str, **details: Any) -> None:
+        """Adds a line; a server's own first request belongs to its start and is left out."""
+        if self._starting:
+            return
+        line = json.dumps({"event": event, **details}, default=str)
+        with self._lock:
+            self._file.write(f"{line}\n")
+            self._file.flush()
+
+    @contextlib.contextmanager
+    def spell(self, event: str, **details: Any) -> Iterator[None]:
+        """A start or stop of a server and, in a line after it, the seconds it took."""
+        self.write(event, **details)
+        self._starting, since = event == "start", time.monotonic()
+        try:
+            yield
+        finally:
+            self._starting = False
+            self.write("took", what=event, seconds=time.monotonic() - since)
+
+
+def pytest_configure() -> None:
+    """Keeps the journal: this file is a pytest plugin too (`-p suite_overhead`)."""
+    import httpx
+    from openai.resources.chat.completions import Completions
+    from openai.resources.models import Models
+
+    from pytest_ascend_vlm.engines.vllm_server import Launch, VllmServer
+    from pytest_ascend_vlm.spec import Case
+
+    journal = Journal(Path(os.environ[JOURNAL_VARIABLE]))
+
+    def create(
+        server: VllmServer, original: Callable[..., Any], launch: Launch, first: Case, *rest: Any
+    ) -> None:
+        case = {**dataclasses.asdict(first), "needs": first.needs.value}
+        about = {"launch": dataclasses.asdict(launch), "first_request": case}
+        journal.write("server", server=id(server), **about)
+        original(server, launch, first, *rest)
+
+    def start(server: VllmServer, original: Callable[..., Any]) -> None:
+        with journal.spell("start", server=id(server)):
+            original(server)
+
+    def stop(server: VllmServer, original: Callable[..., Any]) -> None:
+        with journal.spell("stop", server=id(server)):
+            original(server)
+
+    def chat(completions: Any, original: Callable[..., Any], **arguments: Any) -> Any:
+        journal.write("chat", arguments=arguments)
+        return original(completions, **arguments)
+
+    def models(resource: Any, original: Callable[..., Any]) -> Any:
+        journal.write("models")
+        return original(resource)
+
+    def post(client: httpx.Client, original: Callable[..., Any], url: str, **arguments: Any) -> Any:
+        journal.write("post", url=url, content=arguments["content"].decode("utf-8"))
+        return original(client, url, **arguments)
+
+    for owner, name, wrapper in (
+        (VllmServer, "__init__", create),
+        (VllmServer, "start", start),
+        (VllmServer, "stop", stop),
+        (Completions, "create", chat),
+        (Models, "list", models),
+        (httpx.Client, "post", post),
+    ):
+        wrap(owner, name, wrapper)
+
+
+def wrap(owner: type, name: str, wrapper: Callable[..., Any]) -> None:
+    """Replaces a method by one that gets the original as its second argument."""
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def wrapped(self: Any, *arguments: Any, **named: Any) -> Any:
+        return wrapper(self, original, *arguments, **named)
+
+    setattr(owner, name, wrapped)
+
+
+class Bare:
+    """Does again what a journal has, with nothing in between."""
+
+    def __init__(self, log_dir: Path) -> None:
+        self._log_dir = log_dir
+        self._servers: dict[int, Any] = {}
+        self._connection: contextlib.ExitStack = contextlib.ExitStack()
+        self._openai: Any = None
+        self._http: Any = None
+
+    def replay(self, line: dict[str, Any]) -> None:
+        """Does what one line of the journal says."""
+        does = getattr(self, f"_{line['event']}", None)
+        if does is not None:
+            does(line)
+
+    def _server(self, line: dict[str, Any]) -> None:
+        from pytest_ascend_vlm.engines.vllm_server import Launch, VllmServer
+        from pytest_ascend_vlm.spec import Budgets, Capability, Case
+
+        launch, first = line["launch"], line["first_request"]
+        asked = {"needs": Capability(first["needs"]), "images": tuple(map(Path, first["images"]))}
+        self._servers[line["server"]] = VllmServer(
+            Launch(
+                **{
+                    **launch,
+                    "model_path": Path(launch["model_path"]),
+                    "budgets": Budgets(**launch["budgets"]),
+                    "log_path": self._log_dir / Path(launch["log_path"]).name,
+                }
+            ),
+            Case(**{**first, **asked}),
+            lambda *_: None,
+        )
+
+    def _start(self, line: dict[str, Any]) -> None:
+        server = self._servers[line["server"]]
+        server.start()
+        self._connect(server.endpoint)
+
+    def _connect(self, endpoint: Any) -> None:
+        import httpx
+        import openai
+
+        self._connection.close()
+        self._openai = self._connection.enter_context(
+            openai.OpenAI(
+                base_url=f"{endpoint.url}/v1",
+                api_key=endpoint.api_key,
+                timeout=600.0,
+                max_retries=0,
+            )
+        )
+        self._http = self._connection.enter_context(
+            httpx.Client(
+                base_url=endpoint.url,
+                headers={"Authorization": f"Bearer {endpoint.api_key}"},
+                timeout=600.0,
+            )
+        )
+
+    def _stop(self, line: dict[str, Any]) -> None:
+        self._servers[line["server"]].stop()
+
+    def _chat(self, line: dict[str, Any]) -> None:
+        import openai
+
+        with contextlib.suppress(openai.APIStatusError):  # the suite sends bad requests as well
+            reply = self._openai.chat.completions.create(**line["arguments"])
+            if line["arguments"].get("stream"):
+                for _ in reply:
+                    pass
+
+    def _models(self, line: dict[str, Any]) -> None:  # noqa: ARG002
+        list(self._openai.models.list())
+
+    def _post(self, line: dict[str, Any]) -> None:
+        headers = {"Content-Type": "application/json"}
+        self._http.post(line["url"], content=line["content"], headers=headers)
+
+
+def replay(path: Path) -> int:
+    """The bare script: replays a journal and prints the seconds it spent on starts and stops."""
+    bare, spent = Bare(path.parent / "bare-logs"), {"start": 0.0, "stop": 0.0}
+    for line in read(path):
+        since = time.monotonic()
+        bare.replay(line)
+        if line["event"] in spent:
+            spent[line["event"]] += time.monotonic() - since
+    print(json.dumps(spent))
+    return 0
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The lines of a journal."""
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one side: the whole process, and what of it went into its servers' life."""
+
+    total: float
+    starts: float
+    stops: float
+
+    @property
+    def rest(self) -> float:
+        """Everything else: imports, requests, and for the suite the judging."""
+        return self.total - self.starts - self.stops
+
+
+def timed(command: list[str], **environment: str) -> tuple[float, str]:
+    """Wall time and output of a process that has to succeed."""
+    since = time.perf_counter()
+    ran = subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    seconds = time.perf_counter() - since
+    if ran.returncode != 0:
+        sys.exit(f"{' '.join(command)} exited with {ran.returncode}:\n{ran.stdout}{ran.stderr}")
+    return seconds, ran.stdout
+
+
+def warm_up() -> None:
+    """Reads vLLM from disk once, so that the side that runs first does not pay for it alone."""
+    from pytest_ascend_vlm.engines.torch_extras import child_pythonpath
+
+    path = child_pythonpath(os.environ.get("PYTHONPATH"))
+    timed(["-c", "import vllm.entrypoints.openai.api_server"], PYTHONPATH=path)
+
+
+def time_suite(journal: Path, selection: list[str]) -> Timing:
+    """Runs the suite, which writes the journal."""
+    here = str(Path(__file__).parent)
+    inherited = os.environ.get("PYTHONPATH")
+    seconds, output = timed(
+        [
+            *("-m", "pytest", "-p", Path(__file__).stem, "-p", "no:cacheprovider", "-q"),
+            *("--vlm-platform=cpu", "--vlm-checkpoint=tiny"),
+            *(f"--vlm-log-dir={journal.parent / 'suite-logs'}", *selection),
+        ],
+        PYTHONPATH=os.pathsep.join([here, *([inherited] if inherited else [])]),
+        **{JOURNAL_VARIABLE: str(journal)},
+    )
+    print(output.strip().splitlines()[-1])
+    spent = {"start": 0.0, "stop": 0.0}
+    for line in read(journal):
+        if line["event"] == "took":
+            spent[line["what"]] += line["seconds"]
+    return Timing(seconds, spent["start"], spent["stop"])
+
+
+def time_bare(journal: Path) -> Timing:
+    """Runs the bare script on the journal."""
+    seconds, output = timed([str(Path(__file__).resolve()), "--replay", str(journal)])
+    spent = json.loads(output.splitlines()[-1])
+    return Timing(seconds, spent["start"], spent["stop"])
+
+
+def fastest(timings: list[Timing]) -> Timing:
+    """The one that was disturbed least."""
+    return min(timings, key=lambda timing: timing.total)
+
+
+def show(suite: Timing, bare: Timing, journal: Path) -> bool:
+    """Prints both sides and whether the promise holds."""
+    events = [line["event"] for line in read(journal)]
+    requests = sum(event in {"chat", "models", "post"} for event in events)
+    ratio = suite.total / bare.total
+    holds = ratio <= PROMISE
+    print(f"{events.count('start')} server starts, {requests} requests; seconds")
+    print(f"{'':24}{'suite':>9}{'bare':>9}")
+    for label, left, right in (
+        ("servers starting", suite.starts, bare.starts),
+        ("servers stopping", suite.stops, bare.stops),
+        ("requests, all else", suite.rest, bare.rest),
+        ("in all", suite.total, bare.total),
+    ):
+        print(f"  {label:22}{left:9.1f}{right:9.1f}")
+    print(f"  ratio {ratio:.3f}, promised at most {PROMISE}: {'holds' if holds else 'BROKEN'}")
+    result = {
+        "benchmark": "suite_overhead",
+        "suite_seconds": round(suite.total, 2),
+        "bare_seconds": round(bare.total, 2),
+        "ratio": round(ratio, 4),
+        "requests": requests,
+        "server_starts": events.count("start"),
+        "promise": PROMISE,
+        "holds": holds,
+    }
+    print(json.dumps(result))
+    return holds
+
+
+def main() -> int:
+    """Measures, prints, and tells by the exit code whether the promise holds."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "selection",
+        nargs="*",
+        default=["conformance"],
+        help="what pytest is to run (default: conformance); put its options behind --",
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=1,
+        help="on a busy machine: repeat both in turns and compare the fastest of each",
+    )
+    parser.add_argument("--replay", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.replay:
+        return replay(arguments.replay)
+    with tempfile.TemporaryDirectory() as name:
+        journal = Path(name) / "journal.jsonl"
+        warm_up()
+        suites, bares = [], []
+        for _ in range(arguments.rounds):
+            journal.write_bytes(b"")
+            suites.append(time_suite(journal, arguments.selection))
+            bares.append(time_bare(journal))
+        return 0 if show(fastest(suites), fastest(bares), journal) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""The class that a model file subclasses: every mixin of the suite joined."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from ..errors import ConfigurationError
+from ..spec import ModelSpec
+from .baseline import BaselineCriteria
+from .determinism import DeterminismCriteria
+from .document import DocumentCriteria
+from .reference import ReferenceCriteria
+from .serving import ServingCriteria
+
+
+# pytest runs the tests of the last base first: serving leads, so that a server that answers nothing
+# is reported as that.
+class VLMConformance(
+    ReferenceCriteria, DeterminismCriteria, DocumentCriteria, BaselineCriteria, ServingCriteria
+):
+    """Subclass it as `Test<Model>` and set `model`; every criterion becomes a test of that class.
+
+    Tests of your own may be added as methods and take the same fixtures: `server`, `client`,
+    `answers`, `golden` and `judge`. A criterion cannot be overridden, neither here nor by a mixin:
+    a known failure is declared with `ModelSpec(expected_failures=...)`.
+    """
+
+    model: ClassVar[ModelSpec]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _refuse_overrides(cls)
+        model = getattr(cls, "model", None)
+        if not isinstance(model, ModelSpec):
+            raise ConfigurationError(f"{cls.__name__}.model must be a ModelSpec.")
+        _refuse_unknown_criteria(model)
+
+
+def _refuse_overrides(cls: type) -> None:
+    ours = set(VLMConformance.__mro__)
+    criteria = {name for base in ours for name in vars(base) if name.startswith("test_")}
+    for base in (base for base in cls.__mro__ if base not in ours):
+        overridden = sorted(criteria & vars(base).keys())
+        if overridden:
+            raise ConfigurationError(
+                f"{base.__name__} overrides {', '.join(overridden)}. A criterion is the same for "
+                "every model; declare a known failure with ModelSpec(expected_failures=...), a "
+                "looser bar with Thresholds(..., because='...')."
+            )
+
+
+def _refuse_unknown_criteria(model: ModelSpec) -> None:
+    from .catalogue import criteria
+
+    known = {what.id for what, _, _ in criteria()}
+    for failure in model.expected_failures:
+        if failure.criterion.partition("[")[0] not in known:
+            raise ConfigurationError(
+                f"ModelSpec({model.model_id!r}) expects {failure.criterion!r} to fail, but there "
+                "is no such criterion; `ascend-vlm criteria` lists them."
+            )

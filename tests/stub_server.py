@@ -1,0 +1,815 @@
+"""An OpenAI-compatible server that answers from goldens as vLLM would, and its bad siblings.
+
+The good one replays what the reference answered: text, token ids, log-probabilities, usage. A bad
+one is the good one with a `Defect`: one realistic way in which a server goes wrong. Goldens are
+read here without the package's own reader, so that a mistake in one cannot hide in the other.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import dataclasses
+import enum
+import hashlib
+import io
+import json
+import random
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from safetensors.numpy import load_file
+
+END = 258  # <|im_end|> of the tiny checkpoints; ids below 256 are bytes of UTF-8
+IMAGE_TOKEN = 261
+TEMPLATE_TOKENS = 11  # what the chat template puts around a prompt
+BLOCK = 16  # tokens of one block of the prefix cache
+LONGEST_PROMPT = 16384
+MOST_TOKENS = 2000
+TOP = 20
+
+Row = dict[int, float]  # token id -> log-probability
+
+
+# --- what the server knows -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Known:
+    """One golden: the answer to a prompt under an image, with the bf16 rows of its tokens."""
+
+    prompt_tokens: int
+    text: str
+    token_ids: tuple[int, ...]
+    forced: tuple[int, ...]
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What a model knows.
+
+    Attributes:
+        model: its name.
+        known: (prompt, images by their pixels) -> golden.
+        phrases: texts that are one token of its tokenizer -> that token.
+    """
+
+    model: str
+    known: Mapping[tuple[str, tuple[str, ...]], Known]
+    phrases: Mapping[str, int]
+
+    @property
+    def images(self) -> list[str]:
+        """The images that appear in it, in the order of the cases."""
+        return list(dict.fromkeys(image for _, images in self.known for image in images))
+
+    def prompt_tokens(self, prompt: str) -> tuple[int, ...]:
+        """The tokens of a prompt, without those of the chat template."""
+        return (self.phrases[prompt],) if prompt in self.phrases else encode(prompt)
+
+    def image_tokens(self, image: str) -> int:
+        """How many tokens an image costs, whatever is asked about it."""
+        for (prompt, images), known in self.known.items():
+            if images == (image,):
+                return known.prompt_tokens - TEMPLATE_TOKENS - len(self.prompt_tokens(prompt))
+        return 64
+
+
+def read_goldens(golden: Path, fixtures: Path, checkpoint: Path) -> Knowledge:
+    """Reads the goldens under `golden/<model>/<checkpoint>` and the checkpoint's tokenizer."""
+    images = _pixels_by_digest(fixtures)
+    known = {}
+    model = ""
+    for path in sorted(golden.rglob("*.json")):
+        document = json.loads(path.read_text("utf-8"))
+        asked = document["inputs"]
+        seen = tuple(images.get(image["sha256"], "") for image in asked["images"])
+        if all(seen):  # one of an image that is gone is for test_golden_store.py to report
+            known[asked["prompt"], seen] = _known(document, path.with_suffix(".safetensors"))
+        model = document["model"]
+    if not known:
+        raise FileNotFoundError(f"no goldens in {golden}")
+    added = json.loads((checkpoint / "tokenizer_config.json").read_text("utf-8"))
+    tokens = added["added_tokens_decoder"].items()
+    return Knowledge(model, known, {token["content"]: int(index) for index, token in tokens})
+
+
+def _known(document: Mapping[str, Any], tensor_path: Path) -> Known:
+    tensors, completion = load_file(tensor_path), document["completion"]
+    pairs = zip(tensors["bf16_token_ids"], tensors["bf16_logprobs"], strict=True)
+    return Known(
+        prompt_tokens=completion["prompt_tokens"],
+        text=completion["text"],
+        token_ids=tuple(completion["token_ids"]),
+        forced=tuple(tensors["forced_token_ids"].tolist()),
+        rows=tuple(dict(zip(i.tolist(), p.tolist(), strict=True)) for i, p in pairs),
+    )
+
+
+def _pixels_by_digest(fixtures: Path) -> dict[str, str]:
+    """Digest of an image file -> digest of its pixels."""
+    found = {}
+    for path in sorted(fixtures.rglob("*.png")):
+        data = path.read_bytes()
+        found[hashlib.sha256(data).hexdigest()] = pixel_digest(Image.open(io.BytesIO(data)))
+    return found
+
+
+def pixel_digest(image: Image.Image) -> str:
+    """What identifies an image however it is encoded."""
+    rgb = image.convert("RGB")
+    return hashlib.sha256(f"{rgb.size}".encode() + rgb.tobytes()).hexdigest()
+
+
+# --- requests ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Request:
+    """A chat request, understood."""
+
+    model: str
+    prompt: str
+    images: tuple[str, ...]
+    formats: tuple[str, ...]
+    videos: int
+    forced: str | None
+    max_tokens: int
+    temperature: float
+    seed: int | None
+    stop: str | None
+    n: int
+    salt: str | None
+    stream: bool
+
+
+@dataclass(eq=False)
+class Refused(Exception):
+    """A request that gets no answer."""
+
+    status: int
+    message: str
+    kind: str
+    is_json: bool = True
+
+
+def parse(body: bytes) -> Request:
+    """The request in a body.
+
+    Raises:
+        Refused: it is not one.
+    """
+    try:
+        asked = json.loads(body)
+        model, chat = asked["model"], asked["messages"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise Refused(400, f"invalid request: {error!r}", "json") from error
+    forced = chat[-1]["content"] if chat[-1]["role"] == "assistant" else None
+    content = chat[0]["content"]
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    images = [_open(part["image_url"]["url"]) for part in parts if part["type"] == "image_url"]
+    return Request(
+        model=model,
+        prompt="".join(part["text"] for part in parts if part["type"] == "text"),
+        images=tuple(pixel_digest(image) for image in images),
+        formats=tuple(image.format or "" for image in images),
+        videos=sum(part["type"] == "video_url" for part in parts),
+        forced=forced,
+        max_tokens=asked.get("max_tokens") or MOST_TOKENS,
+        temperature=asked.get("temperature") or 0.0,
+        seed=asked.get("seed"),
+        stop=asked.get("stop"),
+        n=asked.get("n") or 1,
+        salt=asked.get("cache_salt"),
+        stream=bool(asked.get("stream")),
+    )
+
+
+def _open(url: str) -> Image.Image:
+    try:
+        data = base64.b64decode(url.partition(";base64,")[2], validate=True)
+        image = Image.open(io.BytesIO(data))
+        # vLLM would find out that such a file is hollow by decoding it; that costs half a gigabyte.
+        if image.width * image.height > 2**26:
+            raise OSError("image file is truncated")
+        image.load()
+    except Image.DecompressionBombError as error:
+        raise Refused(500, str(error), "image") from error  # so does vLLM 0.32
+    except (OSError, SyntaxError, binascii.Error) as error:
+        raise Refused(400, f"cannot identify image file: {error}", "image") from error
+    return image
+
+
+# --- answers -------------------------------------------------------------------------------------
+
+
+@dataclass
+class State:
+    """What a server remembers between requests."""
+
+    asked: Counter[object] = field(default_factory=Counter)
+    cached: set[object] = field(default_factory=set)
+    first_images: dict[object, tuple[str, ...]] = field(default_factory=dict)
+    in_flight: int = 0
+    is_broken: bool = False
+    is_gone: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One answer as it leaves the engine."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    rows: tuple[Row, ...]
+    finish: str
+
+
+def decode(token_ids: Sequence[int]) -> str:
+    """The text of tokens; special ones have none."""
+    return bytes(token for token in token_ids if token < 256).decode("utf-8", "replace")
+
+
+def encode(text: str) -> tuple[int, ...]:
+    """The tokens of a text, without an end."""
+    return tuple(text.encode("utf-8"))
+
+
+def sure(token: int) -> Row:
+    """A row of a model that is sure of a token; the other candidates are far behind."""
+    others = [candidate for candidate in range(TOP) if candidate != token][: TOP - 1]
+    return {token: -0.01, **{other: -8.0 - other / 10 for other in others}}
+
+
+def _whole_text(request: Request, knowledge: Knowledge, index: int) -> str:
+    known = knowledge.known.get((request.prompt, request.images))
+    text = known.text if known else "I can tell nothing about that."
+    if request.temperature == 0:
+        return text
+    # A sampler: the seed decides, and two answers to one request have different seeds.
+    words = text.split(" ") if " " in text else list(text)
+    random.Random(f"{request.seed}/{index}").shuffle(words)
+    return " ".join(words) if " " in text else "".join(words)
+
+
+def _choice(request: Request, knowledge: Knowledge, text: str) -> Choice:
+    finish = "stop"
+    tokens = (*encode(text), END)
+    if request.stop is not None and request.stop in text:
+        text = text[: text.index(request.stop)]
+        tokens = encode(text)
+    if len(tokens) > request.max_tokens:
+        tokens, finish = tokens[: request.max_tokens], "length"
+        text = decode(tokens)
+    known = knowledge.known.get((request.prompt, request.images))
+    return Choice(text, tokens, _rows(tokens, known), finish)
+
+
+def _rows(tokens: tuple[int, ...], known: Known | None) -> tuple[Row, ...]:
+    """The golden's rows as far as the tokens are the golden's, and those of a sure model beyond."""
+    rows = []
+    for index, token in enumerate(tokens):
+        is_known = known is not None and known.token_ids[:index] == tokens[:index]
+        row = known.rows[index] if known and is_known and index < len(known.rows) else sure(token)
+        rows.append(row if token in row else sure(token))
+    return tuple(rows)
+
+
+def prompt_items(request: Request, knowledge: Knowledge) -> list[object]:
+    """The prompt's tokens; those of an image carry its content, as the cache's keys do."""
+    text = knowledge.prompt_tokens(request.prompt)
+    images = [
+        (IMAGE_TOKEN, image)
+        for image in request.images
+        for _ in range(knowledge.image_tokens(image))
+    ]
+    return [*range(TEMPLATE_TOKENS), *images, *text]
+
+
+def _cached_tokens(items: Sequence[object], salt: str | None, state: State) -> int:
+    """How many leading tokens were seen before in whole blocks; remembers the prompt."""
+    # The last token is always computed: something has to be sampled from.
+    ends = range(BLOCK, len(items), BLOCK)
+    with state.lock:
+        hits = [end for end in ends if (salt, tuple(items[:end])) in state.cached]
+        state.cached.update((salt, tuple(items[:end])) for end in ends)
+    return max(hits, default=0)
+
+
+# --- defects -------------------------------------------------------------------------------------
+
+
+def _listed(names: list[str]) -> list[str]:
+    return names
+
+
+def _accept(_request: Request, _state: State) -> Refused | None:
+    return None
+
+
+def _refuse(refused: Refused, _state: State) -> Refused | None:
+    return refused
+
+
+def _seen(request: Request, _knowledge: Knowledge, _state: State) -> Request:
+    return request
+
+
+def _answered(text: str, _request: Request, _state: State) -> str:
+    return text
+
+
+def _candidates(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+    return rows
+
+
+def _usage(usage: dict[str, Any], _request: Request) -> dict[str, Any]:
+    return usage
+
+
+def _deltas(text: str) -> list[str]:
+    return re.findall(r"\s*\S{1,4}|\s+", text)
+
+
+def _reply(reply: dict[str, Any]) -> dict[str, Any]:
+    return reply
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """Where a server can go wrong; each default is what vLLM does.
+
+    Attributes:
+        listed: the names in `/v1/models`.
+        crash: refuses a request that is in order.
+        refuse: what becomes of a refusal; None answers a request that should be refused.
+        seen: the request as it reaches the engine.
+        answered: the text that the engine generates.
+        candidates: the log-probabilities at each position.
+        usage: the token counts.
+        deltas: the pieces of a stream.
+        reply: the body of the response.
+    """
+
+    listed: Callable[[list[str]], list[str]] = _listed
+    crash: Callable[[Request, State], Refused | None] = _accept
+    refuse: Callable[[Refused, State], Refused | None] = _refuse
+    seen: Callable[[Request, Knowledge, State], Request] = _seen
+    answered: Callable[[str, Request, State], str] = _answered
+    candidates: Callable[[tuple[Row, ...]], tuple[Row, ...]] = _candidates
+    usage: Callable[[dict[str, Any], Request], dict[str, Any]] = _usage
+    deltas: Callable[[str], list[str]] = _deltas
+    reply: Callable[[dict[str, Any]], dict[str, Any]] = _reply
+
+
+def changed(text: str) -> str:
+    """The text with one character in its middle read wrongly."""
+    middle = len(text) // 2
+    wrong = "x" if text[middle : middle + 1] != "x" else "y"
+    return text[:middle] + wrong + text[middle + 1 :]
+
+
+def _text_500(request: Request, _state: State) -> Refused | None:
+    return None if request.images else Refused(500, "list index out of range", "crash")
+
+
+def _only(kind: str, **changes: Any) -> Callable[[Refused, State], Refused | None]:
+    def refuse(refused: Refused, _state: State) -> Refused | None:
+        return dataclasses.replace(refused, **changes) if refused.kind == kind else refused
+
+    return refuse
+
+
+def _answers(kind: str) -> Callable[[Refused, State], Refused | None]:
+    return lambda refused, _state: None if refused.kind == kind else refused
+
+
+def _engine_dies(refused: Refused, state: State) -> Refused:
+    state.is_broken = True
+    return refused
+
+
+def _process_dies(refused: Refused, state: State) -> Refused:
+    state.is_gone = True
+    return refused
+
+
+def _another_image(image: str, knowledge: Knowledge) -> str:
+    images = knowledge.images
+    return images[(images.index(image) + 1) % len(images)] if image in images else image
+
+
+def _other_page(request: Request, knowledge: Knowledge, _state: State) -> Request:
+    images = tuple(_another_image(image, knowledge) for image in request.images)
+    return dataclasses.replace(request, images=images)
+
+
+def _webp_wrong(request: Request, knowledge: Knowledge, state: State) -> Request:
+    is_webp = "WEBP" in request.formats
+    return _other_page(request, knowledge, state) if is_webp else request
+
+
+def _first_image(request: Request, _knowledge: Knowledge, state: State) -> Request:
+    if not request.images:
+        return request
+    images = state.first_images.setdefault((request.salt, request.prompt), request.images)
+    return dataclasses.replace(request, images=images)
+
+
+def _without(**fields: Any) -> Callable[[Request, Knowledge, State], Request]:
+    return lambda request, _knowledge, _state: dataclasses.replace(request, **fields)
+
+
+def _random_seed(request: Request, _knowledge: Knowledge, _state: State) -> Request:
+    return dataclasses.replace(request, seed=random.getrandbits(32))
+
+
+def _alternating(text: str, request: Request, state: State) -> str:
+    with state.lock:
+        state.asked[request] += 1
+        is_odd = state.asked[request] % 2 == 1
+    return text if is_odd else changed(text)
+
+
+def _garbled_in_company(text: str, _request: Request, state: State) -> str:
+    time.sleep(0.05)  # gives the other requests the time to arrive
+    return changed(text) if state.in_flight > 1 else text
+
+
+def _on(modality: str, change: Callable[[str], str]) -> Callable[[str, Request, State], str]:
+    """Changes the answers to texts ("text") or to images ("image")."""
+
+    def answered(text: str, request: Request, _state: State) -> str:
+        return change(text) if bool(request.images) == (modality == "image") else text
+
+    return answered
+
+
+def _always(answer: str) -> Callable[[str, Request, State], str]:
+    return lambda _text, _request, _state: answer
+
+
+def _swapped_lines(text: str) -> str:
+    first, *rest = text.split("\n")
+    return "\n".join([*rest[:1], first, *rest[1:]])
+
+
+def _another_digit(text: str) -> str:
+    return re.sub(r"\d", lambda found: str((int(found[0]) + 1) % 10), text, count=1)
+
+
+def _noisy(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+    noise = random.Random(0)
+    return tuple({t: p + noise.gauss(0, 0.5) for t, p in row.items()} for row in rows)
+
+
+def _nan(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+    return tuple({token: float("nan") for token in row} for row in rows)
+
+
+def _bytes_one_by_one(text: str) -> list[str]:
+    return [bytes([byte]).decode("utf-8", "replace") for byte in text.encode("utf-8")]
+
+
+def _less(*names: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Drops fields from the body and from its choices, as a proxy does that does not know them."""
+
+    def reply(body: dict[str, Any]) -> dict[str, Any]:
+        choices = [_dropped(choice, names) for choice in body["choices"]]
+        return {**_dropped(body, names), "choices": choices}
+
+    return reply
+
+
+def _dropped(body: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: value for name, value in body.items() if name not in names}
+
+
+def _more(name: str, by: int) -> Callable[[dict[str, Any], Request], dict[str, Any]]:
+    def usage(usage: dict[str, Any], _request: Request) -> dict[str, Any]:
+        total = usage["total_tokens"] + (by if name == "prompt_tokens" else 0)
+        return {**usage, "total_tokens": total, name: usage[name] + by}
+
+    return usage
+
+
+def _cache_not_told(usage: dict[str, Any], _request: Request) -> dict[str, Any]:
+    return {**usage, "prompt_tokens_details": None}
+
+
+class Defect(enum.Enum):
+    """The ways in which a server goes wrong."""
+
+    NAME_NOT_LISTED = Behaviour(listed=lambda _names: ["somebody-else"])
+    TEXT_GIVES_500 = Behaviour(crash=_text_500)
+    USAGE_DOES_NOT_ADD_UP = Behaviour(usage=_more("total_tokens", 7))
+    NO_FINISH_REASON = Behaviour(reply=_less("finish_reason"))
+    IMAGE_COSTS_NOTHING = Behaviour(seen=_without(images=()))
+    WEBP_READ_WRONGLY = Behaviour(seen=_webp_wrong)
+    STREAM_LOSES_ITS_END = Behaviour(deltas=lambda text: _deltas(text)[:-1])
+    STREAM_BREAKS_CHARACTERS = Behaviour(deltas=_bytes_one_by_one)
+    IGNORES_MAX_TOKENS = Behaviour(seen=_without(max_tokens=MOST_TOKENS))
+    IGNORES_STOP = Behaviour(seen=_without(stop=None))
+    IGNORES_N = Behaviour(seen=_without(n=1))
+    ANSWERS_TOO_MANY_IMAGES = Behaviour(refuse=_answers("too many images"))
+    ANSWERS_VIDEO = Behaviour(refuse=_answers("video"))
+    BAD_IMAGE_GIVES_500 = Behaviour(refuse=_only("image", status=500))
+    BAD_IMAGE_KILLS_ENGINE = Behaviour(refuse=_engine_dies)
+    BAD_IMAGE_KILLS_PROCESS = Behaviour(refuse=_process_dies)
+    UNKNOWN_MODEL_IS_ANSWERED = Behaviour(refuse=_answers("model"))
+    LONG_PROMPT_GIVES_500 = Behaviour(refuse=_only("too long", status=500))
+    ERRORS_ARE_PLAIN_TEXT = Behaviour(refuse=_only("json", is_json=False))
+    SECOND_RUN_DIFFERS = Behaviour(answered=_alternating)
+    IGNORES_SEED = Behaviour(seen=_random_seed)
+    COMPANY_CHANGES_ANSWER = Behaviour(answered=_garbled_in_company)
+    CACHE_IGNORES_IMAGE = Behaviour(seen=_first_image)
+    CACHE_IS_NOT_TOLD = Behaviour(usage=_cache_not_told)
+    TEXT_OFF_BY_ONE_TOKEN = Behaviour(answered=_on("text", changed))
+    ANOTHER_PAGE_IS_READ = Behaviour(seen=_other_page)
+    LOGPROBS_ARE_NOISY = Behaviour(candidates=_noisy)
+    LOGPROBS_ARE_NAN = Behaviour(candidates=_nan)
+    PROMPT_LOGPROBS_ARE_DROPPED = Behaviour(reply=_less("prompt_logprobs"))
+    LINES_ARE_SWAPPED = Behaviour(answered=_on("image", _swapped_lines))
+    A_DIGIT_IS_WRONG = Behaviour(answered=_on("image", _another_digit))
+    LAST_LINE_IS_LOST = Behaviour(answered=_on("image", lambda text: text.rpartition("\n")[0]))
+    EXCLAMATION_MARKS = Behaviour(answered=_always("!" * MOST_TOKENS))
+    ENDLESS_LOOP = Behaviour(answered=_always("the page " * MOST_TOKENS))
+    EMPTY_ANSWER = Behaviour(answered=_always(""))
+    PROMPT_IS_LONGER = Behaviour(usage=_more("prompt_tokens", 3))
+
+
+# --- the engine ----------------------------------------------------------------------------------
+
+
+class Stub:
+    """Answers chat requests from its knowledge."""
+
+    def __init__(self, knowledge: Knowledge, behaviour: Behaviour, image_limit: int) -> None:
+        self.knowledge = knowledge
+        self.behaviour = behaviour
+        self.image_limit = image_limit
+        self.state = State()
+
+    def models(self) -> dict[str, Any]:
+        """The body of `/v1/models`."""
+        names = self.behaviour.listed([self.knowledge.model])
+        return {"object": "list", "data": [{"id": name, "object": "model"} for name in names]}
+
+    def answer(self, body: bytes) -> tuple[Request, dict[str, Any]]:
+        """The request in a body, and the body of the answer to it.
+
+        Raises:
+            Refused: there is none.
+        """
+        request = self._understand(body)
+        for refused in self._objections(request):
+            self._raise(refused)
+        seen = self.behaviour.seen(request, self.knowledge, self.state)
+        return request, self.behaviour.reply(self._completion(seen))
+
+    def _understand(self, body: bytes) -> Request:
+        if self.state.is_broken:
+            raise Refused(500, "EngineDeadError: see the stack trace above", "dead")
+        try:
+            return parse(body)
+        except Refused as refused:
+            # What cannot be understood cannot be answered either, whatever the defect.
+            raise self.behaviour.refuse(refused, self.state) or refused from None
+
+    def _objections(self, request: Request) -> Iterator[Refused]:
+        if crash := self.behaviour.crash(request, self.state):
+            yield crash
+        if request.model != self.knowledge.model:
+            yield Refused(404, f"The model `{request.model}` does not exist.", "model")
+        if request.videos:
+            yield Refused(400, "At most 0 video(s) may be provided in one prompt.", "video")
+        if len(request.images) > self.image_limit:
+            message = f"At most {self.image_limit} image(s) may be provided in one prompt."
+            yield Refused(400, message, "too many images")
+        if len(prompt_items(request, self.knowledge)) > LONGEST_PROMPT:
+            yield Refused(400, f"maximum context length is {LONGEST_PROMPT} tokens", "too long")
+
+    def _raise(self, refused: Refused) -> None:
+        if after := self.behaviour.refuse(refused, self.state):
+            raise after
+
+    def _completion(self, request: Request) -> dict[str, Any]:
+        items = prompt_items(request, self.knowledge)
+        choices = [self._choice(request, index) for index in range(request.n)]
+        forced = self._forced(request, items) if request.forced is not None else {}
+        return {
+            "id": "chatcmpl-0",
+            "object": "chat.completion",
+            "created": 0,
+            "model": self.knowledge.model,
+            "choices": [_choice_body(choice, index) for index, choice in enumerate(choices)],
+            "usage": self._usage(request, items, choices),
+            **forced,
+        }
+
+    def _choice(self, request: Request, index: int) -> Choice:
+        if request.forced is not None:
+            return Choice("", (END,), (sure(END),), "stop")
+        text = _whole_text(request, self.knowledge, index)
+        text = self.behaviour.answered(text, request, self.state)
+        choice = _choice(request, self.knowledge, text)
+        return dataclasses.replace(choice, rows=self.behaviour.candidates(choice.rows))
+
+    def _usage(
+        self, request: Request, items: Sequence[object], choices: Sequence[Choice]
+    ) -> dict[str, Any]:
+        prompt, completion = len(items), sum(len(choice.token_ids) for choice in choices)
+        cached = _cached_tokens(items, request.salt, self.state)
+        usage = {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+            "prompt_tokens_details": {"cached_tokens": cached} if cached else None,
+        }
+        return self.behaviour.usage(usage, request)
+
+    def _forced(self, request: Request, items: Sequence[object]) -> dict[str, Any]:
+        known = self.knowledge.known.get((request.prompt, request.images))
+        is_known = known is not None and request.forced == known.text
+        tokens = known.forced if known and is_known else encode(request.forced or "")
+        rows = known.rows[: len(tokens)] if known and is_known else [sure(END)] * len(tokens)
+        ids = [item if isinstance(item, int) else IMAGE_TOKEN for item in items]
+        # Nobody looks at the prompt's own positions: one entry each has to do.
+        own = [None, *({str(token): _entry(0.0, 1)} for token in ids[1:])]
+        listed = [
+            _prompt_row(row, token)
+            for row, token in zip(self.behaviour.candidates(tuple(rows)), tokens, strict=True)
+        ]
+        return {"prompt_token_ids": [*ids, *tokens], "prompt_logprobs": [*own, *listed]}
+
+
+def _prompt_row(row: Row, token: int) -> dict[str, Any]:
+    ranked = sorted(row, key=lambda candidate: -row[candidate])
+    listed = {str(name): _entry(row[name], rank) for rank, name in enumerate(ranked, start=1)}
+    # The forced token is listed too, wherever it ranks.
+    return {str(token): _entry(-20.0, TOP + 1), **listed}
+
+
+def _entry(logprob: float, rank: int) -> dict[str, Any]:
+    return {"logprob": logprob, "rank": rank, "decoded_token": None}
+
+
+def _choice_body(choice: Choice, index: int) -> dict[str, Any]:
+    content = [
+        {
+            **_listed_token(token, row[token]),
+            "top_logprobs": [_listed_token(*c) for c in row.items()],
+        }
+        for token, row in zip(choice.token_ids, choice.rows, strict=True)
+    ]
+    return {
+        "index": index,
+        "message": {"role": "assistant", "content": choice.text},
+        "logprobs": {"content": content},
+        "finish_reason": choice.finish,
+        "token_ids": list(choice.token_ids),
+    }
+
+
+def _listed_token(token: int, logprob: float) -> dict[str, Any]:
+    return {"token": f"token_id:{token}", "logprob": logprob, "bytes": None}
+
+
+# --- HTTP ----------------------------------------------------------------------------------------
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1
+    server: _Server
+
+    def do_GET(self) -> None:
+        known = {"/health": dict, "/v1/models": self.server.stub.models}
+        if self._may_pass():
+            answer = known.get(self.path)
+            self._send_json(200, answer()) if answer else self._send_error_body(
+                Refused(404, "Not Found", "path")
+            )
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if not self._may_pass():
+            return
+        with self._in_flight():
+            try:
+                request, answer = self.server.stub.answer(body)
+            except Refused as refused:
+                if not self._hang_up():
+                    self._send_error_body(refused)
+                return
+        if request.stream:
+            self._send_stream(answer)
+        else:
+            self._send_json(200, answer)
+
+    def _may_pass(self) -> bool:
+        if self._hang_up():
+            return False
+        key = self.server.key
+        if key is not None and self.headers["Authorization"] != f"Bearer {key}":
+            self._send_error_body(Refused(401, "Unauthorized", "key"))
+            return False
+        return True
+
+    def _hang_up(self) -> bool:
+        """Ends the connection without a word where the process is gone."""
+        self.close_connection = self.close_connection or self.server.stub.state.is_gone
+        return self.server.stub.state.is_gone
+
+    @contextlib.contextmanager
+    def _in_flight(self) -> Iterator[None]:
+        state = self.server.stub.state
+        with state.lock:
+            state.in_flight += 1
+        try:
+            yield
+        finally:
+            with state.lock:
+                state.in_flight -= 1
+
+    def _send_error_body(self, refused: Refused) -> None:
+        if refused.is_json:
+            error = {"message": refused.message, "type": refused.kind, "code": refused.status}
+            self._send_json(refused.status, {"error": error})
+        else:
+            self._send(refused.status, refused.message.encode(), "text/plain")
+
+    def _send_json(self, status: int, body: Mapping[str, Any]) -> None:
+        self._send(status, json.dumps(body).encode(), "application/json")
+
+    def _send_stream(self, answer: Mapping[str, Any]) -> None:
+        events = [json.dumps(chunk) for chunk in _chunks(answer, self.server.stub.behaviour)]
+        body = "".join(f"data: {event}\n\n" for event in [*events, "[DONE]"])
+        self._send(200, body.encode(), "text/event-stream")
+
+    def _send(self, status: int, body: bytes, kind: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Says nothing: the output belongs to the tests."""
+
+
+def _chunks(answer: Mapping[str, Any], behaviour: Behaviour) -> Iterator[dict[str, Any]]:
+    """The chunks of a stream: the pieces of the text, the finish reason, the usage."""
+    choice = answer["choices"][0]
+    head = {"id": answer["id"], "object": "chat.completion.chunk", "created": 0}
+    head["model"] = answer["model"]
+    for piece in behaviour.deltas(choice["message"]["content"]):
+        yield {**head, "choices": [{"index": 0, "delta": {"content": piece}}]}
+    finish = choice.get("finish_reason")
+    yield {**head, "choices": [{"index": 0, "delta": {}, "finish_reason": finish}]}
+    yield {**head, "choices": [], "usage": answer["usage"]}
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # requests that come all at once do not wait for a retry
+
+    def __init__(self, stub: Stub, key: str | None) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.stub = stub
+        self.key = key
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up is no news."""
+
+
+@contextlib.contextmanager
+def serve(
+    knowledge: Knowledge,
+    behaviour: Behaviour | None = None,
+    *,
+    key: str | None = None,
+    image_limit: int = 1,
+) -> Iterator[str]:
+    """Runs a stub on a free port of the loopback interface and yields its URL."""
+    server = _Server(Stub(knowledge, behaviour or Behaviour(), image_limit), key)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,293 @@
+"""The other rules: verdicts, the degeneration guard, serving, determinism."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_ascend_vlm import Sampling
+from pytest_ascend_vlm.criteria import serving
+from pytest_ascend_vlm.criteria.degeneration import degeneration
+from pytest_ascend_vlm.criteria.determinism import answers_agree, cache_is_exact
+from pytest_ascend_vlm.criteria.verdict import all_hold, at_least, at_most
+from pytest_ascend_vlm.observation import Completion, Refusal, TopLogprobs, Usage
+
+PAGE = "季度报告 2024\n收入 1,234.50 元\n增长 12.5%\n"
+GOOD = Completion("text/a", "巴黎。", (1, 2, 3), "stop", Usage(10, 3, 13), None, seconds=0.1)
+REFUSAL = Refusal(400, '{"error": {}}', is_json_error=True)
+
+
+def answer(text: str, **changes: object) -> Completion:
+    tokens = tuple(text.encode())
+    usage = Usage(10, len(tokens), 10 + len(tokens))
+    changed = dataclasses.replace(GOOD, text=text, token_ids=tokens, usage=usage)
+    return dataclasses.replace(changed, **changes)  # type: ignore[arg-type]
+
+
+# --- verdicts ------------------------------------------------------------------------------------
+
+
+@given(st.floats(allow_nan=False), st.floats(allow_nan=False))
+def test_at_least_and_at_most_agree_with_the_order_of_numbers(value: float, bar: float) -> None:
+    assert at_least(value, bar, "rate", "").passed == (value >= bar)
+    assert at_most(value, bar, "rate", "").passed == (value <= bar)
+
+
+@given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))
+def test_the_margin_is_negative_exactly_beyond_the_bar(value: float, bar: float) -> None:
+    for verdict in (at_least(value, bar, "rate", ""), at_most(value, bar, "rate", "")):
+        assert (verdict.margin >= 0) == verdict.passed
+
+
+@pytest.mark.parametrize("bar", [0.0, 1.0, math.inf, -math.inf, math.nan])
+def test_what_is_not_a_number_never_passes(bar: float) -> None:
+    assert not at_least(math.nan, bar, "rate", "").passed
+    assert not at_most(math.nan, bar, "rate", "").passed
+
+
+def test_of_several_checks_the_broken_ones_are_named() -> None:
+    verdict = all_hold({"one": None, "two": "it is 3", "three": None})
+    assert not verdict.passed
+    assert verdict.measured == pytest.approx(2 / 3)
+    assert verdict.details == ("two: it is 3",)
+    assert verdict.evidence["checks"] == {"one": "holds", "two": "it is 3", "three": "holds"}
+
+
+# --- the degeneration guard ----------------------------------------------------------------------
+
+ARRAYS = st.lists(st.floats(allow_nan=True), min_size=1, max_size=4).map(
+    lambda row: TopLogprobs(np.arange(len(row))[None, :], np.array([row]))
+)
+HOSTILE = st.one_of(st.text(max_size=200), st.text(st.sampled_from("!a 的\n\\(["), max_size=400))
+
+
+@given(
+    HOSTILE,
+    st.sampled_from(["stop", "length", None]),
+    st.one_of(st.none(), HOSTILE),
+    st.one_of(st.none(), ARRAYS),
+)
+def test_the_guard_never_raises(
+    text: str, finish: str | None, expected: str | None, top: TopLogprobs | None
+) -> None:
+    found = degeneration(answer(text, finish_reason=finish, top=top), expected)
+    assert found is None or found
+
+
+@pytest.mark.parametrize(
+    ("text", "finish", "problem"),
+    [
+        ("", "stop", "empty"),
+        (" \n", "stop", "empty"),
+        ("!" * 16, "stop", "a run of 16 times '!'"),
+        ("法国" + "。" * 20, "stop", "a run of 20 times '。'"),
+        ("的" * 40, "length", "repeated 40 times"),
+        ("the page " * 30, "length", "repeated 30 times"),
+        ("引言。" + "第一行\n" * 30, "length", "until the length limit"),
+        ("\ufffd" * 30, "stop", "a run of 30"),
+    ],
+)
+def test_what_is_no_answer_is_found(text: str, finish: str, problem: str) -> None:
+    found = degeneration(answer(text, finish_reason=finish))
+    assert found is not None
+    assert problem in found
+
+
+@pytest.mark.parametrize(
+    ("text", "finish"),
+    [
+        ("巴黎。", "stop"),
+        ("!" * 15, "stop"),
+        ("目录 " + "." * 60 + " 7", "stop"),
+        ("|" + "-" * 40 + "|", "length"),
+        ("0" * 40, "stop"),
+        ("的" * 40, "stop"),  # it ended by itself
+        (PAGE * 3, "length"),
+        ("long text " * 2 + PAGE, "length"),
+    ],
+)
+def test_an_answer_is_let_through(text: str, finish: str) -> None:
+    assert degeneration(answer(text, finish_reason=finish)) is None
+
+
+def test_what_the_reference_does_too_is_the_models_own() -> None:
+    looped = answer("the page " * 30, finish_reason="length")
+    assert degeneration(looped, "the page " * 28) is None
+    assert degeneration(looped, "the page of the report") is not None
+
+
+def test_an_empty_answer_is_excused_by_nothing() -> None:
+    assert degeneration(answer(""), "!" * 20) is not None
+
+
+def test_a_log_probability_that_is_nan_is_found_and_padding_is_not_one() -> None:
+    ids, values = np.array([[5, -1]]), np.array([[-0.1, np.nan]])
+    assert degeneration(answer("a", top=TopLogprobs(ids, values))) is None
+    broken = TopLogprobs(ids, np.array([[np.nan, np.nan]]))
+    assert "NaN" in str(degeneration(answer("a", top=broken)))
+
+
+# --- serving -------------------------------------------------------------------------------------
+
+
+def test_the_phase_that_exceeds_its_budget_is_named() -> None:
+    verdict = serving.start_within_budget(
+        {"start": 10.0, "weights": 90.0}, {"start": 300.0, "weights": 60.0}, 512.0
+    )
+    assert not verdict.passed
+    assert verdict.measured == 1.5
+    assert "weights" in verdict.reason
+    assert verdict.evidence["memory_mib"] == 512.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "broken"),
+    [
+        ({"finish_reason": None}, "finish reason"),
+        ({"finish_reason": "abort"}, "finish reason"),
+        ({"usage": None}, "usage adds up"),
+        ({"usage": Usage(10, 3, 14)}, "usage adds up"),
+        ({"usage": Usage(0, 3, 3)}, "usage adds up"),
+        ({"usage": Usage(10, 0, 10)}, "usage adds up"),
+    ],
+)
+def test_an_unsound_answer_is_named(changes: dict[str, object], broken: str) -> None:
+    assert serving.answer_is_sound(GOOD).passed
+    verdict = serving.answer_is_sound(dataclasses.replace(GOOD, **changes))  # type: ignore[arg-type]
+    assert not verdict.passed
+    assert broken in verdict.reason
+
+
+def test_an_image_has_to_cost_tokens() -> None:
+    assert serving.image_is_sound(GOOD, tokens_without_images=6).evidence["image_tokens"] == 4
+    assert not serving.image_is_sound(GOOD, tokens_without_images=10).passed
+    assert not serving.image_is_sound(GOOD, tokens_without_images=None).passed
+
+
+@pytest.mark.parametrize(
+    ("refusal", "problem"),
+    [
+        (GOOD, "it was answered: '巴黎。'"),
+        (Refusal(500, "{}", is_json_error=True), "HTTP 500 instead of a 4xx"),
+        (Refusal(302, "{}", is_json_error=True), "HTTP 302 instead of a 4xx"),
+        (Refusal(400, "<html>", is_json_error=False), "not a JSON error: <html>"),
+    ],
+)
+def test_only_a_json_4xx_is_a_refusal(refusal: Completion | Refusal, problem: str) -> None:
+    assert serving.client_error(REFUSAL) is None
+    assert problem in str(serving.client_error(refusal))
+    assert not serving.all_refused({"bad": refusal}, GOOD).passed
+
+
+def test_a_server_that_answers_nothing_afterwards_did_not_refuse() -> None:
+    assert serving.all_refused({"bad": REFUSAL}, GOOD).passed
+    assert not serving.all_refused({"bad": REFUSAL}, Refusal(500, "", False)).passed
+
+
+@pytest.mark.parametrize(
+    ("within", "beyond", "holds"),
+    [(GOOD, REFUSAL, True), (REFUSAL, REFUSAL, False), (GOOD, GOOD, False)],
+)
+def test_the_image_limit_holds_from_both_sides(
+    within: Completion | Refusal, beyond: Completion | Refusal, holds: bool
+) -> None:
+    assert serving.image_limit_holds(within, beyond, 1).passed == holds
+
+
+@pytest.mark.parametrize(
+    ("cut", "stopped", "several", "broken"),
+    [
+        ({}, {}, 2, None),
+        ({"finish_reason": "stop"}, {}, 2, "max_tokens"),
+        ({"usage": Usage(10, 6, 16)}, {}, 2, "max_tokens"),
+        ({}, {"text": "to the end"}, 2, "stop"),
+        ({}, {"finish_reason": "length"}, 2, "stop"),
+        ({}, {}, 1, "n"),
+        ({}, {}, 0, "n"),
+    ],
+)
+def test_each_limit_is_judged_by_itself(
+    cut: dict[str, object], stopped: dict[str, object], several: int, broken: str | None
+) -> None:
+    verdict = serving.limits_are_obeyed(
+        answer("abcde", **{"finish_reason": "length", **cut}),
+        Sampling(max_tokens=5),
+        dataclasses.replace(answer("to the "), **stopped),  # type: ignore[arg-type]
+        "end",
+        [GOOD] * several,
+    )
+    assert verdict.passed == (broken is None)
+    assert broken is None or verdict.reason.endswith(f": {broken}")
+
+
+def test_a_stream_has_to_add_up_in_text_finish_reason_and_usage() -> None:
+    assert serving.stream_adds_up(GOOD, GOOD).passed
+    for changes in ({"text": "巴"}, {"finish_reason": "length"}, {"usage": Usage(10, 2, 12)}):
+        streamed = dataclasses.replace(GOOD, **changes)  # type: ignore[arg-type]
+        assert not serving.stream_adds_up(streamed, GOOD).passed
+
+
+def test_encodings_have_to_agree_and_be_answered() -> None:
+    assert serving.encodings_agree({"as it is": GOOD, "BMP": GOOD}).passed
+    assert not serving.encodings_agree({"as it is": GOOD, "BMP": answer("里昂")}).passed
+    assert not serving.encodings_agree({"as it is": GOOD, "BMP": REFUSAL}).passed
+    assert not serving.encodings_agree({"as it is": REFUSAL, "BMP": REFUSAL}).passed
+
+
+@pytest.mark.parametrize("listed", [("other",), (), REFUSAL])
+def test_the_served_name_has_to_be_listed(listed: tuple[str, ...] | Refusal) -> None:
+    assert serving.models_are_listed(("other", "mine"), "mine").passed
+    assert not serving.models_are_listed(listed, "mine").passed
+
+
+# --- determinism ---------------------------------------------------------------------------------
+
+
+def test_the_rate_of_equal_answers_is_measured() -> None:
+    others = [answer("巴黎"), answer("巴黎"), answer("巴西"), answer("巴黎")]
+    verdict = answers_agree({"a": answer("巴黎")}, {"a": others}, 1.0)
+    assert not verdict.passed
+    assert verdict.measured == 0.75
+    assert verdict.evidence["differing"] == ["a"]
+    assert answers_agree({"a": answer("巴黎")}, {"a": others}, 0.75).passed
+
+
+def test_equal_text_from_different_tokens_differs() -> None:
+    verdict = answers_agree({"a": GOOD}, {"a": [dataclasses.replace(GOOD, token_ids=(9,))]}, 1.0)
+    assert not verdict.passed
+    assert "from different tokens" in verdict.details[1]
+
+
+def test_where_no_token_ids_are_known_texts_are_compared() -> None:
+    textual = dataclasses.replace(GOOD, token_ids=None)
+    assert answers_agree({"a": GOOD}, {"a": [textual]}, 1.0).passed
+    assert not answers_agree(
+        {"a": GOOD}, {"a": [dataclasses.replace(textual, text="x")]}, 1.0
+    ).passed
+
+
+def cached(text: str, tokens: int | None) -> Completion:
+    return answer(text, usage=Usage(160, 3, 163, tokens))
+
+
+@pytest.mark.parametrize(
+    ("hit", "other_warm", "problem"),
+    [
+        (cached("一", 128), cached("二", None), None),
+        (cached("一", 128), cached("二", 16), None),
+        (cached("x", 128), cached("二", 16), "hit equals cold: it is not"),
+        (cached("一", 128), cached("一", 16), "another image is not mixed up: it is not"),
+        (cached("一", 128), cached("二", 128), "the cache key ignores the image"),
+    ],
+)
+def test_the_cache_is_exact_only_if_nothing_is_mixed_up(
+    hit: Completion, other_warm: Completion, problem: str | None
+) -> None:
+    verdict = cache_is_exact(cached("一", None), hit, cached("二", None), other_warm)
+    assert verdict.passed == (problem is None)
+    assert problem is None or any(problem in line for line in verdict.details)

@@ -1,0 +1,512 @@
+"""A server's life: phases, budgets, stop, and what is left when the test run is killed.
+
+Most of it runs against a stand-in that misbehaves on command. It is a package named `vllm`, found
+first on PYTHONPATH, so that the very command that starts vLLM starts it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from pytest_ascend_vlm.engines.client import Client
+from pytest_ascend_vlm.engines.vllm_server import Launch, Phase, VllmServer
+from pytest_ascend_vlm.errors import ServerError
+from pytest_ascend_vlm.spec import Budgets, Capability, Case, Sampling
+
+REPOSITORY = Path(__file__).parent.parent
+MODEL_FILE = REPOSITORY / "conformance" / "test_mineru2_5.py"
+GONE_WITHIN_SECONDS = 10.0
+CAPITAL = Case("text/capital", Capability.TEXT, "What is the capital of France?")
+
+# STAND_IN, JSON in the environment, says how it behaves; every key may be left out.
+#   exit: prints a traceback and exits with this code at once
+#   log: [seconds, line] pairs, printed one after another
+#   healthy: false: /health stays 503
+#   runaways: children that leave the session, ignore SIGTERM and are given up by their parent
+#   slow: seconds before a chat request is answered
+#   hang_from: the chat request, counted from 1, from which on none is answered
+#   broken: answers chat requests with HTTP 500
+#   deaf: ignores SIGTERM
+STAND_IN = """
+import http.server, json, os, signal, subprocess, sys, threading, time
+
+plan = json.loads(os.environ.get("STAND_IN", "{}"))
+key = "Bearer " + os.environ["VLLM_API_KEY"]
+asked = 0
+
+def say(line):
+    print(line, flush=True)
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args):
+        pass
+
+    def reply(self, status, body):
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def do_GET(self):
+        self.reply(200 if plan.get("healthy", True) else 503, {})
+
+    def do_POST(self):
+        global asked
+        asked += 1
+        self.rfile.read(int(self.headers["Content-Length"]))
+        say(f"request {asked}")
+        time.sleep(600 if asked >= plan.get("hang_from", 1_000_000) else plan.get("slow", 0))
+        if plan.get("broken"):
+            return self.reply(500, {"error": {"message": "out of kernels"}})
+        if self.headers["Authorization"] != key:
+            return self.reply(401, {"error": {"message": "wrong key"}})
+        self.reply(200, {
+            "id": "1", "object": "chat.completion", "created": 0, "model": "stand-in",
+            "choices": [{"index": 0, "finish_reason": "stop", "logprobs": None,
+                         "message": {"role": "assistant", "content": "Paris"}}],
+            "usage": {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10},
+        })
+
+say("arguments: " + " ".join(sys.argv[1:]))
+if plan.get("deaf"):
+    signal.signal(signal.SIGTERM, lambda *_: say("SIGTERM ignored"))
+if "exit" in plan:
+    say("RuntimeError: no kernel for this device")
+    sys.exit(plan["exit"])
+runaway = (
+    "import os, signal, sys, time\\n"
+    "if os.fork(): sys.exit()\\n"
+    "os.setsid(); signal.signal(signal.SIGTERM, signal.SIG_IGN)\\n"
+    "print('runaway', flush=True); time.sleep(600)\\n"
+)
+for _ in range(plan.get("runaways", 0)):
+    subprocess.run([sys.executable, "-c", runaway], check=True)
+for seconds, line in plan.get("log", []):
+    time.sleep(seconds)
+    say(line)
+host, port = (sys.argv[sys.argv.index(flag) + 1] for flag in ("--host", "--port"))
+server = http.server.ThreadingHTTPServer((host, int(port)), Handler)
+say("up")
+server.serve_forever()
+"""
+
+NOISE = (
+    "nanobind: leaked 3 types!",
+    ' - leaked function "create_module"',
+    " - ... skipped remainder",
+    "/usr/lib/python3/multiprocessing/resource_tracker.py:254: UserWarning: There appear to be 2",
+    "  warnings.warn('resource_tracker: There appear to be %d '",
+    "",
+)
+
+
+@dataclass
+class Watch:
+    """Finds processes of one test by a variable that only they have in their environment.
+
+    A process that renames itself overwrites the memory its environment is read from, so one that
+    writes to a log of the test's own directory counts too.
+    """
+
+    directory: Path
+    mark: str = field(default_factory=lambda: f"vlm-test-{uuid.uuid4().hex}")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"VLM_TEST_MARK": self.mark}
+
+    def processes(self) -> list[psutil.Process]:
+        return [psutil.Process(pid) for pid in psutil.pids() if self._is_ours(pid)]
+
+    def left_after(self, seconds: float) -> list[str]:
+        """What is still running once nothing is, or the time is up."""
+        deadline = time.monotonic() + seconds
+        while (left := self.processes()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return [" ".join(process.cmdline()) for process in left]
+
+    def end(self) -> None:
+        for process in self.processes():
+            process.kill()
+
+    def _is_ours(self, pid: int) -> bool:
+        # /proc has no process without a leader's file system entry: what vanishes meanwhile is gone
+        try:
+            entry = Path(f"/proc/{pid}")
+            if pid == os.getpid() or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return False
+            if self.mark.encode() in (entry / "environ").read_bytes():
+                return True
+            return (entry / "fd/1").readlink().is_relative_to(self.directory)
+        except (OSError, psutil.Error):
+            return False
+
+
+@pytest.fixture
+def watch(tmp_path: Path) -> Iterator[Watch]:
+    watch = Watch(tmp_path)
+    yield watch
+    watch.end()
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Makes the stand-in what `python -m vllm.entrypoints.openai.api_server` runs."""
+    root = tmp_path / "stand-in"
+    package = root / "vllm" / "entrypoints" / "openai"
+    package.mkdir(parents=True)
+    for directory in (package, *package.parents[:2]):
+        (directory / "__init__.py").touch()
+    (package / "api_server.py").write_text(STAND_IN, "utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(root))
+    return root
+
+
+@dataclass
+class Starter:
+    """Makes servers of the stand-in, and ends them with the test."""
+
+    directory: Path
+    watch: Watch
+    phases: list[Phase] = field(default_factory=list)
+    servers: list[VllmServer] = field(default_factory=list)
+
+    @property
+    def log_path(self) -> Path:
+        return self.directory / "logs" / "stand-in.log"
+
+    def __call__(self, budgets: Budgets | None = None, **plan: Any) -> VllmServer:
+        launch = Launch(
+            model_path=self.directory,
+            served_name="stand-in",
+            serve={"max_model_len": 64},
+            env={**self.watch.environment, "STAND_IN": json.dumps(plan)},
+            trust_remote_code=False,
+            budgets=budgets or Budgets(start=60, weights=60, graphs=60, first_image=60),
+            log_path=self.log_path,
+        )
+        server = VllmServer(launch, CAPITAL, lambda phase, _: self.phases.append(phase))
+        self.servers.append(server)
+        return server
+
+    def log(self) -> str:
+        return self.log_path.read_text("utf-8")
+
+
+@pytest.fixture
+def starter(stand_in: Path, tmp_path: Path, watch: Watch) -> Iterator[Starter]:  # noqa: ARG001
+    starter = Starter(tmp_path, watch)
+    yield starter
+    for server in starter.servers:
+        server.stop()
+
+
+def test_a_start_follows_the_phases_until_the_first_image(starter: Starter) -> None:
+    lines = ("Starting to load model /m...", "Loading weights took 0.5 seconds", "capturing done")
+    server = starter(log=[(0.8, line) for line in lines])
+    server.start()
+    assert list(dict.fromkeys(starter.phases)) == list(Phase)
+    assert list(server.phases_seconds) == [phase.value for phase in Phase]
+    assert server.phases_seconds["weights"] > 0.25
+    assert starter.log().endswith("up\nrequest 1\n")
+    server.require_alive()
+    assert server.memory_mib is not None
+    assert server.memory_mib > 1
+
+
+def test_a_ready_server_answers(starter: Starter) -> None:
+    server = starter()
+    server.start()
+    with contextlib.closing(Client(server.endpoint, server.require_alive)) as client:
+        assert client.complete(CAPITAL, Sampling()).text == "Paris"
+
+
+def test_a_passed_budget_names_the_phase_and_shows_what_the_log_says(starter: Starter) -> None:
+    lines = ["Starting to load model /m...", "reading shard 3 of 9", *NOISE]
+    server = starter(
+        Budgets(start=60, weights=1, graphs=60, first_image=60),
+        log=[(0, line) for line in lines],
+        healthy=False,
+    )
+    with pytest.raises(ServerError) as caught:
+        server.start()
+    message = str(caught.value)
+    assert "spent 1 s in the phase 'weights'; its budget is 1 s" in message
+    assert "  | reading shard 3 of 9\n  | up\n(whole log: " in message
+    assert str(starter.log_path) in message
+    assert not starter.watch.left_after(0)
+
+
+def test_a_server_that_exits_at_once_is_an_error_at_once(starter: Starter) -> None:
+    since = time.monotonic()
+    with pytest.raises(ServerError) as caught:
+        starter(exit=3).start()
+    assert time.monotonic() - since < 10
+    assert "died" in str(caught.value)
+    assert "RuntimeError: no kernel for this device" in str(caught.value)
+    assert not starter.watch.left_after(0)
+
+
+def test_a_server_that_answers_no_image_is_not_ready(starter: Starter) -> None:
+    with pytest.raises(ServerError) as caught:
+        starter(broken=True).start()
+    assert "is healthy but did not answer its first image request" in str(caught.value)
+    assert "500" in str(caught.value)
+    assert not starter.watch.left_after(0)
+
+
+def test_a_first_image_beyond_its_budget_is_an_error_when_the_budget_is_over(
+    starter: Starter,
+) -> None:
+    budgets = Budgets(start=60, weights=60, graphs=60, first_image=1)
+    server = starter(budgets, slow=20)
+    since = time.monotonic()
+    with pytest.raises(ServerError, match="first image"):
+        server.start()
+    assert time.monotonic() - since < 10
+    assert not starter.watch.left_after(0)
+
+
+def test_a_server_that_dies_later_is_noticed(starter: Starter) -> None:
+    server = starter()
+    server.start()
+    for process in starter.watch.processes():
+        if "--port" in process.cmdline() and "supervisor" not in " ".join(process.cmdline()):
+            process.kill()
+    assert not starter.watch.left_after(5)
+    with pytest.raises(ServerError, match=r"died.*\n  \| arguments: "):
+        server.require_alive()
+
+
+def test_stop_ends_children_that_left_the_session(starter: Starter) -> None:
+    server = starter(runaways=2)
+    server.start()
+    assert len(starter.watch.processes()) == 4  # supervisor, server, two runaways
+    server.stop()
+    assert not starter.watch.left_after(0)
+
+
+def test_stop_may_be_called_at_any_time(starter: Starter) -> None:
+    server = starter()
+    server.stop()
+    server.start()
+    server.stop()
+    server.stop()
+    with pytest.raises(ServerError, match="died"):
+        server.require_alive()
+    assert server.memory_mib is None
+
+
+def test_a_restart_keeps_the_address(starter: Starter) -> None:
+    server = starter()
+    server.start()
+    before, old = server.endpoint, {process.pid for process in starter.watch.processes()}
+    server.restart()
+    assert server.endpoint is before
+    assert server.starts == 2
+    assert not old & {process.pid for process in starter.watch.processes()}
+    assert httpx.get(f"{before.url}/health").status_code == 200
+
+
+def test_the_key_is_secret(starter: Starter) -> None:
+    server, other = starter(), starter()
+    key = server.endpoint.api_key
+    assert len(key) >= 32
+    assert key != other.endpoint.api_key
+    server.start()
+    shown = [" ".join(process.cmdline()) for process in starter.watch.processes()]
+    shown += [starter.log(), server.serve_command, repr(server.endpoint)]
+    assert not [text for text in shown if key in text]
+    unauthorized = httpx.post(f"{server.endpoint.url}/v1/chat/completions", json={})
+    assert unauthorized.status_code == 401
+
+
+def test_nobody_else_can_connect(starter: Starter) -> None:
+    server = starter()
+    server.start()
+    port = int(server.endpoint.url.rpartition(":")[2])
+    socket.create_connection(("127.0.0.1", port)).close()
+    # Another address of this host; a server that listens on all of them would answer here.
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.2", port)).close()
+
+
+def test_a_proxy_of_the_environment_is_not_asked_for_loopback(
+    starter: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    server = starter(Budgets(start=10, weights=10, graphs=10, first_image=10))
+    server.start()
+    with contextlib.closing(Client(server.endpoint, server.require_alive)) as client:
+        assert client.complete(CAPITAL, Sampling()).text == "Paris"
+
+
+def test_the_log_is_kept(starter: Starter) -> None:
+    server = starter()
+    server.start()
+    server.stop()
+    assert "arguments: --model" in starter.log()
+    assert [path.name for path in starter.log_path.parent.iterdir()] == ["stand-in.log"]
+
+
+# What follows kills a whole test run: `pytest` in a process of its own, on a model file.
+
+STAND_IN_MODEL = """
+from pytest_ascend_vlm import Capability as C, ModelSpec, VLMConformance
+
+class TestStandIn(VLMConformance):
+    model = ModelSpec(
+        "stand/in",
+        tiny="tiny",
+        supports={C.TEXT},
+        unsupported={C.IMAGE: "-", C.DOCUMENT: "-", C.VIDEO: "-"},
+    )
+"""
+
+
+@dataclass
+class RunningPytest:
+    """A pytest run in a process of its own, and the log of the server it starts."""
+
+    process: subprocess.Popen[bytes]
+    output: Path
+    log_dir: Path
+
+    def log(self) -> str:
+        return "".join(path.read_text("utf-8", "replace") for path in self.log_dir.glob("*.log"))
+
+    def wait_for(self, pattern: str, seconds: float = 30.0) -> None:
+        """Until the server's log has a line that matches."""
+        deadline = time.monotonic() + seconds
+        while not (self.log_dir.is_dir() and re.search(pattern, self.log(), re.DOTALL)):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"{pattern!r} was not logged.\n{self.output.read_text('utf-8')}")
+            time.sleep(0.02)
+
+    def end(self, number: signal.Signals) -> int:
+        """Sends a signal to pytest alone, as the kernel's OOM killer or a CI runner does."""
+        assert self.process.poll() is None, "the run was over before it could be killed"
+        self.process.send_signal(number)
+        return self.process.wait(timeout=60)
+
+
+def run_pytest(
+    directory: Path, log_dir: Path, watch: Watch, arguments: list[str], **environment: str
+) -> RunningPytest:
+    output = log_dir.with_suffix(".out")
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider"),
+                *("--vlm-platform=cpu", "--vlm-checkpoint=tiny", f"--vlm-log-dir={log_dir}"),
+                *arguments,
+            ],
+            cwd=directory,
+            env={**os.environ, **watch.environment, "PYTHONDONTWRITEBYTECODE": "1", **environment},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    return RunningPytest(process, output, log_dir)
+
+
+def files_under(directory: Path) -> set[str]:
+    return {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def project(tmp_path: Path, stand_in: Path) -> Path:  # noqa: ARG001
+    """A project of one model with one case, served by the stand-in."""
+    directory = tmp_path / "project"
+    tiny = directory / "fixtures" / "tiny" / "tiny"
+    tiny.mkdir(parents=True)
+    (tiny / "config.json").write_text("{}", "utf-8")
+    (tiny / "model.safetensors").write_bytes(b"weights")
+    case = {"id": "text/capital", "needs": "text", "prompt": CAPITAL.prompt, "truth": "Paris"}
+    cases = json.dumps({"schema": 1, "cases": [case]})
+    (directory / "fixtures" / "cases.json").write_text(cases, "utf-8")
+    (directory / "test_model.py").write_text(textwrap.dedent(STAND_IN_MODEL), "utf-8")
+    (directory / "pytest.ini").write_text("[pytest]\n", "utf-8")
+    return directory
+
+
+# phase of the run -> how the stand-in behaves, the line of its log that tells the phase
+STAND_IN_PHASES: dict[str, tuple[dict[str, Any], str]] = {
+    "starting": ({"healthy": False}, "\nup\n"),
+    "serving": ({"hang_from": 2}, "request 2"),
+    "stopping": ({"deaf": True}, "SIGTERM ignored"),
+}
+ONE_TEST = ["test_model.py", "-k", "text_is_answered and capital"]
+
+
+@pytest.mark.parametrize(
+    ("phase", "number", "code"),
+    [
+        ("starting", signal.SIGKILL, -signal.SIGKILL),
+        ("serving", signal.SIGKILL, -signal.SIGKILL),
+        ("stopping", signal.SIGKILL, -signal.SIGKILL),
+        ("starting", signal.SIGINT, pytest.ExitCode.INTERRUPTED),
+        ("serving", signal.SIGINT, pytest.ExitCode.INTERRUPTED),
+        ("serving", signal.SIGTERM, -signal.SIGTERM),
+    ],
+    ids=lambda value: value.name if isinstance(value, signal.Signals) else str(value),
+)
+def test_a_killed_run_leaves_nothing_behind(
+    phase: str, number: signal.Signals, code: int, project: Path, watch: Watch
+) -> None:
+    plan, line = STAND_IN_PHASES[phase]
+    before = files_under(project)
+    plan = {**plan, "runaways": 1}
+    run = run_pytest(project, project / "logs", watch, ONE_TEST, STAND_IN=json.dumps(plan))
+    run.wait_for(line)
+    assert len(watch.processes()) >= 4  # pytest, supervisor, server, runaway
+    assert run.end(number) == code
+    assert not watch.left_after(GONE_WITHIN_SECONDS)
+    assert files_under(project) - before == {"logs.out", "logs/stand--in-TestStandIn.log"}
+
+
+# phase of the run -> what real vLLM has logged by then
+VLLM_PHASES = {
+    "starting": "EngineCore",
+    "serving": "(POST /v1/chat/completions.*){2}",  # the first belongs to the start
+    "stopping": "Shutting down",
+}
+
+
+@pytest.mark.vllm
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+@pytest.mark.parametrize("phase", VLLM_PHASES)
+def test_a_killed_run_leaves_no_vllm_behind(phase: str, tmp_path: Path, watch: Watch) -> None:
+    arguments = [str(MODEL_FILE.relative_to(REPOSITORY)), "-k", "capital"]
+    run = run_pytest(REPOSITORY, tmp_path / "logs", watch, arguments)
+    run.wait_for(VLLM_PHASES[phase], seconds=300)
+    # pytest, supervisor, server, engine core; the engine core may be gone once the server stops
+    assert len(watch.processes()) >= (3 if phase == "stopping" else 4)
+    assert run.end(signal.SIGKILL) == -signal.SIGKILL
+    assert not watch.left_after(GONE_WITHIN_SECONDS)
+    assert {path.suffix for path in (tmp_path / "logs").iterdir()} == {".log"}

@@ -1,0 +1,260 @@
+"""The wheel: what is in it, what installing it changes, and whether it is enough on its own."""
+
+from __future__ import annotations
+
+import configparser
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from email.message import Message
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+MODEL_FILE = REPOSITORY / "conformance" / "test_mineru2_5.py"
+PROJECT = "pytest-ascend-vlm"
+
+# What a vllm-ascend 0.18 container has installed and cannot have changed under it.
+CONTAINER = {
+    "fastapi": "0.123.10",
+    "numpy": "1.26.4",
+    "openai": "2.24.0",
+    "opencv-python-headless": "4.11.0.86",
+    "transformers": "4.57.6",
+}
+UNREACHABLE = re.compile(
+    r"Failed to establish a new connection|Temporary failure in name resolution"
+    r"|Connection refused|Max retries exceeded|ProxyError"
+)
+
+
+def pip(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+def require_success(ran: subprocess.CompletedProcess[str]) -> None:
+    """Tells "no index here", which says nothing about the wheel, from an error of the wheel."""
+    if ran.returncode == 0:
+        return
+    if UNREACHABLE.search(ran.stderr):
+        pytest.skip("pip reaches no package index from here, so nothing can be resolved")
+    pytest.fail(f"{' '.join(ran.args)}\n{ran.stdout}{ran.stderr}")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("wheel")
+    offline = ["--no-build-isolation"] if importlib.util.find_spec("hatchling") else []
+    ran = pip("wheel", "--no-deps", *offline, "--wheel-dir", str(directory), str(REPOSITORY))
+    require_success(ran)
+    (built,) = directory.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def names(wheel: Path) -> frozenset[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return frozenset(archive.namelist())
+
+
+def dist_info(wheel: Path, name: str) -> str:
+    with zipfile.ZipFile(wheel) as archive:
+        (path,) = (path for path in archive.namelist() if path.endswith(f".dist-info/{name}"))
+        return archive.read(path).decode("utf-8")
+
+
+def metadata(wheel: Path) -> Message:
+    return Parser().parsestr(dist_info(wheel, "METADATA"))
+
+
+def files_of(*parts: str) -> list[str]:
+    """Files below a directory of the repository, relative to it."""
+    root = REPOSITORY.joinpath(*parts)
+    return [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
+
+
+def test_it_is_typed_and_pure(wheel: Path, names: frozenset[str]) -> None:
+    assert "pytest_ascend_vlm/py.typed" in names
+    assert wheel.name.endswith("-py3-none-any.whl")
+
+
+def test_it_has_the_entry_points(wheel: Path) -> None:
+    entry_points = configparser.ConfigParser()
+    entry_points.read_string(dist_info(wheel, "entry_points.txt"))
+    assert dict(entry_points["pytest11"]) == {"ascend_vlm": "pytest_ascend_vlm.plugin"}
+    assert dict(entry_points["console_scripts"]) == {"ascend-vlm": "pytest_ascend_vlm.cli:main"}
+
+
+@pytest.mark.parametrize(
+    ("source", "suffix"),
+    [
+        ("pytest_ascend_vlm", ".py"),
+        ("pytest_ascend_vlm", ".j2"),
+        ("fixtures/documents", ".png"),
+        ("fixtures/tiny", "config.json"),
+        ("fixtures/tiny", ".safetensors"),
+        ("golden", ".json"),
+        ("golden", ".safetensors"),
+    ],
+)
+def test_it_carries_every_file_of(source: str, suffix: str, names: frozenset[str]) -> None:
+    inside = "pytest_ascend_vlm" if source == "pytest_ascend_vlm" else ""
+    target = inside or f"pytest_ascend_vlm/data/{source}"
+    expected = {f"{target}/{name}" for name in files_of(source) if name.endswith(suffix)}
+    assert expected
+    assert not expected - names
+
+
+def test_it_carries_the_cases_as_they_are(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        shipped = archive.read("pytest_ascend_vlm/data/fixtures/cases.json")
+    assert shipped == (REPOSITORY / "fixtures" / "cases.json").read_bytes()
+    assert json.loads(shipped)["cases"]
+
+
+def test_it_carries_nothing_else(names: frozenset[str]) -> None:
+    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"pytest_ascend_vlm"}
+    stray = re.compile(r"(^|/)(tests?|conftest\.py|__pycache__|reports|\.[^/]+)(/|$)|\.(pyc|log)$")
+    assert not [name for name in names if stray.search(name)]
+
+
+def test_its_size_is_that_of_a_plugin(wheel: Path) -> None:
+    assert wheel.stat().st_size < 100 * 2**20  # what a package index takes by default
+
+
+def test_only_extras_need_an_engine(wheel: Path) -> None:
+    """A container brings its own torch, vLLM and Transformers."""
+    required = metadata(wheel).get_all("Requires-Dist") or []
+    core = {re.split(r"[ <>=!~;\[]", line)[0] for line in required if "extra ==" not in line}
+    assert "pytest" in core
+    assert not core & {"torch", "torchvision", "transformers", "vllm", "vllm-ascend", "torch-npu"}
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+@pytest.mark.parametrize("python", ["3.10", "3.11"])
+def test_a_container_keeps_its_packages(
+    machine: str, python: str, wheel: Path, tmp_path: Path
+) -> None:
+    """The wheel resolves together with what a vllm-ascend container has pinned.
+
+    A dry run: pip reads metadata and installs nothing. It evaluates environment markers for the
+    interpreter it runs under; wheels and Requires-Python are those of the machine asked for.
+    """
+    report = tmp_path / "report.json"
+    ran = pip(
+        *("install", "--dry-run", "--ignore-installed", "--report", str(report)),
+        *("--only-binary=:all:", "--target", str(tmp_path / "nowhere")),
+        *("--python-version", python, "--implementation", "cp"),
+        *("--platform", f"manylinux2014_{machine}", "--platform", f"manylinux_2_28_{machine}"),
+        str(wheel),
+        *(f"{name}=={version}" for name, version in CONTAINER.items()),
+    )
+    require_success(ran)
+    chosen = {
+        entry["metadata"]["name"].lower().replace("_", "-"): entry["metadata"]["version"]
+        for entry in json.loads(report.read_text("utf-8"))["install"]
+    }
+    assert PROJECT in chosen
+    assert {name: chosen[name] for name in CONTAINER} == CONTAINER
+
+
+@pytest.fixture(scope="module")
+def unpacked(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("unpacked")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(directory)
+    return directory
+
+
+@pytest.fixture
+def somebody_elses(tmp_path: Path) -> Path:
+    """A directory with nothing but the model file."""
+    shutil.copy(MODEL_FILE, tmp_path)
+    return tmp_path
+
+
+def run(unpacked: Path, directory: Path, *arguments: str) -> str:
+    """Runs Python where the wheel's content is found before any other copy of the package."""
+    ran = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": str(unpacked), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
+
+
+def test_the_model_file_alone_is_collected(unpacked: Path, somebody_elses: Path) -> None:
+    code = "import pytest_ascend_vlm; print(pytest_ascend_vlm.__file__)"
+    assert Path(run(unpacked, somebody_elses, "-c", code).strip()).is_relative_to(unpacked)
+    options = ("--vlm-platform=cpu", "--vlm-checkpoint=tiny", "-p", "no:cacheprovider")
+    collected = run(
+        unpacked, somebody_elses, "-m", "pytest", "--collect-only", "-q", *options, MODEL_FILE.name
+    )
+    cases = json.loads((REPOSITORY / "fixtures" / "cases.json").read_text("utf-8"))["cases"]
+    for case in cases:
+        node = f"{MODEL_FILE.name}::TestMinerU25::test_repeat_runs_agree[{case['id']}]"
+        assert node in collected.splitlines()
+
+
+FIND_ALL = """
+import json
+from pathlib import Path
+from pytest_ascend_vlm.cases import load_cases
+from pytest_ascend_vlm.checkpoints import find_checkpoint
+from pytest_ascend_vlm.golden.store import GoldenKey, GoldenStore
+from pytest_ascend_vlm.resources import roots
+from test_mineru2_5 import TestMinerU25
+
+model, fixtures = TestMinerU25.model, roots("fixtures", Path("fixtures"))
+checkpoint = find_checkpoint(model, "tiny", fixtures, None)
+store = GoldenStore(roots("golden", Path("golden")), "")
+key = GoldenKey(model, "tiny", checkpoint.weights_sha256)
+cases = [model.request(case) for case in load_cases(fixtures) if case.needs in model.supports]
+answers = {case.id: store.load(key, case).text for case in cases}
+print(json.dumps({"checkpoint": str(checkpoint.path), "answers": answers}))
+"""
+
+
+def test_the_wheel_has_all_that_the_model_file_needs(unpacked: Path, somebody_elses: Path) -> None:
+    """Each case has a golden that belongs to the request and to the weights beside it."""
+    found = json.loads(run(unpacked, somebody_elses, "-c", FIND_ALL))
+    assert Path(found["checkpoint"]).is_relative_to(unpacked)
+    assert "text/capital" in found["answers"]
+    assert all(found["answers"].values())
+
+
+@pytest.mark.vllm
+@pytest.mark.skipif(
+    importlib.util.find_spec("torch") is None or importlib.util.find_spec("transformers") is None,
+    reason="the reference engine needs torch and transformers",
+)
+def test_the_model_file_alone_is_judged(unpacked: Path, somebody_elses: Path) -> None:
+    """The reference engine replays a golden: case, weights and golden all come from the wheel."""
+    options = ("-m", "cpu_baseline", "-k", "capital", "--vlm-checkpoint=tiny")
+    report = somebody_elses / "reports"
+    run(
+        unpacked,
+        somebody_elses,
+        *("-m", "pytest", MODEL_FILE.name, *options, f"--vlm-report={report}"),
+    )
+    rows = json.loads((report / "report.json").read_text("utf-8"))["rows"]
+    assert {row["criterion"] for row in rows} == {"reference.replay"}
+    assert {row["status"] for row in rows} == {"pass"}

@@ -1,0 +1,352 @@
+"""The report: one truth, and renderings that nothing a model says can break."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from importlib import resources
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from stub_server import Behaviour, Defect
+
+from conftest import Judged, Row, Serve, few_cases
+from pytest_ascend_vlm import reporting
+from pytest_ascend_vlm.criteria.verdict import Verdict, at_least
+from pytest_ascend_vlm.reporting import Report, write
+from pytest_ascend_vlm.reporting.markdown import LANGUAGES, cell, code_block, render
+from pytest_ascend_vlm.reporting.rows import STATUSES, as_json
+from pytest_ascend_vlm.reporting.rows import Row as ReportRow
+from pytest_ascend_vlm.reporting.summary import closing_line, closing_table
+
+ROW_FIELDS = {
+    "model": str,
+    "suite_class": str,
+    "criterion": str,
+    "case": (str, type(None)),
+    "status": str,
+    "measured": (int, float, str, type(None)),
+    "threshold": (int, float, str, type(None)),
+    "unit": (str, type(None)),
+    "margin": (int, float, str, type(None)),
+    "reason": str,
+    "seconds": (int, float),
+}
+HOSTILE = [
+    "| a | b |\n|---|---|\n| 收入 | 12 |",
+    "<script>alert(1)</script> <b>粗体</b> &lt;",
+    "```\n# 标题\n```python\n````\n~~~",
+    "`" * 200,
+    "---\nhardware: NPU\n---\n# Ascend NPU adaptation",
+    "长" * 100_000,
+    "a\x00b\x1b[31mred\x07\r\nnext\u2028line\u202ereversed",
+    "![x](http://127.0.0.1/) [link](javascript:1) \\| \\` *_~#",
+    "{{ receipt }} {% raw %} {# #}",
+    "",
+]
+HOSTILE_IDS = [
+    "table", "html", "fences", "backticks", "front matter", "very long", "control", "links",
+    "template", "empty",
+]  # fmt: skip
+
+
+@pytest.fixture
+def receipt() -> Row:
+    return {
+        "platform": "endpoint",
+        "checkpoint": "tiny",
+        "simulated": False,
+        "device": "unknown",
+        "versions": {"pytest": "9"},
+        "seconds": 1.5,
+        "argv": ["conformance"],
+    }
+
+
+def report_row(text: str, **changes: Any) -> Row:
+    """A row whose every text that comes from a server is the given one."""
+    evidence = {"got": text, "exact_match": False, "word_overlap": 0.5, "reference": text}
+    verdict = at_least(0.5, 1.0, "similarity", text, (text,), evidence)
+    row = ReportRow("an-org/a-model", "TestIt", "baseline.text", "text/a", "fail", text, 0.1)
+    return {**row.with_verdict(verdict), **changes}
+
+
+def document(receipt: Row, *rows: Row) -> Row:
+    report = Report()
+    report.take([("vlm_row", row) for row in rows])
+    return report.document(receipt)
+
+
+# --- report.json ---------------------------------------------------------------------------------
+
+
+def test_every_field_of_the_schema_is_there(stub: Serve, judged: Judged) -> None:
+    report = judged(stub(Defect.A_DIGIT_IS_WRONG.value), "-k", few_cases()).report
+    assert report["schema"] == 1
+    assert report["receipt"].keys() >= {
+        "platform", "simulated", "device", "versions", "server_starts", "requests", "seconds",
+        "argv",
+    }  # fmt: skip
+    (model,) = report["models"]
+    assert model.keys() >= {
+        "model", "checkpoint", "revision", "weights_sha256", "serve_command", "phases_seconds",
+    }  # fmt: skip
+    assert {row["status"] for row in report["rows"]} >= {"pass", "fail", "xfail", "na"}
+    for row in report["rows"]:
+        for name, kind in ROW_FIELDS.items():
+            assert isinstance(row[name], kind), (name, row)
+        assert row["status"] in STATUSES
+        assert bool(row["reason"]) == (row["status"] != "pass")
+        if row["status"] in {"pass", "fail"}:
+            assert isinstance(row["evidence"], dict)
+
+
+def test_the_report_has_the_fields_of_the_published_schema(stub: Serve, judged: Judged) -> None:
+    report = judged(stub(Defect.A_DIGIT_IS_WRONG.value), "-k", "document and page-01").report
+    schema = json.loads(
+        resources.files(reporting).joinpath("report.schema.json").read_text("utf-8")
+    )
+    fields = schema["properties"]
+    assert_fields(report, schema)
+    assert_fields(report["receipt"], fields["receipt"])
+    for row in report["rows"]:
+        assert_fields(row, fields["rows"]["items"])
+    for model in report["models"]:
+        assert_fields(model, fields["models"]["items"])
+
+
+def assert_fields(value: Row, schema: Row) -> None:
+    """Asserts that an object has what the schema requires, and nothing that it does not know."""
+    assert set(schema["required"]) <= value.keys() <= schema["properties"].keys()
+
+
+def test_the_receipt_counts_what_was_served(stub: Serve, judged: Judged) -> None:
+    receipt = judged(stub(), "-k", "text_is_answered").report["receipt"]
+    texts = receipt["requests"]
+    assert texts >= 5
+    assert receipt["server_starts"] == 0
+    assert receipt["platform"] == "endpoint"
+    assert receipt["simulated"] is False
+
+
+def test_a_measure_that_is_not_a_number_is_still_json(stub: Serve, judged: Judged) -> None:
+    outcome = judged(stub(Defect.LOGPROBS_ARE_NAN.value), "-k", "logprobs and capital]")
+    (row,) = outcome.rows
+    assert row["status"] == "fail"
+    text = (outcome.directory / "report.json").read_text("utf-8")
+    assert "NaN" not in re.sub(r'"[^"]*"', "", text)
+
+
+VALUES = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(),
+        st.text(st.characters()),
+        st.binary(),
+        st.complex_numbers(),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.tuples(inner),
+        st.frozensets(st.integers(), max_size=3),
+        st.dictionaries(st.one_of(st.text(), st.integers(), st.floats()), inner, max_size=3),
+    ),
+    max_leaves=8,
+)
+
+
+@given(VALUES)
+def test_anything_can_be_written_as_json(value: Any) -> None:
+    text = json.dumps(as_json(value), allow_nan=False)
+    assert json.loads(text) == as_json(value)
+
+
+def test_numbers_that_json_has_not_are_named() -> None:
+    assert as_json({"a": math.nan, "b": (math.inf, -math.inf)}) == {
+        "a": "nan",
+        "b": ["inf", "-inf"],
+    }
+
+
+def test_a_lone_surrogate_does_not_lose_the_report(tmp_path: Any, receipt: Row) -> None:
+    report = Report()
+    report.take([("vlm_row", as_json(report_row("broken \ud83d half")))])
+    paths = write(report, receipt, tmp_path)
+    assert json.loads(paths[0].read_text("utf-8"))["rows"]
+
+
+# --- Markdown ------------------------------------------------------------------------------------
+
+
+@given(st.text())
+def test_a_cell_never_leaves_its_cell(text: str) -> None:
+    shown = cell(text)
+    assert "\n" not in shown
+    assert "\r" not in shown
+    assert not re.search(r"[<>]", shown)
+    unescaped = re.sub(r"\\.", "", shown)
+    assert not re.search(r"[|`*_\[\]~#]", unescaped)
+
+
+@given(st.text(st.sampled_from("`~ \na法"), max_size=60))
+def test_a_fence_is_never_closed_by_what_it_holds(text: str) -> None:
+    assert blocks(f"{code_block(text)}\n\nafter")[1] == ["", "after"]
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=HOSTILE_IDS)
+def test_a_code_block_holds_the_text_as_it_is(text: str) -> None:
+    inside, outside = blocks(code_block(text))
+    assert "\n".join(inside) == text
+    assert outside == []
+
+
+def blocks(markdown: str) -> tuple[list[str], list[str]]:
+    """The lines inside fences and those outside, by the rules of CommonMark."""
+    inside: list[str] = []
+    outside: list[str] = []
+    fence = ""
+    for line in markdown.split("\n"):
+        opened = re.match(r" {0,3}(`{3,})[^`]*$", line)
+        closes = fence and re.fullmatch(rf" {{0,3}}`{{{len(fence)},}}\s*", line)
+        if closes:
+            fence = ""
+        elif not fence and opened:
+            fence = opened[1]
+        else:
+            (inside if fence else outside).append(line)
+    assert not fence, "a fence was left open"
+    return inside, outside
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("text", HOSTILE, ids=HOSTILE_IDS)
+def test_nothing_a_model_says_changes_the_document(text: str, language: str, receipt: Row) -> None:
+    harmless = render(document(receipt, report_row("x")), language)
+    hostile = render(document(receipt, report_row(text)), language)
+    assert headings(hostile) == headings(harmless)
+    assert table_shapes(hostile) == table_shapes(harmless)
+    assert "".join(text.split("\n")) in "".join(blocks(hostile)[0])
+    assert not re.search(r"<\w", "\n".join(blocks(hostile)[1]))
+
+
+def headings(markdown: str) -> list[str]:
+    return [line for line in blocks(markdown)[1] if line.startswith("#")]
+
+
+def table_shapes(markdown: str) -> list[int]:
+    """How many cells each line of a table has."""
+    lines = [line for line in blocks(markdown)[1] if line.startswith("|")]
+    return [len(re.findall(r"(?<!\\)\|", line)) for line in lines]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("status", STATUSES)
+def test_every_status_can_be_rendered(status: str, language: str, receipt: Row) -> None:
+    row = report_row("答案", status=status)
+    bare = {**row, **dict.fromkeys(("measured", "threshold", "unit", "margin")), "case": None}
+    del bare["evidence"]
+    text = render(document(receipt, row, bare), language)
+    assert "an-org/a-model" in text
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_measures_that_are_not_numbers_can_be_rendered(
+    value: str, language: str, receipt: Row
+) -> None:
+    row = report_row("x", measured=value, margin=value)
+    assert render(document(receipt, row), language)
+    assert closing_table([row])
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(
+    ("platform", "simulated"), [("cpu", False), ("endpoint", False), ("npu", True), ("cpu", True)]
+)
+def test_what_did_not_run_on_an_npu_cannot_be_mistaken_for_it(
+    platform: str, simulated: bool, language: str, receipt: Row
+) -> None:
+    receipt |= {"platform": platform, "simulated": simulated}
+    lines = render(document(receipt, report_row("x", status="pass")), language).strip().split("\n")
+    assert lines[0].startswith("# ")
+    assert {"en": "not an NPU result", "zh": "不是 NPU 结果"}[language] in lines[0]
+    assert not any(line.startswith("hardware:") for line in lines)
+    assert "---" not in lines
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_ran_on_an_npu_says_so_in_its_front_matter(language: str, receipt: Row) -> None:
+    receipt |= {"platform": "npu"}
+    text = render(document(receipt, report_row("x", status="pass")), language)
+    assert text.startswith("---\nhardware: NPU\n")
+
+
+def test_an_endpoint_is_named_as_one_to_the_last_line(stub: Serve, judged: Judged) -> None:
+    outcome = judged(stub(), "-k", "models")
+    for language in LANGUAGES:
+        text = (outcome.directory / f"adaptation.{language}.md").read_text("utf-8")
+        assert text.lstrip().startswith("# ENDPOINT ")
+        assert "hardware: NPU" not in text
+    assert "platform endpoint, tiny checkpoints" in outcome.text
+    assert "on a device that cannot be seen from here" in outcome.text.splitlines()[-1]
+
+
+@pytest.mark.parametrize("text", HOSTILE[:-1], ids=HOSTILE_IDS[:-1])
+def test_a_hostile_server_is_judged_like_any_other(text: str, stub: Serve, judged: Judged) -> None:
+    hostile = Behaviour(answered=lambda _text, _request, _state: text[:1000])
+    outcome = judged(stub(hostile), "-k", "text_matches and capital]")
+    assert outcome.criteria("fail") == {"baseline.text"}
+    for language in LANGUAGES:
+        shown = (outcome.directory / f"adaptation.{language}.md").read_text("utf-8")
+        assert not re.search(r"<\w", "\n".join(blocks(shown)[1]))
+    assert "\x1b" not in outcome.text
+    assert "\x00" not in outcome.text
+
+
+# --- the closing lines ---------------------------------------------------------------------------
+
+
+def rows_of(*statuses: str) -> list[Row]:
+    return [
+        report_row("why", criterion=f"serving.{index}", status=status)
+        for index, status in enumerate(statuses)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "line"),
+    [
+        (("pass", "xfail", "na"), "3 of 3 criteria verified on here"),
+        (("pass", "fail", "error"), "1 of 3 criteria verified on here; 1 fail, 1 error"),
+        (("skip", "skip"), "0 of 2 criteria verified: why"),
+        (("pass", "skip"), "1 of 2 criteria verified on here; 1 skip"),
+    ],
+)
+def test_only_what_was_judged_counts_as_verified(statuses: tuple[str, ...], line: str) -> None:
+    assert closing_line(rows_of(*statuses), "here") == line
+
+
+def test_one_bad_case_takes_its_whole_criterion() -> None:
+    rows = [report_row("why", status="pass"), report_row("why", status="fail", case="text/b")]
+    assert closing_line(rows, "here").startswith("0 of 1 criteria verified")
+
+
+def test_the_worst_margin_is_relative_to_the_bar() -> None:
+    near = report_row("x", criterion="a.near", margin=0.01, threshold=0.02, unit="CER")
+    far = report_row("x", criterion="a.far", margin=0.1, threshold=10.0, unit="s")
+    (_, line) = closing_table([near, far])
+    assert "(a.far[text/a])" in line
+
+
+def test_a_row_keeps_what_its_verdict_found() -> None:
+    verdict = Verdict(True, 0.25, 0.5, "CER", "at most", "found", evidence={"k": (1, 2)})
+    row = ReportRow("m", "T", "document.characters", None, "pass", "", 1.23456)
+    stored = row.with_verdict(verdict)
+    assert (stored["measured"], stored["threshold"], stored["margin"]) == (0.25, 0.5, 0.25)
+    assert stored["evidence"] == {"k": [1, 2]}
+    assert stored["seconds"] == 1.235

@@ -1,0 +1,173 @@
+"""Which tests run, and what is refused before any runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from conftest import Judged, Serve, model_file
+
+REPLAY = "test_reference_holds"
+
+
+def collected(project: pytest.Pytester, *arguments: str) -> list[str]:
+    """The ids of the tests that would run."""
+    result = project.runpytest_inprocess(
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:hypothesispytest",
+        "--collect-only",
+        "-q",
+        "--vlm-checkpoint=tiny",
+        *arguments,
+    )
+    return [line for line in result.outlines if "::" in line]
+
+
+def test_the_reference_does_not_run_unless_it_is_named(project: pytest.Pytester) -> None:
+    found = collected(project)
+    assert found
+    assert not any(REPLAY in name for name in found)
+
+
+@pytest.mark.parametrize(
+    "expression", ["accuracy", "npu", "not determinism", "serving or robustness"]
+)
+def test_another_marker_does_not_bring_the_reference_in(
+    expression: str, project: pytest.Pytester
+) -> None:
+    found = collected(project, "-m", expression)
+    assert found
+    assert not any(REPLAY in name for name in found)
+
+
+@pytest.mark.parametrize("arguments", [("-m", "cpu_baseline"), ("--vlm-record",)])
+def test_the_reference_runs_alone_where_it_is_named(
+    arguments: tuple[str, ...], project: pytest.Pytester
+) -> None:
+    found = collected(project, *arguments)
+    assert found
+    assert all(REPLAY in name for name in found)
+
+
+def test_the_reference_runs_beside_others_where_both_are_named(project: pytest.Pytester) -> None:
+    found = collected(project, "-m", "cpu_baseline or determinism")
+    assert any(REPLAY in name for name in found)
+    assert any("test_repeat_runs_agree" in name for name in found)
+
+
+def test_not_naming_it_by_negation_leaves_the_reference_out(project: pytest.Pytester) -> None:
+    found = collected(project, "-m", "not cpu_baseline")
+    assert found
+    assert not any(REPLAY in name for name in found)
+
+
+def test_recording_runs_nothing_of_a_users_own(project: pytest.Pytester) -> None:
+    project.makepyfile(test_mine="def test_mine():\n    pass\n")
+    assert not any("test_mine.py" in name for name in collected(project, "--vlm-record"))
+    assert any("test_mine.py" in name for name in collected(project))
+
+
+def test_recording_refuses_a_server(project: pytest.Pytester) -> None:
+    result = project.runpytest_inprocess("--vlm-record", "--vlm-server-url=http://127.0.0.1:9")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --vlm-record *--vlm-server-url*"])
+
+
+@pytest.mark.parametrize("option", ["--vlm-platform=gpu", "--vlm-checkpoint=huge"])
+def test_an_unknown_choice_is_refused(option: str, project: pytest.Pytester) -> None:
+    result = project.runpytest_inprocess(option)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*invalid choice*"])
+
+
+def test_every_criterion_runs_once_for_each_case_of_its_group(project: pytest.Pytester) -> None:
+    found = collected(project)
+    texts = {name.partition("[")[2] for name in found if "test_text_matches_reference[" in name}
+    pages = {name.partition("[")[2] for name in found if "test_order_is_kept[" in name}
+    images = {name.partition("[")[2] for name in found if "test_image_matches_reference[" in name}
+    everything = {name.partition("[")[2] for name in found if "test_repeat_runs_agree[" in name}
+    assert texts
+    assert pages
+    assert pages <= images
+    assert everything == texts | images
+    assert len(found) == len(set(found))
+
+
+def test_an_unknown_case_is_an_error_of_the_command_line(stub: Serve, judged: Judged) -> None:
+    test = "conformance/test_mineru2_5.py::TestMinerU25::test_text_is_answered"
+    assert judged(stub(), f"{test}[text/nope]").result.ret == pytest.ExitCode.USAGE_ERROR
+
+
+def test_a_selection_of_nothing_is_not_green(judged: Judged, stub: Serve) -> None:
+    assert judged(stub(), "-k", "nosuchtest").result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def test_what_a_model_does_not_support_is_not_applicable_with_its_reason(
+    project: pytest.Pytester, stub: Serve, judged: Judged
+) -> None:
+    model_file(
+        project,
+        "    pass",
+        supports="{C.TEXT}",
+        unsupported="{C.IMAGE: 'text only', C.DOCUMENT: 'no pages', C.VIDEO: 'no films'}",
+    )
+    outcome = judged(stub(), "-k", "image_is_answered or order or text_is", "test_own_model.py")
+    assert outcome.result.ret == 0
+    assert outcome.criteria("pass") == {"serving.text"}
+    assert outcome.criteria("na") == {"serving.image", "document.order"}
+    reasons = {row["criterion"]: row["reason"] for row in outcome.rows}
+    assert reasons["serving.image"] == "image is declared unsupported: text only"
+    assert reasons["document.order"] == "document is declared unsupported: no pages"
+
+
+def test_a_group_without_cases_is_not_applicable_and_not_lost(
+    project: pytest.Pytester, stub: Serve, judged: Judged
+) -> None:
+    model_file(project, "    pass", supports="{C.TEXT, C.IMAGE}", unsupported="{C.VIDEO: 'no',"
+               " C.DOCUMENT: 'no'}")  # fmt: skip
+    outcome = judged(stub(), "-k", "order_is_kept", "test_own_model.py")
+    assert outcome.criteria("na") == {"document.order"}
+
+
+@pytest.mark.parametrize(
+    ("cases", "message"),
+    [
+        ("{", "is not a list of cases"),
+        ('{"cases": [{"id": "text/a"}]}', "is not a list of cases"),
+        (
+            '{"cases": [{"id": "image/a", "needs": "image", "prompt": "x", "images": ["no.png"]}]}',
+            "image/a needs",
+        ),
+    ],
+)
+def test_a_mistake_in_the_cases_is_shown_as_its_message(
+    cases: str, message: str, project: pytest.Pytester, judged: Judged, stub: Serve
+) -> None:
+    own = project.mkdir("own-fixtures")
+    (own / "cases.json").write_text(cases, "utf-8")
+    ini = "[pytest]\nvlm_fixtures_dir = own-fixtures\n"
+    (project.path / "pytest.ini").write_text(ini, "utf-8")
+    outcome = judged(stub(), "conformance")
+    assert outcome.result.parseoutcomes()["errors"] >= 1
+    assert message in outcome.text
+    assert str(own / "cases.json") in outcome.text
+    assert "Traceback" not in outcome.text
+    assert "\nE  " not in outcome.text
+
+
+def test_a_fixture_of_a_served_model_outside_a_class_is_explained(
+    project: pytest.Pytester, judged: Judged, stub: Serve
+) -> None:
+    project.makepyfile(test_mine="def test_mine(client):\n    pass\n")
+    outcome = judged(stub(), "test_mine.py")
+    outcome.result.assert_outcomes(errors=1)
+    assert "put the test into a class with model = ModelSpec(...)" in outcome.text
+    assert "Traceback" not in outcome.text
+
+
+def test_a_project_without_models_pays_nothing_and_sees_nothing(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_mine():\n    pass\n")
+    result = pytester.runpytest_inprocess("-p", "no:hypothesispytest")
+    result.assert_outcomes(passed=1)
+    assert "criteria verified" not in result.stdout.str()

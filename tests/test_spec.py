@@ -1,0 +1,246 @@
+"""What a contributor can declare, and that each mistake is refused in words."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from conftest import FIXTURES, model_spec
+from pytest_ascend_vlm import Capability, Case, ExpectedFailure, ModelSpec, Thresholds
+from pytest_ascend_vlm import VLMConformance as Conformance
+from pytest_ascend_vlm.cases import load_cases
+from pytest_ascend_vlm.checkpoints import find_checkpoint, weights_digest
+from pytest_ascend_vlm.errors import CheckpointError, ConfigurationError
+
+TEXT, IMAGE = Capability.TEXT, Capability.IMAGE
+DOCUMENT, VIDEO = Capability.DOCUMENT, Capability.VIDEO
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model_id": " / "}, "model_id is empty"),
+        ({"unsupported": {VIDEO: "no"}}, "say of Capability.DOCUMENT whether"),
+        ({"supports": {TEXT}}, "say of Capability.IMAGE whether"),
+        ({"supports": {TEXT, IMAGE, VIDEO}}, "Capability.VIDEO is in supports and in unsupported"),
+        (
+            {"supports": {IMAGE}, "unsupported": {TEXT: "no", DOCUMENT: "no", VIDEO: "no"}},
+            "every criterion needs Capability.TEXT",
+        ),
+        ({"npus": 0}, "npus=0"),
+        ({"serve": {"port": 8000}}, "served_model_name"),
+        ({"serve": {"model": "x"}}, "served_model_name"),
+        ({"serve": {"trust_remote_code": True}}, "trust_remote_code=True on the model"),
+        ({"serve": {"max-model-len": 8192}}, "underscores: max-model-len"),
+    ],
+)
+def test_a_contradiction_names_the_model_and_the_field(
+    fields: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(message)) as caught:
+        model_spec(**fields)
+    model_id = fields.get("model_id", "an-org/a-model")
+    assert str(caught.value).startswith(f"ModelSpec({model_id!r}): ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_is_frozen_down_to_its_mappings() -> None:
+    serve = {"max_model_len": 8192}
+    model = model_spec(serve=serve)
+    serve["max_model_len"] = 1
+    assert model.serve["max_model_len"] == 8192
+    with pytest.raises(TypeError):
+        model.serve["seed"] = 1  # type: ignore[index]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        model.npus = 2  # type: ignore[misc]
+
+
+def test_the_image_limit_is_the_one_served() -> None:
+    assert model_spec().image_limit is None
+    assert model_spec(serve={"limit_mm_per_prompt": {"video": 0}}).image_limit is None
+    assert model_spec(serve={"limit_mm_per_prompt": {"image": 4}}).image_limit == 4
+
+
+def test_a_prompt_of_the_model_replaces_that_of_the_case() -> None:
+    case = Case("document/page-01", DOCUMENT, "Read.")
+    other = Case("document/page-02", DOCUMENT, "Read.")
+    model = model_spec(prompts={"document": "识别文字:", "document/page-02": "OCR:"})
+    assert model.request(case).prompt == "识别文字:"
+    assert model.request(other).prompt == "OCR:"
+    assert model.request(Case("text/a", TEXT, "Hello")).prompt == "Hello"
+
+
+LOOSER = {
+    "similarity": 0.9,
+    "similarity_after_tie": 0.5,
+    "logprobs_ratio": 4.0,
+    "agreement": 0.9,
+    "document_cer": 0.1,
+    "document_lines": 0.1,
+    "document_numbers": 0.1,
+    "document_order": 0.1,
+    "logits_max_abs": 2.0,
+    "logits_cosine": 0.99,
+}
+TIGHTER = {
+    "similarity_after_tie": 0.95,
+    "logprobs_ratio": 2.0,
+    "document_cer": 0.0,
+    "document_lines": 0.0,
+    "document_numbers": 0.0,
+    "document_order": 0.0,
+    "logits_max_abs": 0.5,
+    "logits_cosine": 0.9999,
+}
+
+
+def test_every_bar_is_known_to_be_loosened_in_one_direction() -> None:
+    bars = {field.name for field in dataclasses.fields(Thresholds)} - {"because"}
+    assert LOOSER.keys() == bars
+
+
+@pytest.mark.parametrize(("bar", "value"), LOOSER.items())
+def test_a_looser_bar_needs_a_reason(bar: str, value: float) -> None:
+    with pytest.raises(ConfigurationError, match=rf"Thresholds\({bar}=...\) is looser"):
+        Thresholds(**{bar: value})
+    assert getattr(Thresholds(**{bar: value}, because="issue 7"), bar) == value
+
+
+@pytest.mark.parametrize(("bar", "value"), TIGHTER.items())
+def test_a_tighter_bar_needs_none(bar: str, value: float) -> None:
+    assert getattr(Thresholds(**{bar: value}), bar) == value
+
+
+def test_an_expected_failure_of_an_unknown_criterion_is_refused() -> None:
+    expected = (ExpectedFailure("determinsm.repeat", "a typing mistake", "issue 7"),)
+    with pytest.raises(ConfigurationError, match=r"determinsm\.repeat"):
+        type("TestIt", (Conformance,), {"model": model_spec(expected_failures=expected)})
+
+
+def test_a_class_without_a_model_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"TestIt\.model must be a ModelSpec"):
+        type("TestIt", (Conformance,), {})
+
+
+def test_a_variant_is_a_subclass_that_changes_the_model() -> None:
+    base = type("TestIt", (Conformance,), {"model": model_spec()})
+    eager = dataclasses.replace(model_spec(), serve={"enforce_eager": True})
+    variant = type("TestEager", (base,), {"model": eager})
+    assert isinstance(variant.model, ModelSpec)
+    assert variant.model.serve == {"enforce_eager": True}
+
+
+def test_tests_of_a_models_own_are_allowed() -> None:
+    namespace = {"model": model_spec(), "test_mine": lambda _self: None}
+    assert type("TestIt", (Conformance,), namespace)
+
+
+# --- cases ---------------------------------------------------------------------------------------
+
+
+def write_cases(root: Path, text: str) -> Path:
+    root.mkdir(exist_ok=True)
+    (root / "cases.json").write_text(text, "utf-8")
+    return root
+
+
+def test_a_projects_own_case_replaces_the_one_of_the_same_id(tmp_path: Path) -> None:
+    own = write_cases(
+        tmp_path / "own", '{"cases": [{"id": "text/a", "needs": "text", "prompt": "你好"}]}'
+    )
+    shipped = write_cases(
+        tmp_path / "shipped",
+        '{"cases": [{"id": "text/a", "needs": "text", "prompt": "Hello"},'
+        ' {"id": "text/b", "needs": "text", "prompt": "Bye"}]}',
+    )
+    cases = {case.id: case.prompt for case in load_cases([own, shipped])}
+    assert cases == {"text/a": "你好", "text/b": "Bye"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"cases": 3}',
+        '{"cases": ["x"]}',
+        '{"cases": [{}]}',
+        '{"cases": [{"id": "a", "needs": "smell", "prompt": "x"}]}',
+        '{"cases": [{"id": "a", "needs": "text", "prompt": "x", "images": ["gone.png"]}]}',
+        '{"cases": [{"id": "a", "needs": "text", "prompt": "x", "truth_file": "gone.txt"}]}',
+    ],
+)
+def test_a_damaged_list_of_cases_is_refused_with_its_path(text: str, tmp_path: Path) -> None:
+    root = write_cases(tmp_path, text)
+    with pytest.raises(ConfigurationError, match=re.escape(str(root / "cases.json"))):
+        load_cases([root])
+
+
+def test_the_cases_of_this_repository_are_sound() -> None:
+    cases = load_cases([FIXTURES])
+    assert {"text", "document"} <= {case.group for case in cases}
+    assert all(case.truth for case in cases if case.group == "document")
+
+
+# --- checkpoints ---------------------------------------------------------------------------------
+
+
+def checkpoint(path: Path, weights: bytes = b"weights") -> Path:
+    path.mkdir(parents=True)
+    (path / "config.json").write_text("{}")
+    (path / "model.safetensors").write_bytes(weights)
+    return path
+
+
+def test_a_tiny_checkpoint_is_found_by_name_and_by_path(tmp_path: Path) -> None:
+    path = checkpoint(tmp_path / "tiny" / "small")
+    for tiny in ("small", str(path)):
+        found = find_checkpoint(model_spec(tiny=tiny), "tiny", [tmp_path], None)
+        assert found.path == path
+        assert found.weights_sha256 == weights_digest(path)
+
+
+def test_the_digest_tells_weights_apart(tmp_path: Path) -> None:
+    one, same, other = (
+        checkpoint(tmp_path / name, weights)
+        for name, weights in (("a", b"1"), ("b", b"1"), ("c", b"2"))
+    )
+    assert weights_digest(one) == weights_digest(same) != weights_digest(other)
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "message"),
+    [
+        ({}, "tiny", "set ModelSpec(tiny=...)"),
+        ({"tiny": "gone"}, "tiny", "there is no tiny checkpoint 'gone'"),
+        ({}, "full", "--vlm-weights-root=DIR"),
+    ],
+)
+def test_a_missing_checkpoint_is_refused_with_what_to_do(
+    fields: dict[str, object], kind: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(CheckpointError, match=re.escape(message)):
+        find_checkpoint(model_spec(**fields), kind, [tmp_path], None)
+
+
+def test_a_missing_full_checkpoint_is_refused_with_the_download(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="modelscope download --model an-org/a-model"):
+        find_checkpoint(model_spec(), "full", [], tmp_path)
+
+
+def test_a_checkpoint_without_weights_is_refused(tmp_path: Path) -> None:
+    path = checkpoint(tmp_path / "a")
+    (path / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="has no weights"):
+        weights_digest(path)
+
+
+def test_the_page_of_criteria_is_current() -> None:
+    from pytest_ascend_vlm.suite.catalogue import markdown
+
+    page = Path(__file__).parents[1] / "docs" / "criteria.md"
+    assert page.read_text("utf-8") == markdown() + "\n", "ascend-vlm criteria > docs/criteria.md"

@@ -1,0 +1,421 @@
+"""The suite against servers of known quality: the good one holds, each bad one is caught.
+
+A criterion that never saw a bad server proves nothing; the table below has at least one for each.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from stub_server import Behaviour, Defect
+
+from conftest import NOBODY, Judged, Row, Serve, criteria, few_cases, model_file
+from pytest_ascend_vlm import VLMConformance
+from pytest_ascend_vlm.suite.criterion import documentation
+
+HAS_NPU = any(Path("/dev").glob("davinci[0-9]*"))
+# What a running endpoint cannot show: it was started, and would be restarted, by someone else.
+NOT_ON_AN_ENDPOINT = {"serving.ready", "determinism.restart"}
+# Judges the reference engine, not a server.
+NOT_OF_A_SERVER = {"reference.replay"}
+
+PAGE = {"document.characters", "document.lines", "document.numbers", "document.order"}
+NUMERIC = {"baseline.divergence", "baseline.logprobs"}
+TRACES_OF_A_TRACEBACK = re.compile(r"Traceback \(most recent|^E  |\.py:\d+: ", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Caught:
+    """What a defect turns red.
+
+    Attributes:
+        fails: the criteria that fail, and no others.
+        errors: the criteria that cannot be judged, and no others.
+        green: of a defect that spoils nearly everything, where `fails` is only part of it, the
+            criteria that must hold all the same.
+        only: a `-k` expression; by default the whole suite is asked, with a few cases.
+    """
+
+    fails: set[str] = field(default_factory=set)
+    errors: set[str] = field(default_factory=set)
+    green: set[str] | None = None
+    only: str = ""
+
+
+CAUGHT = {
+    Defect.NAME_NOT_LISTED: Caught({"serving.models"}),
+    Defect.TEXT_GIVES_500: Caught(
+        # What an image costs cannot be told where its text alone is refused.
+        {"serving.text", "serving.image", "serving.bad_input", "serving.unsupported"},
+        errors={
+            "serving.streaming",
+            "baseline.text",
+            *NUMERIC,
+            "determinism.repeat",
+            "determinism.seeded",
+            "determinism.concurrent",
+            "determinism.restart",
+        },
+    ),
+    Defect.USAGE_DOES_NOT_ADD_UP: Caught({"serving.text", "serving.image"}),
+    Defect.NO_FINISH_REASON: Caught({"serving.text", "serving.image", "serving.limits"}),
+    # What the model makes up without its image is wrong, and not comparable with the reference.
+    Defect.IMAGE_COSTS_NOTHING: Caught(
+        {"serving.image", *PAGE},
+        errors={"baseline.image", *NUMERIC, "determinism.prefix_cache"},
+    ),
+    Defect.WEBP_READ_WRONGLY: Caught({"serving.encodings"}),
+    Defect.STREAM_LOSES_ITS_END: Caught({"serving.streaming"}),
+    Defect.STREAM_BREAKS_CHARACTERS: Caught({"serving.streaming"}),
+    Defect.IGNORES_MAX_TOKENS: Caught({"serving.limits"}),
+    Defect.IGNORES_STOP: Caught({"serving.limits"}),
+    Defect.IGNORES_N: Caught({"serving.limits"}),
+    Defect.ANSWERS_TOO_MANY_IMAGES: Caught({"serving.multi_image"}),
+    Defect.ANSWERS_VIDEO: Caught({"serving.unsupported"}),
+    Defect.BAD_IMAGE_GIVES_500: Caught({"serving.bad_input"}),
+    Defect.BAD_IMAGE_KILLS_ENGINE: Caught({"serving.bad_input"}, only="bad_input"),
+    Defect.UNKNOWN_MODEL_IS_ANSWERED: Caught({"serving.bad_input"}),
+    Defect.LONG_PROMPT_GIVES_500: Caught({"serving.bad_input"}),
+    Defect.ERRORS_ARE_PLAIN_TEXT: Caught({"serving.bad_input"}),
+    Defect.SECOND_RUN_DIFFERS: Caught(
+        {
+            "serving.encodings",
+            "determinism.repeat",
+            "determinism.seeded",
+            "determinism.concurrent",
+            "determinism.prefix_cache",
+        }
+    ),
+    Defect.IGNORES_SEED: Caught({"determinism.seeded"}),
+    Defect.COMPANY_CHANGES_ANSWER: Caught({"determinism.concurrent"}),
+    # The first page that was asked for is everyone's page from then on.
+    Defect.CACHE_IGNORES_IMAGE: Caught(
+        {"determinism.prefix_cache", "baseline.image", *NUMERIC, *PAGE}
+    ),
+    Defect.CACHE_IS_NOT_TOLD: Caught(errors={"determinism.prefix_cache"}),
+    Defect.TEXT_OFF_BY_ONE_TOKEN: Caught({"baseline.text", "baseline.divergence"}),
+    Defect.ANOTHER_PAGE_IS_READ: Caught({"baseline.image", *NUMERIC, *PAGE}),
+    # Every text is right, and still the numbers are not.
+    Defect.LOGPROBS_ARE_NOISY: Caught({"baseline.logprobs"}),
+    Defect.PROMPT_LOGPROBS_ARE_DROPPED: Caught(errors={"baseline.logprobs"}),
+    Defect.LINES_ARE_SWAPPED: Caught(
+        {"baseline.image", "baseline.divergence", "document.characters", "document.order"}
+    ),
+    Defect.A_DIGIT_IS_WRONG: Caught(
+        {"baseline.image", "baseline.divergence", *PAGE - {"document.order"}}
+    ),
+    Defect.LAST_LINE_IS_LOST: Caught({"baseline.image", "baseline.divergence", *PAGE}),
+    # A prompt of another length is a set-up that differs, not a model that fails.
+    Defect.PROMPT_IS_LONGER: Caught(errors={"baseline.text", "baseline.image", *NUMERIC}),
+    Defect.LOGPROBS_ARE_NAN: Caught(
+        {"serving.text", "serving.image", "baseline.logprobs", "determinism.repeat"},
+        green={"serving.models", "baseline.text", "baseline.image", *PAGE},
+    ),
+    Defect.EXCLAMATION_MARKS: Caught(
+        {"serving.text", "serving.image", "baseline.text", "baseline.image", *PAGE},
+        green={"serving.models"},
+    ),
+    Defect.ENDLESS_LOOP: Caught(
+        {"serving.text", "serving.image", "baseline.text", "baseline.image", *PAGE},
+        green={"serving.models", "serving.multi_image"},
+    ),
+    Defect.EMPTY_ANSWER: Caught(
+        {"serving.text", "serving.image", "baseline.text", "baseline.image", *PAGE},
+        green={"serving.models"},
+    ),
+}
+KILLER = Defect.BAD_IMAGE_KILLS_PROCESS
+
+
+def test_a_good_server_meets_every_criterion(stub: Serve, judged: Judged) -> None:
+    outcome = judged(stub())
+    assert outcome.result.ret == 0
+    assert not outcome.criteria("fail") | outcome.criteria("error") | outcome.criteria("skip")
+    assert outcome.criteria("na") == NOT_ON_AN_ENDPOINT
+    assert outcome.criteria("pass") == criteria().keys() - NOT_ON_AN_ENDPOINT - NOT_OF_A_SERVER
+    expected = [row["case"] for row in outcome.rows if row["status"] == "xfail"]
+    assert expected == ["gigapixel-image"]
+    count = len(criteria()) - len(NOT_OF_A_SERVER)
+    last = outcome.text.splitlines()[-1]
+    assert last.startswith(f"{count} of {count} criteria verified on http://127.0.0.1:")
+
+
+def test_every_criterion_has_a_server_that_misses_it() -> None:
+    missed = set().union(*(caught.fails for caught in CAUGHT.values()))
+    assert missed == criteria().keys() - NOT_ON_AN_ENDPOINT - NOT_OF_A_SERVER
+
+
+def test_every_defect_is_in_the_table() -> None:
+    assert CAUGHT.keys() | {KILLER} == set(Defect)
+
+
+@pytest.mark.parametrize("defect", CAUGHT, ids=lambda defect: defect.name)
+def test_a_bad_server_is_caught_by_what_should_catch_it(
+    defect: Defect, stub: Serve, judged: Judged
+) -> None:
+    caught = CAUGHT[defect]
+    outcome = judged(stub(defect.value), "-k", caught.only or few_cases())
+    if caught.green is None:
+        assert outcome.criteria("fail") == caught.fails
+        assert outcome.criteria("error") == caught.errors
+    else:
+        assert caught.fails <= outcome.criteria("fail")
+        assert not caught.green & (outcome.criteria("fail") | outcome.criteria("error"))
+    assert outcome.result.ret == 1
+    assert not TRACES_OF_A_TRACEBACK.search(outcome.text)
+    for row in outcome.rows:
+        if row["status"] == "fail":
+            assert_is_a_review(row)
+
+
+def assert_is_a_review(row: Row) -> None:
+    """Asserts that a failure says which case, what was measured and what was asked."""
+    reason = row["reason"]
+    assert reason.startswith(row["criterion"])
+    if " is no answer: " in reason:
+        assert "What to try: " in reason or reason.endswith("at the first test it stopped)")
+        return
+    case = f" [{row['case']}]" if row["case"] else ""
+    assert reason.startswith(f"{row['criterion']}{case}: ")
+    measured, bar = float(row["measured"]), float(row["threshold"])
+    assert f"\n  measured {measured:.4g} {row['unit']}, at " in reason
+    assert f" {bar:.4g} is asked (margin " in reason
+
+
+@pytest.mark.parametrize(("criterion", "name"), criteria().items(), ids=criteria())
+def test_every_criterion_says_what_to_try(criterion: str, name: str) -> None:
+    documented = documentation(getattr(VLMConformance, name))
+    assert documented.text
+    assert documented.if_this_fails, f"{criterion} would fail without advice"
+    assert "If this fails" not in documented.text
+
+
+def test_a_process_that_a_bad_image_kills_leaves_nothing_green(stub: Serve, judged: Judged) -> None:
+    outcome = judged(stub(KILLER.value), "-k", "bad_input")
+    assert not outcome.criteria("pass")
+    assert outcome.criteria("fail") | outcome.criteria("error") == {"serving.bad_input"}
+    assert not TRACES_OF_A_TRACEBACK.search(outcome.text)
+
+
+def test_the_first_wrong_character_is_pointed_at(stub: Serve, judged: Judged) -> None:
+    outcome = judged(stub(Defect.TEXT_OFF_BY_ONE_TOKEN.value), "-k", "text_matches and zh")
+    for reason in outcome.reasons("baseline.text"):
+        expected, got, mark = re.findall(r"^  +(?:expected|got): (.*)|(\^ first)", reason, re.M)[:3]
+        assert expected[0] != got[0]
+        assert mark[1] == "^ first"
+
+
+def test_a_server_that_is_not_there_is_an_error_of_the_set_up(judged: Judged) -> None:
+    outcome = judged(NOBODY, "-k", "text_is_answered or models")
+    assert outcome.criteria("error") == {"serving.models", "serving.text"}
+    assert not outcome.criteria("fail")
+    assert NOBODY in outcome.text
+    assert not TRACES_OF_A_TRACEBACK.search(outcome.text)
+
+
+def test_a_key_is_sent_and_never_shown(
+    stub: Serve, judged: Judged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLM_SERVER_API_KEY", "sk-very-secret")
+    outcome = judged(stub(key="sk-very-secret"), "-k", "models or text_is_answered")
+    assert outcome.criteria("pass") == {"serving.models", "serving.text"}
+    written = [path.read_text("utf-8") for path in outcome.directory.iterdir()]
+    assert not any("sk-very-secret" in text for text in [outcome.text, *written])
+
+
+def test_a_missing_key_is_a_failure_that_names_the_status(stub: Serve, judged: Judged) -> None:
+    outcome = judged(stub(key="sk-very-secret"), "-k", "models")
+    assert outcome.criteria("fail") == {"serving.models"}
+    assert "HTTP 401" in outcome.text
+
+
+OWN_DETERMINISM = """
+    @pytest.mark.determinism(runs=3)
+    def test_mine(self, client, text_case):
+        return client.complete(text_case)
+"""
+
+
+def test_a_users_own_determinism_test_passes_where_answers_repeat(
+    project: pytest.Pytester, stub: Serve, judged: Judged
+) -> None:
+    model_file(project, OWN_DETERMINISM)
+    outcome = judged(stub(), "-k", "mine", "test_own_model.py")
+    outcome.result.assert_outcomes(
+        passed=1, deselected=outcome.result.parseoutcomes()["deselected"]
+    )
+
+
+def test_a_users_own_determinism_test_fails_where_answers_alternate(
+    project: pytest.Pytester, stub: Serve, judged: Judged
+) -> None:
+    model_file(project, OWN_DETERMINISM)
+    outcome = judged(stub(Defect.SECOND_RUN_DIFFERS.value), "-k", "mine", "test_own_model.py")
+    assert outcome.result.parseoutcomes()["failed"] == 1
+    assert "run 2 of 3 differs from the first" in outcome.text
+    assert "^ first difference" in outcome.text
+    assert not TRACES_OF_A_TRACEBACK.search(outcome.text)
+
+
+def test_a_determinism_test_that_returns_nothing_is_told_so(
+    project: pytest.Pytester, judged: Judged, stub: Serve
+) -> None:
+    project.makepyfile(
+        test_mine="import pytest\n\n@pytest.mark.determinism(2)\ndef test_mine():\n    pass\n"
+    )
+    outcome = judged(stub(), "test_mine.py")
+    assert outcome.result.parseoutcomes()["failed"] == 1
+    assert "so it has to return the completion" in outcome.text
+
+
+@pytest.mark.skipif(HAS_NPU, reason="this machine has an NPU")
+def test_without_an_npu_a_users_npu_test_is_skipped_with_the_reason(
+    project: pytest.Pytester, judged: Judged
+) -> None:
+    project.makepyfile(test_mine="import pytest\n\n@pytest.mark.npu\ndef test_mine():\n    1 / 0\n")
+    outcome = judged(None, "-rs", "test_mine.py")
+    outcome.result.assert_outcomes(skipped=1)
+    assert "there is no Ascend NPU" in outcome.text
+    assert "criteria verified" not in outcome.text
+
+
+@pytest.mark.skipif(HAS_NPU, reason="this machine has an NPU")
+def test_without_an_npu_no_criterion_counts_as_verified(judged: Judged) -> None:
+    outcome = judged(None, "-k", few_cases())
+    count = len(criteria()) - len(NOT_OF_A_SERVER)
+    assert outcome.criteria("skip") == criteria().keys() - NOT_OF_A_SERVER
+    last = outcome.text.splitlines()[-1]
+    assert last.startswith(f"0 of {count} criteria verified: there is no Ascend NPU")
+
+
+EXPECTED = "(ExpectedFailure('{}', 'known to be wrong', 'issue 7'),)"
+
+
+def test_an_expected_failure_that_fails_is_expected(
+    project: pytest.Pytester, stub: Serve, judged: Judged
+) -> None:
+    model_file(project, "    pass", expected_failures=EXPECTED.format("serving.models"))
+    url = stub(Defect.NAME_NOT_LISTED.value)
+    outcome = judged(url, "-k", "models", "test_own_model.py")
+    assert outcome.result.ret == 0
+    assert outcome.criteria("xfail") == {"serving.models"}
+    assert outcome.rows[0]["reason"] == "known to be wrong (issue 7)"
+
+
+def test_an_expected_failure_that_passes_is_red(
+    project: pytest.Pytester, stub: Serve, judged: Judged
+) -> None:
+    model_file(project, "    pass", expected_failures=EXPECTED.format("serving.models"))
+    outcome = judged(stub(), "-k", "models", "test_own_model.py")
+    assert outcome.result.ret == 1
+    assert outcome.criteria("fail") == {"serving.models"}
+    assert "[XPASS(strict)] known to be wrong (issue 7)" in outcome.text
+
+
+def test_a_crash_is_not_the_failure_that_was_expected(
+    project: pytest.Pytester, stub: Serve, judged: Judged
+) -> None:
+    model_file(project, "    pass", expected_failures=EXPECTED.format("baseline.text"))
+    url = stub(Defect.PROMPT_IS_LONGER.value)
+    outcome = judged(url, "-k", "text_matches", "test_own_model.py")
+    assert outcome.result.ret == 1
+    assert outcome.criteria("error") == {"baseline.text"}
+    assert not outcome.criteria("xfail")
+
+
+def test_an_expected_failure_can_name_one_case(
+    project: pytest.Pytester, stub: Serve, judged: Judged
+) -> None:
+    expected = EXPECTED.format("serving.bad_input[not-an-image]")
+    model_file(project, "    pass", expected_failures=expected)
+    url = stub(Defect.BAD_IMAGE_GIVES_500.value)
+    outcome = judged(url, "-k", "not-an-image or truncated", "test_own_model.py")
+    found = {row["case"]: row["status"] for row in outcome.rows}
+    assert found == {"not-an-image": "xfail", "truncated-image": "fail"}
+
+
+def test_a_test_of_the_suite_without_a_verdict_is_red(
+    project: pytest.Pytester, stub: Serve, judged: Judged
+) -> None:
+    project.makepyfile(
+        test_mine="""
+import pytest
+from pytest_ascend_vlm.suite.criterion import Criterion
+
+@pytest.mark.vlm_criterion(Criterion("serving.text"))
+def test_mine():
+    pass
+"""
+    )
+    outcome = judged(stub(), "test_mine.py")
+    assert outcome.result.parseoutcomes()["failed"] == 1
+    assert "ended without a verdict, so it verified nothing" in outcome.text
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        """
+class TestMine(VLMConformance):
+    model = ModelSpec("a/b", unsupported={C.VIDEO: "no", C.DOCUMENT: "no"})
+    def test_models_are_listed(self): pass
+""",
+        """
+class Lenient:
+    def test_models_are_listed(self): pass
+class TestMine(Lenient, VLMConformance):
+    model = ModelSpec("a/b", unsupported={C.VIDEO: "no", C.DOCUMENT: "no"})
+""",
+    ],
+    ids=["in the class", "through a mixin"],
+)
+def test_a_criterion_cannot_be_overridden(
+    source: str, project: pytest.Pytester, judged: Judged, stub: Serve
+) -> None:
+    text = refused(source, project, judged, stub)
+    assert "overrides test_models_are_listed." in text
+    assert "ModelSpec(expected_failures=...)" in text
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("class TestMine(VLMConformance):\n    pass", "TestMine.model must be a ModelSpec."),
+        ("model = ModelSpec('a/b')", "say of Capability.DOCUMENT, Capability.VIDEO whether"),
+        ("model = ModelSpec('a/b', npus=0)", "ModelSpec('a/b'): "),
+        ("bars = Thresholds(similarity=0.5)", 'say why with because="..."'),
+    ],
+)
+def test_a_mistake_in_a_model_file_is_shown_as_its_message(
+    source: str, message: str, project: pytest.Pytester, judged: Judged, stub: Serve
+) -> None:
+    assert message in refused(source, project, judged, stub)
+
+
+def refused(source: str, project: pytest.Pytester, judged: Judged, stub: Serve) -> str:
+    """What is printed of a model file that cannot be collected."""
+    imports = "from pytest_ascend_vlm import Capability as C, ModelSpec, Thresholds, VLMConformance"
+    project.makepyfile(test_mine=f"{imports}\n{source}\n")
+    outcome = judged(stub(), "test_mine.py")
+    outcome.result.assert_outcomes(errors=1)
+    assert not TRACES_OF_A_TRACEBACK.search(outcome.text)
+    return outcome.text
+
+
+def test_the_markers_are_known_to_a_strict_project(
+    project: pytest.Pytester, stub: Serve, judged: Judged
+) -> None:
+    marks = ["npu", "cpu_baseline", "serving", "accuracy", "numerics", "performance", "robustness"]
+    lines = "".join(f"@pytest.mark.{mark}\n" for mark in marks)
+    project.makepyfile(test_mine=f"import pytest\n\n{lines}def test_mine():\n    pass\n")
+    outcome = judged(stub(), "-m", "cpu_baseline", "test_mine.py")
+    outcome.result.assert_outcomes(passed=1)
+
+
+def test_a_server_of_other_behaviour_can_be_made(stub: Serve, judged: Judged) -> None:
+    shouting = Behaviour(answered=lambda text, _request, _state: text.upper())
+    outcome = judged(stub(shouting), "-k", "text_matches and capital]")
+    assert outcome.criteria("fail") == {"baseline.text"}
