@@ -44,6 +44,7 @@ CAPITAL = Case("text/capital", Capability.TEXT, "What is the capital of France?"
 #   runaways: children that leave the session, ignore SIGTERM and are given up by their parent
 #   slow: seconds before a chat request is answered
 #   hang_from: the chat request, counted from 1, from which on none is answered
+#   dies_at: the chat request that kills it
 #   broken: answers chat requests with HTTP 500
 #   deaf: ignores SIGTERM
 STAND_IN = """
@@ -79,6 +80,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers["Content-Length"]))
         say(f"request {asked}")
         time.sleep(600 if asked >= plan.get("hang_from", 1_000_000) else plan.get("slow", 0))
+        if asked == plan.get("dies_at"):
+            say("Fatal Python error: Segmentation fault")
+            os._exit(139)
         if plan.get("broken"):
             return self.reply(500, {"error": {"message": "out of kernels"}})
         if self.headers["Authorization"] != key:
@@ -290,15 +294,15 @@ def test_a_first_image_beyond_its_budget_is_an_error_when_the_budget_is_over(
     assert not starter.watch.left_after(0)
 
 
-def test_a_server_that_dies_later_is_noticed(starter: Starter) -> None:
-    server = starter()
+def test_a_request_that_kills_the_server_says_so(starter: Starter) -> None:
+    server = starter(dies_at=2, runaways=1)
     server.start()
-    for process in starter.watch.processes():
-        if "--port" in process.cmdline() and "supervisor" not in " ".join(process.cmdline()):
-            process.kill()
+    client = Client(server.endpoint, server.require_alive)
+    with contextlib.closing(client), pytest.raises(ServerError) as caught:
+        client.complete(CAPITAL, Sampling())
+    assert "died" in str(caught.value)
+    assert "  | Fatal Python error: Segmentation fault\n" in str(caught.value)
     assert not starter.watch.left_after(5)
-    with pytest.raises(ServerError, match=r"died.*\n  \| arguments: "):
-        server.require_alive()
 
 
 def test_stop_ends_children_that_left_the_session(starter: Starter) -> None:
