@@ -244,7 +244,7 @@ def test_a_start_follows_the_phases_until_the_first_image(starter: Starter) -> N
 def test_a_ready_server_answers(starter: Starter) -> None:
     server = starter()
     server.start()
-    with contextlib.closing(Client(server.endpoint, server.require_alive)) as client:
+    with contextlib.closing(Client(server.endpoint, server.explain_loss)) as client:
         assert client.complete(CAPITAL, Sampling()).text == "Paris"
 
 
@@ -297,7 +297,7 @@ def test_a_first_image_beyond_its_budget_is_an_error_when_the_budget_is_over(
 def test_a_request_that_kills_the_server_says_so(starter: Starter) -> None:
     server = starter(dies_at=2, runaways=1)
     server.start()
-    client = Client(server.endpoint, server.require_alive)
+    client = Client(server.endpoint, server.explain_loss)
     with contextlib.closing(client), pytest.raises(ServerError) as caught:
         client.complete(CAPITAL, Sampling())
     assert "died" in str(caught.value)
@@ -367,7 +367,7 @@ def test_a_proxy_of_the_environment_is_not_asked_for_loopback(
         monkeypatch.delenv(name, raising=False)
     server = starter(Budgets(start=10, weights=10, graphs=10, first_image=10))
     server.start()
-    with contextlib.closing(Client(server.endpoint, server.require_alive)) as client:
+    with contextlib.closing(Client(server.endpoint, server.explain_loss)) as client:
         assert client.complete(CAPITAL, Sampling()).text == "Paris"
 
 

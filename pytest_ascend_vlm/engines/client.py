@@ -246,9 +246,9 @@ class Client:
 
     def _lost(self, error: Exception) -> ServerError:
         self._on_lost()
+        cause = str(error.__cause__ or error).rstrip(".")
         return ServerError(
-            f"no answer from {self.endpoint.url}: {error.__cause__ or error}. The server may hang, "
-            "or be gone."
+            f"no answer from {self.endpoint.url}: {cause}. The server may hang, or be gone."
         )
 
     def _create(
@@ -277,11 +277,7 @@ class Client:
                 **options,
             )
         except openai.APIConnectionError as error:
-            self._on_lost()
-            raise ServerError(
-                f"no answer from {self.endpoint.url}: {error.__cause__ or error}. The server "
-                "may hang, or be gone."
-            ) from error
+            raise self._lost(error) from error
 
 
 def messages(case: Case) -> list[dict[str, Any]]:

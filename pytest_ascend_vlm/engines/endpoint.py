@@ -62,8 +62,8 @@ class Server(Protocol):
     def restart(self) -> None:
         """Replaces it by a fresh one at the same address."""
 
-    def require_alive(self) -> None:
-        """Raises ServerError if it died."""
+    def explain_loss(self) -> None:
+        """Raises ServerError that says why the connection was lost, if that can be told."""
 
 
 class RunningServer:
@@ -88,5 +88,5 @@ class RunningServer:
         """Not ours to restart."""
         raise ServerError("an endpoint that someone else runs cannot be restarted")
 
-    def require_alive(self) -> None:
-        """Whether it answers is for the criteria to say."""
+    def explain_loss(self) -> None:
+        """Its log is someone else's."""

@@ -46,7 +46,14 @@ def main(argv: list[str]) -> int:
         )
     _wait(server)
     _end_all(server)
-    return server.returncode if server.returncode is not None else 1
+    return _shell_code(server.returncode)
+
+
+def _shell_code(returncode: int | None) -> int:
+    """An exit code as a shell has it: 128 + the signal where one ended the process."""
+    if returncode is None:
+        return 1
+    return returncode if returncode >= 0 else 128 - returncode
 
 
 def _ignore_terminal_signals() -> None:

@@ -32,6 +32,7 @@ from .client import Client
 from .endpoint import Endpoint
 
 _POLL_SECONDS = 0.25
+_LAST_GASP_SECONDS = 2.0
 _TAIL_LINES = 30
 
 
@@ -136,6 +137,12 @@ class VllmServer:
         return shlex.join(arguments)
 
     @property
+    def log_path(self) -> Path:
+        """The log of the latest start; a restart does not overwrite the first one's."""
+        first = self.launch.log_path
+        return first if self.starts <= 1 else first.with_suffix(f".{self.starts}.log")
+
+    @property
     def memory_mib(self) -> float | None:
         """Resident memory of the server's processes; None when it is not running."""
         if self._process is None:
@@ -151,16 +158,16 @@ class VllmServer:
         Raises:
             ServerError: it died, or a phase passed its budget; the message has the log's tail.
         """
-        self.launch.log_path.parent.mkdir(parents=True, exist_ok=True)
-        self.launch.log_path.write_bytes(b"")
         self.phases_seconds = {}
         self.starts += 1
+        self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        self.log_path.write_bytes(b"")
         self._process = subprocess.Popen(
             [
                 sys.executable,
                 "-m",
                 supervisor.__name__,
-                str(self.launch.log_path),
+                str(self.log_path),
                 *self._command(),
             ],
             stdin=subprocess.PIPE,
@@ -188,7 +195,7 @@ class VllmServer:
         except subprocess.TimeoutExpired:
             raise ServerError(
                 f"the server of {self.launch.served_name} did not stop within {allowed:.0f} s; "
-                f"look for processes that cannot be killed (state D) and at {self.launch.log_path}"
+                f"look for processes that cannot be killed (state D) and at {self.log_path}"
             ) from None
         finally:
             with contextlib.suppress(BrokenPipeError):
@@ -198,6 +205,16 @@ class VllmServer:
         """Replaces the server by a fresh one at the same address."""
         self.stop()
         self.start()
+
+    def explain_loss(self) -> None:
+        """After a lost connection: raises ServerError with the log's tail if the server died.
+
+        The connection breaks a moment before the last of its processes is gone.
+        """
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_LAST_GASP_SECONDS)
+        self.require_alive()
 
     def require_alive(self) -> None:
         """Raises ServerError with the log's tail if the server died."""
@@ -229,15 +246,16 @@ class VllmServer:
     def _follow_phases(self) -> None:
         """Until `/health` is 200: reads the phase off the log and holds it to its budget."""
         phase, since = Phase.START, time.monotonic()
-        while not self._is_healthy():
-            elapsed = time.monotonic() - since
-            self._note(phase, elapsed)
-            self.require_alive()
-            if elapsed > _budget(self.launch.budgets, phase):
-                raise ServerError(self._out_of_time(phase, elapsed))
-            if (latest := phase_of(self._log())) is not phase:
-                phase, since = latest, time.monotonic()
-            time.sleep(_POLL_SECONDS)
+        with httpx.Client(base_url=self.endpoint.url, timeout=5.0, trust_env=False) as http:
+            while not _is_healthy(http):
+                elapsed = time.monotonic() - since
+                self._note(phase, elapsed)
+                self.require_alive()
+                if elapsed > _budget(self.launch.budgets, phase):
+                    raise ServerError(self._out_of_time(phase, elapsed))
+                if (latest := phase_of(self._log())) is not phase:
+                    phase, since = latest, time.monotonic()
+                time.sleep(_POLL_SECONDS)
         self._note(phase, time.monotonic() - since)
 
     def _follow_first_image(self) -> None:
@@ -245,7 +263,7 @@ class VllmServer:
         budget = _budget(self.launch.budgets, phase)
         self._progress(phase, 0.0)
         try:
-            with contextlib.closing(Client(self.endpoint, self.require_alive, budget)) as client:
+            with contextlib.closing(Client(self.endpoint, self.explain_loss, budget)) as client:
                 client.complete(self._first_request, Sampling(max_tokens=1))
         except ServerError as error:
             self.require_alive()
@@ -263,15 +281,8 @@ class VllmServer:
         self.phases_seconds = {**self.phases_seconds, phase.value: seconds}
         self._progress(phase, seconds)
 
-    def _is_healthy(self) -> bool:
-        try:
-            url = f"{self.endpoint.url}/health"
-            return httpx.get(url, timeout=5.0, trust_env=False).status_code == 200
-        except httpx.HTTPError:
-            return False
-
     def _log(self) -> str:
-        return self.launch.log_path.read_text("utf-8", errors="replace")
+        return self.log_path.read_text("utf-8", errors="replace")
 
     def _out_of_time(self, phase: Phase, elapsed: float) -> str:
         budget = _budget(self.launch.budgets, phase)
@@ -281,7 +292,7 @@ class VllmServer:
         )
 
     def _with_tail(self, problem: str) -> str:
-        return f"{problem}.\n{tail(self._log())}\n(whole log: {self.launch.log_path})"
+        return f"{problem}.\n{tail(self._log())}\n(whole log: {self.log_path})"
 
 
 def phase_of(log: str) -> Phase:
@@ -296,6 +307,13 @@ def tail(log: str, lines: int = _TAIL_LINES) -> str:
     """The last lines of a log that tell something, indented."""
     kept: Sequence[str] = [line for line in log.splitlines() if not _NOISE.match(line)][-lines:]
     return "\n".join(f"  | {line}" for line in kept) or "  | (the log is empty)"
+
+
+def _is_healthy(http: httpx.Client) -> bool:
+    try:
+        return http.get("/health").status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 def _budget(budgets: Budgets, phase: Phase) -> float:

@@ -73,7 +73,7 @@ def client(server: Server, vlm_run: Run, vlm_model: ModelSpec) -> Iterator[Clien
     """A connection to the served model that keeps what it answers."""
     from ..engines.client import Client
 
-    with contextlib.closing(Client(server.endpoint, server.require_alive)) as client:
+    with contextlib.closing(Client(server.endpoint, server.explain_loss)) as client:
         yield client
         record = {"model": vlm_model.model_id, "requests": client.requests}
         vlm_run.model_records.append(record)

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ..cases import load_cases
-from ..checkpoints import Checkpoint, find_checkpoint
-from ..golden.store import GoldenKey, GoldenStore
 from ..options import Options
 from ..platforms import Platform, select_platform
 from ..platforms.base import installed_versions
@@ -20,8 +18,10 @@ from ..platforms.remote import Remote
 from ..spec import Case, ModelSpec
 
 if TYPE_CHECKING:
+    from ..checkpoints import Checkpoint
     from ..engines.endpoint import Server
     from ..engines.transformers_local import TransformersReference
+    from ..golden.store import GoldenKey, GoldenStore
 
 RUN = pytest.StashKey["Run"]()
 
@@ -69,6 +69,8 @@ class Run:
 
     def checkpoint(self, model: ModelSpec) -> Checkpoint:
         """The checkpoint a model runs with."""
+        from ..checkpoints import find_checkpoint
+
         options = self.options
         if model.model_id not in self._checkpoints:
             self._checkpoints[model.model_id] = find_checkpoint(
@@ -78,12 +80,16 @@ class Run:
 
     def golden_key(self, model: ModelSpec) -> GoldenKey:
         """Which goldens a model is judged by."""
+        from ..golden.store import GoldenKey
+
         known = self.options.server_url is None
         digest = self.checkpoint(model).weights_sha256 if known else None
         return GoldenKey(model, self.options.checkpoint, digest)
 
     def golden_store(self, test_path: str) -> GoldenStore:
         """The goldens, with the command that records those of a test file."""
+        from ..golden.store import GoldenStore
+
         weights = self.options.weights_root
         words = ["pytest", test_path, "-m", "cpu_baseline", "--vlm-record"]
         words.append(f"--vlm-checkpoint={self.options.checkpoint}")

@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from ..criteria.degeneration import degeneration
 from ..criteria.verdict import Verdict
 from ..errors import CriterionFailed, ServerError
-from ..golden.store import GoldenKey, GoldenStore
-from ..observation import Completion, Refusal
-from ..observation import Reference as ReferenceAnswer
 from ..spec import Case
 from .explain import explain
 
 if TYPE_CHECKING:
     from ..engines.client import Client
     from ..engines.transformers_local import TransformersReference
+    from ..golden.store import GoldenKey, GoldenStore
+    from ..observation import Completion, Refusal
+    from ..observation import Reference as ReferenceAnswer
     from .criterion import Criterion, Documentation
 
 NOT_APPLICABLE = "not applicable: "
@@ -39,6 +38,8 @@ class Answers:
         Raises:
             ServerError: the server refused it.
         """
+        from ..observation import Refusal
+
         answer = self.ask(case)
         if isinstance(answer, Refusal):
             raise ServerError(f"{case.id}: the server answered {answer.status}: {answer.message}")
@@ -75,6 +76,8 @@ class Goldens:
         return known.text if known else self._published().get(case_id)
 
     def _find(self, case: Case) -> ReferenceAnswer:
+        from ..observation import Reference as ReferenceAnswer
+
         published = self._published().get(case.id)
         if published is None or self._store.has(self._key, case):
             return self._store.load(self._key, case)
@@ -169,6 +172,8 @@ class Judge:
         self.recorded_path = path
 
     def _degenerate(self) -> Iterator[tuple[Completion, str]]:
+        from ..criteria.degeneration import degeneration
+
         if self.client is None:
             return
         fresh = self.client.completions[self._guarded :]
