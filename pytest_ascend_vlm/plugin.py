@@ -48,7 +48,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    """Says where models would be served, so that nobody mistakes one platform for another."""
+    """Says where models are served; nothing in a project that merely has the plugin installed."""
+    if not any(str(arg).startswith("--vlm-") for arg in config.invocation_params.args):
+        return []
     run = config.stash[RUN]
     return [f"ascend-vlm: platform {run.options.platform}, {run.options.checkpoint} checkpoints"]
 

@@ -171,3 +171,20 @@ def test_a_project_without_models_pays_nothing_and_sees_nothing(pytester: pytest
     result = pytester.runpytest_inprocess("-p", "no:hypothesispytest")
     result.assert_outcomes(passed=1)
     assert "criteria verified" not in result.stdout.str()
+
+
+def test_a_judged_test_of_the_users_own_is_in_the_report(
+    project: pytest.Pytester, stub: Serve, judged: Judged
+) -> None:
+    model_file(
+        project,
+        """
+    def test_answer_is_short(self, client, text_case, judge):
+        from pytest_ascend_vlm.criteria.verdict import at_most
+        judge(at_most(len(client.complete(text_case).text), 200, "characters", "length"))
+""",
+    )
+    outcome = judged(stub(), "test_own_model.py", "-k", "answer_is_short")
+    assert [(row["criterion"], row["status"]) for row in outcome.rows] == [
+        ("own.test_answer_is_short", "pass")
+    ]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..spec import ModelSpec
 from .base import installed_versions, with_declared_limits
+from .npu_smi import NpuSmiError, read_cards
 
 
 class Ascend:
@@ -25,11 +27,19 @@ class Ascend:
             )
         if importlib.util.find_spec("vllm_ascend") is None:
             return "vLLM-Ascend is not installed; use its container or pip install vllm-ascend"
+        try:
+            read_cards()
+        except NpuSmiError as error:
+            return str(error)
         return None
 
     def device(self) -> str:
-        """How many NPUs the host shows."""
-        return f"{len(_device_nodes())} Ascend NPU"
+        """The cards by name and number, as npu-smi tells them."""
+        try:
+            names = Counter(card.name or "unnamed card" for card in read_cards())
+        except NpuSmiError as error:
+            return f"none: {error}"
+        return ", ".join(f"{count} x {name}" for name, count in names.items())
 
     def serve_arguments(self, model: ModelSpec) -> dict[str, Any]:
         """The model's arguments, as its document has them."""

@@ -40,9 +40,9 @@ class BaselineCriteria:
     ) -> None:
         """The answer to an image equals the reference's; after a near-tie, most of it still does.
 
-        If this fails: and baseline.text holds, the vision tower, its positions (mRoPE) or the image
-        preprocessing differ. Compare min_pixels, max_pixels and mean/std on both sides, then the
-        attention backend of the vision tower.
+        If this fails: see whether baseline.text holds. If it does, the vision tower, its positions
+        (mRoPE) or the image preprocessing differ: compare min_pixels, max_pixels and mean/std on
+        both sides, then the attention backend of the vision tower.
         """
         served, reference = answers(case), golden(case)
         rules.require_same_prompt(served, reference)

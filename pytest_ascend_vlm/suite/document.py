@@ -63,8 +63,8 @@ class DocumentCriteria:
     ) -> None:
         """The lines come in the page's order, as in the golden.
 
-        If this fails: and the characters are read, the two-dimensional positions (mRoPE sections)
-        of the image tokens are wrong.
+        If this fails: see document.characters. If they are read, the two-dimensional positions
+        (mRoPE sections) of the image tokens are wrong.
         """
         slack = self.model.thresholds.document_order
         judge(_against_truth(rules.order_is_kept, case, answers, golden, slack))

@@ -66,6 +66,8 @@ def _rows(
     item: pytest.Item, report: pytest.TestReport, judge: Judge | None, is_verdict: bool
 ) -> list[tuple[str, dict[str, Any]]]:
     what, model = criterion_of(item), model_of(item)
+    if what is None and judge is not None:
+        what = judge.criterion  # a test of the user's own that judges
     status = _status(report, is_verdict)
     if what is None or model is None or status is None:
         return []
