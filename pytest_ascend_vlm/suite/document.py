@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from ..criteria import document as rules
+from ..criteria.baseline import parts_at_near_tie
 from ..criteria.verdict import Verdict
 from ..errors import ConfigurationError
 from ..spec import Capability, Case, ModelSpec
@@ -79,4 +80,7 @@ def _against_truth(
 ) -> Verdict:
     if case.truth is None:
         raise ConfigurationError(f"the case {case.id} has no ground truth in fixtures/cases.json.")
-    return rule(case.truth, answers(case).text, golden(case).text, slack)
+    served, reference = answers(case), golden(case)
+    if parts_at_near_tie(served, reference):
+        slack = max(slack, rules.SLACK_AFTER_TIE)
+    return rule(case.truth, served.text, reference.text, slack)
