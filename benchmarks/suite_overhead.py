@@ -173,7 +173,8 @@ class Bare:
                 base_url=f"{endpoint.url}/v1",
                 api_key=endpoint.api_key,
                 timeout=600.0,
-                max_retries=0,
+                # vLLM hangs up behind a request that it answers with a 500.
+                max_retries=1,
             )
         )
         self._http = self._connection.enter_context(
