@@ -8,9 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .errors import ServerError
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+TOP_LOGPROBS = 20
+"""Tokens listed at each position, by the reference and by the server (vLLM's default maximum)."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,17 @@ class Refusal:
     status: int
     message: str
     is_json_error: bool
+
+
+def require_answer(case_id: str, answer: Completion | Refusal) -> Completion:
+    """The answer itself.
+
+    Raises:
+        ServerError: it is a refusal.
+    """
+    if isinstance(answer, Refusal):
+        raise ServerError(f"{case_id}: the server answered {answer.status}: {answer.message}")
+    return answer
 
 
 @dataclass(frozen=True, eq=False)

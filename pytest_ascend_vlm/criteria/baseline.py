@@ -64,7 +64,7 @@ def text_matches(served: Completion, reference: Reference, bars: Thresholds) -> 
     """
     got = served.text[: len(reference.text)] if reference.is_published else served.text
     divergence = find_divergence(served, reference)
-    excused = parts_at_near_tie(served, reference)
+    excused = _is_excused(divergence)
     least = bars.similarity_after_tie if excused else bars.similarity
     measured = similarity(reference.text, got)
     after = ", after a near-tie of the reference" if excused else ""
@@ -84,7 +84,10 @@ def text_matches(served: Completion, reference: Reference, bars: Thresholds) -> 
 
 def parts_at_near_tie(served: Completion, reference: Reference) -> bool:
     """Whether the served answer leaves the reference's where rounding alone can turn the choice."""
-    divergence = find_divergence(served, reference)
+    return _is_excused(find_divergence(served, reference))
+
+
+def _is_excused(divergence: Divergence | None) -> bool:
     return divergence is not None and divergence.is_near_tie
 
 
@@ -221,7 +224,7 @@ def reference_holds(replayed: Reference, golden: Reference) -> Verdict:
     details = side_by_side(golden.text, replayed.text, "recorded")
     if divergence is not None:
         details += describe(divergence, replay, golden)
-    excused = parts_at_near_tie(replay, golden)
+    excused = _is_excused(divergence)
     measured = similarity(golden.text, replayed.text)
     least = measured if excused else 1.0
     reason = "the reference parts from its recorded answer" + (" at a near-tie" if excused else "")

@@ -22,11 +22,17 @@ import numpy as np
 import openai
 
 from ..errors import PreconditionError, ServerError
-from ..observation import Completion, Forced, Refusal, TopLogprobs, Usage
+from ..observation import (
+    TOP_LOGPROBS,
+    Completion,
+    Forced,
+    Refusal,
+    TopLogprobs,
+    Usage,
+    require_answer,
+)
 from ..spec import Case, Sampling
 from .endpoint import Endpoint
-
-TOP_LOGPROBS = 20
 
 
 class _Response(Protocol):
@@ -93,10 +99,7 @@ class Client:
         Raises:
             ServerError: the server refused the request or could not be reached.
         """
-        answer = self.ask(case, sampling)
-        if isinstance(answer, Refusal):
-            raise ServerError(f"{case.id}: the server answered {answer.status}: {answer.message}")
-        return answer
+        return require_answer(case.id, self.ask(case, sampling))
 
     def ask(self, case: Case, sampling: Sampling | None = None) -> Completion | Refusal:
         """The answer to a case, or the HTTP error that came instead."""

@@ -17,11 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ConfigurationError, PreconditionError
-from ..observation import Reference, ReferenceNumerics, TopLogprobs
+from ..observation import TOP_LOGPROBS, Reference, ReferenceNumerics, TopLogprobs
 from ..spec import Case
 from . import torch_extras
-
-TOP_LOGPROBS = 20
 
 
 @dataclass(frozen=True)

@@ -129,12 +129,7 @@ class VllmServer:
     @property
     def serve_command(self) -> str:
         """The command as a reader would type it; address and key are left out."""
-        arguments = [
-            "vllm", "serve", self.launch.served_name,
-            *command_line(self.launch.serve),
-            *(["--trust-remote-code"] if self.launch.trust_remote_code else []),
-        ]  # fmt: skip
-        return shlex.join(arguments)
+        return shlex.join(["vllm", "serve", self.launch.served_name, *self._arguments()])
 
     @property
     def log_path(self) -> Path:
@@ -230,9 +225,13 @@ class VllmServer:
             "--model", str(self.launch.model_path),
             "--served-model-name", self.launch.served_name,
             "--host", "127.0.0.1", "--port", port,
-            *command_line(self.launch.serve),
-            *(["--trust-remote-code"] if self.launch.trust_remote_code else []),
+            *self._arguments(),
         ]  # fmt: skip
+
+    def _arguments(self) -> list[str]:
+        """What the model itself asks of vLLM, without its place and address."""
+        trust = {"trust_remote_code": True} if self.launch.trust_remote_code else {}
+        return command_line({**self.launch.serve, **trust})
 
     def _environment(self) -> dict[str, str]:
         return {

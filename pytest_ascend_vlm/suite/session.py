@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 
 from ..criteria.verdict import Verdict
-from ..errors import CriterionFailed, ServerError
+from ..errors import CriterionFailed
 from ..spec import Case
 from .explain import explain
 
@@ -38,12 +38,9 @@ class Answers:
         Raises:
             ServerError: the server refused it.
         """
-        from ..observation import Refusal
+        from ..observation import require_answer
 
-        answer = self.ask(case)
-        if isinstance(answer, Refusal):
-            raise ServerError(f"{case.id}: the server answered {answer.status}: {answer.message}")
-        return answer
+        return require_answer(case.id, self.ask(case))
 
     def ask(self, case: Case) -> Completion | Refusal:
         """The answer to a case, or the HTTP error that came instead."""
