@@ -1,0 +1,313 @@
+"""Where full weights are found, which revision they are of, and what is said when they are not."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from conftest import model_spec
+from pytest_ascend_vlm.checkpoints import Checkpoint, find_checkpoint, weights_digest
+from pytest_ascend_vlm.errors import CheckpointError
+
+MODEL = "组织/Model-2.5"
+ONE, OTHER = "1" * 40, "a" * 40
+HF_CACHE = ".cache/huggingface/hub"
+HF_REPOSITORY = "models--组织--Model-2.5"
+MODELSCOPE_CACHE = ".cache/modelscope"
+MODELSCOPE_DIRECTORY = f"{MODELSCOPE_CACHE}/hub/models/组织/Model-2___5"
+HF_COMMAND = "hf download '组织/Model-2.5'"
+MODELSCOPE_COMMAND = "modelscope download --model '组织/Model-2.5'"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home directory of the test's own, below a directory with a Chinese name."""
+    for name in (
+        *("HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME"),
+        *("MODELSCOPE_CACHE", "VLLM_USE_MODELSCOPE"),
+    ):
+        monkeypatch.delenv(name, raising=False)
+    home = tmp_path / "用户"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    return home
+
+
+def write(path: Path, weights: bytes = b"weights") -> Path:
+    """Writes a checkpoint with one file of weights."""
+    path.mkdir(parents=True)
+    (path / "config.json").write_text("{}", "utf-8")
+    (path / "model.safetensors").write_bytes(weights)
+    return path
+
+
+def write_snapshot(cache: Path, commit: str = ONE, main: str | None = None) -> Path:
+    """Writes a snapshot as `hf download` does: links to blobs."""
+    repository = cache / HF_REPOSITORY
+    snapshot = repository / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    (repository / "blobs").mkdir(exist_ok=True)
+    for name, content in (("config.json", b"{}"), ("model.safetensors", commit.encode())):
+        blob = repository / "blobs" / f"{commit}-{name}"
+        blob.write_bytes(content)
+        (snapshot / name).symlink_to(Path("../../blobs") / blob.name)
+    if main is not None:
+        (repository / "refs").mkdir(exist_ok=True)
+        (repository / "refs" / "main").write_text(main, "utf-8")
+    return snapshot
+
+
+def note_revision(path: Path, file: str, commit: str) -> None:
+    """Writes what `hf download --local-dir` notes of a file."""
+    note = path / ".cache/huggingface/download" / f"{file}.metadata"
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text(f"{commit}\n{'e' * 40}\n1700000000.0\n", "utf-8")
+
+
+def find(revision: str | None = None, root: Path | None = None) -> Checkpoint:
+    return find_checkpoint(model_spec(model_id=MODEL, revision=revision), "full", [], root)
+
+
+def refusal(revision: str | None = None, root: Path | None = None) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        find(revision, root)
+    return str(caught.value)
+
+
+# --- where ---------------------------------------------------------------------------------------
+
+
+def test_a_weights_root_is_the_only_place(home: Path, tmp_path: Path) -> None:
+    write(home / MODELSCOPE_DIRECTORY)
+    root = tmp_path / "权重"
+    assert f"are not in {root / MODEL}.\n" in refusal(root=root)
+    path = write(root / MODEL)
+    assert find(root=root) == Checkpoint("full", path, weights_digest(path), None)
+
+
+@pytest.mark.parametrize(
+    "directory",
+    [
+        "hub/models/组织/Model-2___5",
+        "hub/组织/Model-2___5",
+        "models/组织/Model-2___5",
+        "组织/Model-2___5",
+        "hub/models/组织/Model-2.5",
+        "models/组织--Model-2.5/snapshots/master",
+    ],
+)
+@pytest.mark.parametrize("variable", [True, False])
+def test_every_layout_of_modelscope_is_found(
+    directory: str, variable: bool, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = home / MODELSCOPE_CACHE
+    if variable:
+        cache = tmp_path / "缓存"
+        monkeypatch.setenv("MODELSCOPE_CACHE", str(cache))
+    path = write(cache / directory)
+    assert find().path == path
+    assert find().revision is None
+
+
+def test_modelscopes_link_to_the_escaped_name_is_one_copy(home: Path) -> None:
+    path = write(home / MODELSCOPE_DIRECTORY)
+    path.with_name("Model-2.5").symlink_to(path)
+    (path / "config.json").unlink()
+    assert refusal().count("config.json is missing") == 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "cache"),
+    [
+        ({}, HF_CACHE),
+        ({"XDG_CACHE_HOME": "甲"}, "甲/huggingface/hub"),
+        ({"HF_HOME": "乙"}, "乙/hub"),
+        ({"HF_HOME": "乙", "HF_HUB_CACHE": "丙"}, "丙"),
+        ({"HF_HUB_CACHE": "~/丁"}, "丁"),
+    ],
+)
+def test_the_cache_of_hugging_face_is_where_its_variables_say(
+    variables: dict[str, str], cache: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value if value.startswith("~") else str(home / value))
+    path = write_snapshot(home / cache, main=ONE)
+    assert find() == Checkpoint("full", path, weights_digest(path), ONE)
+
+
+@pytest.mark.parametrize(
+    ("value", "preferred"), [("True", "ms"), ("1", "ms"), ("false", "hf"), ("0", "hf"), ("", "hf")]
+)
+def test_the_hub_that_vllm_uses_goes_first(
+    value: str, preferred: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_USE_MODELSCOPE", value)
+    paths = {"hf": write_snapshot(home / HF_CACHE), "ms": write(home / MODELSCOPE_DIRECTORY)}
+    assert find().path == paths[preferred]
+
+
+def test_a_whole_copy_is_preferred_to_a_part_of_one(home: Path) -> None:
+    snapshot = write_snapshot(home / HF_CACHE)
+    (snapshot / "model.safetensors").unlink()  # what loading the tokenizer alone leaves
+    path = write(home / MODELSCOPE_DIRECTORY)
+    assert find().path == path
+
+
+def test_a_missing_checkpoint_says_where_it_was_looked_for_and_what_to_run(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = refusal(ONE)
+    places = (
+        f"Hugging Face's cache ({home / HF_CACHE}) or ModelScope's cache ({home / '.cache'}/modelsc"
+    )
+    assert f"the weights of {MODEL} are not in {places}" in message
+    commands = f"{HF_COMMAND} --revision {ONE}, or: {MODELSCOPE_COMMAND} --revision {ONE}."
+    assert f"\nTo download them: {commands}" in message
+    assert message.endswith(f"in DIR/{MODEL} are found with --vlm-weights-root=DIR.")
+    into = f"'{tmp_path / '权重' / MODEL}'"
+    commands = f"{HF_COMMAND} --local-dir {into}, or: {MODELSCOPE_COMMAND} --local_dir {into}."
+    assert refusal(root=tmp_path / "权重").endswith(f"To download them: {commands}")
+    monkeypatch.setenv("VLLM_USE_MODELSCOPE", "true")
+    assert f"To download them: {MODELSCOPE_COMMAND}. Weights in" in refusal()
+
+
+# --- which revision ------------------------------------------------------------------------------
+
+
+def test_an_unpinned_model_takes_main(home: Path) -> None:
+    write_snapshot(home / HF_CACHE, ONE)
+    path = write_snapshot(home / HF_CACHE, OTHER, main=OTHER)
+    assert (find().path, find().revision) == (path, OTHER)
+
+
+def test_a_pinned_model_takes_its_snapshot(home: Path) -> None:
+    path = write_snapshot(home / HF_CACHE, ONE)
+    write_snapshot(home / HF_CACHE, OTHER, main=OTHER)
+    assert (find(ONE).path, find(ONE).revision) == (path, ONE)
+
+
+def test_the_pinned_revision_is_preferred_to_an_unknown_one(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_USE_MODELSCOPE", "true")
+    write(home / MODELSCOPE_DIRECTORY)
+    path = write_snapshot(home / HF_CACHE, ONE)
+    assert find(ONE).path == path
+
+
+def test_an_unknown_revision_is_no_reason_to_refuse_and_nothing_is_claimed(home: Path) -> None:
+    path = write(home / MODELSCOPE_DIRECTORY)
+    for name in (".msc", ".mdl"):
+        (path / name).write_bytes(
+            b"cos\nsystem\n(S'touch pwned'\ntR."
+        )  # pickles that run a command
+    (path / ".mv").write_text("Revision:master,CreatedAt:1700000000", "utf-8")
+    assert (find(ONE).path, find(ONE).revision) == (path, None)
+
+
+def test_two_snapshots_without_main_are_ambiguous(home: Path) -> None:
+    write_snapshot(home / HF_CACHE, ONE)
+    assert find().revision == ONE
+    write_snapshot(home / HF_CACHE, OTHER)
+    assert "say which is meant with ModelSpec(revision=...)" in refusal()
+    assert find(OTHER).revision == OTHER
+
+
+@pytest.mark.parametrize("place", ["snapshot", "modelscope snapshot", "local-dir", ".mv"])
+def test_another_revision_is_refused_with_both_and_the_command(
+    place: str, home: Path, tmp_path: Path
+) -> None:
+    root = None
+    if place == "snapshot":
+        path = write_snapshot(home / HF_CACHE, OTHER, main=OTHER)
+    elif place == "modelscope snapshot":
+        path = write(home / MODELSCOPE_CACHE / "models/组织--Model-2.5/snapshots" / OTHER)
+    elif place == "local-dir":
+        root = tmp_path / "权重"
+        path = write(root / MODEL)
+        note_revision(path, "config.json", OTHER)
+        note_revision(path, "子目录/tokenizer.json", OTHER)
+    else:
+        path = write(home / MODELSCOPE_DIRECTORY)
+        (path / ".mv").write_text(f"Revision:{OTHER},CreatedAt:1700000000", "utf-8")
+    message = refusal(ONE, root)
+    assert f"  {path}: it is of revision {OTHER}, the model is pinned to {ONE}\n" in message
+    assert f"To download them: {HF_COMMAND} --revision {ONE}" in message
+    assert find(OTHER, root).revision == find(None, root).revision == OTHER
+
+
+def test_a_directory_of_two_revisions_is_of_none(tmp_path: Path) -> None:
+    root = tmp_path / "权重"
+    path = write(root / MODEL)
+    note_revision(path, "config.json", OTHER)
+    note_revision(path, "model.safetensors", ONE)
+    assert find(root=root).revision is None
+    assert f"it is of revision {ONE} and {OTHER}, the model is pinned to {ONE}" in refusal(
+        ONE, root
+    )
+
+
+# --- incomplete ----------------------------------------------------------------------------------
+
+
+def test_a_missing_shard_is_named(home: Path) -> None:
+    path = write(home / MODELSCOPE_DIRECTORY)
+    (path / "model.safetensors").rename(path / "model-1.safetensors")
+    shards = [f"model-{number}.safetensors" for number in (1, 2, 3)]
+    index = path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": dict(enumerate(shards))}), "utf-8")
+    message = refusal()
+    gap = "model.safetensors.index.json names model-2.safetensors, which is missing (2 of 3)"
+    assert f"  {path}: {gap}\nTo download them: " in message
+    for name in shards:
+        (path / name).touch()
+    assert find().path == path
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"weight_map": 1}'])
+def test_a_damaged_index_is_an_incomplete_download(content: str, home: Path) -> None:
+    path = write(home / MODELSCOPE_DIRECTORY)
+    (path / "model.safetensors.index.json").write_text(content, "utf-8")
+    assert "model.safetensors.index.json is damaged" in refusal()
+
+
+@pytest.mark.parametrize(
+    "partial",
+    [
+        f"{HF_CACHE}/{HF_REPOSITORY}/blobs/0123.incomplete",
+        f"{MODELSCOPE_DIRECTORY}/model-2.safetensors.incomplete",
+        f"{MODELSCOPE_DIRECTORY}/.cache/huggingface/download/0123.incomplete",
+    ],
+)
+def test_a_download_that_did_not_end_is_named(partial: str, home: Path) -> None:
+    if partial.startswith(HF_CACHE):
+        write_snapshot(home / HF_CACHE)
+    else:
+        write(home / MODELSCOPE_DIRECTORY)
+    file = home / partial
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+    message = refusal()
+    assert f"{file} was not downloaded to its end (delete it if" in message
+    assert f"To download them: {HF_COMMAND}" in message
+
+
+def test_a_link_without_its_blob_is_named(home: Path) -> None:
+    path = write_snapshot(home / HF_CACHE)
+    target = (path / "model.safetensors").readlink()
+    (path / target).unlink()
+    assert f"model.safetensors is a link to {target}, which is missing" in refusal()
+
+
+@pytest.mark.parametrize(
+    ("file", "gap"),
+    [("config.json", "config.json is missing"), ("model.safetensors", "it has no weights")],
+)
+def test_a_copy_without_its_main_files_is_incomplete(file: str, gap: str, tmp_path: Path) -> None:
+    root = tmp_path / "权重"
+    path = write(root / MODEL)
+    (path / file).unlink()
+    assert re.search(f"cannot be used:\n  .*: {gap}.*\nTo download them: ", refusal(root=root))
