@@ -1,0 +1,25 @@
+"""A model's serve arguments as vLLM's command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+def command_line(serve: Mapping[str, Any]) -> list[str]:
+    """Python values as vLLM's command line: True is `--flag`, False `--no-flag`, a dict JSON."""
+    arguments: list[str] = []
+    for name, value in serve.items():
+        flag = name.replace("_", "-")
+        if value is True:
+            arguments.append(f"--{flag}")
+        elif value is False:
+            arguments.append(f"--no-{flag}")
+        elif isinstance(value, Mapping):
+            arguments += [f"--{flag}", json.dumps(dict(value), sort_keys=True)]
+        elif isinstance(value, (list, tuple)):
+            arguments += [f"--{flag}", *map(str, value)]
+        else:
+            arguments += [f"--{flag}", str(value)]
+    return arguments
