@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_ascend_vlm.platforms.npu_smi import Card, CardProcess, NpuSmiError, parse_npu_smi
+from pytest_ascend_vlm.platforms.cards import Card, CardProcess
+from pytest_ascend_vlm.platforms.npu_smi import NpuSmiError, parse_npu_smi
 
 TWO_CARDS = """
 +------------------------------------------------------------------------------------------------+
@@ -54,6 +55,29 @@ PIDS_INSIDE_AND_OUTSIDE = """
 | NPU  Chip | Process id | Process id in container | Process name | Process memory(MB) |
 | 0    0    | 71234      | 17                      | 推理进程     | 400                |
 """
+PIDS_INSIDE_LAST = """
+| npu-smi 26.0.rc1                            Version: 26.0.rc1                                                    |
+| NPU   Name                | Health        | Power(W)             Temp(C)                 Hugepages-Usage(page)   |
+| Chip                      | Bus-Id        | AICore(%)            Memory-Usage(MB)        HBM-Usage(MB)           |
+| 0     910B3               | OK            | 90.0                 44                      0    / 0                |
+| 0                         | 0000:C1:00.0  | 0                    0    / 0                41842/ 65536            |
+| NPU     Chip              | Process id    | Process name       | Process memory(MB)    | Process id in container |
+| 0       0                 | 52754         | python3.1          | 150                   | NA                      |
+| 0       0                 | 52755         |                    | 38000                 | 17                      |
+"""  # noqa: E501
+NAME_IN_ITS_OWN_COLUMN = """
+| npu-smi 25.7.rc1                                 Version: 25.7.rc1                              |
+| NPU ID | Name             | Health        | Power(W)    Temp(C)           Hugepages-Usage(page) |
+|        |                  | Bus-Id        | NPU Util(%) Memory-Usage(MB)  HBM-Usage(MB)         |
+| 0      | Ascend950PR      | Alarm         | 200.7       70                0     / 0             |
+|        |                  | 0000:71:00.0  | 100         0    / 0          90600 / 114688        |
+| 3      | Ascend950PR      | OK            | 190.7       60                0     / 0             |
+|        |                  | NA            | 0           0    / 0          5240  / 114688        |
+| NPU ID | Process id       | Process name  | Process memory(MB)            | Process id in container |
+| 3      | 1001             | na            | 256                           | NA                      |
+| 3      | 1002             | na            | 257                           | NA                      |
+| No running processes found in NPU 0                                                             |
+"""  # noqa: E501
 
 
 def test_ids_need_not_start_at_zero_and_a_space_may_be_missing() -> None:
@@ -83,11 +107,37 @@ def test_a_blank_name_and_further_columns_are_read() -> None:
     assert card.processes == (CardProcess(71234, "推理进程", 400),)
 
 
+def test_a_column_behind_the_memory_is_no_memory() -> None:
+    (card,) = parse_npu_smi(PIDS_INSIDE_LAST)
+    assert card.processes == (
+        CardProcess(52754, "python3.1", 150),
+        CardProcess(52755, "", 38000),
+    )
+
+
+def test_a_card_without_chips_has_its_name_in_a_column_of_its_own() -> None:
+    assert parse_npu_smi(NAME_IN_ITS_OWN_COLUMN) == (
+        Card(0, 0, 0, "Ascend950PR", "Alarm", 90600, 114688),
+        Card(
+            1,
+            3,
+            0,
+            "Ascend950PR",
+            "OK",
+            5240,
+            114688,
+            (CardProcess(1001, "na", 256), CardProcess(1002, "na", 257)),
+        ),
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "advice"),
     [
         ("dcmi module initialize failed. ret is -8005", "lsmod"),
+        ("dcmi module initialize failed. ret is -8005", "belongs to another container"),
         ("dcmi model initialized failed, because the device is used. ret is -8020", "occupied"),
+        ("error while loading shared libraries: libdrvdsmi_host.so", "LD_LIBRARY_PATH"),
         ("", "(nothing)"),
         ("bash: npu-smi: 找不到命令", "找不到命令"),
     ],
@@ -105,7 +155,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 @given(
     st.lists(
-        st.lists(st.sampled_from(["0", "0 910B4", "OK", "0000:81:00.0", "1/2", "NA", "٣", ""]))
+        st.lists(st.sampled_from(["0", "0 910B4", "OK", "0000:81:00.0", "1/2", "NA", "٣", "", "a"]))
         | st.lists(st.text(max_size=5)),
         max_size=6,
     )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from .base import Platform
+from .base import Place, Platform
 
-__all__ = ["PLATFORMS", "Platform", "select_platform"]
+__all__ = ["PLATFORMS", "Place", "Platform", "select_platform"]
 
-PLATFORMS = ("npu", "cpu")
+PLATFORMS = ("npu", "cpu", "cuda")
 
 
 def select_platform(name: str) -> Platform:
     """The platform of a name in `PLATFORMS`."""
     from .ascend import Ascend
     from .cpu import Cpu
+    from .cuda import Cuda
 
-    return Ascend() if name == "npu" else Cpu()
+    platforms: dict[str, type[Platform]] = {"npu": Ascend, "cpu": Cpu, "cuda": Cuda}
+    return platforms[name]()

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import importlib.util
-from collections import Counter
-from collections.abc import Mapping
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from ..spec import ModelSpec
-from .base import installed_versions, with_declared_limits
-from .npu_smi import NpuSmiError, read_cards
+from .base import Place, installed_versions, with_declared_limits
+from .cards import in_words
+from .npu_smi import NpuSmiError, driver_version, read_cards, read_table
+from .pool import Pool
+from .preflight import pair_problem
+
+POOL = Pool("npu", "ASCEND_RT_VISIBLE_DEVICES", ascending=True, read=read_cards)
+
+_DEV = Path("/dev")
+_ASCEND = Path("/usr/local/Ascend")
+# The driver's releases before 26 have no package_version; since then Version is a component's.
+_DRIVER_FIELDS = ("package_version", "Version")
 
 
 class Ascend:
@@ -18,28 +31,65 @@ class Ascend:
 
     name = "npu"
 
+    @property
+    def simulated(self) -> bool:
+        """Whether npu-smi shows cards of which the kernel knows nothing."""
+        try:
+            return not device_nodes() and bool(read_cards())
+        except NpuSmiError:
+            return False
+
     def unavailable(self) -> str | None:
         """Why no server can run here, or None."""
-        if not _device_nodes():
-            return (
-                "there is no Ascend NPU (no /dev/davinci* device; inside a container pass "
-                "--device /dev/davinci0 and the driver's directories)"
+        return next(self.missing(), None)
+
+    def missing(self) -> Iterator[str]:
+        """All that is not there and is needed to run a server."""
+        no_npu = not device_nodes() and shutil.which("npu-smi") is None
+        if no_npu:
+            yield (
+                "there is no Ascend NPU (no npu-smi and no /dev/davinci* device; inside a "
+                "container pass --device /dev/davinci0 and the driver's directories)"
             )
         if importlib.util.find_spec("vllm_ascend") is None:
-            return "vLLM-Ascend is not installed; use its container or pip install vllm-ascend"
-        try:
-            read_cards()
-        except NpuSmiError as error:
-            return str(error)
-        return None
+            yield "vLLM-Ascend is not installed; use its container or pip install vllm-ascend"
+        if not no_npu:
+            try:
+                read_cards()
+            except NpuSmiError as error:
+                yield str(error)
+
+    def misconfigured(self) -> str | None:
+        """Versions that do not go together, visible ids that do not exist; or None."""
+        problems = (self.pair_problem(), POOL.visible_problem())
+        return "\n".join(filter(None, problems)) or None
+
+    def pair_problem(self) -> str | None:
+        """Why this vLLM and this vLLM-Ascend do not go together, or None."""
+        versions = installed_versions("vllm", "vllm-ascend")
+        # vLLM-Ascend believes this variable instead of asking vLLM.
+        vllm = os.environ.get("VLLM_VERSION") or versions.get("vllm")
+        return pair_problem(versions.get("vllm-ascend"), vllm)
 
     def device(self) -> str:
         """The cards by name and number, as npu-smi tells them."""
         try:
-            names = Counter(card.name or "unnamed card" for card in read_cards())
+            cards = in_words(read_cards())
         except NpuSmiError as error:
             return f"none: {error}"
-        return ", ".join(f"{count} x {name}" for name, count in names.items())
+        return f"SIMULATED {cards}" if self.simulated else cards
+
+    def visible_cards(self) -> int | None:
+        """How many cards the caller's environment leaves visible."""
+        return POOL.count()
+
+    def usable_cards(self) -> int | None:
+        """How many visible cards a server can be started on now."""
+        return POOL.usable()
+
+    def place(self, model: ModelSpec, say: Callable[[str], None]) -> AbstractContextManager[Place]:
+        """Cards for a server of a model, leased."""
+        return POOL.place(model.npus, say)
 
     def serve_arguments(self, model: ModelSpec) -> dict[str, Any]:
         """The model's arguments, as its document has them."""
@@ -50,9 +100,44 @@ class Ascend:
         return dict(model.env)
 
     def versions(self) -> Mapping[str, str]:
-        """Versions of vLLM, vLLM-Ascend, torch, torch-npu and transformers."""
-        return installed_versions("vllm", "vllm-ascend", "torch", "torch-npu", "transformers")
+        """Versions of vLLM, vLLM-Ascend, torch, torch-npu, transformers, CANN and the driver."""
+        packages = installed_versions("vllm", "vllm-ascend", "torch", "torch-npu", "transformers")
+        system = {"CANN": _cann_version(), "driver": _driver_version()}
+        return packages | {name: version for name, version in system.items() if version}
 
 
-def _device_nodes() -> list[Path]:
-    return sorted(Path("/dev").glob("davinci[0-9]*"))
+def device_nodes() -> list[Path]:
+    """The NPUs that the kernel knows, virtual ones included."""
+    return sorted([*_DEV.glob("davinci[0-9]*"), *_DEV.glob("vdavinci[0-9]*")])
+
+
+def _cann_version() -> str | None:
+    """From the toolkit that is set up, else from where it is installed by default."""
+    set_up = os.environ.get("ASCEND_TOOLKIT_HOME") or os.environ.get("ASCEND_HOME_PATH")
+    installed = (_ASCEND / "ascend-toolkit" / "latest", _ASCEND / "cann")
+    for root in [Path(set_up)] if set_up else installed:
+        for path in sorted(root.glob("*-linux/ascend_toolkit_install.info")):
+            if version := _field(path, "version"):
+                return version
+    return None
+
+
+def _driver_version() -> str | None:
+    path = _ASCEND / "driver" / "version.info"
+    for field in _DRIVER_FIELDS:
+        if version := _field(path, field):
+            return version
+    try:
+        return driver_version(read_table())
+    except NpuSmiError:
+        return None
+
+
+def _field(path: Path, name: str) -> str | None:
+    """A value of a file of `name=value` lines."""
+    try:
+        text = path.read_text("utf-8", errors="replace")
+    except OSError:
+        return None
+    found = re.search(rf"^{name}=(.+)$", text, re.MULTILINE)
+    return found[1].strip() if found else None

@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any, Protocol
 
 from ..spec import ModelSpec
+
+
+def _cannot_tell() -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one server runs.
+
+    Attributes:
+        cards: ids of its cards; empty where there are none.
+        env: environment that confines a server to them.
+        memory_used_mib: device memory in use on them now, all processes together; None where that
+            cannot be told.
+    """
+
+    cards: tuple[int, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    memory_used_mib: Callable[[], float | None] = _cannot_tell
 
 
 class Platform(Protocol):
@@ -14,11 +37,35 @@ class Platform(Protocol):
 
     name: str
 
+    @property
+    def simulated(self) -> bool:
+        """Whether its devices are made up, so that nothing measured on them counts."""
+
     def unavailable(self) -> str | None:
         """Why no server can run here, or None where one can."""
 
+    def misconfigured(self) -> str | None:
+        """What is wrong with a host that could serve: an error, where `unavailable` is a skip."""
+
     def device(self) -> str:
         """The device, in words, as the receipt names it."""
+
+    def visible_cards(self) -> int | None:
+        """How many cards the caller has, whatever their state; None where cards do not count."""
+
+    def usable_cards(self) -> int | None:
+        """How many servers of one card can run side by side; None where cards do not count."""
+
+    def place(self, model: ModelSpec, say: Callable[[str], None]) -> AbstractContextManager[Place]:
+        """Where a server of a model runs; its cards are nobody else's meanwhile.
+
+        Args:
+            model: the model.
+            say: told what is waited for.
+
+        Raises:
+            ConfigurationError: there are not enough cards, whoever returns theirs.
+        """
 
     def serve_arguments(self, model: ModelSpec) -> dict[str, Any]:
         """The model's serve arguments as this platform can take them."""
@@ -28,6 +75,36 @@ class Platform(Protocol):
 
     def versions(self) -> Mapping[str, str]:
         """Versions of what the platform's verdicts depend on; absent ones are left out."""
+
+
+# Read by CANN, torch-npu, HCCL, ATB and vLLM-Ascend alone.
+_ASCEND_ONLY = (
+    "ACL_",
+    "ASCEND_",
+    "ATB_",
+    "CLOSE_MATMUL_K_SHIFT",
+    "COMBINED_ENABLE",
+    "CPU_AFFINITY_CONF",
+    "HCCL_",
+    "HCCN_",
+    "INF_NAN_MODE_",
+    "LCCL_",
+    "MULTI_STREAM_MEMORY_REUSE",
+    "NPU_",
+    "PYTORCH_NPU_",
+    "TASK_QUEUE_ENABLE",
+    "VLLM_ASCEND_",
+)
+
+
+def without_ascend_only(env: Mapping[str, str]) -> dict[str, str]:
+    """The variables of an environment that something else than an Ascend NPU's software reads."""
+    return {name: value for name, value in env.items() if not name.startswith(_ASCEND_ONLY)}
+
+
+def nowhere() -> AbstractContextManager[Place]:
+    """The place of a server that needs no card."""
+    return contextlib.nullcontext(Place())
 
 
 def installed_versions(*distributions: str) -> dict[str, str]:

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import importlib.util
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from ..spec import ModelSpec
-from .base import installed_versions, with_declared_limits
+from .base import Place, installed_versions, nowhere, with_declared_limits, without_ascend_only
 
-# What these settle (device memory, captured graphs, dispatch queues) does not exist on a CPU.
+# What these settle (device memory, captured graphs, dispatch queues, several devices) does not
+# exist on a CPU.
 _DEVICE_ONLY = (
     "gpu_memory_utilization",
     "compilation_config",
     "additional_config",
     "async_scheduling",
+    "tensor_parallel_size",
+    "pipeline_parallel_size",
+    "data_parallel_size",
 )
+# Beside an NPU the processor only dispatches, and documents keep it to one thread. Here it does the
+# work, and vLLM's CPU backend binds its own OpenMP threads to its cores.
+_THREADS = ("OMP_", "GOMP_", "KMP_")
 _KV_CACHE_GIB = 1
 
 
@@ -25,12 +33,33 @@ class Cpu:
     """Runs servers on this machine's processor."""
 
     name = "cpu"
+    simulated = False
 
     def unavailable(self) -> str | None:
         """Why no server can run here, or None."""
         if importlib.util.find_spec("vllm") is None:
             return "vLLM is not installed: pip install 'pytest-ascend-vlm[cpu]' (Python >= 3.11)"
         return None
+
+    def misconfigured(self) -> str | None:
+        """None: nothing here can be set wrongly."""
+        return None
+
+    def visible_cards(self) -> int | None:
+        """None: as for `usable_cards`."""
+        return None
+
+    def usable_cards(self) -> int | None:
+        """None: a processor is not counted in cards."""
+        return None
+
+    def place(
+        self,
+        model: ModelSpec,  # noqa: ARG002
+        say: Callable[[str], None],  # noqa: ARG002
+    ) -> AbstractContextManager[Place]:
+        """This processor."""
+        return nowhere()
 
     def device(self) -> str:
         """The processor's name."""
@@ -47,8 +76,10 @@ class Cpu:
         }
 
     def environment(self, model: ModelSpec) -> dict[str, str]:
-        """The model's environment and a bounded KV cache."""
-        return {**model.env, "VLLM_CPU_KVCACHE_SPACE": str(_KV_CACHE_GIB)}
+        """The model's environment without that of a device, and a bounded KV cache."""
+        env = without_ascend_only(model.env)
+        kept = {name: value for name, value in env.items() if not name.startswith(_THREADS)}
+        return {**kept, "VLLM_CPU_KVCACHE_SPACE": str(_KV_CACHE_GIB)}
 
     def versions(self) -> Mapping[str, str]:
         """Versions of vLLM, torch and transformers."""

@@ -1,8 +1,9 @@
 """Reads `npu-smi info`: which cards a host has, how they are, who is on them.
 
 The table differs with driver (23 to 26) and card: a 310P has no HBM column, an A3 shows two dies a
-card and a Phy-ID, ids need not start at 0, names may be blank or cut, columns come and go. So rows
-are told by what is in their cells, never by their width.
+card and a Phy-ID, a 950 has the name in a column of its own and no chip, ids need not start at 0,
+names may be blank or cut, columns come and go. So rows are told by what is in their cells, never by
+their width.
 """
 
 from __future__ import annotations
@@ -10,22 +11,29 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..errors import ConfigurationError
+from .cards import Card, CardProcess
 
 _TIMEOUT_SECONDS = 60.0
 _HEALTH = re.compile(r"ok|warning|alarm|critical|unknown|offline|na", re.IGNORECASE)
 _BUS_ID = re.compile(r"(?:[0-9a-f]{4,8}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f]|na", re.IGNORECASE)
 _ID = re.compile(r"\d{1,9}(?=\s|$)", re.ASCII)
 _USAGE = re.compile(r"(\d{1,9})\s*/\s*(\d{1,9})", re.ASCII)
-_ERROR_CODE = re.compile(r"ret is (-\d+)")
+_PROCESS_COLUMNS = ("process id", "process name", "process memory(mb)")
+_VERSION = re.compile(r"\bVersion:\s*(\S+)")
 _ADVICE = {
-    "-8005": "the driver did not answer: is it loaded on the host (lsmod | grep drv_), are "
-    "/dev/davinci_manager, /dev/devmm_svm, /dev/hisi_hdc and /usr/local/dcmi passed into the "
-    "container, and may this user open them (group HwHiAiUser)?",
-    "-8020": "the card is occupied by another container or virtual machine: stop that one, or pass "
-    "another /dev/davinci* device.",
+    "ret is -8005": "an internal error of the driver. Most often the card belongs to another "
+    "container: stop that one, or pass another /dev/davinci* device. Otherwise: is the driver "
+    "loaded on the host (lsmod | grep drv_), are /dev/davinci_manager, /dev/devmm_svm, "
+    "/dev/hisi_hdc, /usr/local/dcmi and the driver's lib64 passed into the container, and may this "
+    "user open them (group HwHiAiUser)?",
+    "ret is -8020": "the card is occupied by another container, process or virtual machine: stop "
+    "that one, or pass another /dev/davinci* device. If nothing else uses it, source CANN's "
+    "set_env.sh.",
+    "error while loading shared libraries": "mount /usr/local/Ascend/driver/lib64 and add it, with "
+    "its driver and common directories, to LD_LIBRARY_PATH.",
 }
 
 
@@ -33,51 +41,20 @@ class NpuSmiError(ConfigurationError):
     """`npu-smi info` gave no table of cards; the message says what it gave and what to do."""
 
 
-@dataclass(frozen=True)
-class CardProcess:
-    """A process that holds memory on a card.
-
-    Attributes:
-        pid: its id, on the host where the driver tells both.
-        name: as far as the table shows it; may be empty or cut.
-        memory_mib: what it holds.
-    """
-
-    pid: int
-    name: str
-    memory_mib: int
-
-
-@dataclass(frozen=True)
-class Card:
-    """One card, or one die of a card that has two.
-
-    Attributes:
-        index: its place in the table, the id that `ASCEND_RT_VISIBLE_DEVICES` counts.
-        npu_id: the driver's id of the card.
-        chip_id: the die on it.
-        name: the model, "910B4".
-        health: as the driver says it, "OK" when well.
-        memory_used_mib: device memory in use, all processes together.
-        memory_total_mib: device memory.
-        processes: who holds memory on it.
-    """
-
-    index: int
-    npu_id: int
-    chip_id: int
-    name: str
-    health: str
-    memory_used_mib: int
-    memory_total_mib: int
-    processes: tuple[CardProcess, ...] = ()
-
-
 def read_cards() -> tuple[Card, ...]:
     """The cards of this host.
 
     Raises:
         NpuSmiError: npu-smi is not there, hangs, or shows no card.
+    """
+    return parse_npu_smi(read_table())
+
+
+def read_table() -> str:
+    """What `npu-smi info` says.
+
+    Raises:
+        NpuSmiError: it is not there, cannot be run, or hangs.
     """
     try:
         done = subprocess.run(
@@ -92,12 +69,20 @@ def read_cards() -> tuple[Card, ...]:
         raise NpuSmiError(
             "npu-smi is not on PATH; in a container mount /usr/local/bin/npu-smi and the driver."
         ) from None
+    except OSError as error:
+        raise NpuSmiError(f"npu-smi cannot be run ({error}); install the driver again.") from None
     except subprocess.TimeoutExpired:
         raise NpuSmiError(
             f"npu-smi info did not answer within {_TIMEOUT_SECONDS:.0f} s; a card hangs. Reset it, "
             "or restart the driver, before anything is run on it."
         ) from None
-    return parse_npu_smi(f"{done.stdout}\n{done.stderr}")
+    return f"{done.stdout}\n{done.stderr}"
+
+
+def driver_version(text: str) -> str | None:
+    """The driver's version in the head of the table; None where it has none."""
+    found = _VERSION.search(text)
+    return found[1] if found else None
 
 
 def parse_npu_smi(text: str) -> tuple[Card, ...]:
@@ -130,33 +115,46 @@ def _cells(line: str) -> list[str]:
 
 def _cards(rows: list[list[str]]) -> Iterator[Card]:
     """A card is two rows: id, name and health; then chip, bus id and memory."""
-    first: list[str] | None = None
+    first: list[str] = []
+    at = 0
     for row in rows:
-        if first is not None and _is_second_row(row):
-            yield _card(first, row)
-            first = None
-        elif _is_first_row(row):
-            first = row
+        if first and len(row) > at and _BUS_ID.fullmatch(row[at]) and _chip(row) is not None:
+            yield _card(first, row, at)
+            first = []
+        elif (health_at := _health_at(row)) is not None:
+            first, at = row, health_at
 
 
-def _is_first_row(row: list[str]) -> bool:
-    return len(row) >= 3 and _ID.match(row[0]) is not None and _HEALTH.fullmatch(row[1]) is not None
+def _health_at(row: list[str]) -> int | None:
+    """The column of health in the first row of a card; None in any other row.
+
+    It is the second, or the third where the name has a column of its own (Ascend 950).
+    """
+    if len(row) < 3 or not _ID.match(row[0]):
+        return None
+    if _HEALTH.fullmatch(row[1]):
+        return 1
+    return 2 if _HEALTH.fullmatch(row[2]) and not _is_number(row[1]) else None
 
 
-def _is_second_row(row: list[str]) -> bool:
-    return len(row) >= 3 and _ID.match(row[0]) is not None and _BUS_ID.fullmatch(row[1]) is not None
+def _chip(second: list[str]) -> int | None:
+    """The die, 0 where cards have no more than one and the cell is blank; None without a die."""
+    if not second[0]:
+        return 0
+    return int(second[0].split()[0]) if _ID.match(second[0]) else None
 
 
-def _card(first: list[str], second: list[str]) -> Card:
-    npu_id, *name = first[0].split()
+def _card(first: list[str], second: list[str], health_at: int) -> Card:
+    npu_id, *name = [word for cell in first[:health_at] for word in cell.split()]
     # Device memory is the largest of the columns: a card with HBM shows "0 / 0" for the other.
-    used, total = max(_usages(second[2:]), key=lambda usage: usage[1], default=(0, 0))
+    usages = _usages(second[health_at + 1 :])
+    used, total = max(usages, key=lambda usage: usage[1], default=(0, 0))
     return Card(
         index=0,
         npu_id=int(npu_id),
-        chip_id=int(second[0].split()[0]),
+        chip_id=_chip(second) or 0,
         name=" ".join(name),
-        health=first[1],
+        health=first[health_at],
         memory_used_mib=used,
         memory_total_mib=total,
     )
@@ -167,13 +165,18 @@ def _usages(cells: list[str]) -> list[tuple[int, int]]:
 
 
 def _processes(rows: list[list[str]]) -> Iterator[tuple[tuple[int, int], CardProcess]]:
-    """A process is a row of its own: "npu chip", pid, perhaps the pid inside, name, memory."""
+    """A process is a row of its own: "npu chip" or "npu", then columns as their heading says."""
+    pid, name, memory = 1, 2, 3
     for row in rows:
+        headings = [cell.lower() for cell in row]
+        if set(_PROCESS_COLUMNS) <= set(headings):
+            pid, name, memory = map(headings.index, _PROCESS_COLUMNS)
         ids = row[0].split() if row else []
-        numbers = (*ids, row[1], row[-1]) if len(row) >= 4 and len(ids) == 2 else ()
-        if numbers and all(_is_number(number) for number in numbers):
-            where = (int(ids[0]), int(ids[1]))
-            yield where, CardProcess(int(row[1]), row[-2], int(row[-1]))
+        if len(ids) in {1, 2} and len(row) > max(pid, name, memory):
+            numbers = (*ids, row[pid], row[memory])
+            if all(map(_is_number, numbers)):
+                where = (int(ids[0]), int(ids[1]) if len(ids) == 2 else 0)
+                yield where, CardProcess(int(row[pid]), row[name], int(row[memory]))
 
 
 def _is_number(text: str) -> bool:
@@ -181,7 +184,7 @@ def _is_number(text: str) -> bool:
 
 
 def _explain(text: str) -> str:
-    code = _ERROR_CODE.search(text)
     shown = " ".join(text.split())[:200] or "(nothing)"
-    advice = _ADVICE.get(code[1] if code else "", "run it by hand, and look at the driver's log.")
+    known = (advice for error, advice in _ADVICE.items() if error in text)
+    advice = next(known, "run it by hand, and look at the driver's log.")
     return f"npu-smi info shows no card but {shown!r}: {advice}"

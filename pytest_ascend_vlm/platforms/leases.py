@@ -1,0 +1,234 @@
+"""Who may use which card of this host: one lock for each card, shared by all runs and users.
+
+The kernel drops a lock with the process that holds it, however that ends. A lock says nothing of
+processes that know no locks, so each card is looked at as well, after its lock was taken.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigurationError
+from .preflight import Obstacle
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+_DIRECTORY = "pytest-ascend-vlm-cards"
+_POLL_SECONDS = 1.0
+# What a server that was killed a moment ago needs until its cards are free.
+_GRACE_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Situation:
+    """The cards at one moment.
+
+    Attributes:
+        visible: all that may be taken, by id.
+        leased: those that other runs have, and who.
+        obstacles: what stands in the way of using a card, leases aside.
+    """
+
+    visible: tuple[int, ...]
+    leased: Mapping[int, str]
+    obstacles: Mapping[int, Obstacle]
+
+    @property
+    def free(self) -> list[int]:
+        """What can be taken now, lowest id first."""
+        return [c for c in sorted(self.visible) if c not in {*self.leased, *self.obstacles}]
+
+    @property
+    def free_once_returned(self) -> int:
+        """How many cards there will be when every lease has ended.
+
+        The process on a leased card is the server of the run that leased it.
+        """
+        strangers = self.obstacles.keys() - self.leased.keys()
+        return len(set(self.visible) - strangers - self._lasting)
+
+    @property
+    def free_at_best(self) -> int:
+        """How many there will be when strangers' processes have ended, too."""
+        return len(set(self.visible) - self._lasting)
+
+    @property
+    def lines(self) -> list[str]:
+        """Each card in words."""
+        return [self._in_words(card) for card in sorted(self.visible)]
+
+    @property
+    def _lasting(self) -> set[int]:
+        return {card for card, obstacle in self.obstacles.items() if not obstacle.passing}
+
+    def _in_words(self, card: int) -> str:
+        if card in self.leased and card not in self._lasting:
+            return f"card {card} is leased by {self.leased[card]}"
+        return self.obstacles[card].reason if card in self.obstacles else f"card {card} is free"
+
+
+@contextlib.contextmanager
+def lease(
+    kind: str,
+    count: int,
+    visible: Collection[int],
+    look: Callable[[], Mapping[int, Obstacle]],
+    say: Callable[[str], None],
+) -> Iterator[tuple[int, ...]]:
+    """Takes cards, all of them or none; they are returned on exit and on any death.
+
+    Waits as long as others lease what is missing. The ids are in ascending order, the only one that
+    CANN takes.
+
+    Args:
+        kind: what the cards are, "npu"; each kind counts its own.
+        count: how many.
+        visible: ids of those that may be taken.
+        look: what stands in the way of using a card now, leases aside.
+        say: told what is waited for.
+
+    Raises:
+        ConfigurationError: there would not be enough cards even if every lease ended.
+    """
+    with contextlib.ExitStack() as leased:
+        occupied_since: float | None = None
+        while True:
+            situation = _try(leased, kind, count, visible, look)
+            if len(situation.free) >= count:
+                break
+            if situation.free_once_returned >= count:
+                occupied_since = None
+            else:
+                occupied_since = occupied_since or time.monotonic()
+                patience = occupied_since + _GRACE_SECONDS - time.monotonic()
+                if situation.free_at_best < count or patience < 0:
+                    raise ConfigurationError(_too_few(count, situation))
+            say(f"waiting for {_cards(count)}: {'; '.join(situation.lines)}")
+            time.sleep(_POLL_SECONDS)
+        yield tuple(situation.free[:count])
+
+
+def leased_by(kind: str, cards: Collection[int]) -> dict[int, str]:
+    """Those of the cards that are leased now, and by whom."""
+    with _guard(kind) as directory, contextlib.ExitStack() as tried:
+        taken = _take(tried, directory, kind, cards)
+        return _holders(directory, kind, set(cards) - set(taken))
+
+
+def _try(
+    leased: contextlib.ExitStack,
+    kind: str,
+    count: int,
+    visible: Collection[int],
+    look: Callable[[], Mapping[int, Obstacle]],
+) -> Situation:
+    """Takes the lowest free cards where there are enough of them, else none.
+
+    One at a time on this host: two runs that took card by card could each wait for the other's.
+    """
+    with _guard(kind) as directory, contextlib.ExitStack() as tried:
+        locks = _take(tried, directory, kind, visible)
+        holders = _holders(directory, kind, set(visible) - set(locks))
+        situation = Situation(tuple(visible), holders, look())
+        if len(situation.free) >= count:
+            for card in situation.free[:count]:
+                # Taken twice by one holder, a lock outlives the end of `tried`.
+                leased.enter_context(locks[card])
+        return situation
+
+
+def _take(
+    stack: contextlib.ExitStack, directory: Path, kind: str, cards: Collection[int]
+) -> dict[int, BaseFileLock]:
+    """Takes the lock of each card that nobody holds."""
+    from filelock import Timeout
+
+    locks = {}
+    for card in cards:
+        lock = _lock(_path(directory, kind, card))
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            continue
+        stack.callback(lock.release)
+        locks[card] = lock
+    return locks
+
+
+@contextlib.contextmanager
+def _guard(kind: str) -> Iterator[Path]:
+    """The directory of the locks, which nobody else changes meanwhile."""
+    directory = Path(tempfile.gettempdir()) / _DIRECTORY
+    try:
+        _make(directory)
+        with _lock(directory / f"{kind}.lock"):
+            yield directory
+    except OSError as error:
+        raise ConfigurationError(
+            f"the locks of the cards cannot be opened ({error}); let the owner of {directory} "
+            "remove it when no test runs: it is made again, for every user."
+        ) from error
+
+
+def _make(path: Path) -> None:
+    with contextlib.suppress(FileExistsError):
+        path.mkdir()
+        path.chmod(0o1777)  # mkdir would take the umask off
+    if not stat.S_ISDIR(path.lstat().st_mode):
+        raise ConfigurationError(
+            f"{path} has to be a directory, the locks of this host's cards are in it; remove it."
+        )
+
+
+def _path(directory: Path, kind: str, card: int) -> Path:
+    return directory / f"{kind}-{card}.lock"
+
+
+def _lock(path: Path) -> BaseFileLock:
+    from filelock import FileLock
+
+    if path.is_symlink():
+        raise ConfigurationError(f"{path} is a link that no run of this package made; remove it.")
+    return FileLock(path, mode=0o666)
+
+
+def _holders(directory: Path, kind: str, cards: Collection[int]) -> dict[int, str]:
+    try:
+        held = Path("/proc/locks").read_text("ascii")
+    except OSError:
+        held = ""
+    inodes = {card: _path(directory, kind, card).stat().st_ino for card in cards}
+    return {card: holder(held, inode) for card, inode in inodes.items()}
+
+
+def holder(proc_locks: str, inode: int) -> str:
+    """Who holds the lock of a file, going by the content of `/proc/locks`.
+
+    The kernel leaves out processes that cannot be seen from here.
+    """
+    for line in proc_locks.splitlines():
+        match line.split():
+            case [_, "FLOCK", _, _, pid, file, *_] if file.rpartition(":")[2] == str(inode):
+                return f"pid {pid}"
+    return "another run"
+
+
+def _too_few(count: int, situation: Situation) -> str:
+    cards = "".join(f"\n  {line}" for line in situation.lines)
+    return (
+        f"the model needs {_cards(count)}, and of the {len(situation.visible)} visible here "
+        f"{len(situation.free)} can be used:{cards}\n"
+        "Free a card, or let the variable of visible cards name others."
+    )
+
+
+def _cards(count: int) -> str:
+    return f"{count} cards" if count > 1 else "a card"

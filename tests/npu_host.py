@@ -1,0 +1,108 @@
+"""A host with made-up Ascend NPUs: an npu-smi on PATH, device nodes, installed versions."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pytest_ascend_vlm.platforms import ascend
+
+CAT = shutil.which("cat")
+_VARIABLES = (
+    "ASCEND_HOME_PATH",
+    "ASCEND_RT_VISIBLE_DEVICES",
+    "ASCEND_TOOLKIT_HOME",
+    "CUDA_VISIBLE_DEVICES",
+    "VLLM_VERSION",
+)
+_HEAD = """
+| npu-smi 25.1.0                   Version: 25.1.0                                               |
+| NPU   Name                | Health        | Power(W)    Temp(C)           Hugepages-Usage(page)|
+| Chip                      | Bus-Id        | AICore(%)   Memory-Usage(MB)  HBM-Usage(MB)        |
+"""
+_PROCESSES = """
+| NPU     Chip              | Process id    | Process name             | Process memory(MB)      |
+"""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A card as the made-up npu-smi shows it."""
+
+    name: str = "910B4"
+    health: str = "OK"
+    used: int = 3050
+    total: int = 32768
+    processes: tuple[tuple[int, str, int], ...] = ()
+
+
+def table(*cards: Shown, first_id: int = 0) -> str:
+    """What npu-smi prints for these cards."""
+    rows, processes = "", ""
+    for npu_id, card in enumerate(cards, first_id):
+        rows += f"| {npu_id} {card.name} | {card.health} | 90.0 41 0 / 0 |\n"
+        rows += f"| 0 | 0000:{npu_id:02X}:00.0 | 0 0 / 0 {card.used}/ {card.total} |\n"
+        for pid, name, memory in card.processes:
+            processes += f"| {npu_id} 0 | {pid} | {name} | {memory} |\n"
+    return _HEAD + rows + _PROCESSES + processes
+
+
+@dataclass(frozen=True)
+class Host:
+    """A host whose made-up things are under `root`."""
+
+    root: Path
+
+    def shows(self, text: str) -> None:
+        """Lets npu-smi print a text from now on."""
+        (self.root / "table").write_text(text, "utf-8")
+
+    def has_nodes(self, count: int) -> None:
+        """Lets the kernel know so many NPUs."""
+        for index in range(count):
+            (self.root / "dev" / f"davinci{index}").touch()
+
+    def installs(self, distribution: str, version: str) -> None:
+        """Lets a distribution be installed, with an empty package of its name."""
+        package = distribution.replace("-", "_")
+        (self.root / "site" / package).mkdir(exist_ok=True)
+        (self.root / "site" / package / "__init__.py").touch()
+        info = self.root / "site" / f"{package}-{version}.dist-info"
+        info.mkdir()
+        metadata = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
+        (info / "METADATA").write_text(metadata, "utf-8")
+
+    def command(self, name: str, script: str) -> None:
+        """Puts a command on PATH."""
+        path = self.root / "bin" / name
+        path.write_text(f"#!/bin/sh\n{script}\n", "utf-8")
+        path.chmod(0o755)
+
+
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """A host without an NPU, with no command on PATH."""
+    host = Host(tmp_path)
+    for name in ("bin", "dev", "site", "Ascend", "tmp"):
+        (tmp_path / name).mkdir()
+    for name in _VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr(ascend, "_DEV", tmp_path / "dev")
+    monkeypatch.setattr(ascend, "_ASCEND", tmp_path / "Ascend")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    return host
+
+
+def with_two_cards(host: Host) -> Host:
+    """The host with two idle cards, and a vLLM-Ascend and vLLM that go together."""
+    host.command("npu-smi", f"{CAT} {host.root / 'table'}")
+    host.shows(table(Shown(), Shown()))
+    host.has_nodes(2)
+    host.installs("vllm-ascend", "0.18.0rc1")
+    host.installs("vllm", "0.18.0+empty")
+    return host
