@@ -1,0 +1,144 @@
+"""The gate: green only where every required criterion of every required model was verified.
+
+`required.txt` lists test class and criterion, one pair a line, and is written by `ascend-vlm
+required` from the model files. What is on it and did not end as a pass, an expected failure or
+declared not applicable makes a run red, whatever pytest thinks of it: nothing passes because it was
+deselected, skipped or never collected.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import ConfigurationError
+
+Pair = tuple[str, str]
+"""(test class, criterion id)."""
+
+_HEAD = "# Written by `ascend-vlm required`: test class and criterion that --vlm-gate must see.\n"
+_HOLDS = frozenset({"pass", "xfail", "na"})
+_SHOWN = 20
+
+
+def shortfalls(
+    required: Sequence[Pair], rows: Iterable[Mapping[str, Any]], *, may_lack_checkpoints: bool
+) -> list[str]:
+    """What a gate misses, in words, one line a class and reason; empty where it is green.
+
+    Args:
+        required: the content of required.txt.
+        rows: the report's rows.
+        may_lack_checkpoints: whether a class may be not applicable as a whole, as one without a
+            tiny checkpoint is in a run on tiny checkpoints.
+    """
+    found: dict[Pair, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        found.setdefault((row["suite_class"], row["criterion"]), []).append(row)
+    lines: list[str] = []
+    for suite_class in dict.fromkeys(name for name, _ in required):
+        criteria = [criterion for name, criterion in required if name == suite_class]
+        of_class = {criterion: found.get((suite_class, criterion), []) for criterion in criteria}
+        lines += [f"{suite_class}: {problem}" for problem in _problems(of_class)]
+        statuses = {row["status"] for rows in of_class.values() for row in rows}
+        if statuses == {"na"} and not may_lack_checkpoints:
+            lines.append(f"{suite_class}: nothing of it applies, so nothing was verified")
+    return lines
+
+
+def _problems(of_class: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[str]:
+    unseen = [criterion for criterion, rows in of_class.items() if not rows]
+    if unseen:
+        yield f"{_counted(unseen, of_class)} did not run"
+    reasons: dict[str, list[str]] = {}
+    for criterion, rows in of_class.items():
+        for row in rows:
+            if row["status"] not in _HOLDS:
+                first_line = str(row["reason"]).partition("\n")[0]
+                reasons.setdefault(f"{row['status']}: {first_line}", []).append(criterion)
+    for reason, criteria in reasons.items():
+        yield f"{_counted(list(Counter(criteria)), of_class)}: {reason}"
+
+
+def _counted(criteria: Sequence[str], of_class: Mapping[str, Any]) -> str:
+    if len(criteria) == len(of_class):
+        return f"all {len(criteria)} criteria"
+    names = ", ".join(criteria[:_SHOWN])
+    return names + (f" and {len(criteria) - _SHOWN} more" if len(criteria) > _SHOWN else "")
+
+
+def read(path: Path) -> list[Pair]:
+    """The content of a required.txt.
+
+    Raises:
+        ConfigurationError: it is not there, empty, or not of its form.
+    """
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except OSError as error:
+        raise ConfigurationError(
+            f"--vlm-gate needs {path} ({error.strerror}); write it with `ascend-vlm required`."
+        ) from error
+    pairs = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#")]
+    if not pairs or any(len(pair) != 2 for pair in pairs):
+        raise ConfigurationError(
+            f"{path} is no list of test class and criterion; write it with `ascend-vlm required`."
+        )
+    return [(suite_class, criterion) for suite_class, criterion in pairs]
+
+
+def text(directory: Path, only: Sequence[str] = ()) -> str:
+    """The required.txt of the model files in a directory.
+
+    Args:
+        directory: where the model files are.
+        only: the test classes to list; all where none is named.
+
+    Raises:
+        ConfigurationError: there is no model file, two classes have one name, or one of `only` is
+            not among them.
+    """
+    from .suite.catalogue import criteria
+
+    ids = [what.id for what, _, _ in criteria() if what.group != "reference"]
+    known = _suite_classes(directory)
+    if unknown := [name for name in only if name not in known]:
+        raise ConfigurationError(
+            f"there is no class {', '.join(unknown)} in {directory}; there are {', '.join(known)}."
+        )
+    listed = [name for name in known if name in only or not only]
+    return _HEAD + "".join(f"{name} {criterion}\n" for name in listed for criterion in ids)
+
+
+def _suite_classes(directory: Path) -> list[str]:
+    from .suite.conformance import VLMConformance
+
+    home: dict[str, Path] = {}
+    for path in sorted(directory.glob("test_*.py")):
+        for name, value in vars(_imported(path)).items():
+            is_suite = isinstance(value, type) and issubclass(value, VLMConformance)
+            if not is_suite or not name.startswith("Test"):
+                continue
+            if name in home:
+                raise ConfigurationError(
+                    f"{home[name]} and {path} both have a class {name}; a report tells models "
+                    "apart by it, so rename one."
+                )
+            home[name] = path
+    if not home:
+        raise ConfigurationError(f"there is no model file (test_*.py) in {directory}.")
+    return list(home)
+
+
+def _imported(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(f"_required_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ConfigurationError(f"{path} cannot be imported.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module

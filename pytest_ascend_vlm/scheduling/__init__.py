@@ -1,0 +1,1 @@
+"""Which model runs where when several run at once."""

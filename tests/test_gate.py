@@ -1,0 +1,181 @@
+"""The gate: green only where everything that is required was verified."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import REPOSITORY, Judged, Serve, few_cases, model_file
+from pytest_ascend_vlm import cli, gate
+from pytest_ascend_vlm.errors import ConfigurationError
+
+REQUIRED = [("TestA", "serving.text"), ("TestA", "serving.image"), ("TestB", "serving.text")]
+NO_NPU = "there is no Ascend NPU"
+
+
+def row(suite_class: str, criterion: str, status: str, reason: str = "") -> dict[str, Any]:
+    return {
+        "suite_class": suite_class,
+        "criterion": criterion,
+        "status": status,
+        "reason": reason,
+    }
+
+
+def missing(*rows: dict[str, Any], tiny: bool = False) -> list[str]:
+    return gate.shortfalls(REQUIRED, rows, may_lack_checkpoints=tiny)
+
+
+ALL_PASS = [row(*pair, "pass") for pair in REQUIRED]
+
+
+def test_everything_verified_opens_the_gate() -> None:
+    assert missing(*ALL_PASS) == []
+    assert missing(ALL_PASS[0], row(*REQUIRED[1], "xfail"), ALL_PASS[2]) == []
+    assert missing(ALL_PASS[0], row(*REQUIRED[1], "na"), ALL_PASS[2]) == []
+
+
+@pytest.mark.parametrize("status", ["fail", "error", "skip"])
+def test_one_case_that_does_not_hold_closes_it(status: str) -> None:
+    rows = [*ALL_PASS, row("TestA", "serving.image", status, "the reason\nand more")]
+    assert missing(*rows) == [f"TestA: serving.image: {status}: the reason"]
+
+
+def test_what_did_not_run_closes_it() -> None:
+    assert missing(*ALL_PASS[:1], ALL_PASS[2]) == ["TestA: serving.image did not run"]
+    assert missing(*ALL_PASS[:2]) == ["TestB: all 1 criteria did not run"]
+    assert missing() == ["TestA: all 2 criteria did not run", "TestB: all 1 criteria did not run"]
+
+
+def test_one_reason_for_many_is_told_once() -> None:
+    rows = [row(*pair, "skip", NO_NPU) for pair in REQUIRED]
+    assert missing(*rows) == [
+        f"TestA: all 2 criteria: skip: {NO_NPU}",
+        f"TestB: all 1 criteria: skip: {NO_NPU}",
+    ]
+
+
+def test_a_model_to_which_nothing_applies_was_not_verified() -> None:
+    rows = [*ALL_PASS[:2], row(*REQUIRED[2], "na", "no tiny checkpoint")]
+    assert missing(*rows) == ["TestB: nothing of it applies, so nothing was verified"]
+    assert missing(*rows, tiny=True) == []
+
+
+@pytest.mark.parametrize("content", ["", "# only a comment\n", "TestA\n", "TestA a b\n"])
+def test_a_list_that_is_none_is_an_error(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "required.txt"
+    path.write_text(content, "utf-8")
+    with pytest.raises(ConfigurationError, match="ascend-vlm required"):
+        gate.read(path)
+
+
+def test_a_list_is_read_as_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "required.txt"
+    path.write_text(gate.text(REPOSITORY / "conformance"), "utf-8")
+    pairs = gate.read(path)
+    assert ("TestMinerU25", "serving.ready") in pairs
+    assert ("TestQwen3VL8B", "tasks.grounding") in pairs
+    assert not [criterion for _, criterion in pairs if criterion.startswith("reference.")]
+
+
+def test_a_list_may_leave_models_out(tmp_path: Path) -> None:
+    path = tmp_path / "列表" / "two.txt"
+    named = ["--output", str(path), "--only", "TestGlmOcr", "TestMinerU25"]
+    assert cli.main(["required", str(REPOSITORY / "conformance"), *named]) == 0
+    assert {name for name, _ in gate.read(path)} == {"TestGlmOcr", "TestMinerU25"}
+
+
+def test_a_class_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["required", str(REPOSITORY / "conformance"), "--only", "TestGlmOrc"]) == 2
+    assert "there is no class TestGlmOrc" in capsys.readouterr().err
+
+
+def test_the_committed_list_is_current() -> None:
+    committed = (REPOSITORY / "conformance" / "required.txt").read_text("utf-8")
+    assert committed == gate.text(REPOSITORY / "conformance"), "run `ascend-vlm required`"
+
+
+def test_two_classes_of_one_name_are_refused(tmp_path: Path) -> None:
+    content = (REPOSITORY / "conformance" / "test_glm_ocr.py").read_text("utf-8")
+    for name in ("test_one.py", "test_two.py"):
+        (tmp_path / name).write_text(content, "utf-8")
+    with pytest.raises(ConfigurationError, match="both have a class TestGlmOcr"):
+        gate.text(tmp_path)
+
+
+# What a run makes of it. The project's list asks for two criteria of its one model.
+
+
+@pytest.fixture
+def listed(project: pytest.Pytester) -> pytest.Pytester:
+    lines = "TestMinerU25 serving.text\nTestMinerU25 serving.models\n"
+    (project.path / "conformance" / "required.txt").write_text(lines, "utf-8")
+    return project
+
+
+def test_a_gate_that_saw_all_of_it_is_green(
+    listed: pytest.Pytester,  # noqa: ARG001
+    stub: Serve,
+    judged: Judged,
+) -> None:
+    outcome = judged(stub(), "--vlm-gate", "-k", f"({few_cases()}) and (models or text_is_ans)")
+    assert outcome.result.ret == 0
+    assert "gate:" not in outcome.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["-k", "modles"], "gate: TestMinerU25: all 2 criteria did not run"),
+        (["-m", "performance"], "gate: TestMinerU25: all 2 criteria did not run"),
+        (["-k", "test_models_are_listed"], "gate: TestMinerU25: serving.text did not run"),
+    ],
+)
+@pytest.mark.usefixtures("listed")
+def test_what_was_deselected_closes_the_gate(
+    arguments: list[str], told: str, stub: Serve, judged: Judged
+) -> None:
+    outcome = judged(stub(), "--vlm-gate", *arguments)
+    assert outcome.result.ret == pytest.ExitCode.TESTS_FAILED
+    assert told in outcome.result.outlines
+
+
+@pytest.mark.usefixtures("listed")
+@pytest.mark.skipif(any(Path("/dev").glob("davinci[0-9]*")), reason="this host has an NPU")
+def test_no_npu_closes_the_gate_and_skips_outside_of_one(judged: Judged) -> None:
+    assert judged(None, "-m", "npu").result.ret == 0
+    outcome = judged(None, "-m", "npu", "--vlm-gate")
+    assert outcome.result.ret == pytest.ExitCode.TESTS_FAILED
+    assert f"gate: TestMinerU25: all 2 criteria: skip: {NO_NPU}" in outcome.text
+
+
+@pytest.mark.usefixtures("listed")
+def test_absent_weights_close_the_gate(
+    judged: Judged, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    outcome = judged(None, "--vlm-gate", "--vlm-platform=cpu", "-k", "models", checkpoint="full")
+    assert outcome.result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "download OpenDataLab/MinerU2.5-2509-1.2B" in outcome.text
+    assert "gate: TestMinerU25: serving.models: error" in outcome.text
+
+
+def test_an_expected_failure_that_passes_closes_the_gate(
+    project: pytest.Pytester, stub: Serve, judged: Judged
+) -> None:
+    expected = "(ExpectedFailure('serving.models', reason='not listed', issue='none'),)"
+    model_file(project, "    pass", expected_failures=expected)
+    (project.path / "required.txt").write_text("TestOwn serving.models\n", "utf-8")
+    project.makefile(".ini", pytest="[pytest]\nvlm_required = required.txt\n")
+    outcome = judged(stub(), "test_own_model.py", "--vlm-gate", "-k", "models_are_listed")
+    assert outcome.result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "gate: TestOwn: all 1 criteria: fail: [XPASS(strict)] not listed" in outcome.text
+
+
+@pytest.mark.usefixtures("project")
+def test_a_gate_without_its_list_does_not_start(stub: Serve, judged: Judged) -> None:
+    outcome = judged(stub(), "--vlm-gate")
+    assert outcome.result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "ascend-vlm required" in outcome.result.stderr.str()
