@@ -85,9 +85,13 @@ def pytest_configure() -> None:
         with journal.spell("start", server=id(server)):
             original(server)
 
-    def stop(server: VllmServer, original: Callable[..., Any]) -> None:
+    def stop(server: VllmServer, original: Callable[..., Any], process: Any) -> Any:
         with journal.spell("stop", server=id(server)):
-            original(server)
+            return original(server, process)
+
+    def kill(server: VllmServer, original: Callable[..., Any]) -> Any:
+        with journal.spell("kill", server=id(server)):
+            return original(server)
 
     def chat(completions: Any, original: Callable[..., Any], **arguments: Any) -> Any:
         journal.write("chat", arguments=arguments)
@@ -104,7 +108,8 @@ def pytest_configure() -> None:
     for owner, name, wrapper in (
         (VllmServer, "__init__", create),
         (VllmServer, "start", start),
-        (VllmServer, "stop", stop),
+        (VllmServer, "_stop", stop),  # a restart stops the server as well
+        (VllmServer, "kill", kill),
         (Completions, "create", chat),
         (Models, "list", models),
         (httpx.Client, "post", post),
@@ -156,6 +161,7 @@ class Bare:
             ),
             Case(**{**first, **asked}),
             lambda *_: None,
+            lambda: None,
         )
 
     def _start(self, line: dict[str, Any]) -> None:
@@ -187,6 +193,9 @@ class Bare:
 
     def _stop(self, line: dict[str, Any]) -> None:
         self._servers[line["server"]].stop()
+
+    def _kill(self, line: dict[str, Any]) -> None:
+        self._servers[line["server"]].kill()
 
     def _chat(self, line: dict[str, Any]) -> None:
         import openai

@@ -26,6 +26,21 @@ def load_cases(fixture_roots: Sequence[Path]) -> tuple[Case, ...]:
     return tuple(found.values())
 
 
+def untaught(checkpoint: Path) -> Mapping[str, str]:
+    """What a tiny checkpoint cannot answer: case id or group -> the reason.
+
+    Raises:
+        ConfigurationError: the checkpoint's `untaught.json` is not of its form.
+    """
+    path = checkpoint / "untaught.json"
+    if not path.is_file():
+        return {}
+    try:
+        return {str(what): str(why) for what, why in json.loads(path.read_text("utf-8")).items()}
+    except (ValueError, AttributeError) as error:
+        raise ConfigurationError(f"{path} is not a map of case or group to reason.") from error
+
+
 def _read(path: Path) -> list[Case]:
     try:
         entries = json.loads(path.read_text("utf-8"))["cases"]
@@ -36,10 +51,11 @@ def _read(path: Path) -> list[Case]:
 
 def _case(root: Path, entry: Mapping[str, Any]) -> Case:
     images = tuple(root / name for name in entry.get("images", ()))
-    for image in images:
-        if not image.is_file():
+    videos = tuple(root / name for name in entry.get("videos", ()))
+    for file in (*images, *videos):
+        if not file.is_file():
             raise ConfigurationError(
-                f"{root / 'cases.json'}: {entry['id']} needs {image}, not there."
+                f"{root / 'cases.json'}: {entry['id']} needs {file}, not there."
             )
     truth = entry.get("truth")
     if "truth_file" in entry:
@@ -49,6 +65,9 @@ def _case(root: Path, entry: Mapping[str, Any]) -> Case:
         needs=Capability(entry["needs"]),
         prompt=entry["prompt"],
         images=images,
+        videos=videos,
         truth=truth,
+        accepted=tuple(entry.get("accepted", ())),
+        box=tuple(entry["box"]) if "box" in entry else None,
         max_tokens=entry.get("max_tokens", 64),
     )

@@ -22,6 +22,7 @@ class Options:
         platform: "npu", "cpu", or "endpoint" where a URL was given.
         checkpoint: "full" or "tiny".
         record: write goldens instead of judging.
+        required: list of what a gate must see, where the run is a gate.
         server_url: an endpoint that already runs.
         api_key: its key, from the environment.
         weights_root: directory of full checkpoints.
@@ -35,6 +36,7 @@ class Options:
     platform: str
     checkpoint: str
     record: bool
+    required: Path | None
     server_url: str | None
     api_key: str
     weights_root: Path | None
@@ -64,12 +66,19 @@ def register(parser: pytest.Parser) -> None:
         "--vlm-weights-root",
         metavar="DIR",
         type=Path,
-        help="directory of full checkpoints: DIR/<organisation>/<model>",
+        help="directory of full checkpoints: DIR/<organisation>/<model> (default: the caches of "
+        "ModelScope and Hugging Face)",
     )
     group.addoption(
         "--vlm-record",
         action="store_true",
         help="record goldens with the reference engine (Transformers on CPU); judges nothing",
+    )
+    group.addoption(
+        "--vlm-gate",
+        action="store_true",
+        help="fail unless every criterion listed in conformance/required.txt (ini vlm_required) "
+        "was verified: nothing passes because it was skipped, deselected or absent",
     )
     group.addoption(
         "--vlm-server-url",
@@ -90,6 +99,7 @@ def register(parser: pytest.Parser) -> None:
         help="directory of the servers' logs (default: .vlm-logs under pytest's root directory)",
     )
     parser.addini("vlm_golden_dir", "the project's own goldens", default="golden")
+    parser.addini("vlm_required", "what a gate must see", default="conformance/required.txt")
     parser.addini("vlm_fixtures_dir", "the project's own cases and images", default="fixtures")
 
 
@@ -105,11 +115,15 @@ def read(config: pytest.Config) -> Options:
         raise pytest.UsageError(
             "--vlm-record runs the reference engine alone; leave out --vlm-server-url"
         )
+    gate = config.getoption("vlm_gate")
+    if gate and record:
+        raise pytest.UsageError("--vlm-record judges nothing; leave out --vlm-gate")
     golden_dir = config.rootpath / config.getini("vlm_golden_dir")
     return Options(
         platform="endpoint" if url else config.getoption("vlm_platform"),
         checkpoint=config.getoption("vlm_checkpoint"),
         record=record,
+        required=config.rootpath / config.getini("vlm_required") if gate else None,
         server_url=url.rstrip("/").removesuffix("/v1") if url else None,
         api_key=os.environ.get(API_KEY_VARIABLE, "none"),
         weights_root=config.getoption("vlm_weights_root"),

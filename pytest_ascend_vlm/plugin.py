@@ -7,13 +7,16 @@ installed pays a few milliseconds.
 from __future__ import annotations
 
 from collections.abc import Generator
+from typing import Any
 
 import pytest
 
 from . import options
+from .errors import ConfigurationError
 from .reporting import Report, write
 from .reporting.summary import closing_line, closing_table
-from .suite import fixtures, outcomes, selection
+from .scheduling import xdist
+from .suite import arguments, fixtures, outcomes, selection
 from .suite.run import RUN, Run
 from .terminal import Progress
 
@@ -26,7 +29,7 @@ _MARKERS = (
     "accuracy: answers against the reference and the ground truth",
     "numerics: numbers against the reference",
     "performance: latency, throughput, memory",
-    "robustness: limits and bad input",
+    "robustness: limits, bad input, and what a server leaves behind",
     "vlm_criterion(criterion): the criterion that a test of the suite judges; set by the suite",
 )
 
@@ -41,10 +44,24 @@ def pytest_configure(config: pytest.Config) -> None:
     for marker in _MARKERS:
         config.addinivalue_line("markers", marker)
     run = Run(options.read(config), Progress(config))
+    try:
+        _ = run.required
+    except ConfigurationError as error:
+        raise pytest.UsageError(str(error)) from error
     config.stash[RUN] = run
     config.pluginmanager.register(fixtures, "ascend_vlm_fixtures")
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(_Reporter(config, run), "ascend_vlm_reporter")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Ends what only collecting needed."""
+    arguments.close(session.config)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The same where collecting was broken off."""
+    arguments.close(config)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -71,15 +88,30 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = kept
     for item in items:
         selection.mark(item, run)
+    if hasattr(config, "workerinput"):
+        xdist.most_cards_first(items)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(
-    collector: pytest.Collector,  # noqa: ARG001
+    collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """Shows a mistake in a model file as its message."""
+    """Shows a mistake in a model file as its message, that of a serve argument included."""
     report = yield
-    return outcomes.explain_collection(report)
+    checked = arguments.checked(collector, report, collector.config.stash[RUN])
+    return outcomes.explain_collection(checked)
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hands models out by test class, whatever `--dist` says."""
+    return xdist.make_scheduler(config, log)
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Makes `-n auto` one worker for every usable card."""
+    return xdist.auto_workers(config)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -123,10 +155,19 @@ class _Reporter:
                 terminalreporter.line(f"written: {path}")
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_sessionfinish(self) -> Generator[None, object, object]:
-        """Says, as the last line of all, what was verified and what was not."""
+    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
+        """Closes the gate, and says as the last line of all what was verified and what was not."""
+        missing = self._run.gate_shortfalls(self._report.rows)
+        if missing and session.exitstatus in {
+            pytest.ExitCode.OK,
+            pytest.ExitCode.NO_TESTS_COLLECTED,
+        }:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
         result = yield
         terminal = self._config.pluginmanager.get_plugin("terminalreporter")
-        if terminal is not None and self._report.rows:
-            terminal.line(closing_line(self._report.rows, self._run.where()))
+        if terminal is not None:
+            for line in (f"gate: {problem}" for problem in missing):
+                terminal.line(line)
+            if self._report.rows:
+                terminal.line(closing_line(self._report.rows, self._run.where()))
         return result

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +19,17 @@ from .errors import ConfigurationError
 
 
 class Capability(enum.Enum):
-    """What a model can be asked for."""
+    """What a model can be asked for: three kinds of input, three kinds of question about images."""
 
     TEXT = "text"
     IMAGE = "image"
-    DOCUMENT = "document"
     VIDEO = "video"
+    DOCUMENT = "document"
+    """The whole text of a page."""
+    VQA = "vqa"
+    """A question about a picture: text in a scene, a chart, a count."""
+    GROUNDING = "grounding"
+    """Where something is, as a box."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,7 @@ class Thresholds:
         document_lines: how much lower than the golden's the rate of exact lines may be.
         document_numbers: how much lower than the golden's the recall of numbers may be.
         document_order: how much lower than the golden's the rate of ordered line pairs may be.
+        box_iou: least intersection over union (0..1) of an answered box with the true one.
         logits_max_abs: largest absolute difference of a logit.
         logits_cosine: least cosine similarity of the logits at a position.
         because: why a bar is lower than the project's default.
@@ -56,6 +63,7 @@ class Thresholds:
     document_lines: float = 0.02
     document_numbers: float = 0.02
     document_order: float = 0.02
+    box_iou: float = 0.5
     logits_max_abs: float = 1.0
     logits_cosine: float = 0.999
     because: str | None = None
@@ -74,7 +82,10 @@ class Thresholds:
         return bool(value < default if bar.name in _AT_LEAST else value > default)
 
 
-_AT_LEAST = frozenset({"similarity", "similarity_after_tie", "agreement", "logits_cosine"})
+_PARALLEL_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+_AT_LEAST = frozenset(
+    {"similarity", "similarity_after_tie", "agreement", "box_iou", "logits_cosine"}
+)
 
 
 def _bars() -> Iterable[dataclasses.Field[Any]]:
@@ -97,17 +108,36 @@ class ExpectedFailure:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """A number that a published document reports; shown beside what was measured, never judged.
+
+    Attributes:
+        name: what was measured, "latency, mean".
+        value: the number.
+        unit: "ms", "tok/s", "%".
+        conditions: under which it was measured; two figures compare only under equal ones.
+    """
+
+    name: str
+    value: float
+    unit: str
+    conditions: str
+
+
+@dataclass(frozen=True)
 class Published:
-    """Answers that a published document reports; text only, used where nothing was recorded.
+    """What a published document reports of the full checkpoint.
 
     Attributes:
         source: the document.
-        answers: case id -> the answer as printed there. A document may quote only the beginning
-            of an answer, so only that much is compared.
+        answers: case id -> the answer as printed there; the reference where nothing was recorded.
+            A document may quote only the beginning of an answer, so only that much is compared.
+        figures: the numbers of its tables.
     """
 
     source: str
-    answers: Mapping[str, str]
+    answers: Mapping[str, str] = field(default_factory=dict)
+    figures: tuple[Figure, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -150,7 +180,10 @@ class Case:
         needs: the capability without which the case cannot be asked.
         prompt: the user's text; it follows the images.
         images: files sent before the text, in order.
+        videos: clips sent before the text, in order.
         truth: what the image says, exactly; None where only the reference can tell.
+        accepted: answers of which one has to occur in the model's, as a whole word.
+        box: (left, top, right, bottom) in pixels of the first image, of what is asked for.
         max_tokens: most tokens to generate.
     """
 
@@ -158,7 +191,10 @@ class Case:
     needs: Capability
     prompt: str
     images: tuple[Path, ...] = ()
+    videos: tuple[Path, ...] = ()
     truth: str | None = None
+    accepted: tuple[str, ...] = ()
+    box: tuple[float, float, float, float] | None = None
     max_tokens: int = 64
 
     @property
@@ -174,7 +210,8 @@ class ModelSpec:
     Attributes:
         model_id: the hub's name, `OpenDataLab/MinerU2.5-2509-1.2B`; also the served name.
         revision: commit of the checkpoint; None is reported as "not pinned".
-        tiny: name of a checkpoint under `fixtures/tiny/`, or a path to one.
+        tiny: name of a checkpoint under `fixtures/tiny/`, or a path to one; None where another
+            model of the family stands for the architecture.
         npus: number of cards the model needs.
         serve: arguments of the vLLM server, as Python values: `{"max_model_len": 8192}`.
         env: environment of the server, for values that are not arguments.
@@ -182,6 +219,8 @@ class ModelSpec:
         supports: the capabilities every criterion may use.
         unsupported: the others, each with its reason; asking for one must be a 4xx.
         prompts: prompt by case group or case id, where the model has its own.
+        box_range: what the model counts a box's coordinates in: None for pixels, 1000 for
+            thousandths of the image's width and height.
         thresholds: bars that differ from the project's.
         published: answers a document reports for the full checkpoint.
         expected_failures: criteria known to fail.
@@ -201,6 +240,7 @@ class ModelSpec:
     supports: Iterable[Capability] = frozenset({Capability.TEXT, Capability.IMAGE})
     unsupported: Mapping[Capability, str] = field(default_factory=dict)
     prompts: Mapping[str, str] = field(default_factory=dict)
+    box_range: int | None = None
     thresholds: Thresholds = Thresholds()
     published: Published | None = None
     expected_failures: tuple[ExpectedFailure, ...] = ()
@@ -248,6 +288,9 @@ class ModelSpec:
             yield "every criterion needs Capability.TEXT in supports."
         if self.npus < 1:
             yield f"npus={self.npus}, but a model needs at least one card."
+        in_parallel = math.prod(int(self.serve.get(name, 1)) for name in _PARALLEL_SIZES)
+        if in_parallel > self.npus:
+            yield f"serve asks for {in_parallel} cards in parallel, but npus={self.npus}."
         if {"host", "port", "api_key", "model", "served_model_name"} & self.serve.keys():
             yield "host, port, api_key, model and served_model_name are the plugin's, not serve's."
         if "trust_remote_code" in self.serve:

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import stand_in
 from stub_server import Behaviour, Knowledge, read_goldens, serve
+from three_models import write as write_three_models
 
 # Runs inside this process forget what they import. What is slow to import, or cannot be imported
 # twice, is imported here once.
@@ -111,6 +113,20 @@ def stub(knowledge: Knowledge) -> Iterator[Serve]:
 
 
 @pytest.fixture
+def stand_in_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Makes the stand-in what `python -m vllm.entrypoints.openai.api_server` runs."""
+    root = stand_in.install(tmp_path / "stand-in")
+    monkeypatch.setenv("PYTHONPATH", str(root))
+    return root
+
+
+@pytest.fixture
+def three_models(tmp_path: Path, stand_in_root: Path) -> Path:  # noqa: ARG001
+    """A project with three models, served by the stand-in."""
+    return write_three_models(tmp_path / "project")
+
+
+@pytest.fixture
 def project(pytester: pytest.Pytester) -> pytest.Pytester:
     """A project with the model file of this repository."""
     pytester.makefile(".ini", pytest="[pytest]\naddopts = --strict-markers --strict-config\n")
@@ -153,7 +169,7 @@ def model_file(project: pytest.Pytester, body: str, **spec: str) -> None:
         "tiny": "'qwen2_vl'",
         "serve": "{'limit_mm_per_prompt': {'image': 1, 'video': 0}}",
         "supports": "{C.TEXT, C.IMAGE, C.DOCUMENT}",
-        "unsupported": "{C.VIDEO: 'documents only'}",
+        "unsupported": "dict.fromkeys((C.VIDEO, C.VQA, C.GROUNDING), 'documents only')",
         **spec,
     }
     arguments = ", ".join(f"{name}={value}" for name, value in fields.items())
@@ -174,7 +190,8 @@ def model_spec(**fields: Any) -> ModelSpec:
     """A valid ModelSpec with some fields of its own."""
     from pytest_ascend_vlm import Capability
 
-    unsupported = {Capability.VIDEO: "no video", Capability.DOCUMENT: "no documents"}
+    inputs = {Capability.TEXT, Capability.IMAGE}
+    unsupported = {capability: "not here" for capability in Capability if capability not in inputs}
     return ModelSpec(**{"model_id": "an-org/a-model", "unsupported": unsupported, **fields})
 
 

@@ -164,9 +164,9 @@ def test_an_unsound_answer_is_named(changes: dict[str, object], broken: str) -> 
 
 
 def test_an_image_has_to_cost_tokens() -> None:
-    assert serving.image_is_sound(GOOD, tokens_without_images=6).evidence["image_tokens"] == 4
-    assert not serving.image_is_sound(GOOD, tokens_without_images=10).passed
-    assert not serving.image_is_sound(GOOD, tokens_without_images=None).passed
+    assert serving.media_is_sound(GOOD, 6, "image").evidence["image_tokens"] == 4
+    assert not serving.media_is_sound(GOOD, 10, "image").passed
+    assert not serving.media_is_sound(GOOD, None, "image").passed
 
 
 @pytest.mark.parametrize(

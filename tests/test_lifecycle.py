@@ -1,6 +1,6 @@
 """A server's life: phases, budgets, stop, and what is left when the test run is killed.
 
-Most of it runs against a stand-in that misbehaves on command. It is a package named `vllm`, found
+Most of it runs against `stand_in.py`, which misbehaves on command: a package named `vllm`, found
 first on PYTHONPATH, so that the very command that starts vLLM starts it.
 """
 
@@ -36,86 +36,6 @@ REPOSITORY = Path(__file__).parent.parent
 MODEL_FILE = REPOSITORY / "conformance" / "test_mineru2_5.py"
 GONE_WITHIN_SECONDS = 10.0
 CAPITAL = Case("text/capital", Capability.TEXT, "What is the capital of France?")
-
-# STAND_IN, JSON in the environment, says how it behaves; every key may be left out.
-#   exit: prints a traceback and exits with this code at once
-#   log: [seconds, line] pairs, printed one after another
-#   healthy: false: /health stays 503
-#   runaways: children that leave the session, ignore SIGTERM and are given up by their parent
-#   slow: seconds before a chat request is answered
-#   hang_from: the chat request, counted from 1, from which on none is answered
-#   dies_at: the chat request that kills it
-#   broken: answers chat requests with HTTP 500
-#   deaf: ignores SIGTERM
-STAND_IN = """
-import http.server, json, os, signal, subprocess, sys, threading, time
-
-plan = json.loads(os.environ.get("STAND_IN", "{}"))
-key = "Bearer " + os.environ["VLLM_API_KEY"]
-asked = 0
-
-def say(line):
-    print(line, flush=True)
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *args):
-        pass
-
-    def reply(self, status, body):
-        data = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def do_GET(self):
-        self.reply(200 if plan.get("healthy", True) else 503, {})
-
-    def do_POST(self):
-        global asked
-        asked += 1
-        self.rfile.read(int(self.headers["Content-Length"]))
-        say(f"request {asked}")
-        time.sleep(600 if asked >= plan.get("hang_from", 1_000_000) else plan.get("slow", 0))
-        if asked == plan.get("dies_at"):
-            say("Fatal Python error: Segmentation fault")
-            os._exit(139)
-        if plan.get("broken"):
-            return self.reply(500, {"error": {"message": "out of kernels"}})
-        if self.headers["Authorization"] != key:
-            return self.reply(401, {"error": {"message": "wrong key"}})
-        self.reply(200, {
-            "id": "1", "object": "chat.completion", "created": 0, "model": "stand-in",
-            "choices": [{"index": 0, "finish_reason": "stop", "logprobs": None,
-                         "message": {"role": "assistant", "content": "Paris"}}],
-            "usage": {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10},
-        })
-
-say("arguments: " + " ".join(sys.argv[1:]))
-if plan.get("deaf"):
-    signal.signal(signal.SIGTERM, lambda *_: say("SIGTERM ignored"))
-if "exit" in plan:
-    say("RuntimeError: no kernel for this device")
-    sys.exit(plan["exit"])
-runaway = (
-    "import os, signal, sys, time\\n"
-    "if os.fork(): sys.exit()\\n"
-    "os.setsid(); signal.signal(signal.SIGTERM, signal.SIG_IGN)\\n"
-    "print('runaway', flush=True); time.sleep(600)\\n"
-)
-for _ in range(plan.get("runaways", 0)):
-    subprocess.run([sys.executable, "-c", runaway], check=True)
-for seconds, line in plan.get("log", []):
-    time.sleep(seconds)
-    say(line)
-host, port = (sys.argv[sys.argv.index(flag) + 1] for flag in ("--host", "--port"))
-server = http.server.ThreadingHTTPServer((host, int(port)), Handler)
-say("up")
-server.serve_forever()
-"""
 
 NOISE = (
     "nanobind: leaked 3 types!",
@@ -176,19 +96,6 @@ def watch(tmp_path: Path) -> Iterator[Watch]:
     watch.end()
 
 
-@pytest.fixture
-def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Makes the stand-in what `python -m vllm.entrypoints.openai.api_server` runs."""
-    root = tmp_path / "stand-in"
-    package = root / "vllm" / "entrypoints" / "openai"
-    package.mkdir(parents=True)
-    for directory in (package, *package.parents[:2]):
-        (directory / "__init__.py").touch()
-    (package / "api_server.py").write_text(STAND_IN, "utf-8")
-    monkeypatch.setenv("PYTHONPATH", str(root))
-    return root
-
-
 @dataclass
 class Starter:
     """Makes servers of the stand-in, and ends them with the test."""
@@ -212,7 +119,9 @@ class Starter:
             budgets=budgets or Budgets(start=60, weights=60, graphs=60, first_image=60),
             log_path=self.log_path,
         )
-        server = VllmServer(launch, CAPITAL, lambda phase, _: self.phases.append(phase))
+        server = VllmServer(
+            launch, CAPITAL, lambda phase, _: self.phases.append(phase), lambda: None
+        )
         self.servers.append(server)
         return server
 
@@ -221,7 +130,7 @@ class Starter:
 
 
 @pytest.fixture
-def starter(stand_in: Path, tmp_path: Path, watch: Watch) -> Iterator[Starter]:  # noqa: ARG001
+def starter(stand_in_root: Path, tmp_path: Path, watch: Watch) -> Iterator[Starter]:  # noqa: ARG001
     starter = Starter(tmp_path, watch)
     yield starter
     for server in starter.servers:
@@ -389,7 +298,7 @@ class TestStandIn(VLMConformance):
         "stand/in",
         tiny="tiny",
         supports={C.TEXT},
-        unsupported={C.IMAGE: "-", C.DOCUMENT: "-", C.VIDEO: "-"},
+        unsupported={c: "-" for c in C if c is not C.TEXT},
     )
 """
 
@@ -444,7 +353,7 @@ def files_under(directory: Path) -> set[str]:
 
 
 @pytest.fixture
-def project(tmp_path: Path, stand_in: Path) -> Path:  # noqa: ARG001
+def project(tmp_path: Path, stand_in_root: Path) -> Path:  # noqa: ARG001
     """A project of one model with one case, served by the stand-in."""
     directory = tmp_path / "project"
     tiny = directory / "fixtures" / "tiny" / "tiny"

@@ -321,7 +321,8 @@ def rows_of(*statuses: str) -> list[Row]:
 @pytest.mark.parametrize(
     ("statuses", "line"),
     [
-        (("pass", "xfail", "na"), "3 of 3 criteria verified on here"),
+        (("pass", "xfail", "na"), "2 of 2 criteria verified on here; 1 not applicable"),
+        (("na", "na"), "0 of 0 criteria verified on here; 2 not applicable"),
         (("pass", "fail", "error"), "1 of 3 criteria verified on here; 1 fail, 1 error"),
         (("skip", "skip"), "0 of 2 criteria verified: why"),
         (("pass", "skip"), "1 of 2 criteria verified on here; 1 skip"),

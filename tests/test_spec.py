@@ -23,11 +23,11 @@ DOCUMENT, VIDEO = Capability.DOCUMENT, Capability.VIDEO
     ("fields", "message"),
     [
         ({"model_id": " / "}, "model_id is empty"),
-        ({"unsupported": {VIDEO: "no"}}, "say of Capability.DOCUMENT whether"),
+        ({"unsupported": {}}, "say of Capability.DOCUMENT, Capability.GROUNDING, Capability."),
         ({"supports": {TEXT}}, "say of Capability.IMAGE whether"),
         ({"supports": {TEXT, IMAGE, VIDEO}}, "Capability.VIDEO is in supports and in unsupported"),
         (
-            {"supports": {IMAGE}, "unsupported": {TEXT: "no", DOCUMENT: "no", VIDEO: "no"}},
+            {"supports": {IMAGE}, "unsupported": dict.fromkeys(set(Capability) - {IMAGE}, "no")},
             "every criterion needs Capability.TEXT",
         ),
         ({"npus": 0}, "npus=0"),
@@ -82,6 +82,7 @@ LOOSER = {
     "document_lines": 0.1,
     "document_numbers": 0.1,
     "document_order": 0.1,
+    "box_iou": 0.3,
     "logits_max_abs": 2.0,
     "logits_cosine": 0.99,
 }

@@ -46,22 +46,25 @@ def answer_is_sound(answer: Completion | Refusal) -> Verdict:
     return all_hold(_sound(answer), _got(answer))
 
 
-def image_is_sound(answer: Completion | Refusal, tokens_without_images: int | None) -> Verdict:
-    """As `answer_is_sound`, and the image cost tokens.
+def media_is_sound(
+    answer: Completion | Refusal, tokens_of_the_text: int | None, what: str
+) -> Verdict:
+    """As `answer_is_sound`, and what was sent beside the text cost tokens.
 
     Args:
-        answer: the answer to an image.
-        tokens_without_images: length of the prompt without its images; None where that could not
-            be asked, which leaves the check unfulfilled.
+        answer: the answer to an image or a clip.
+        tokens_of_the_text: length of the prompt without it; None where that could not be asked,
+            which leaves the check unfulfilled.
+        what: "image" or "video".
     """
     usage = answer.usage if isinstance(answer, Completion) else None
-    if usage is None or tokens_without_images is None:
-        cost, problem = None, "the prompt's length with and without the image could not be told"
+    if usage is None or tokens_of_the_text is None:
+        cost, problem = None, f"the prompt's length with and without the {what} could not be told"
     else:
-        cost = usage.prompt_tokens - tokens_without_images
+        cost = usage.prompt_tokens - tokens_of_the_text
         problem = f"the prompt grew by {cost} tokens"
-    checks = {"the image cost tokens": None if cost is not None and cost > 0 else problem}
-    return all_hold({**_sound(answer), **checks}, {**_got(answer), "image_tokens": cost})
+    checks = {f"the {what} cost tokens": None if cost is not None and cost > 0 else problem}
+    return all_hold({**_sound(answer), **checks}, {**_got(answer), f"{what}_tokens": cost})
 
 
 def _got(answer: Completion | Refusal) -> dict[str, object]:

@@ -284,16 +284,25 @@ class Client:
 
 
 def messages(case: Case) -> list[dict[str, Any]]:
-    """A case as chat messages: the images as data URLs, then the text."""
+    """A case as chat messages: images and clips as data URLs, then the text."""
     images = [image_part(path.read_bytes(), _mime(path)) for path in case.images]
+    videos = [_video_part(path.read_bytes(), _mime(path)) for path in case.videos]
     text = {"type": "text", "text": case.prompt}
-    return [{"role": "user", "content": [*images, text] if images else case.prompt}]
+    media = [*images, *videos]
+    return [{"role": "user", "content": [*media, text] if media else case.prompt}]
 
 
 def image_part(data: bytes, mime: str) -> dict[str, Any]:
     """An image as a part of a message."""
-    url = f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"
-    return {"type": "image_url", "image_url": {"url": url}}
+    return {"type": "image_url", "image_url": {"url": _data_url(data, mime)}}
+
+
+def _video_part(data: bytes, mime: str) -> dict[str, Any]:
+    return {"type": "video_url", "video_url": {"url": _data_url(data, mime)}}
+
+
+def _data_url(data: bytes, mime: str) -> str:
+    return f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 def _mime(path: Path) -> str:

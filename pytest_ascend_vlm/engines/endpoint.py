@@ -8,6 +8,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from ..errors import ServerError
+from ..observation import Remains
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,15 @@ class Server(Protocol):
         endpoint: where it listens; a restart keeps it.
         phases_seconds: start phase -> seconds; empty where someone else started it.
         starts: how often we started it.
-        can_restart: whether `restart` may be called.
+        can_restart: whether `restart` and `kill` may be called.
+        remains: what its latest stop left behind; None before the first.
     """
 
     endpoint: Endpoint
     phases_seconds: Mapping[str, float]
     starts: int
     can_restart: bool
+    remains: Remains | None
 
     @property
     def serve_command(self) -> str:
@@ -59,8 +62,14 @@ class Server(Protocol):
     def stop(self) -> None:
         """Stops it and returns when nothing of it is left."""
 
-    def restart(self) -> None:
-        """Replaces it by a fresh one at the same address."""
+    def restart(self) -> Remains:
+        """Replaces it by a fresh one at the same address; returns what the old one left."""
+
+    def kill(self) -> Remains:
+        """Kills its leading process, as the kernel does when memory runs out."""
+
+    def revive(self) -> None:
+        """Starts it again after `kill`; does nothing to one that runs."""
 
     def explain_loss(self) -> None:
         """Raises ServerError that says why the connection was lost, if that can be told."""
@@ -73,6 +82,7 @@ class RunningServer:
     starts = 0
     serve_command = "(started by someone else)"
     memory_mib: float | None = None
+    remains: Remains | None = None
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
@@ -84,9 +94,16 @@ class RunningServer:
     def stop(self) -> None:
         """Nothing to stop."""
 
-    def restart(self) -> None:
+    def restart(self) -> Remains:
         """Not ours to restart."""
         raise ServerError("an endpoint that someone else runs cannot be restarted")
+
+    def kill(self) -> Remains:
+        """Not ours to kill."""
+        raise ServerError("an endpoint that someone else runs cannot be killed")
+
+    def revive(self) -> None:
+        """It was not killed."""
 
     def explain_loss(self) -> None:
         """Its log is someone else's."""

@@ -8,12 +8,15 @@ It starts the command in a process group of its own and then listens to the pipe
   the server has `ORPHAN_SECONDS`.
 
 As a subreaper it inherits every descendant whose parent dies, so that a worker that left the
-process group is found too. It exits only when no descendant is left, with the command's exit code.
+process group is found too. It exits only when no descendant is left, with the command's exit code,
+and its last words on standard output are a JSON list of those that had to be killed: a server that
+leaves an engine process behind keeps a card's memory wherever nobody cleans up after it.
 """
 
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import select
 import signal
@@ -26,6 +29,7 @@ import psutil
 
 GENTLE_SECONDS = 30.0
 ORPHAN_SECONDS = 4.0
+LINGER_SECONDS = 5.0
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _POLL_SECONDS = 0.1
@@ -44,8 +48,11 @@ def main(argv: list[str]) -> int:
             start_new_session=True,
             preexec_fn=_die_with_parent,  # noqa: PLW1509  (this process has one thread)
         )
-    _wait(server)
+    orphaned = _wait(server)
+    killed = [] if orphaned else _linger(server)
     _end_all(server)
+    if not orphaned:
+        print(json.dumps(killed), flush=True)
     return _shell_code(server.returncode)
 
 
@@ -73,8 +80,12 @@ def _prctl(option: int, value: int) -> None:
     ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
-def _wait(server: subprocess.Popen[bytes]) -> None:
-    """Until the server died by itself, or we were told to end it and its time is up."""
+def _wait(server: subprocess.Popen[bytes]) -> bool:
+    """Until the server died by itself, or we were told to end it and its time is up.
+
+    Returns:
+        Whether nobody is left to tell.
+    """
     deadline = float("inf")
     pipe: int | None = sys.stdin.fileno()
     while server.poll() is None and time.monotonic() < deadline:
@@ -87,6 +98,34 @@ def _wait(server: subprocess.Popen[bytes]) -> None:
             _signal_group(server, signal.SIGTERM)
         allowed = ORPHAN_SECONDS if word == b"" else GENTLE_SECONDS
         deadline = min(deadline, time.monotonic() + allowed)
+    return pipe is None
+
+
+def _linger(server: subprocess.Popen[bytes]) -> list[str]:
+    """Gives what is left of the server time to end by itself; returns what did not, in words."""
+    deadline = time.monotonic() + LINGER_SECONDS
+    while (left := _descendants()) and time.monotonic() < deadline and server.poll() is not None:
+        psutil.wait_procs(left, timeout=_POLL_SECONDS)
+    return [_in_words(process) for process in left]
+
+
+def _descendants() -> list[psutil.Process]:
+    """Every live descendant; one that only waits to be reaped holds nothing any more."""
+    return [p for p in psutil.Process().children(recursive=True) if _is_alive(p)]
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _in_words(process: psutil.Process) -> str:
+    try:
+        return f"pid {process.pid} ({process.name()})"
+    except psutil.NoSuchProcess:
+        return f"pid {process.pid}"
 
 
 def _read(pipe: int | None) -> bytes | None:

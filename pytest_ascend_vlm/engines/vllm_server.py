@@ -20,19 +20,23 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import psutil
 
 from ..errors import ServerError
+from ..observation import Remains
 from ..spec import Budgets, Case, Sampling
 from . import supervisor, torch_extras
 from .client import Client
+from .command import command_line
 from .endpoint import Endpoint
 
 _POLL_SECONDS = 0.25
-_LAST_GASP_SECONDS = 2.0
+_LAST_GASP_SECONDS = supervisor.LINGER_SECONDS + 2.0
+_MEMORY_SECONDS = 30.0
+_MEMORY_SLACK_MIB = 256.0
 _TAIL_LINES = 30
 
 
@@ -80,24 +84,6 @@ class Launch:
     log_path: Path
 
 
-def command_line(serve: Mapping[str, Any]) -> list[str]:
-    """Python values as vLLM's command line: True is `--flag`, False `--no-flag`, a dict JSON."""
-    arguments: list[str] = []
-    for name, value in serve.items():
-        flag = name.replace("_", "-")
-        if value is True:
-            arguments.append(f"--{flag}")
-        elif value is False:
-            arguments.append(f"--no-{flag}")
-        elif isinstance(value, Mapping):
-            arguments += [f"--{flag}", json.dumps(dict(value), sort_keys=True)]
-        elif isinstance(value, (list, tuple)):
-            arguments += [f"--{flag}", *map(str, value)]
-        else:
-            arguments += [f"--{flag}", str(value)]
-    return arguments
-
-
 class VllmServer:
     """One vLLM server in a process group of its own, on a free loopback port."""
 
@@ -108,6 +94,7 @@ class VllmServer:
         launch: Launch,
         first_request: Case,
         progress: Callable[[Phase, float], None],
+        device_memory_mib: Callable[[], float | None],
     ) -> None:
         """Prepares a server; `start` starts it.
 
@@ -115,15 +102,19 @@ class VllmServer:
             launch: what to start.
             first_request: an image request; the server is ready when it answered it.
             progress: told the phase and its seconds so far.
+            device_memory_mib: memory in use on its cards, None where that cannot be told.
         """
         self.launch = launch
         self.starts = 0
+        self.remains: Remains | None = None
         self.phases_seconds: Mapping[str, float] = {}
         self._first_request = first_request
         self.endpoint = Endpoint(
             f"http://127.0.0.1:{_free_port()}", launch.served_name, secrets.token_urlsafe(24)
         )
         self._progress = progress
+        self._device_memory_mib = device_memory_mib
+        self._memory_before: float | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -139,9 +130,14 @@ class VllmServer:
 
     @property
     def memory_mib(self) -> float | None:
-        """Resident memory of the server's processes; None when it is not running."""
+        """Memory it holds on its cards, or where there are none in its processes.
+
+        None when it is not running.
+        """
         if self._process is None:
             return None
+        if self._memory_before is not None and (now := self._device_memory_mib()) is not None:
+            return now - self._memory_before
         with contextlib.suppress(psutil.NoSuchProcess):
             processes = psutil.Process(self._process.pid).children(recursive=True)
             return float(sum(process.memory_info().rss for process in processes)) / 2**20
@@ -157,6 +153,7 @@ class VllmServer:
         self.starts += 1
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         self.log_path.write_bytes(b"")
+        self._memory_before = self._device_memory_mib()
         self._process = subprocess.Popen(
             [
                 sys.executable,
@@ -166,6 +163,7 @@ class VllmServer:
                 *self._command(),
             ],
             stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             env=self._environment(),
             start_new_session=True,
         )
@@ -179,14 +177,41 @@ class VllmServer:
     def stop(self) -> None:
         """Ends the server and every process it started; returns when all are gone."""
         process, self._process = self._process, None
-        if process is None or process.stdin is None:
-            return
+        if process is not None:
+            self.remains = self._stop(process)
+
+    def restart(self) -> Remains:
+        """Replaces the server by a fresh one at the same address; returns what the old one left."""
+        process, self._process = self.require_alive(), None
+        self.remains = self._stop(process)
+        self.start()
+        return self.remains
+
+    def kill(self) -> Remains:
+        """Kills the server's leading process and returns when all that it left is gone."""
+        process, self._process = self.require_alive(), None
+        # Orphans of the server are children of the supervisor too; the server itself is its first.
+        min(psutil.Process(process.pid).children(), key=psutil.Process.create_time).kill()
+        return self._await_end(process)
+
+    def revive(self) -> None:
+        """Starts the server again after `kill`; does nothing to one that runs."""
+        if self._process is None:
+            self.start()
+
+    def _stop(self, process: subprocess.Popen[bytes]) -> Remains:
         with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(b"stop")
-            process.stdin.flush()
-        allowed = supervisor.GENTLE_SECONDS + 2 * supervisor.ORPHAN_SECONDS
+            _pipe(process.stdin).write(b"stop")
+            _pipe(process.stdin).flush()
+        return self._await_end(process)
+
+    def _await_end(self, process: subprocess.Popen[bytes]) -> Remains:
+        """What was left when the supervisor is gone and the cards' memory had time to be back."""
+        since = time.monotonic()
+        allowed = supervisor.GENTLE_SECONDS + 2 * supervisor.LINGER_SECONDS
         try:
             process.wait(timeout=allowed)
+            last_words = _pipe(process.stdout).read()
         except subprocess.TimeoutExpired:
             raise ServerError(
                 f"the server of {self.launch.served_name} did not stop within {allowed:.0f} s; "
@@ -194,12 +219,22 @@ class VllmServer:
             ) from None
         finally:
             with contextlib.suppress(BrokenPipeError):
-                process.stdin.close()
+                _pipe(process.stdin).close()
+            _pipe(process.stdout).close()
+        seconds = time.monotonic() - since
+        outlived = tuple(json.loads(last_words or b"[]"))
+        return Remains(outlived, self._memory_before, self._settled_memory(), seconds)
 
-    def restart(self) -> None:
-        """Replaces the server by a fresh one at the same address."""
-        self.stop()
-        self.start()
+    def _settled_memory(self) -> float | None:
+        """Device memory once it is back at its level before the start, or when waiting is over."""
+        deadline = time.monotonic() + _MEMORY_SECONDS
+        now, before = self._device_memory_mib(), self._memory_before
+        while now is not None and before is not None and now > before + _MEMORY_SLACK_MIB:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(_POLL_SECONDS)
+            now = self._device_memory_mib()
+        return now
 
     def explain_loss(self) -> None:
         """After a lost connection: raises ServerError with the log's tail if the server died.
@@ -211,12 +246,17 @@ class VllmServer:
                 self._process.wait(_LAST_GASP_SECONDS)
         self.require_alive()
 
-    def require_alive(self) -> None:
-        """Raises ServerError with the log's tail if the server died."""
+    def require_alive(self) -> subprocess.Popen[bytes]:
+        """The process that supervises the server.
+
+        Raises:
+            ServerError: the server died; the message has the log's tail.
+        """
         code = self._process.poll() if self._process else None
         if self._process is None or code is not None:
             name = self.launch.served_name
             raise ServerError(self._with_tail(f"the server of {name} died (exit code {code})"))
+        return self._process
 
     def _command(self) -> list[str]:
         port = self.endpoint.url.rpartition(":")[2]
@@ -306,6 +346,12 @@ def tail(log: str, lines: int = _TAIL_LINES) -> str:
     """The last lines of a log that tell something, indented."""
     kept: Sequence[str] = [line for line in log.splitlines() if not _NOISE.match(line)][-lines:]
     return "\n".join(f"  | {line}" for line in kept) or "  | (the log is empty)"
+
+
+def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
+    if stream is None:
+        raise ServerError("the supervisor was started without its pipes")
+    return stream
 
 
 def _is_healthy(http: httpx.Client) -> bool:

@@ -33,8 +33,12 @@ def render(document: Mapping[str, Any], language: str) -> str:
     )
     environment.filters |= {"cell": cell, "block": code_block, "number": _number, "mark": _mark}
     template = environment.from_string(source.read_text("utf-8"))
-    models = [_model_view(model, document["rows"]) for model in _models(document)]
-    return template.render(receipt=document["receipt"], models=models)
+    judged, not_judged = _models(document)
+    return template.render(
+        receipt=document["receipt"],
+        models=[_model_view(model, document["rows"]) for model in judged],
+        not_judged=not_judged,
+    )
 
 
 def cell(value: Any) -> str:
@@ -51,11 +55,20 @@ def code_block(text: Any) -> str:
     return f"{fence}text\n{content}\n{fence}"
 
 
-def _models(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The models of a report; one that never got a server has rows only."""
+def _models(document: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], list[str]]:
+    """The models of a report, and the names of those to which nothing applied.
+
+    One that never got a server has rows only.
+    """
     known = {model["model"]: model for model in document["models"]}
-    names = dict.fromkeys(row["model"] for row in document["rows"])
-    return [known.get(name, {"model": name}) for name in names]
+    statuses: dict[str, set[str]] = {}
+    for row in document["rows"]:
+        statuses.setdefault(row["model"], set()).add(row["status"])
+    judged = [name for name, found in statuses.items() if found != {"na"}]
+    return (
+        [known.get(name, {"model": name}) for name in judged],
+        [name for name in statuses if name not in judged],
+    )
 
 
 def _model_view(model: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -14,8 +14,11 @@ def closing_table(rows: Rows) -> list[str]:
     """One line per model and criterion group: counts by status, and the worst margin."""
     lines = []
     for model in dict.fromkeys(row["model"] for row in rows):
-        lines.append(model)
         of_model = [row for row in rows if row["model"] == model]
+        if all(row["status"] == "na" for row in of_model):
+            lines.append(f"{model}: not applicable: {of_model[0]['reason']}")
+            continue
+        lines.append(model)
         for group in dict.fromkeys(group_of(row) for row in of_model):
             lines.append("  " + _group_line(group, [r for r in of_model if group_of(r) == group]))
     return lines
@@ -49,16 +52,19 @@ def closing_line(rows: Rows, where: str) -> str:
     """How many criteria were verified, where, and why the others were not.
 
     A criterion of a model is verified when each of its cases ended as pass, expected failure or
-    not applicable.
+    not applicable; one that is not applicable as a whole is counted apart.
     """
     statuses: dict[tuple[str, str], set[str]] = {}
     for row in rows:
         statuses.setdefault((row["suite_class"], row["criterion"]), set()).add(row["status"])
-    verified = sum(1 for found in statuses.values() if found <= _HOLDS)
-    line = f"{verified} of {len(statuses)} criteria verified"
+    applicable = [found for found in statuses.values() if found != {"na"}]
+    verified = sum(1 for found in applicable if found <= _HOLDS)
+    line = f"{verified} of {len(applicable)} criteria verified"
     if all(group_of(row) == "reference" for row in rows):
         where = "the CPU reference"
-    if verified == len(statuses):
+    if len(applicable) < len(statuses):
+        where += f"; {len(statuses) - len(applicable)} not applicable"
+    if verified == len(applicable):
         return f"{line} on {where}"
     reasons = Counter(
         row["reason"].splitlines()[0] for row in rows if row["status"] == "skip" and row["reason"]

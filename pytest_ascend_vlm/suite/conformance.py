@@ -9,14 +9,22 @@ from ..spec import ModelSpec
 from .baseline import BaselineCriteria
 from .determinism import DeterminismCriteria
 from .document import DocumentCriteria
+from .lifecycle import LifecycleCriteria
 from .reference import ReferenceCriteria
 from .serving import ServingCriteria
+from .tasks import TaskCriteria
 
 
 # pytest runs the tests of the last base first: serving leads, so that a server that answers nothing
-# is reported as that.
+# is reported as that; what ends the server comes last, so that it is not started again.
 class VLMConformance(
-    ReferenceCriteria, DeterminismCriteria, DocumentCriteria, BaselineCriteria, ServingCriteria
+    ReferenceCriteria,
+    LifecycleCriteria,
+    DeterminismCriteria,
+    TaskCriteria,
+    DocumentCriteria,
+    BaselineCriteria,
+    ServingCriteria,
 ):
     """Subclass it as `Test<Model>` and set `model`; every criterion becomes a test of that class.
 

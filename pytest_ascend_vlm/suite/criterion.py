@@ -23,7 +23,7 @@ class Criterion:
         id: `<group>.<name>`; reports and expected failures use it.
         needs: without this capability the criterion is not applicable.
         cases: the group of cases it is asked with ("text", "image", "document", "all"; a document
-            is an image too), or None where it makes its own requests.
+            is an image too; "all" leaves out clips), or None where it makes its own requests.
         known_failures: defects of released engines that hit every model; reported, not failed.
     """
 
@@ -56,6 +56,8 @@ _MARKERS = {
     "determinism": ("determinism",),
     "baseline": ("accuracy",),
     "document": ("accuracy",),
+    "tasks": ("accuracy",),
+    "lifecycle": ("robustness",),
     "reference": ("cpu_baseline",),
 }
 

@@ -47,25 +47,15 @@ def vlm_model(request: pytest.FixtureRequest) -> ModelSpec:
 @pytest.fixture(scope="class")
 def server(request: pytest.FixtureRequest, vlm_run: Run, vlm_model: ModelSpec) -> Iterator[Server]:
     """The served model: started for the first test that needs it, stopped after the last."""
-    server = vlm_run.server(vlm_model, f"{vlm_model.slug}-{request.cls.__name__}")
-    try:
-        server.start()
-        yield server
-    finally:
-        server.stop()
-        checkpoint = None if vlm_run.options.server_url else vlm_run.checkpoint(vlm_model)
-        vlm_run.model_records.append(
-            {
-                "model": vlm_model.model_id,
-                "checkpoint": vlm_run.options.checkpoint,
-                "revision": vlm_model.revision,
-                "weights_sha256": checkpoint.weights_sha256 if checkpoint else None,
-                "serve_command": server.serve_command,
-                "env": dict(vlm_model.env),
-                "phases_seconds": {k: round(v, 2) for k, v in server.phases_seconds.items()},
-                "server_starts": server.starts,
-            }
-        )
+    log_name = f"{vlm_model.slug}-{request.cls.__name__}"
+    with vlm_run.place(vlm_model) as place:
+        server = vlm_run.server(vlm_model, log_name, place)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+            vlm_run.note_server(vlm_model, server, place)
 
 
 @pytest.fixture(scope="class")
@@ -111,6 +101,8 @@ def judge(request: pytest.FixtureRequest) -> Judge:
     marker = request.node.get_closest_marker("vlm_criterion")
     what = marker.args[0] if marker else Criterion(f"own.{request.node.originalname}")
     names = request.fixturenames
+    if "server" in names:
+        request.getfixturevalue("server").revive()
     judge = Judge(
         criterion=what,
         documentation=documentation(request.function),

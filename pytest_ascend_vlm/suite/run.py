@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..cases import load_cases
+from .. import gate
+from ..cases import load_cases, untaught
+from ..errors import CheckpointError, ConfigurationError
 from ..options import Options
 from ..platforms import Platform, select_platform
 from ..platforms.base import installed_versions
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from ..engines.endpoint import Server
     from ..engines.transformers_local import TransformersReference
     from ..golden.store import GoldenKey, GoldenStore
+    from ..platforms.base import Place
 
 RUN = pytest.StashKey["Run"]()
 
@@ -50,6 +55,7 @@ class Run:
         )
         self.model_records: list[dict[str, Any]] = []
         self._checkpoints: dict[str, Checkpoint] = {}
+        self._untaught: dict[str, Mapping[str, str]] = {}
         self._since = time.monotonic()
 
     @cached_property
@@ -62,10 +68,49 @@ class Run:
         """Why no server can run here, or None."""
         return self.platform.unavailable()
 
+    @cached_property
+    def _visible_cards(self) -> int | None:
+        return self.platform.visible_cards()
+
+    def lacks_cards(self, model: ModelSpec) -> str | None:
+        """Why this host is too small for a model, or None."""
+        if self._visible_cards is None or model.npus <= self._visible_cards:
+            return None
+        return f"{model.model_id} needs {model.npus} cards, {self._visible_cards} are visible here"
+
+    @property
+    def starts_servers(self) -> bool:
+        """Whether models are served here, and not by someone else or not at all."""
+        options = self.options
+        return options.server_url is None and not options.record and self.unavailable is None
+
     def cases_for(self, model: ModelSpec, group: str) -> tuple[Case, ...]:
-        """The cases of a group ("text", "image", "document", "all") that a model can be asked."""
+        """The cases of a group ("text", "image", "all", ...) that this checkpoint can be asked."""
+        declared = self.declared_cases(model, group)
+        return tuple(case for case in declared if self.untaught(model, case) is None)
+
+    def declared_cases(self, model: ModelSpec, group: str) -> tuple[Case, ...]:
+        """The cases of a group that the model's capabilities cover, whatever the checkpoint."""
+        if self.lacks_checkpoint(model):
+            return ()
         asked = (model.request(case) for case in self.cases if case.needs in model.supports)
         return tuple(case for case in asked if _belongs(case, group))
+
+    def lacks_checkpoint(self, model: ModelSpec) -> bool:
+        """Whether another model of the family stands for this one's architecture."""
+        return self.options.checkpoint == "tiny" and model.tiny is None
+
+    def untaught(self, model: ModelSpec, case: Case) -> str | None:
+        """Why a tiny checkpoint cannot answer a case, or None where it can."""
+        if self.options.checkpoint != "tiny":
+            return None
+        if model.model_id not in self._untaught:
+            try:
+                self._untaught[model.model_id] = untaught(self.checkpoint(model).path)
+            except CheckpointError:  # told when the checkpoint is needed
+                self._untaught[model.model_id] = {}
+        reasons = self._untaught[model.model_id]
+        return reasons.get(case.id, reasons.get(case.group))
 
     def checkpoint(self, model: ModelSpec) -> Checkpoint:
         """The checkpoint a model runs with."""
@@ -97,7 +142,17 @@ class Run:
             words.append(f"--vlm-weights-root={weights}")
         return GoldenStore(self.options.golden_roots, shlex.join(words))
 
-    def server(self, model: ModelSpec, log_name: str) -> Server:
+    def place(self, model: ModelSpec) -> AbstractContextManager[Place]:
+        """Where a server of a model runs; on cards, they are nobody else's meanwhile.
+
+        Raises:
+            ConfigurationError: something about this host is wrong, and says what.
+        """
+        if problem := self.platform.misconfigured():
+            raise ConfigurationError(problem)
+        return self.platform.place(model, self.say)
+
+    def server(self, model: ModelSpec, log_name: str, place: Place) -> Server:
         """A server of a model, not started yet."""
         from ..engines.endpoint import Endpoint, RunningServer
         from ..engines.vllm_server import Launch, Phase, VllmServer
@@ -113,12 +168,31 @@ class Run:
             model_path=self.checkpoint(model).path,
             served_name=model.model_id,
             serve={**_OURS, **self.platform.serve_arguments(model)},
-            env=self.platform.environment(model),
+            env={**self.platform.environment(model), **place.env},
             trust_remote_code=model.trust_remote_code,
             budgets=model.budgets,
             log_path=self.options.log_dir / f"{log_name}.log",
         )
-        return VllmServer(launch, self._first_request(model), progress)
+        first = self._first_request(model)
+        return VllmServer(launch, first, progress, place.memory_used_mib)
+
+    def note_server(self, model: ModelSpec, server: Server, place: Place) -> None:
+        """Notes the facts of a server that ended, for the report."""
+        checkpoint = None if self.options.server_url else self.checkpoint(model)
+        self.model_records.append(
+            {
+                "model": model.model_id,
+                "checkpoint": self.options.checkpoint,
+                "revision": checkpoint.revision if checkpoint else None,
+                "weights_sha256": checkpoint.weights_sha256 if checkpoint else None,
+                "serve_command": server.serve_command,
+                "env": dict(model.env),
+                "cards": list(place.cards),
+                "published": _published(model),
+                "phases_seconds": {k: round(v, 2) for k, v in server.phases_seconds.items()},
+                "server_starts": server.starts,
+            }
+        )
 
     def reference_engine(self, model: ModelSpec) -> TransformersReference:
         """The reference engine of a model; loading it takes seconds to minutes."""
@@ -134,18 +208,34 @@ class Run:
         """Where models were served, in words that cannot be mistaken for an NPU."""
         options = self.options
         place = {
-            "npu": "the NPU",
+            "npu": "a SIMULATED NPU" if self.platform.simulated else "the NPU",
+            "cuda": "a CUDA GPU, not an NPU",
             "cpu": "this CPU, not an NPU",
             "endpoint": f"{options.server_url}, on a device that cannot be seen from here",
         }[options.platform]
         return f"{place} ({options.checkpoint} checkpoint)"
+
+    @cached_property
+    def required(self) -> list[gate.Pair] | None:
+        """What a gate must see; None where the run is none."""
+        return gate.read(self.options.required) if self.options.required else None
+
+    def gate_shortfalls(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+        """What a gate misses, in words; empty where it is green or the run is none."""
+        if self.required is None:
+            return []
+        tiny = self.options.checkpoint == "tiny"
+        missing = gate.shortfalls(self.required, rows, may_lack_checkpoints=tiny)
+        if self.platform.simulated:
+            missing.append("the cards are simulated, and a simulation opens no gate")
+        return missing
 
     def receipt(self, argv: list[str]) -> dict[str, Any]:
         """What was run where, for the report."""
         return {
             "platform": self.options.platform,
             "checkpoint": self.options.checkpoint,
-            "simulated": False,
+            "simulated": self.platform.simulated,
             "device": self.platform.device(),
             "versions": {
                 **installed_versions("pytest-ascend-vlm", "pytest"),
@@ -161,7 +251,16 @@ class Run:
         return images[0] if images else self.cases_for(model, "text")[0]
 
 
+def _published(model: ModelSpec) -> dict[str, Any] | None:
+    if model.published is None:
+        return None
+    figures = [dataclasses.asdict(figure) for figure in model.published.figures]
+    return {"source": model.published.source, "figures": figures}
+
+
 def _belongs(case: Case, group: str) -> bool:
     if group == "image":
         return bool(case.images)
-    return group in {"all", case.group}
+    if group == "all":
+        return not case.videos
+    return group == case.group

@@ -34,7 +34,7 @@ def parametrize(metafunc: pytest.Metafunc, run: Run) -> None:
     what = criterion_of(metafunc.definition)
     if what is None or what.cases is None or metafunc.cls is None:
         return
-    cases: tuple[Case | None, ...] = run.cases_for(metafunc.cls.model, what.cases)
+    cases: tuple[Case | None, ...] = run.declared_cases(metafunc.cls.model, what.cases)
     if what.needs not in metafunc.cls.model.supports or not cases:
         cases = (None,)
     ids = [case.id if case else "no-case" for case in cases]
@@ -56,11 +56,16 @@ def is_asked_for(item: pytest.Item, config: pytest.Config) -> bool:
 def mark(item: pytest.Item, run: Run) -> None:
     """Marks a test as not applicable, not runnable here, or expected to fail."""
     what, model = criterion_of(item), model_of(item)
-    if item.get_closest_marker("npu") and run.unavailable:
+    needs_server = item.get_closest_marker("npu") is not None
+    if needs_server and run.unavailable:
         item.add_marker(pytest.mark.skip(reason=run.unavailable))
-    if what is None or model is None:
+    if model is None:
         return
-    if reason := _not_applicable(item, what, model):
+    if needs_server and (reason := run.lacks_cards(model)):
+        item.add_marker(pytest.mark.skip(reason=reason))
+    if what is None:
+        return
+    if reason := _not_applicable(item, what, model, run):
         item.add_marker(pytest.mark.skip(reason=f"{NOT_APPLICABLE}{reason}"))
     for failure in _matching(model.expected_failures, item, what):
         item.add_marker(_expected(failure, strict=True))
@@ -68,12 +73,18 @@ def mark(item: pytest.Item, run: Run) -> None:
         item.add_marker(_expected(failure, strict=False))
 
 
-def _not_applicable(item: pytest.Item, what: Criterion, model: ModelSpec) -> str | None:
+def _not_applicable(item: pytest.Item, what: Criterion, model: ModelSpec, run: Run) -> str | None:
+    if run.lacks_checkpoint(model):
+        return "no tiny checkpoint; another model of its family stands for the architecture"
     if what.needs in model.unsupported:
         return f"{what.needs.value} is declared unsupported: {model.unsupported[what.needs]}"
-    if what.cases and item.callspec.params.get("case", "") is None:  # type: ignore[attr-defined]
+    if what.cases is None:
+        return None
+    case = item.callspec.params["case"]  # type: ignore[attr-defined]
+    if case is None:
         return f"no case of the group {what.cases!r}"
-    return None
+    reason = run.untaught(model, case)
+    return f"the tiny checkpoint was not taught {case.id}: {reason}" if reason else None
 
 
 def _matching(

@@ -94,7 +94,21 @@ class ServingCriteria:
         If this fails: check the chat template's image placeholder and --limit-mm-per-prompt.
         """
         without_images = client.prompt_tokens(dataclasses.replace(case, images=()))
-        judge(rules.image_is_sound(answers.ask(case), without_images))
+        judge(rules.media_is_sound(answers.ask(case), without_images, "image"))
+
+    @criterion(Criterion("serving.video", needs=Capability.VIDEO, cases="video"))
+    def test_video_is_answered(
+        self, case: Case, answers: Answers, client: Client, judge: Judge
+    ) -> None:
+        """A clip sent as `video_url` gets 200, a finish reason, a sound usage, and cost tokens.
+
+        What is said about it is not compared with the reference: the two sample frames differently.
+
+        If this fails: check the chat template's video placeholder, --limit-mm-per-prompt, and that
+        the host can decode the clip (OpenCV).
+        """
+        without_video = client.prompt_tokens(dataclasses.replace(case, videos=()))
+        judge(rules.media_is_sound(answers.ask(case), without_video, "video"))
 
     @criterion(Criterion("serving.encodings", needs=Capability.IMAGE))
     def test_encodings_agree(

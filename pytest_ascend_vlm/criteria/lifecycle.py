@@ -1,0 +1,32 @@
+"""What does a server leave behind when it ends?"""
+
+from __future__ import annotations
+
+from ..observation import Remains
+from .verdict import Verdict, all_hold
+
+MEMORY_SLACK_MIB = 256.0
+
+
+def nothing_is_left(remains: Remains) -> Verdict:
+    """No process outlived the server, and its cards' memory is back at its level before.
+
+    Args:
+        remains: what was found after the server ended; where device memory cannot be told (a CPU),
+            only processes are judged and the evidence says so.
+    """
+    before, after = remains.memory_before_mib, remains.memory_after_mib
+    checks = {"every process ended": ", ".join(remains.outlived) or None}
+    if before is not None and after is not None:
+        held = after - before
+        problem = f"{held:.0f} MiB more than before ({before:.0f} MiB) are still in use"
+        checks["device memory is back"] = problem if held > MEMORY_SLACK_MIB else None
+    return all_hold(
+        checks,
+        {
+            "outlived": list(remains.outlived),
+            "memory_before_mib": before,
+            "memory_after_mib": after,
+            "seconds": round(remains.seconds, 2),
+        },
+    )

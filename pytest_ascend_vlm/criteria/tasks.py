@@ -1,0 +1,114 @@
+"""Is a question about a picture answered, and is what was asked for found where it is?"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from .verdict import Verdict, at_least
+
+Box = tuple[float, float, float, float]
+
+_NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
+_FOUR_NUMBERS = re.compile(rf"[\[(]{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}[\])]")
+IOU_SLACK = 0.05
+
+
+def question_is_answered(accepted: Sequence[str], answer: str, golden: str) -> Verdict:
+    """One of the accepted answers occurs in the answer, unless the golden has none either.
+
+    Args:
+        accepted: answers of which any one is right.
+        answer: what the served model said.
+        golden: what the reference said; a model is not asked to know more than its reference.
+    """
+    right, reference_right = (float(is_right(accepted, text)) for text in (answer, golden))
+    return at_least(
+        right,
+        reference_right,
+        "rate",
+        f"the answer names {accepted[0]!r}, as far as the reference's does",
+        (f"got: {answer[:200]!r}", f"the reference: {golden[:200]!r}"),
+        {"accepted": list(accepted), "got": answer, "golden_is_right": bool(reference_right)},
+    )
+
+
+def is_right(accepted: Sequence[str], answer: str) -> bool:
+    """Whether one of the accepted answers occurs in an answer, as a whole word."""
+    said = _folded(answer)
+    return any(re.search(_whole_word(_folded(right)), said) for right in accepted)
+
+
+def _whole_word(text: str) -> str:
+    """A pattern that does not find "3" in "13", and finds it in "有3个"."""
+    return rf"(?<![0-9A-Za-z]){re.escape(text)}(?![0-9A-Za-z])"
+
+
+def _folded(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def box_is_found(truth: Box, answer: Box | None, golden: Box | None, bar: float) -> Verdict:
+    """The answered box overlaps the true one as asked, and no worse than the golden's.
+
+    Args:
+        truth: (left, top, right, bottom) in pixels.
+        answer: the same as answered; None where the answer holds no box.
+        golden: the same of the reference, whose own miss lowers the bar.
+        bar: least intersection over union.
+    """
+    reached, reference = iou(truth, answer), iou(truth, golden)
+    limit = reference - IOU_SLACK
+    if reference >= bar:
+        limit = max(bar, limit)
+    return at_least(
+        reached,
+        limit,
+        "IoU",
+        "intersection over union with the true box",
+        (f"true box: {truth}", f"answered: {answer or 'no box'}", f"the reference: {golden}"),
+        {"truth": list(truth), "box": list(answer) if answer else None, "golden_iou": reference},
+    )
+
+
+def iou(one: Box, other: Box | None) -> float:
+    """Intersection over union of two boxes, 0..1; 0 for no box and for one without an area."""
+    if other is None:
+        return 0.0
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    shared = width * height
+    return shared / (_area(one) + _area(other) - shared)
+
+
+def _area(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def read_box(answer: str, size: tuple[int, int], box_range: int | None) -> Box | None:
+    """The first box in an answer, in pixels; None where there is none.
+
+    Args:
+        answer: JSON with a `bbox_2d`, fenced or not, or any text with four bracketed numbers.
+        size: (width, height) of the image in pixels.
+        box_range: what the coordinates count: None for pixels, 1000 for thousandths of the size.
+    """
+    numbers = _numbers(answer)
+    if numbers is None:
+        return None
+    if box_range is None:
+        return numbers
+    width, height = (side / box_range for side in size)
+    left, top, right, bottom = numbers
+    return (left * width, top * height, right * width, bottom * height)
+
+
+def _numbers(answer: str) -> Box | None:
+    found = _FOUR_NUMBERS.search(answer)
+    if found is None:
+        return None
+    left, top, right, bottom = (float(number) for number in found.groups())
+    return (left, top, right, bottom)

@@ -1,0 +1,122 @@
+"""The rules behind tasks.* and lifecycle.*: each has an answer it accepts and one it must not."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_ascend_vlm.criteria import lifecycle, tasks
+from pytest_ascend_vlm.observation import Remains
+
+BOX = (28.0, 56.0, 112.0, 140.0)
+SIZE = (392, 280)
+
+
+@pytest.mark.parametrize(
+    ("accepted", "answer"),
+    [
+        (("North",), "The longest bar is **North**."),
+        (("3", "three", "三"), "图中有3个方块。"),
+        (("3", "three", "三"), "图中有三个方块"),
+        (("3", "three"), "There are Three squares."),
+        (("Pump Station 7",), "The sign says: Pump\nStation 7"),
+        (("5",), "５"),
+    ],
+)
+def test_a_right_answer_is_found_in_a_sentence(accepted: tuple[str, ...], answer: str) -> None:
+    assert tasks.question_is_answered(accepted, answer, accepted[0]).passed
+
+
+@pytest.mark.parametrize(
+    ("accepted", "answer"),
+    [
+        (("3",), "There are 13 squares."),
+        (("3",), "There are 3x squares"),
+        (("North",), "The longest bar is Northern."),
+        (("North",), "South"),
+        (("三",), "图中有四个方块"),
+        (("North",), ""),
+    ],
+)
+def test_a_wrong_answer_is_no_pass_where_the_reference_is_right(
+    accepted: tuple[str, ...], answer: str
+) -> None:
+    assert not tasks.question_is_answered(accepted, answer, accepted[0]).passed
+
+
+def test_nobody_is_asked_to_know_more_than_the_reference() -> None:
+    verdict = tasks.question_is_answered(("North",), "South", "East")
+    assert verdict.passed
+    assert verdict.evidence["golden_is_right"] is False
+    assert tasks.question_is_answered(("North",), "North", "East").passed
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '[{"bbox_2d": [28, 56, 112, 140], "label": "rectangle"}]',
+        '```json\n[\n\t{"bbox_2d": [28.0, 56, 112, 140.0], "label": "矩形"}\n]\n```',
+        "The box is (28,56,112,140).",
+    ],
+)
+def test_a_box_is_read_in_the_forms_models_give_it(answer: str) -> None:
+    assert tasks.read_box(answer, SIZE, None) == BOX
+
+
+def test_thousandths_are_turned_into_pixels() -> None:
+    answer = '{"bbox_2d": [71, 200, 286, 500]}'
+    box = tasks.read_box(answer, SIZE, 1000)
+    assert box == pytest.approx((27.8, 56.0, 112.1, 140.0), abs=0.05)
+    assert tasks.iou(BOX, box) > 0.98
+    assert tasks.iou(BOX, tasks.read_box(answer, SIZE, None)) < 0.1
+
+
+@pytest.mark.parametrize("answer", ["", "no box", "[1, 2, 3]", "[a, b, c, d]"])
+def test_an_answer_without_a_box_overlaps_nothing(answer: str) -> None:
+    assert tasks.read_box(answer, SIZE, None) is None
+    assert not tasks.box_is_found(BOX, None, BOX, 0.5).passed
+
+
+def test_a_box_is_held_to_the_bar_and_to_the_reference() -> None:
+    shifted = (42.0, 56.0, 126.0, 140.0)  # half a patch to the right
+    assert tasks.iou(BOX, shifted) == pytest.approx(70 / 98)
+    assert tasks.box_is_found(BOX, BOX, BOX, 0.5).passed
+    # Above the bar, but the reference is exact: something has moved.
+    assert not tasks.box_is_found(BOX, shifted, BOX, 0.5).passed
+    assert tasks.box_is_found(BOX, shifted, shifted, 0.5).passed
+    # A reference that misses asks for no more than it does itself.
+    assert tasks.box_is_found(BOX, None, None, 0.5).passed
+
+
+@given(st.tuples(*[st.floats(-1e4, 1e4)] * 4), st.tuples(*[st.floats(-1e4, 1e4)] * 4))
+def test_overlap_is_a_share(one: tasks.Box, other: tasks.Box) -> None:
+    assert 0.0 <= tasks.iou(one, other) <= 1.0 + 1e-9 or one[2] < one[0] or one[3] < one[1]
+
+
+@given(st.text())
+def test_no_answer_breaks_the_reader(answer: str) -> None:
+    tasks.read_box(answer, SIZE, 1000)
+    tasks.is_right(("3",), answer)
+
+
+def test_nothing_left_behind_holds() -> None:
+    on_card = lifecycle.nothing_is_left(Remains((), 3000.0, 3100.0, 1.0))
+    assert on_card.passed
+    assert on_card.evidence["memory_before_mib"] == 3000.0
+    without_cards = lifecycle.nothing_is_left(Remains((), None, None, 1.0))
+    assert without_cards.passed
+    assert without_cards.evidence["memory_after_mib"] is None
+
+
+@pytest.mark.parametrize(
+    ("remains", "named"),
+    [
+        (Remains(("pid 7 (VLLM::EngineCore)",), None, None, 1.0), "VLLM::EngineCore"),
+        (Remains((), 3000.0, 31000.0, 30.0), "28000 MiB more than before"),
+    ],
+)
+def test_what_is_left_behind_is_named(remains: Remains, named: str) -> None:
+    verdict = lifecycle.nothing_is_left(remains)
+    assert not verdict.passed
+    assert named in "\n".join(verdict.details)
