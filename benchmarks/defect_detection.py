@@ -38,6 +38,7 @@ from PIL import Image
 from pytest_ascend_vlm import ModelSpec
 from pytest_ascend_vlm.engines.endpoint import Endpoint
 from pytest_ascend_vlm.options import Options
+from pytest_ascend_vlm.platforms import Place
 from pytest_ascend_vlm.suite.run import Run
 
 ROOT = Path(__file__).parent.parent
@@ -120,6 +121,7 @@ def served(fixture_roots: tuple[Path, ...], work: Path) -> Iterator[Endpoint]:
         platform="cpu",
         checkpoint="tiny",
         record=False,
+        required=None,
         server_url=None,
         api_key="",
         weights_root=None,
@@ -129,7 +131,7 @@ def served(fixture_roots: tuple[Path, ...], work: Path) -> Iterator[Endpoint]:
         golden_roots=(),
         golden_dir=work,
     )
-    server = Run(options, lambda _line: None).server(MODEL, "server")
+    server = Run(options, lambda _line: None).server(MODEL, "server", Place())
     server.start()
     try:
         yield server.endpoint
@@ -227,8 +229,9 @@ def table_line(name: str, red: Counter[str], holds: bool) -> str:
     return f"{name:<16} {'as promised' if holds else 'NOT AS PROMISED':<16} red: {found or '-'}"
 
 
-def measure(clean_runs: int, work: Path) -> list[dict[str, Any]]:
-    """Judges every variant and prints the table as it grows."""
+def measure(clean_runs: int, names: list[str], work: Path) -> list[dict[str, Any]]:
+    """Judges the unharmed checkpoint and the named defects, and prints the table as it grows."""
+    defects = [defect for defect in DEFECTS if defect.name in names]
     results = []
 
     def note(name: str, red: Counter[str], holds: bool) -> None:
@@ -239,11 +242,11 @@ def measure(clean_runs: int, work: Path) -> list[dict[str, Any]]:
         for run in range(clean_runs):
             red = red_criteria(judge(endpoint, work))
             note(f"clean {run + 1}", red, not red)
-        for defect in (defect for defect in DEFECTS if defect.blank_images):
+        for defect in (defect for defect in defects if defect.blank_images):
             with blanking_proxy(endpoint) as proxy:
                 red = red_criteria(judge(proxy, work))
             note(defect.name, red, keeps_promise(defect, red))
-    for defect in (defect for defect in DEFECTS if defect.harm is not None):
+    for defect in (defect for defect in defects if defect.harm is not None):
         assert defect.harm is not None
         root = harmed_fixtures(defect.harm, work / defect.name.replace(" ", "-"))
         with served((root, FIXTURES), work) as endpoint:
@@ -261,9 +264,13 @@ def main() -> int:
     """Prints the table and, as the last line, one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--clean-runs", type=int, default=20, help="default: 20")
+    names = [defect.name for defect in DEFECTS]
+    parser.add_argument(
+        "--defects", nargs="+", choices=names, default=names, metavar="NAME", help="default: all"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
-        results = measure(options.clean_runs, Path(work))
+        results = measure(options.clean_runs, options.defects, Path(work))
     holds = all(result["holds"] for result in results)
     print(json.dumps({"benchmark": "defect_detection", "results": results, "holds": holds}))
     return 0 if holds else 1

@@ -69,7 +69,11 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     if not any(str(arg).startswith("--vlm-") for arg in config.invocation_params.args):
         return []
     run = config.stash[RUN]
-    return [f"ascend-vlm: platform {run.options.platform}, {run.options.checkpoint} checkpoints"]
+    options = run.options
+    return [
+        f"ascend-vlm: platform {options.platform}, {options.checkpoint} checkpoints, "
+        f"servers' logs in {options.log_dir}"
+    ]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -138,8 +142,9 @@ class _Reporter:
         self._report = Report()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Takes the rows off a test's report."""
-        self._report.take(report.user_properties)
+        """Takes the rows off a test's report, unless pytest-rerunfailures will run it again."""
+        if report.outcome != "rerun":  # type: ignore[comparison-overlap]
+            self._report.take(report.user_properties)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Prints model x criterion group with counts and worst margins, and writes the report."""

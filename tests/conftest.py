@@ -82,6 +82,14 @@ class Outcome:
         return [row["reason"] for row in red if row["criterion"] == criterion]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _in_order() -> Iterator[None]:
+    """Test runs inside tests keep their order, with pytest-randomly installed as well."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTEST_ADDOPTS", "-p no:randomly")
+        yield
+
+
 @pytest.fixture(scope="session")
 def knowledge() -> Knowledge:
     """What the stub knows: the goldens of the tiny MinerU2.5."""

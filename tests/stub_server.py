@@ -31,6 +31,7 @@ from safetensors.numpy import load_file
 
 END = 258  # <|im_end|> of the tiny checkpoints; ids below 256 are bytes of UTF-8
 IMAGE_TOKEN = 261
+VIDEO_TOKEN = 262
 TEMPLATE_TOKENS = 11  # what the chat template puts around a prompt
 BLOCK = 16  # tokens of one block of the prefix cache
 LONGEST_PROMPT = 16384
@@ -555,10 +556,13 @@ class Defect(enum.Enum):
 class Stub:
     """Answers chat requests from its knowledge."""
 
-    def __init__(self, knowledge: Knowledge, behaviour: Behaviour, image_limit: int) -> None:
+    def __init__(
+        self, knowledge: Knowledge, behaviour: Behaviour, image_limit: int, video_tokens: int
+    ) -> None:
         self.knowledge = knowledge
         self.behaviour = behaviour
         self.image_limit = image_limit
+        self.video_tokens = video_tokens
         self.state = State()
 
     def models(self) -> dict[str, Any]:
@@ -592,7 +596,7 @@ class Stub:
             yield crash
         if request.model != self.knowledge.model:
             yield Refused(404, f"The model `{request.model}` does not exist.", "model")
-        if request.videos:
+        if request.videos and not self.video_tokens:
             yield Refused(400, "At most 0 video(s) may be provided in one prompt.", "video")
         if len(request.images) > self.image_limit:
             message = f"At most {self.image_limit} image(s) may be provided in one prompt."
@@ -605,7 +609,8 @@ class Stub:
             raise after
 
     def _completion(self, request: Request) -> dict[str, Any]:
-        items = prompt_items(request, self.knowledge)
+        clips = [VIDEO_TOKEN] * (request.videos * self.video_tokens)
+        items = [*prompt_items(request, self.knowledge), *clips]
         choices = [self._choice(request, index) for index in range(request.n)]
         forced = self._forced(request, items) if request.forced is not None else {}
         return {
@@ -802,9 +807,19 @@ def serve(
     *,
     key: str | None = None,
     image_limit: int = 1,
+    video_tokens: int = 0,
 ) -> Iterator[str]:
-    """Runs a stub on a free port of the loopback interface and yields its URL."""
-    server = _Server(Stub(knowledge, behaviour or Behaviour(), image_limit), key)
+    """Runs a stub on a free port of the loopback interface and yields its URL.
+
+    Args:
+        knowledge: what it knows.
+        behaviour: what it does wrong.
+        key: what it asks of its clients.
+        image_limit: images it takes in one prompt.
+        video_tokens: what a clip costs; 0 refuses clips.
+    """
+    stub = Stub(knowledge, behaviour or Behaviour(), image_limit, video_tokens)
+    server = _Server(stub, key)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import pytest
+
 from ..errors import ConfigurationError
 from ..spec import ModelSpec
 from .baseline import BaselineCriteria
@@ -34,6 +36,12 @@ class VLMConformance(
     """
 
     model: ClassVar[ModelSpec]
+
+    @pytest.fixture(autouse=True)
+    def _server_runs(self, request: pytest.FixtureRequest) -> None:
+        """Starts the server again where the test before has killed it."""
+        if "server" in request.fixturenames:
+            request.getfixturevalue("server").revive()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

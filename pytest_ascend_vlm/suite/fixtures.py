@@ -101,8 +101,6 @@ def judge(request: pytest.FixtureRequest) -> Judge:
     marker = request.node.get_closest_marker("vlm_criterion")
     what = marker.args[0] if marker else Criterion(f"own.{request.node.originalname}")
     names = request.fixturenames
-    if "server" in names:
-        request.getfixturevalue("server").revive()
     judge = Judge(
         criterion=what,
         documentation=documentation(request.function),

@@ -1,0 +1,104 @@
+"""Questions about pictures, boxes and clips against servers of known quality."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+
+import pytest
+from stub_server import Behaviour, Knowledge, Request, State, read_goldens
+
+from conftest import FIXTURES, GOLDENS, REPOSITORY, Judged, Serve
+
+SLUG = "Qwen--Qwen3-VL-8B-Instruct"
+TINY = FIXTURES / "tiny" / "qwen3_vl"
+UNTAUGHT = json.loads((TINY / "untaught.json").read_text("utf-8"))
+GROUPS = {
+    "scene_text": "tasks.scene_text",
+    "document_question": "tasks.document",
+    "chart": "tasks.chart",
+    "reasoning": "tasks.reasoning",
+    "chinese": "tasks.chinese",
+    "grounding": "tasks.grounding",
+}
+TASKS = {criterion for group, criterion in GROUPS.items() if group not in UNTAUGHT}
+NAMES = (
+    "scene_text_is_read",
+    "document_question_is_answered",
+    "chart_is_understood",
+    "things_are_counted",
+    "chinese_question_is_answered",
+    "boxes_are_found",
+    "video_is_answered",
+)
+ASKED = f"TestQwen3VL8B and ({' or '.join(NAMES)})"
+SERVED = {"image_limit": 10, "video_tokens": 48}
+
+
+@pytest.fixture(scope="session")
+def knowledge() -> Knowledge:
+    """What the stub knows here: the goldens of the tiny Qwen3-VL."""
+    return read_goldens(GOLDENS / SLUG / "tiny", FIXTURES, TINY)
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester) -> pytest.Pytester:
+    """A project with Qwen3-VL's model file."""
+    pytester.makefile(".ini", pytest="[pytest]\n")
+    shutil.copy(REPOSITORY / "conformance" / "test_qwen3_vl.py", pytester.path)
+    return pytester
+
+
+def another_picture(request: Request, knowledge: Knowledge, _state: State) -> Request:
+    """The request with another picture that the same was asked about."""
+    asked = [images for prompt, images in knowledge.known if prompt == request.prompt]
+    if request.images not in asked:
+        return request
+    other = asked[(asked.index(request.images) + 1) % len(asked)]
+    return dataclasses.replace(request, images=other)
+
+
+def shifted(text: str, _request: Request, _state: State) -> str:
+    """The answer with every box a tenth of the picture further to the right."""
+    return re.sub(
+        r"\[(\d+), (\d+), (\d+), (\d+)\]",
+        lambda box: f"[{int(box[1]) + 100}, {box[2]}, {int(box[3]) + 100}, {box[4]}]",
+        text,
+    )
+
+
+def blind(request: Request, _knowledge: Knowledge, _state: State) -> Request:
+    """The request without its clips."""
+    return dataclasses.replace(request, videos=0)
+
+
+def test_a_good_server_meets_them(stub: Serve, judged: Judged) -> None:
+    outcome = judged(stub(**SERVED), "-k", ASKED)
+    assert outcome.result.ret == 0
+    assert outcome.criteria("pass") == {*TASKS, "serving.video"}
+
+
+def test_another_picture_is_noticed_by_each(stub: Serve, judged: Judged) -> None:
+    outcome = judged(stub(Behaviour(seen=another_picture), **SERVED), "-k", ASKED)
+    assert outcome.criteria("fail") == TASKS
+
+
+@pytest.mark.skipif("grounding" in UNTAUGHT, reason="the tiny checkpoint gives no boxes")
+def test_a_shifted_box_is_noticed(stub: Serve, judged: Judged) -> None:
+    outcome = judged(stub(Behaviour(answered=shifted), **SERVED), "-k", ASKED)
+    assert outcome.criteria("fail") == {"tasks.grounding"}
+    assert "intersection over union" in outcome.reasons("tasks.grounding")[0]
+
+
+def test_a_clip_that_costs_nothing_is_noticed(stub: Serve, judged: Judged) -> None:
+    outcome = judged(stub(Behaviour(seen=blind), **SERVED), "-k", ASKED)
+    assert outcome.criteria("fail") == {"serving.video"}
+    assert "video cost tokens" in outcome.reasons("serving.video")[0]
+
+
+def test_a_server_without_video_is_noticed(stub: Serve, judged: Judged) -> None:
+    outcome = judged(stub(image_limit=10), "-k", "TestQwen3VL8B and video_is_answered")
+    assert outcome.criteria("fail") == {"serving.video"}
+    assert "HTTP 400" in outcome.reasons("serving.video")[0]
