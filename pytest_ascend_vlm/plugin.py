@@ -90,6 +90,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if removed:
         config.hook.pytest_deselected(items=removed)
         items[:] = kept
+    selection.server_ends_last(items)
     for item in items:
         selection.mark(item, run)
     if hasattr(config, "workerinput"):

@@ -156,6 +156,8 @@ def judged(project: pytest.Pytester, _warm: None) -> Judged:
             # It would import all of hypothesis for every run.
             "-p",
             "no:hypothesispytest",
+            "-p",
+            "no:randomly",
             # The stub runs in this process too; Pillow's warning is its own.
             "-W",
             "ignore::PIL.Image.DecompressionBombWarning",

@@ -51,7 +51,7 @@ class TestFlaky(TestMiddle):
 def test_a_test_that_takes_too_long_ends_and_leaves_no_server(three_models: Path) -> None:
     done, document = judge(
         three_models,
-        *("--vlm-platform=cpu", "-k", "TestSmall and text_is_answered", "--timeout=20"),
+        *("--vlm-platform=cpu", "-k", "TestSmall and text_is_answered and sum", "--timeout=10"),
         STAND_IN='{"hang_from": 2}',
     )
     assert done.returncode == pytest.ExitCode.TESTS_FAILED

@@ -209,7 +209,7 @@ def test_the_model_file_alone_is_collected(unpacked: Path, somebody_elses: Path)
         unpacked, somebody_elses, "-m", "pytest", "--collect-only", "-q", *options, MODEL_FILE.name
     )
     cases = json.loads((REPOSITORY / "fixtures" / "cases.json").read_text("utf-8"))["cases"]
-    for case in cases:
+    for case in (case for case in cases if case["needs"] in {"text", "image", "document"}):
         node = f"{MODEL_FILE.name}::TestMinerU25::test_repeat_runs_agree[{case['id']}]"
         assert node in collected.splitlines()
 

@@ -16,6 +16,8 @@ def collected(project: pytest.Pytester, *arguments: str) -> list[str]:
         "no:cacheprovider",
         "-p",
         "no:hypothesispytest",
+        "-p",
+        "no:randomly",
         "--collect-only",
         "-q",
         "--vlm-checkpoint=tiny",

@@ -18,7 +18,7 @@ from .tasks import TaskCriteria
 
 
 # pytest runs the tests of the last base first: serving leads, so that a server that answers nothing
-# is reported as that; what ends the server comes last, so that it is not started again.
+# is reported as that.
 class VLMConformance(
     ReferenceCriteria,
     LifecycleCriteria,

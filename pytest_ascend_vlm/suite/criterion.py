@@ -25,12 +25,14 @@ class Criterion:
         cases: the group of cases it is asked with ("text", "image", "document", "all"; a document
             is an image too; "all" leaves out clips), or None where it makes its own requests.
         known_failures: defects of released engines that hit every model; reported, not failed.
+        ends_server: whether it leaves no server behind for the next test.
     """
 
     id: str
     needs: Capability = Capability.TEXT
     cases: str | None = None
     known_failures: tuple[ExpectedFailure, ...] = ()
+    ends_server: bool = False
 
     @property
     def group(self) -> str:

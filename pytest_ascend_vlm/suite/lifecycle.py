@@ -35,7 +35,7 @@ class LifecycleCriteria:
             judge.not_applicable("an endpoint that someone else runs cannot be stopped")
         judge(rules.nothing_is_left(server.remains or server.restart()))
 
-    @criterion(Criterion("lifecycle.kill", known_failures=(_ORPHANED_ENGINE,)))
+    @criterion(Criterion("lifecycle.kill", known_failures=(_ORPHANED_ENGINE,), ends_server=True))
     def test_kill_leaves_nothing(self, server: Server, judge: Judge) -> None:
         """When the server's leading process is killed, the others end too and free their memory.
 

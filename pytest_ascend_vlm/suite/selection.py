@@ -25,7 +25,7 @@ def criterion_of(item: pytest.Item) -> Criterion | None:
 
 def model_of(item: pytest.Item) -> ModelSpec | None:
     """The model of the test's class."""
-    model = getattr(getattr(item, "cls", None), "model", None)
+    model = getattr(_cls(item), "model", None)
     return model if isinstance(model, ModelSpec) else None
 
 
@@ -53,24 +53,49 @@ def is_asked_for(item: pytest.Item, config: pytest.Config) -> bool:
     return not is_reference or "cpu_baseline" in config.getoption("markexpr")
 
 
+def server_ends_last(items: list[pytest.Item]) -> None:
+    """Puts what ends a model's server behind the model's other tests, those of its file included.
+
+    A server that was killed too early is started again, which takes its time.
+    """
+    for ending in [item for item in items if _ends_server(item)]:
+        items.remove(ending)
+        last = max((i for i, item in enumerate(items) if _cls(item) is _cls(ending)), default=-1)
+        items.insert(last + 1 if last >= 0 else len(items), ending)
+
+
+def _ends_server(item: pytest.Item) -> bool:
+    what = criterion_of(item)
+    return what is not None and what.ends_server
+
+
+def _cls(item: pytest.Item) -> type | None:
+    return getattr(item, "cls", None)
+
+
 def mark(item: pytest.Item, run: Run) -> None:
     """Marks a test as not applicable, not runnable here, or expected to fail."""
     what, model = criterion_of(item), model_of(item)
-    needs_server = item.get_closest_marker("npu") is not None
-    if needs_server and run.unavailable:
-        item.add_marker(pytest.mark.skip(reason=run.unavailable))
-    if model is None:
-        return
-    if needs_server and (reason := run.lacks_cards(model)):
+    if model is not None and "server" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.npu)  # a test of the user's own that needs the served model
+    if reason := _skipped(item, what, model, run):
         item.add_marker(pytest.mark.skip(reason=reason))
-    if what is None:
+    if what is None or model is None:
         return
-    if reason := _not_applicable(item, what, model, run):
-        item.add_marker(pytest.mark.skip(reason=f"{NOT_APPLICABLE}{reason}"))
     for failure in _matching(model.expected_failures, item, what):
         item.add_marker(_expected(failure, strict=True))
     for failure in _matching(what.known_failures, item, what):
         item.add_marker(_expected(failure, strict=False))
+
+
+def _skipped(
+    item: pytest.Item, what: Criterion | None, model: ModelSpec | None, run: Run
+) -> str | None:
+    if what and model and (reason := _not_applicable(item, what, model, run)):
+        return f"{NOT_APPLICABLE}{reason}"
+    if item.get_closest_marker("npu") is None:
+        return None
+    return run.unavailable or (run.lacks_cards(model) if model else None)
 
 
 def _not_applicable(item: pytest.Item, what: Criterion, model: ModelSpec, run: Run) -> str | None:

@@ -1,0 +1,57 @@
+from pytest_ascend_vlm import Capability as C
+from pytest_ascend_vlm import Figure, ModelSpec, Published, Thresholds, VLMConformance
+
+_LOAD = "128 input and 128 output tokens, concurrency 2, 10 requests, Ascend 910"
+_LOGITS = "Transformers on the NPU against Transformers on CPU, bf16"
+
+
+class TestGlmOcr(VLMConformance):
+    """GLM-OCR 0.9B (glm_ocr), bf16, one card."""
+
+    model = ModelSpec(
+        "zai-org/GLM-OCR",
+        tiny="glm_ocr",
+        serve={
+            "dtype": "bfloat16",
+            "max_model_len": 8192,
+            "max_num_seqs": 32,
+            "max_num_batched_tokens": 4096,
+            "seed": 1024,
+            "gpu_memory_utilization": 0.85,
+            "enable_prefix_caching": False,
+            "compilation_config": {"cudagraph_mode": "FULL_DECODE_ONLY"},
+        },
+        env={
+            "PYTORCH_NPU_ALLOC_CONF": "expandable_segments:True",
+            "HCCL_BUFFSIZE": "512",
+            "OMP_PROC_BIND": "false",
+            "OMP_NUM_THREADS": "1",
+            "TASK_QUEUE_ENABLE": "1",
+        },
+        trust_remote_code=True,
+        supports={C.TEXT, C.IMAGE, C.DOCUMENT},
+        unsupported={
+            C.VIDEO: "documents only",
+            C.VQA: "reads pages, does not converse about pictures",
+            C.GROUNDING: "reads pages, gives no boxes",
+        },
+        prompts={"document": "Text Recognition:"},
+        thresholds=Thresholds(logits_max_abs=1.0, logits_cosine=0.999),
+        published=Published(
+            source="the GLM-OCR adaptation document (vLLM-Ascend 0.18.0rc1)",
+            figures=(
+                Figure("latency, mean", 71.5, "ms", _LOAD),
+                Figure("latency, p99", 101.2, "ms", _LOAD),
+                Figure("throughput", 25.14, "req/s", _LOAD),
+                Figure("throughput", 326.81, "tok/s", _LOAD),
+                Figure("logits: max_abs_error", 0.171875, "logits", _LOGITS),
+                Figure("logits: mean_abs_error", 0.028762, "logits", _LOGITS),
+                Figure("logits: relative_error", 2.8886, "%", _LOGITS),
+                Figure("logits: cosine_similarity", 0.999978, "cosine", _LOGITS),
+                Figure("hidden states: max_abs_error", 0.25, "", _LOGITS),
+                Figure("hidden states: mean_abs_error", 0.018531, "", _LOGITS),
+                Figure("hidden states: relative_error", 7.4675, "%", _LOGITS),
+                Figure("hidden states: cosine_similarity", 0.999889, "cosine", _LOGITS),
+            ),
+        ),
+    )

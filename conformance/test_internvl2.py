@@ -1,0 +1,51 @@
+from pytest_ascend_vlm import Capability as C
+from pytest_ascend_vlm import Figure, ModelSpec, Published, VLMConformance
+
+_EAGER = "max_tokens 512, Ascend 910 (64 GB), vLLM-Ascend 0.18.0rc1"
+_GPU = "reference on GPU, the model card"
+
+
+class TestInternVL2(VLMConformance):
+    """InternVL2-2B (internvl_chat: InternViT-300M, InternLM2-1.8B), bf16, one card.
+
+    The checkpoint is in OpenGVLab's own format, with code of its own. The tiny checkpoint is an
+    `InternVLForConditionalGeneration`, Transformers' format of the same family. It covers the
+    tiling of images, InternViT, the pixel shuffle and the projection as vLLM serves that format. It
+    does not cover the InternLM2 decoder (Qwen2 here), the checkpoint's remote code, and vLLM's
+    `InternVLChatModel` with its own preprocessing. The reference engine cannot load OpenGVLab's
+    format either: baseline.* of the full checkpoint needs goldens from elsewhere, and says so.
+    """
+
+    model = ModelSpec(
+        "OpenGVLab/InternVL2-2B",
+        tiny="internvl",
+        serve={
+            "dtype": "bfloat16",
+            "max_model_len": 32768,
+            "enforce_eager": True,
+            "limit_mm_per_prompt": {"image": 10, "video": 1},
+        },
+        env={"PYTORCH_NPU_ALLOC_CONF": "max_split_size_mb:256"},
+        trust_remote_code=True,
+        supports={C.TEXT, C.IMAGE, C.VIDEO, C.DOCUMENT, C.VQA},
+        unsupported={C.GROUNDING: "boxes are not part of the adaptation document"},
+        published=Published(
+            source="the InternVL2-2B adaptation document (vLLM-Ascend 0.18.0rc1)",
+            figures=(
+                Figure("weights loading", 1.46, "s", "Ascend 910 (64 GB), vLLM-Ascend 0.18.0rc1"),
+                Figure("device memory of the weights", 4.13, "GB", "bf16"),
+                Figure("text in scene", 1.66, "s", f"14 output tokens, {_EAGER}"),
+                Figure("document", 1.96, "s", f"149 output tokens, {_EAGER}"),
+                Figure("chart", 2.35, "s", f"170 output tokens, {_EAGER}"),
+                Figure("visual reasoning", 0.69, "s", f"52 output tokens, {_EAGER}"),
+                Figure("Chinese", 1.85, "s", f"129 output tokens, {_EAGER}"),
+                Figure("MMMU_val", 36.6, "%", "329 of 900, Ascend 910, vLLM-Ascend 0.18.0rc1"),
+                Figure("MMMU_val", 36.3, "%", _GPU),
+                Figure("DocVQA test", 86.9, "%", _GPU),
+                Figure("ChartQA test", 76.2, "%", _GPU),
+                Figure("InfoVQA test", 58.9, "%", _GPU),
+                Figure("TextVQA val", 73.4, "%", _GPU),
+                Figure("OCRBench", 784, "of 1000", _GPU),
+            ),
+        ),
+    )

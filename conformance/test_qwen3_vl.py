@@ -1,0 +1,68 @@
+from pytest_ascend_vlm import Capability as C
+from pytest_ascend_vlm import Figure, ModelSpec, Published, VLMConformance
+
+_ONE_CARD = {
+    "dtype": "bfloat16",
+    "max_model_len": 16384,
+    "max_num_batched_tokens": 16384,
+    "limit_mm_per_prompt": {"image": 10, "video": 1},
+}
+_ENV = {"PYTORCH_NPU_ALLOC_CONF": "max_split_size_mb:256"}
+_EVERYTHING = frozenset(C)
+_THOUSANDTHS = 1000
+
+
+class TestQwen3VL2B(VLMConformance):
+    """Qwen3-VL-2B-Instruct (qwen3_vl), bf16, one card."""
+
+    model = ModelSpec(
+        "Qwen/Qwen3-VL-2B-Instruct",
+        serve=_ONE_CARD,
+        env=_ENV,
+        supports=_EVERYTHING,
+        box_range=_THOUSANDTHS,
+    )
+
+
+class TestQwen3VL4B(VLMConformance):
+    """Qwen3-VL-4B-Instruct (qwen3_vl), bf16, one card."""
+
+    model = ModelSpec(
+        "Qwen/Qwen3-VL-4B-Instruct",
+        serve=_ONE_CARD,
+        env=_ENV,
+        supports=_EVERYTHING,
+        box_range=_THOUSANDTHS,
+    )
+
+
+class TestQwen3VL8B(VLMConformance):
+    """Qwen3-VL-8B-Instruct (qwen3_vl), bf16, one card."""
+
+    model = ModelSpec(
+        "Qwen/Qwen3-VL-8B-Instruct",
+        tiny="qwen3_vl",
+        serve=_ONE_CARD,
+        env=_ENV,
+        supports=_EVERYTHING,
+        box_range=_THOUSANDTHS,
+        published=Published(
+            source="the Qwen-VL-Dense tutorial of vLLM-Ascend",
+            figures=(
+                Figure("mmmu_val", 53.89, "%", "± 1.59, lm-eval, vLLM-Ascend 0.11.0rc3, 1 card"),
+            ),
+        ),
+    )
+
+
+class TestQwen3VL32B(VLMConformance):
+    """Qwen3-VL-32B-Instruct (qwen3_vl), bf16, two cards."""
+
+    model = ModelSpec(
+        "Qwen/Qwen3-VL-32B-Instruct",
+        npus=2,
+        serve={**_ONE_CARD, "tensor_parallel_size": 2},
+        env={**_ENV, "HCCL_OP_EXPANSION_MODE": "AIV"},
+        supports=_EVERYTHING,
+        box_range=_THOUSANDTHS,
+    )
