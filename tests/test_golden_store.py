@@ -11,8 +11,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
+from goldens import ENGINE, answer
 from hypothesis import given
 from hypothesis import strategies as st
 from stub_server import Defect
@@ -22,25 +22,10 @@ from pytest_ascend_vlm import Capability, Case, ModelSpec, Published
 from pytest_ascend_vlm.errors import GoldenError
 from pytest_ascend_vlm.golden.recorder import record
 from pytest_ascend_vlm.golden.store import GoldenKey, GoldenStore
-from pytest_ascend_vlm.observation import Reference, ReferenceNumerics, TopLogprobs
+from pytest_ascend_vlm.observation import Reference
 from pytest_ascend_vlm.suite.session import Goldens
 
 COMMAND = "pytest conformance/test_it.py -m cpu_baseline --vlm-record --vlm-checkpoint=tiny"
-ENGINE = {"processor": "AProcessor", "versions": {"torch": "2.13.0", "transformers": "5.19.0"}}
-
-
-def answer(text: str = '巴黎。\n"|', case_id: str = "image/a") -> Reference:
-    tokens = tuple(text.encode())
-    rows = np.log(np.linspace(0.9, 0.01, 20))[None, :].repeat(len(tokens) + 1, axis=0)
-    ids = np.arange(20)[None, :].repeat(len(tokens) + 1, axis=0)
-    numerics = ReferenceNumerics(
-        token_ids=tokens,
-        fp32=TopLogprobs(ids, rows),
-        bf16=TopLogprobs(ids, rows - 0.01),
-        peak_logit=np.full(len(tokens) + 1, 20.0),
-        logit_rmse=0.04,
-    )
-    return Reference(case_id, "by the reference", text, False, 36, (*tokens, 258), numerics)
 
 
 @dataclasses.dataclass(frozen=True)

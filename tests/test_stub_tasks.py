@@ -8,9 +8,14 @@ import re
 import shutil
 
 import pytest
-from stub_server import Behaviour, Knowledge, Request, State, read_goldens
+from goldens import ENGINE, answer
+from stub_server import Behaviour, Knowledge, Request, State, read_goldens, serve
 
 from conftest import FIXTURES, GOLDENS, REPOSITORY, Judged, Serve
+from pytest_ascend_vlm import Capability, ModelSpec
+from pytest_ascend_vlm.cases import load_cases
+from pytest_ascend_vlm.golden.recorder import record
+from pytest_ascend_vlm.golden.store import GoldenKey
 
 SLUG = "Qwen--Qwen3-VL-8B-Instruct"
 TINY = FIXTURES / "tiny" / "qwen3_vl"
@@ -34,6 +39,7 @@ NAMES = (
     "video_is_answered",
 )
 ASKED = f"TestQwen3VL8B and ({' or '.join(NAMES)})"
+PICTURE = (392, 280, 392, 280)
 SERVED = {"image_limit": 10, "video_tokens": 48}
 
 
@@ -85,9 +91,29 @@ def test_another_picture_is_noticed_by_each(stub: Serve, judged: Judged) -> None
     assert outcome.criteria("fail") == TASKS
 
 
-@pytest.mark.skipif("grounding" in UNTAUGHT, reason="the tiny checkpoint gives no boxes")
-def test_a_shifted_box_is_noticed(stub: Serve, judged: Judged) -> None:
-    outcome = judged(stub(Behaviour(answered=shifted), **SERVED), "-k", ASKED)
+@pytest.fixture
+def grounded(project: pytest.Pytester) -> Knowledge:
+    """What a tiny checkpoint would know that was taught boxes; its goldens are the project's."""
+    tiny = project.path / "fixtures" / "tiny" / "qwen3_vl"
+    shutil.copytree(TINY, tiny)
+    (tiny / "untaught.json").unlink()
+    model = ModelSpec("Qwen/Qwen3-VL-8B-Instruct", supports=frozenset(Capability))
+    for case in load_cases((FIXTURES,)):
+        if case.box:
+            box = [round(1000 * edge / side) for edge, side in zip(case.box, PICTURE, strict=True)]
+            text = json.dumps([{"bbox_2d": box, "label": "矩形"}], ensure_ascii=False)
+            key = GoldenKey(model, "tiny", None)
+            record(project.path / "golden", key, case, answer(text, case.id), ENGINE)
+    return read_goldens(project.path / "golden" / SLUG / "tiny", FIXTURES, TINY)
+
+
+def test_a_box_in_its_place_is_found_and_a_shifted_one_noticed(
+    grounded: Knowledge, judged: Judged
+) -> None:
+    with serve(grounded, image_limit=10) as url:
+        assert judged(url, "-k", "TestQwen3VL8B and boxes").criteria("pass") == {"tasks.grounding"}
+    with serve(grounded, Behaviour(answered=shifted), image_limit=10) as url:
+        outcome = judged(url, "-k", "TestQwen3VL8B and boxes")
     assert outcome.criteria("fail") == {"tasks.grounding"}
     assert "intersection over union" in outcome.reasons("tasks.grounding")[0]
 
