@@ -6,7 +6,7 @@ weights.
 
 Promises:
 * the unharmed checkpoint passes every run;
-* 5 % noise on the weights turns baseline.logprobs red;
+* 5 % noise on the weights turns baseline.logprobs and numerics.logits red;
 * int4-rounded weights, and 40 % noise, turn baseline.image and document.* red as well;
 * blank images turn document.* red while baseline.text stays green.
 """
@@ -45,6 +45,7 @@ ROOT = Path(__file__).parent.parent
 FIXTURES = ROOT / "fixtures"
 MODEL_FILE = ROOT / "conformance" / "test_mineru2_5.py"
 MODEL: ModelSpec = runpy.run_path(str(MODEL_FILE))["TestMinerU25"].model
+NUMBERS = ("baseline.logprobs", "numerics.logits")
 READING = ("baseline.image", "document.characters")
 
 Rows = list[dict[str, Any]]
@@ -93,9 +94,9 @@ def int4(tensor: Any) -> Any:
 
 
 DEFECTS = (
-    Defect("5 % noise", noise(0.05), False, ("baseline.logprobs",)),
-    Defect("int4 weights", int4, False, ("baseline.logprobs", *READING)),
-    Defect("40 % noise", noise(0.40), False, ("baseline.logprobs", *READING)),
+    Defect("5 % noise", noise(0.05), False, NUMBERS),
+    Defect("int4 weights", int4, False, (*NUMBERS, *READING)),
+    Defect("40 % noise", noise(0.40), False, (*NUMBERS, *READING)),
     Defect("blank images", None, True, ("document.characters",), green=("baseline.text",)),
 )
 

@@ -1,5 +1,12 @@
 from pytest_ascend_vlm import Capability as C
-from pytest_ascend_vlm import Figure, ModelSpec, Published, Thresholds, VLMConformance
+from pytest_ascend_vlm import (
+    Figure,
+    ModelSpec,
+    Published,
+    Thresholds,
+    Variant,
+    VLMConformance,
+)
 
 _LOAD = "128 input and 128 output tokens, concurrency 2, 10 requests, Ascend 910"
 _LOGITS = "Transformers on the NPU against Transformers on CPU, bf16"
@@ -36,6 +43,10 @@ class TestGlmOcr(VLMConformance):
             C.GROUNDING: "reads pages, gives no boxes",
         },
         prompts={"document": "Text Recognition:"},
+        variants=(
+            Variant("eager", {"enforce_eager": True}),
+            Variant("prefix_cache", {"enable_prefix_caching": True}),
+        ),
         thresholds=Thresholds(logits_max_abs=1.0, logits_cosine=0.999),
         published=Published(
             source="the GLM-OCR adaptation document (vLLM-Ascend 0.18.0rc1)",

@@ -1,5 +1,12 @@
 from pytest_ascend_vlm import Capability as C
-from pytest_ascend_vlm import Figure, ModelSpec, Published, VLMConformance
+from pytest_ascend_vlm import (
+    DatasetTask,
+    Figure,
+    ModelSpec,
+    Published,
+    Variant,
+    VLMConformance,
+)
 
 _EAGER = "max_tokens 512, Ascend 910 (64 GB), vLLM-Ascend 0.18.0rc1"
 _GPU = "reference on GPU, the model card"
@@ -29,6 +36,12 @@ class TestInternVL2(VLMConformance):
         trust_remote_code=True,
         supports={C.TEXT, C.IMAGE, C.VIDEO, C.DOCUMENT, C.VQA},
         unsupported={C.GROUNDING: "boxes are not part of the adaptation document"},
+        variants=(Variant("graphs", {"enforce_eager": False}),),
+        # The document does not say what asked its published scores, so references are recorded.
+        datasets=tuple(
+            DatasetTask(name)
+            for name in ("mmmu_val", "docvqa_val", "chartqa_test", "infovqa_val", "ocrbench_test")
+        ),
         published=Published(
             source="the InternVL2-2B adaptation document (vLLM-Ascend 0.18.0rc1)",
             figures=(

@@ -1,7 +1,7 @@
 import pytest
 
 from pytest_ascend_vlm import Capability as C
-from pytest_ascend_vlm import Figure, ModelSpec, Published, VLMConformance
+from pytest_ascend_vlm import Figure, ModelSpec, Published, Variant, VLMConformance
 from pytest_ascend_vlm.criteria.document import characters_are_read
 
 _ONE_PAGE = "one page after another, temperature 0.01, Ascend 910 (64 GB), vLLM-Ascend 0.11.0rc3"
@@ -28,6 +28,10 @@ class TestMinerU25(VLMConformance):
             C.GROUNDING: "its layout boxes come from its own two-step prompts",
         },
         prompts={"document": "Extract all text from this document image."},
+        variants=(
+            Variant("graphs", {"enforce_eager": False}),
+            Variant("no_prefix_cache", {"enable_prefix_caching": False}),
+        ),
         published=Published(
             source="the MinerU2.5-2509-1.2B adaptation document (vLLM-Ascend 0.11.0rc3)",
             answers={

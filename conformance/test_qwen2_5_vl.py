@@ -1,5 +1,12 @@
 from pytest_ascend_vlm import Capability as C
-from pytest_ascend_vlm import Figure, ModelSpec, Published, VLMConformance
+from pytest_ascend_vlm import (
+    DatasetTask,
+    Figure,
+    ModelSpec,
+    Published,
+    PublishedScore,
+    VLMConformance,
+)
 
 _ONE_CARD = {
     "dtype": "bfloat16",
@@ -7,6 +14,7 @@ _ONE_CARD = {
     "max_num_batched_tokens": 16384,
     "limit_mm_per_prompt": {"image": 10, "video": 1},
 }
+_TUTORIAL = "the Qwen-VL-Dense tutorial of vLLM-Ascend"
 _ENV = {"PYTORCH_NPU_ALLOC_CONF": "max_split_size_mb:256"}
 _EVERYTHING = frozenset(C)
 
@@ -51,8 +59,15 @@ class TestQwen25VL32B(VLMConformance):
         env={**_ENV, "HCCL_OP_EXPANSION_MODE": "AIV"},
         trust_remote_code=True,
         supports=_EVERYTHING,
+        datasets=(
+            DatasetTask(
+                "mmmu_val",
+                harness="lm_eval",
+                published=PublishedScore(0.5744, 900, "lm_eval", _TUTORIAL, stderr=0.0158),
+            ),
+        ),
         published=Published(
-            source="the Qwen-VL-Dense tutorial of vLLM-Ascend",
+            source=_TUTORIAL,
             figures=(
                 Figure("mmmu_val", 57.44, "%", "± 1.58, lm-eval, vLLM-Ascend 0.11.0rc3, 2 cards"),
             ),

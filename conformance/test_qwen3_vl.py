@@ -1,5 +1,13 @@
 from pytest_ascend_vlm import Capability as C
-from pytest_ascend_vlm import Figure, ModelSpec, Published, VLMConformance
+from pytest_ascend_vlm import (
+    DatasetTask,
+    Figure,
+    ModelSpec,
+    Published,
+    PublishedScore,
+    Variant,
+    VLMConformance,
+)
 
 _ONE_CARD = {
     "dtype": "bfloat16",
@@ -7,6 +15,7 @@ _ONE_CARD = {
     "max_num_batched_tokens": 16384,
     "limit_mm_per_prompt": {"image": 10, "video": 1},
 }
+_TUTORIAL = "the Qwen-VL-Dense tutorial of vLLM-Ascend"
 _ENV = {"PYTORCH_NPU_ALLOC_CONF": "max_split_size_mb:256"}
 _EVERYTHING = frozenset(C)
 _THOUSANDTHS = 1000
@@ -46,8 +55,20 @@ class TestQwen3VL8B(VLMConformance):
         env=_ENV,
         supports=_EVERYTHING,
         box_range=_THOUSANDTHS,
+        variants=(
+            Variant("eager", {"enforce_eager": True}),
+            Variant("tp2", {"tensor_parallel_size": 2}, npus=2),
+            Variant("no_chunked_prefill", {"enable_chunked_prefill": False}),
+        ),
+        datasets=(
+            DatasetTask(
+                "mmmu_val",
+                harness="lm_eval",
+                published=PublishedScore(0.5389, 900, "lm_eval", _TUTORIAL, stderr=0.0159),
+            ),
+        ),
         published=Published(
-            source="the Qwen-VL-Dense tutorial of vLLM-Ascend",
+            source=_TUTORIAL,
             figures=(
                 Figure("mmmu_val", 53.89, "%", "± 1.59, lm-eval, vLLM-Ascend 0.11.0rc3, 1 card"),
             ),

@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .criteria.verdict import Verdict
+    from .dataset_task import DatasetTask, PublishedScore
     from .spec import (
         Budgets,
         Capability,
         Case,
         ExpectedFailure,
         Figure,
+        Limit,
         ModelSpec,
         Published,
         Sampling,
         Thresholds,
+        Variant,
     )
     from .suite.conformance import VLMConformance
 
@@ -28,12 +31,16 @@ _HOME = {
     "Budgets": ".spec",
     "Capability": ".spec",
     "Case": ".spec",
+    "DatasetTask": ".dataset_task",
+    "PublishedScore": ".dataset_task",
     "ExpectedFailure": ".spec",
     "Figure": ".spec",
+    "Limit": ".spec",
     "ModelSpec": ".spec",
     "Published": ".spec",
     "Sampling": ".spec",
     "Thresholds": ".spec",
+    "Variant": ".spec",
     "Verdict": ".criteria.verdict",
     "VLMConformance": ".suite.conformance",
 }
@@ -42,13 +49,17 @@ __all__ = [
     "Budgets",
     "Capability",
     "Case",
+    "DatasetTask",
     "ExpectedFailure",
     "Figure",
+    "Limit",
     "ModelSpec",
     "Published",
+    "PublishedScore",
     "Sampling",
     "Thresholds",
     "VLMConformance",
+    "Variant",
     "Verdict",
 ]
 

@@ -45,6 +45,11 @@ def _parser() -> argparse.ArgumentParser:
     required.add_argument(
         "--only", nargs="+", metavar="CLASS", default=(), help="only these test classes"
     )
+    required.add_argument(
+        "--marker",
+        choices=("performance", "dataset"),
+        help="the criteria that run only where pytest's -m names this, instead of the others",
+    )
     again = commands.add_parser("render", help="print the adaptation document of a report.json")
     again.add_argument("report", type=Path, help="a report.json written by pytest --vlm-report")
     again.add_argument("--language", choices=LANGUAGES, default="zh", help="default: zh")
@@ -73,7 +78,7 @@ def _required(options: argparse.Namespace) -> str:
     from . import gate
 
     path = options.output or options.directory / "required.txt"
-    content = gate.text(options.directory, options.only)
+    content = gate.text(options.directory, options.only, options.marker)
     write_atomically(path, content.encode("utf-8"))
     return f"written: {path} ({len(content.splitlines()) - 1} criteria)"
 

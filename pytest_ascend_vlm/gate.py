@@ -13,15 +13,20 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigurationError
+from .reporting.rows import HOLDS
+
+if TYPE_CHECKING:
+    from .dataset_task import DatasetTask
+    from .spec import ModelSpec, Variant
+    from .suite.criterion import Criterion
 
 Pair = tuple[str, str]
 """(test class, criterion id)."""
 
 _HEAD = "# Written by `ascend-vlm required`: test class and criterion that --vlm-gate must see.\n"
-_HOLDS = frozenset({"pass", "xfail", "na"})
 _SHOWN = 20
 
 
@@ -57,7 +62,7 @@ def _problems(of_class: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[s
     reasons: dict[str, list[str]] = {}
     for criterion, rows in of_class.items():
         for row in rows:
-            if row["status"] not in _HOLDS:
+            if row["status"] not in HOLDS:
                 first_line = str(row["reason"]).partition("\n")[0]
                 reasons.setdefault(f"{row['status']}: {first_line}", []).append(criterion)
     for reason, criteria in reasons.items():
@@ -91,33 +96,62 @@ def read(path: Path) -> list[Pair]:
     return [(suite_class, criterion) for suite_class, criterion in pairs]
 
 
-def text(directory: Path, only: Sequence[str] = ()) -> str:
+def text(directory: Path, only: Sequence[str] = (), marker: str | None = None) -> str:
     """The required.txt of the model files in a directory.
 
     Args:
         directory: where the model files are.
-        only: the test classes to list; all where none is named.
+        only: the test classes to list; where none is named, all that are deployed on NPUs.
+        marker: list the criteria of a marker that runs only where `-m` names it ("performance",
+            "dataset"); None for all others.
 
     Raises:
         ConfigurationError: there is no model file, two classes have one name, or one of `only` is
             not among them.
     """
     from .suite.catalogue import criteria
+    from .suite.selection import ONLY_WHERE_NAMED
 
-    ids = [what.id for what, _, _ in criteria() if what.group != "reference"]
+    listed = [
+        what
+        for what, _, _ in criteria()
+        if what.group != "reference"
+        and marker == (what.group if what.group in ONLY_WHERE_NAMED else None)
+    ]
     known = _suite_classes(directory)
     if unknown := [name for name in only if name not in known]:
         raise ConfigurationError(
             f"there is no class {', '.join(unknown)} in {directory}; there are {', '.join(known)}."
         )
-    listed = [name for name in known if name in only or not only]
-    return _HEAD + "".join(f"{name} {criterion}\n" for name in listed for criterion in ids)
+    pairs = (
+        (name, criterion)
+        for name, model in known.items()
+        if name in only or (not only and model.only_on in {None, "npu"})
+        for what in listed
+        for criterion in _ids(what, model)
+    )
+    return _HEAD + "".join(f"{name} {criterion}\n" for name, criterion in pairs)
 
 
-def _suite_classes(directory: Path) -> list[str]:
+def _ids(what: Criterion, model: ModelSpec) -> list[str]:
+    """The ids that a criterion has on a model: its own, or one for each variant."""
+    from .suite.criterion import DATASET, VARIANT
+
+    several: Mapping[str, Sequence[Variant | DatasetTask]] = {
+        VARIANT: model.variants,
+        DATASET: model.datasets,
+    }
+    if what.id not in several:
+        return [what.id]
+    return [what.of(one.name).id for one in several[what.id]]
+
+
+def _suite_classes(directory: Path) -> dict[str, ModelSpec]:
+    """Name of each test class of the model files -> its model."""
     from .suite.conformance import VLMConformance
 
     home: dict[str, Path] = {}
+    models: dict[str, ModelSpec] = {}
     for path in sorted(directory.glob("test_*.py")):
         for name, value in vars(_imported(path)).items():
             is_suite = isinstance(value, type) and issubclass(value, VLMConformance)
@@ -129,9 +163,10 @@ def _suite_classes(directory: Path) -> list[str]:
                     "apart by it, so rename one."
                 )
             home[name] = path
+            models[name] = value.model
     if not home:
         raise ConfigurationError(f"there is no model file (test_*.py) in {directory}.")
-    return list(home)
+    return models
 
 
 def _imported(path: Path) -> Any:

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from . import options
-from .errors import ConfigurationError
 from .reporting import Report, write
 from .reporting.summary import closing_line, closing_table
 from .scheduling import xdist
@@ -28,7 +27,8 @@ _MARKERS = (
     "completion is run that often and its answers compared",
     "accuracy: answers against the reference and the ground truth",
     "numerics: numbers against the reference",
-    "performance: latency, throughput, memory",
+    "performance: latency, throughput, CPU use; runs only where -m names it, and without -n",
+    "dataset: scores of evaluation harnesses; runs only where -m names it",
     "robustness: limits, bad input, and what a server leaves behind",
     "vlm_criterion(criterion): the criterion that a test of the suite judges; set by the suite",
 )
@@ -43,11 +43,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Registers markers and fixtures and sets up the run."""
     for marker in _MARKERS:
         config.addinivalue_line("markers", marker)
+    xdist.refuse_performance(config)
     run = Run(options.read(config), Progress(config))
-    try:
-        _ = run.required
-    except ConfigurationError as error:
-        raise pytest.UsageError(str(error)) from error
     config.stash[RUN] = run
     config.pluginmanager.register(fixtures, "ascend_vlm_fixtures")
     if not hasattr(config, "workerinput"):

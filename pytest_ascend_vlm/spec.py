@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from .dataset_task import DatasetTask
 from .errors import ConfigurationError
 
 
@@ -50,8 +51,20 @@ class Thresholds:
         document_numbers: how much lower than the golden's the recall of numbers may be.
         document_order: how much lower than the golden's the rate of ordered line pairs may be.
         box_iou: least intersection over union (0..1) of an answered box with the true one.
-        logits_max_abs: largest absolute difference of a logit.
-        logits_cosine: least cosine similarity of the logits at a position.
+        logits_max_abs: largest absolute error of a logit; where the reference's own bf16 is off by
+            more than half of that, twice its error.
+        logits_cosine: least cosine similarity of all logits as one vector.
+        hidden_max_abs: the same as logits_max_abs for the last hidden states.
+        hidden_cosine: the same as logits_cosine for the last hidden states.
+        error_ratio: R, the largest root mean square error from fp32, in the reference's own bf16
+            errors.
+        divergence_ratio: K, the same for the mean Kullback-Leibler divergence.
+        top1_flips: largest rate (0..1) of positions with another most likely token where the
+            reference was not near a tie.
+        prefill_ratio: largest TTFT of an image prompt, in TTFTs of a text of as many tokens.
+        load_scaling: least throughput of 8 requests at a time, in that of one at a time.
+        slowdown: largest latency, in the latency that it is compared with.
+        idle_cpu: largest CPU use of a server that waits, as a share (0..1) of a busy one's.
         because: why a bar is lower than the project's default.
     """
 
@@ -66,6 +79,15 @@ class Thresholds:
     box_iou: float = 0.5
     logits_max_abs: float = 1.0
     logits_cosine: float = 0.999
+    hidden_max_abs: float = 1.0
+    hidden_cosine: float = 0.999
+    error_ratio: float = 1.5
+    divergence_ratio: float = 2.0
+    top1_flips: float = 0.001
+    prefill_ratio: float = 20.0
+    load_scaling: float = 1.5
+    slowdown: float = 1.1
+    idle_cpu: float = 0.2
     because: str | None = None
 
     def __post_init__(self) -> None:
@@ -84,7 +106,15 @@ class Thresholds:
 
 _PARALLEL_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 _AT_LEAST = frozenset(
-    {"similarity", "similarity_after_tie", "agreement", "box_iou", "logits_cosine"}
+    {
+        "similarity",
+        "similarity_after_tie",
+        "agreement",
+        "box_iou",
+        "logits_cosine",
+        "hidden_cosine",
+        "load_scaling",
+    }
 )
 
 
@@ -122,6 +152,33 @@ class Figure:
     value: float
     unit: str
     conditions: str
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A bar for a measured figure of the full checkpoint, on one kind of device and nowhere else.
+
+    Attributes:
+        figure: its name, "image.ttft.median"; docs/performance.md lists them with their units.
+        value: the most it may be; for a throughput and goodput, the least.
+        device: part of the device's name, as the report's receipt has it: "910B4".
+
+    Raises:
+        ConfigurationError: the value is a placeholder, or the device is not named.
+    """
+
+    figure: str
+    value: float
+    device: str
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.value) and self.value > 0) or self.value == 1:
+            raise ConfigurationError(
+                f"Limit({self.figure!r}, {self.value!r}) is a placeholder, which passes or "
+                "fails whatever is measured; declare what the device has to reach."
+            )
+        if not self.device.strip():
+            raise ConfigurationError(f"Limit({self.figure!r}) has to name its device.")
 
 
 @dataclass(frozen=True)
@@ -204,6 +261,26 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """The same model served another way; it has to give the same answers.
+
+    Attributes:
+        name: names the criterion, `equivalence.<name>`: "eager", "tp2", "w8a8".
+        serve: the serve arguments that differ.
+        npus: number of cards it needs; None for as many as the model.
+        checkpoint: the hub's name of other weights, as quantised ones are; None for the model's.
+        is_lossy: whether it rounds on purpose: then numbers are shown but not judged, and answers
+            have to be alike instead of equal.
+    """
+
+    name: str
+    serve: Mapping[str, Any] = field(default_factory=dict)
+    npus: int | None = None
+    checkpoint: str | None = None
+    is_lossy: bool = False
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """One model: its checkpoint, how it is served, what it can do and how well.
 
@@ -213,6 +290,7 @@ class ModelSpec:
         tiny: name of a checkpoint under `fixtures/tiny/`, or a path to one; None where another
             model of the family stands for the architecture.
         npus: number of cards the model needs.
+        only_on: the platform that it is deployed on, "cpu"; None for every one.
         serve: arguments of the vLLM server, as Python values: `{"max_model_len": 8192}`.
         env: environment of the server, for values that are not arguments.
         trust_remote_code: whether the checkpoint may run code of its own.
@@ -223,6 +301,9 @@ class ModelSpec:
             thousandths of the image's width and height.
         thresholds: bars that differ from the project's.
         published: answers a document reports for the full checkpoint.
+        limits: what its speed has to reach on named devices.
+        variants: other ways to serve it, each judged against this one.
+        datasets: data sets it is judged by.
         expected_failures: criteria known to fail.
         budgets: seconds per start phase.
 
@@ -234,6 +315,7 @@ class ModelSpec:
     revision: str | None = None
     tiny: str | None = None
     npus: int = 1
+    only_on: str | None = None
     serve: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     trust_remote_code: bool = False
@@ -243,6 +325,9 @@ class ModelSpec:
     box_range: int | None = None
     thresholds: Thresholds = Thresholds()
     published: Published | None = None
+    limits: tuple[Limit, ...] = ()
+    variants: tuple[Variant, ...] = ()
+    datasets: tuple[DatasetTask, ...] = ()
     expected_failures: tuple[ExpectedFailure, ...] = ()
     budgets: Budgets = Budgets()
 
@@ -266,6 +351,18 @@ class ModelSpec:
         limit = self.serve.get("limit_mm_per_prompt", {}).get("image")
         return None if limit is None else int(limit)
 
+    def as_variant(self, variant: Variant) -> ModelSpec:
+        """The model as a variant serves it."""
+        return dataclasses.replace(
+            self,
+            model_id=variant.checkpoint or self.model_id,
+            tiny=None if variant.checkpoint else self.tiny,
+            revision=None if variant.checkpoint else self.revision,
+            serve={**self.serve, **variant.serve},
+            npus=variant.npus or self.npus,
+            variants=(),
+        )
+
     def request(self, case: Case) -> Case:
         """The case as this model is asked it: with the model's own prompt where it has one."""
         prompt = self.prompts.get(case.id, self.prompts.get(case.group, case.prompt))
@@ -286,11 +383,14 @@ class ModelSpec:
             yield f"{_names(both)} is in supports and in unsupported."
         if Capability.TEXT not in supports:
             yield "every criterion needs Capability.TEXT in supports."
+        if self.only_on not in {None, "npu", "cpu", "cuda"}:
+            yield f"only_on={self.only_on!r} is no platform; there are npu, cpu and cuda."
         if self.npus < 1:
             yield f"npus={self.npus}, but a model needs at least one card."
         in_parallel = math.prod(int(self.serve.get(name, 1)) for name in _PARALLEL_SIZES)
         if in_parallel > self.npus:
             yield f"serve asks for {in_parallel} cards in parallel, but npus={self.npus}."
+        yield from self._variant_problems()
         if {"host", "port", "api_key", "model", "served_model_name"} & self.serve.keys():
             yield "host, port, api_key, model and served_model_name are the plugin's, not serve's."
         if "trust_remote_code" in self.serve:
@@ -298,6 +398,16 @@ class ModelSpec:
         dashed = [name for name in self.serve if "-" in name]
         if dashed:
             yield f"serve names are written with underscores: {', '.join(dashed)}."
+
+    def _variant_problems(self) -> Iterable[str]:
+        names = [variant.name for variant in self.variants]
+        for name in names:
+            if not name.isidentifier() or names.count(name) > 1:
+                yield f"variant {name!r}: a name is one word, and no other variant's."
+        for variant in self.variants:
+            if not variant.serve and not variant.checkpoint:
+                yield f"variant {variant.name!r} is served as the model is."
+            self.as_variant(variant)
 
 
 def _names(capabilities: Iterable[Capability]) -> str:

@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pygal  # noqa: F401 - importlib_metadata comes with it, see below
 import pytest
 import stand_in
 from stub_server import Behaviour, Knowledge, read_goldens, serve
 from three_models import write as write_three_models
 
 # Runs inside this process forget what they import. What is slow to import, or cannot be imported
-# twice, is imported here once.
+# twice, is imported here once. One such is importlib_metadata: it turns off the standard library's
+# finder of plugins, and its own finder would be forgotten.
 import pytest_ascend_vlm.engines.vllm_server
 import pytest_ascend_vlm.reporting.markdown  # noqa: F401
 from pytest_ascend_vlm import ModelSpec

@@ -4,21 +4,37 @@ from __future__ import annotations
 
 import numpy as np
 
-from pytest_ascend_vlm.observation import Reference, ReferenceNumerics, TopLogprobs
+from pytest_ascend_vlm.observation import Reference, ReferenceHidden, ReferenceNumerics
 
 ENGINE = {"processor": "AProcessor", "versions": {"torch": "2.13.0", "transformers": "5.19.0"}}
+PROMPT = 36
 
 
 def answer(text: str = '巴黎。\n"|', case_id: str = "image/a") -> Reference:
     """What the reference might have said."""
     tokens = tuple(text.encode())
-    rows = np.log(np.linspace(0.9, 0.01, 20))[None, :].repeat(len(tokens) + 1, axis=0)
-    ids = np.arange(20)[None, :].repeat(len(tokens) + 1, axis=0)
-    numerics = ReferenceNumerics(
-        token_ids=tokens,
-        fp32=TopLogprobs(ids, rows),
-        bf16=TopLogprobs(ids, rows - 0.01),
-        peak_logit=np.full(len(tokens) + 1, 20.0),
-        logit_rmse=0.04,
+    return Reference(
+        case_id, "by the reference", text, False, PROMPT, (*tokens, 258), numerics(tokens)
     )
-    return Reference(case_id, "by the reference", text, False, 36, (*tokens, 258), numerics)
+
+
+def numerics(tokens: tuple[int, ...]) -> ReferenceNumerics:
+    """Its numbers, at every fifth row of the prompt and all of the answer's."""
+    rows = np.concatenate(
+        [np.arange(0, PROMPT - 1, 5), np.arange(PROMPT - 1, PROMPT + len(tokens))]
+    )
+    is_image = (rows >= 5) & (rows < 20)
+    rounded = np.arange(20, 4, -0.5)[None, :].repeat(len(rows), axis=0)
+    states = np.outer(np.arange(len(rows)) + 1, [1.0, -0.5, 0.25, 2.0]).astype(np.float32)
+    return ReferenceNumerics(
+        token_ids=tokens,
+        rows=rows,
+        is_image=is_image,
+        listed=np.arange(32)[None, :].repeat(len(rows), axis=0),
+        fp32=rounded + 0.01,
+        bf16=rounded,
+        fp32_logsumexp=np.full(len(rows), 20.94),
+        bf16_logsumexp=np.full(len(rows), 20.93),
+        logit_rmse=0.04,
+        hidden=ReferenceHidden(rows, is_image, states + np.float32(0.01), states),
+    )

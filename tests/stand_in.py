@@ -56,13 +56,13 @@ ANSWER = {
 }
 
 
-def install(root: Path) -> Path:
-    """Makes a package `vllm` under `root`, to be put first on PYTHONPATH."""
+def install(root: Path, program: Path = Path(__file__)) -> Path:
+    """Makes a package `vllm` under `root`, to be put first on PYTHONPATH; runs a program."""
     package = root / "vllm" / "entrypoints" / "openai"
     package.mkdir(parents=True)
     for directory in (package, *package.parents[:2]):
         (directory / "__init__.py").touch()
-    shutil.copy(__file__, package / "api_server.py")
+    shutil.copy(program, package / "api_server.py")
     (package / "cli_args.py").write_text(TOLERANT_PARSER, "utf-8")
     return root
 

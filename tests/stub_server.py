@@ -15,17 +15,20 @@ import enum
 import hashlib
 import io
 import json
+import math
 import random
 import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 from safetensors.numpy import load_file
 
@@ -37,22 +40,43 @@ BLOCK = 16  # tokens of one block of the prefix cache
 LONGEST_PROMPT = 16384
 MOST_TOKENS = 2000
 TOP = 20
-
-Row = dict[int, float]  # token id -> log-probability
+LISTED = 64  # tokens that a row knows
 
 
 # --- what the server knows -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
+class Row:
+    """What follows a token.
+
+    Attributes:
+        logprobs: token id -> log-probability.
+        logsumexp: added to a log-probability, it gives the raw logit.
+    """
+
+    logprobs: Mapping[int, float]
+    logsumexp: float
+
+    @property
+    def ranked(self) -> list[int]:
+        """The tokens, most likely first."""
+        return sorted(self.logprobs, key=lambda token: -self.logprobs[token])
+
+
+@dataclass(frozen=True)
 class Known:
-    """One golden: the answer to a prompt under an image, with the bf16 rows of its tokens."""
+    """One golden: the answer to a prompt under an image, with the numbers of bf16.
+
+    Attributes:
+        rows: position in prompt and forced answer -> what follows it, where the golden has it.
+    """
 
     prompt_tokens: int
     text: str
     token_ids: tuple[int, ...]
     forced: tuple[int, ...]
-    rows: tuple[Row, ...]
+    rows: Mapping[int, Row]
 
 
 @dataclass(frozen=True)
@@ -107,14 +131,33 @@ def read_goldens(golden: Path, fixtures: Path, checkpoint: Path) -> Knowledge:
 
 def _known(document: Mapping[str, Any], tensor_path: Path) -> Known:
     tensors, completion = load_file(tensor_path), document["completion"]
-    pairs = zip(tensors["bf16_token_ids"], tensors["bf16_logprobs"], strict=True)
+    lists = (tensors["listed"], _bf16(tensors["bf16"]), tensors["bf16_logsumexp"])
+    rows = (_row(*row) for row in zip(*(part.tolist() for part in lists), strict=True))
     return Known(
         prompt_tokens=completion["prompt_tokens"],
         text=completion["text"],
         token_ids=tuple(completion["token_ids"]),
         forced=tuple(tensors["forced_token_ids"].tolist()),
-        rows=tuple(dict(zip(i.tolist(), p.tolist(), strict=True)) for i, p in pairs),
+        rows=dict(zip(tensors["rows"].tolist(), rows, strict=True)),
     )
+
+
+def _bf16(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
+    """The numbers whose upper halves these are."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def _row(listed: Sequence[int], logits: Sequence[float], logsumexp: float) -> Row:
+    """A golden's row; the tokens that it does not list are far behind those that it does."""
+    known = {t: logit - logsumexp for t, logit in zip(listed, logits, strict=True)}
+    others = _others(known, LISTED - len(known))
+    least = min(known.values())
+    return Row({**known, **{t: least - 5 - i / 10 for i, t in enumerate(others)}}, logsumexp)
+
+
+def _others(known: Collection[int], count: int) -> list[int]:
+    """So many tokens that are not among those known."""
+    return [token for token in range(count + len(known)) if token not in known][:count]
 
 
 def _pixels_by_digest(fixtures: Path) -> dict[str, str]:
@@ -127,9 +170,9 @@ def _pixels_by_digest(fixtures: Path) -> dict[str, str]:
 
 
 def pixel_digest(image: Image.Image) -> str:
-    """What identifies an image however it is encoded."""
+    """What identifies an image however it is encoded, but for its last pixel."""
     rgb = image.convert("RGB")
-    return hashlib.sha256(f"{rgb.size}".encode() + rgb.tobytes()).hexdigest()
+    return hashlib.sha256(f"{rgb.size}".encode() + rgb.tobytes()[:-3]).hexdigest()
 
 
 # --- requests ------------------------------------------------------------------------------------
@@ -145,6 +188,7 @@ class Request:
     formats: tuple[str, ...]
     videos: int
     forced: str | None
+    listed: int
     max_tokens: int
     temperature: float
     seed: int | None
@@ -186,6 +230,7 @@ def parse(body: bytes) -> Request:
         formats=tuple(image.format or "" for image in images),
         videos=sum(part["type"] == "video_url" for part in parts),
         forced=forced,
+        listed=asked.get("prompt_logprobs") or 0,
         max_tokens=asked.get("max_tokens") or MOST_TOKENS,
         temperature=asked.get("temperature") or 0.0,
         seed=asked.get("seed"),
@@ -249,8 +294,8 @@ def encode(text: str) -> tuple[int, ...]:
 
 def sure(token: int) -> Row:
     """A row of a model that is sure of a token; the other candidates are far behind."""
-    others = [candidate for candidate in range(TOP) if candidate != token][: TOP - 1]
-    return {token: -0.01, **{other: -8.0 - other / 10 for other in others}}
+    others = _others({token}, LISTED - 1)
+    return Row({token: -0.01, **{other: -8.0 - other / 10 for other in others}}, 20.0)
 
 
 def _whole_text(request: Request, knowledge: Knowledge, index: int) -> str:
@@ -282,8 +327,8 @@ def _rows(tokens: tuple[int, ...], known: Known | None) -> tuple[Row, ...]:
     rows = []
     for index, token in enumerate(tokens):
         is_known = known is not None and known.token_ids[:index] == tokens[:index]
-        row = known.rows[index] if known and is_known and index < len(known.rows) else sure(token)
-        rows.append(row if token in row else sure(token))
+        row = known.rows.get(known.prompt_tokens - 1 + index) if known and is_known else None
+        rows.append(row if row and token in row.logprobs else sure(token))
     return tuple(rows)
 
 
@@ -357,7 +402,7 @@ class Behaviour:
         refuse: what becomes of a refusal; None answers a request that should be refused.
         seen: the request as it reaches the engine.
         answered: the text that the engine generates.
-        candidates: the log-probabilities at each position.
+        candidates: what follows each position.
         usage: the token counts.
         deltas: the pieces of a stream.
         reply: the body of the response.
@@ -472,11 +517,25 @@ def _another_digit(text: str) -> str:
 
 def _noisy(rows: tuple[Row, ...]) -> tuple[Row, ...]:
     noise = random.Random(0)
-    return tuple({t: p + noise.gauss(0, 0.5) for t, p in row.items()} for row in rows)
+    return tuple(_shaken(row, noise) for row in rows)
+
+
+def _shaken(row: Row, noise: random.Random) -> Row:
+    """The row with noise on its logits; they are still probabilities."""
+    shaken = {token: value + noise.gauss(0, 0.5) for token, value in row.logprobs.items()}
+    total = math.log(sum(map(math.exp, shaken.values())))
+    return Row({token: value - total for token, value in shaken.items()}, row.logsumexp + total)
 
 
 def _nan(rows: tuple[Row, ...]) -> tuple[Row, ...]:
-    return tuple({token: float("nan") for token in row} for row in rows)
+    return tuple(Row(dict.fromkeys(row.logprobs, math.nan), math.nan) for row in rows)
+
+
+def _lists_few(request: Request, _state: State) -> Refused | None:
+    message = (
+        f"Requested prompt logprobs of {request.listed}, which is greater than max allowed: {TOP}"
+    )
+    return Refused(400, message, "too many logprobs") if request.listed > TOP else None
 
 
 def _bytes_one_by_one(text: str) -> list[str]:
@@ -550,6 +609,10 @@ class Defect(enum.Enum):
     PROMPT_IS_LONGER = Behaviour(usage=_more("prompt_tokens", 3))
 
 
+# No defect: vLLM that was not told to list more.
+LISTS_FEW = Behaviour(crash=_lists_few)
+
+
 # --- the engine ----------------------------------------------------------------------------------
 
 
@@ -557,18 +620,28 @@ class Stub:
     """Answers chat requests from its knowledge."""
 
     def __init__(
-        self, knowledge: Knowledge, behaviour: Behaviour, image_limit: int, video_tokens: int
+        self,
+        knowledge: Knowledge,
+        behaviour: Behaviour,
+        image_limit: int,
+        video_tokens: int,
+        raw_logits: bool,
     ) -> None:
         self.knowledge = knowledge
         self.behaviour = behaviour
         self.image_limit = image_limit
         self.video_tokens = video_tokens
+        self.raw_logits = raw_logits
         self.state = State()
 
     def models(self) -> dict[str, Any]:
         """The body of `/v1/models`."""
         names = self.behaviour.listed([self.knowledge.model])
         return {"object": "list", "data": [{"id": name, "object": "model"} for name in names]}
+
+    def metrics(self) -> str | None:
+        """What `/metrics` says; None where there is none."""
+        return None
 
     def answer(self, body: bytes) -> tuple[Request, dict[str, Any]]:
         """The request in a body, and the body of the answer to it.
@@ -618,7 +691,7 @@ class Stub:
             "object": "chat.completion",
             "created": 0,
             "model": self.knowledge.model,
-            "choices": [_choice_body(choice, index) for index, choice in enumerate(choices)],
+            "choices": [self._choice_body(choice, index) for index, choice in enumerate(choices)],
             "usage": self._usage(request, items, choices),
             **forced,
         }
@@ -645,50 +718,56 @@ class Stub:
         return self.behaviour.usage(usage, request)
 
     def _forced(self, request: Request, items: Sequence[object]) -> dict[str, Any]:
+        prompt = [item if isinstance(item, int) else IMAGE_TOKEN for item in items]
         known = self.knowledge.known.get((request.prompt, request.images))
-        is_known = known is not None and request.forced == known.text
-        tokens = known.forced if known and is_known else encode(request.forced or "")
-        rows = known.rows[: len(tokens)] if known and is_known else [sure(END)] * len(tokens)
-        ids = [item if isinstance(item, int) else IMAGE_TOKEN for item in items]
-        # Nobody looks at the prompt's own positions: one entry each has to do.
-        own = [None, *({str(token): _entry(0.0, 1)} for token in ids[1:])]
+        if known and request.forced == known.text:
+            answer, rows = known.forced, known.rows
+        else:
+            answer, rows = encode(request.forced or ""), {}
+        tokens = [*prompt, *answer]
+        # Instead of an answer that is not its own this model would have ended.
+        expected = [*prompt[1:], *([END] * len(answer))]
+        given = tuple(rows.get(i) or sure(token) for i, token in enumerate(expected))
         listed = [
-            _prompt_row(row, token)
-            for row, token in zip(self.behaviour.candidates(tuple(rows)), tokens, strict=True)
+            self._prompt_row(row, token, request.listed)
+            for row, token in zip(self.behaviour.candidates(given), tokens[1:], strict=True)
         ]
-        return {"prompt_token_ids": [*ids, *tokens], "prompt_logprobs": [*own, *listed]}
+        return {"prompt_token_ids": tokens, "prompt_logprobs": [None, *listed]}
 
-
-def _prompt_row(row: Row, token: int) -> dict[str, Any]:
-    ranked = sorted(row, key=lambda candidate: -row[candidate])
-    listed = {str(name): _entry(row[name], rank) for rank, name in enumerate(ranked, start=1)}
-    # The forced token is listed too, wherever it ranks.
-    return {str(token): _entry(-20.0, TOP + 1), **listed}
-
-
-def _entry(logprob: float, rank: int) -> dict[str, Any]:
-    return {"logprob": logprob, "rank": rank, "decoded_token": None}
-
-
-def _choice_body(choice: Choice, index: int) -> dict[str, Any]:
-    content = [
-        {
-            **_listed_token(token, row[token]),
-            "top_logprobs": [_listed_token(*c) for c in row.items()],
+    def _prompt_row(self, row: Row, token: int, count: int) -> dict[str, Any]:
+        # The prompt's own token comes first, wherever it ranks.
+        ranks = {token: len(row.logprobs) + 1}
+        ranks |= {name: rank for rank, name in enumerate(row.ranked, start=1)}
+        return {
+            str(name): {"logprob": self._value(row, name), "rank": rank, "decoded_token": None}
+            for name, rank in ranks.items()
+            if rank <= count or name == token
         }
-        for token, row in zip(choice.token_ids, choice.rows, strict=True)
-    ]
-    return {
-        "index": index,
-        "message": {"role": "assistant", "content": choice.text},
-        "logprobs": {"content": content},
-        "finish_reason": choice.finish,
-        "token_ids": list(choice.token_ids),
-    }
 
+    def _value(self, row: Row, token: int) -> float:
+        """What is listed of a token; one that the row does not know is behind all that it does."""
+        known = row.logprobs
+        logprob = known[token] if token in known else min(known.values()) - 1
+        return logprob + row.logsumexp if self.raw_logits else logprob
 
-def _listed_token(token: int, logprob: float) -> dict[str, Any]:
-    return {"token": f"token_id:{token}", "logprob": logprob, "bytes": None}
+    def _choice_body(self, choice: Choice, index: int) -> dict[str, Any]:
+        content = [
+            {
+                **self._listed_token(row, token),
+                "top_logprobs": [self._listed_token(row, top) for top in row.ranked[:TOP]],
+            }
+            for token, row in zip(choice.token_ids, choice.rows, strict=True)
+        ]
+        return {
+            "index": index,
+            "message": {"role": "assistant", "content": choice.text},
+            "logprobs": {"content": content},
+            "finish_reason": choice.finish,
+            "token_ids": list(choice.token_ids),
+        }
+
+    def _listed_token(self, row: Row, token: int) -> dict[str, Any]:
+        return {"token": f"token_id:{token}", "logprob": self._value(row, token), "bytes": None}
 
 
 # --- HTTP ----------------------------------------------------------------------------------------
@@ -701,8 +780,12 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
+        if self.path == "/metrics" and (text := self.server.stub.metrics()) is not None:
+            self._send(200, text.encode(), "text/plain")
+            return
         known = {"/health": dict, "/v1/models": self.server.stub.models}
-        if self._may_pass():
+        # vLLM tells its health to everyone.
+        if self.path == "/health" or self._may_pass():
             answer = known.get(self.path)
             self._send_json(200, answer()) if answer else self._send_error_body(
                 Refused(404, "Not Found", "path")
@@ -791,8 +874,8 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128  # requests that come all at once do not wait for a retry
 
-    def __init__(self, stub: Stub, key: str | None) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, stub: Stub, key: str | None, port: int) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
         self.stub = stub
         self.key = key
 
@@ -806,20 +889,24 @@ def serve(
     behaviour: Behaviour | None = None,
     *,
     key: str | None = None,
+    port: int = 0,
     image_limit: int = 1,
     video_tokens: int = 0,
+    raw_logits: bool = False,
 ) -> Iterator[str]:
-    """Runs a stub on a free port of the loopback interface and yields its URL.
+    """Runs a stub on the loopback interface and yields its URL.
 
     Args:
         knowledge: what it knows.
         behaviour: what it does wrong.
         key: what it asks of its clients.
+        port: where it listens; 0 for any that is free.
         image_limit: images it takes in one prompt.
         video_tokens: what a clip costs; 0 refuses clips.
+        raw_logits: whether it lists raw logits instead of log-probabilities.
     """
-    stub = Stub(knowledge, behaviour or Behaviour(), image_limit, video_tokens)
-    server = _Server(stub, key)
+    stub = Stub(knowledge, behaviour or Behaviour(), image_limit, video_tokens, raw_logits)
+    server = _Server(stub, key, port)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:

@@ -18,39 +18,64 @@ from pytest_ascend_vlm.observation import (
     Completion,
     Forced,
     Reference,
+    ReferenceHidden,
     ReferenceNumerics,
-    TopLogprobs,
+    Scores,
     Usage,
 )
 
 BARS = Thresholds()
 END = 258
-
-
-def top(*rows: dict[int, float]) -> TopLogprobs:
-    """Rows of token -> log-probability as the arrays of an engine, padded as it pads them."""
-    width = max(len(row) for row in rows)
-    ids = np.full((len(rows), width), -1, dtype=np.int64)
-    values = np.full((len(rows), width), np.nan)
-    for index, row in enumerate(rows):
-        ids[index, : len(row)] = list(row)
-        values[index, : len(row)] = list(row.values())
-    return TopLogprobs(ids, values)
+PROMPT = 36
+LISTED = 64
 
 
 def reference(text: str = "巴黎", *, second: float = -9.0, bf16: float = 0.01) -> Reference:
-    """A reference that prefers each of its tokens to the token 88 (X) by -second nats."""
+    """A reference that prefers each of its tokens to the token 88 (X) by -second nats.
+
+    In bf16 it prefers them by so much more. Of the prompt it keeps one row.
+    """
     forced = tuple(text.encode())
     tokens = (*forced, END)
-    fp32 = [{token: 0.0, 88: second, 89: second - 5} for token in tokens]
+    listed = np.array([[token, 88, 89] for token in (1, *tokens)])
+    fp32 = np.tile([20.0, 20 + second, 15 + second], (len(listed), 1))
+    rounded = fp32 - [0, bf16, bf16]
+    rows = np.array([3, *range(PROMPT - 1, PROMPT + len(forced))])
+    states = np.zeros((len(rows), 2), dtype=np.float32)
+    nowhere = np.zeros(len(rows), dtype=bool)
     numerics = ReferenceNumerics(
         token_ids=forced,
-        fp32=top(*fp32),
-        bf16=top(*({t: p - bf16 for t, p in row.items()} for row in fp32)),
-        peak_logit=np.full(len(tokens), 20.0),
+        rows=rows,
+        is_image=nowhere,
+        listed=listed,
+        fp32=fp32,
+        bf16=rounded,
+        fp32_logsumexp=np.log(np.exp(fp32).sum(axis=1)),
+        bf16_logsumexp=np.log(np.exp(rounded).sum(axis=1)),
         logit_rmse=0.04,
+        hidden=ReferenceHidden(rows, nowhere, states, states),
     )
-    return Reference("text/capital-zh", "recorded with X", text, False, 36, tokens, numerics)
+    return Reference("text/capital-zh", "recorded with X", text, False, PROMPT, tokens, numerics)
+
+
+def numerics_of(golden: Reference) -> ReferenceNumerics:
+    assert golden.numerics is not None
+    return golden.numerics
+
+
+def forced(numerics: ReferenceNumerics, values: np.ndarray, *, width: int = 3) -> Forced:
+    """What a server says of the answer, and nothing of the prompt.
+
+    Args:
+        numerics: whose tokens it lists.
+        values: their raw logits at each row.
+        width: how many tokens of a row it lists.
+    """
+    answer = numerics.rows[numerics.first_answer_row : -1]
+    ids = np.full((answer[-1] + 1, width), -1)
+    table = np.full(ids.shape, np.nan)
+    ids[answer], table[answer] = numerics.listed[1:-1, :width], values[1:-1, :width]
+    return Forced("text/capital-zh", Scores(ids, table, table.min(axis=1), True), LISTED)
 
 
 def served(text: str, token_ids: tuple[int, ...] | None = None, prompt: int = 36) -> Completion:
@@ -65,47 +90,60 @@ def with_x_at(position: int, text: str = "巴黎") -> Completion:
     return served(bytes(tokens[:-1]).decode("utf-8", "replace"), tuple(tokens))
 
 
-ROWS = st.lists(
-    st.dictionaries(st.integers(0, 30), st.floats(-30, 0), min_size=1, max_size=8),
-    min_size=1,
-    max_size=5,
-)
-
-
-@given(ROWS)
-def test_equal_log_probabilities_do_not_differ(rows: list[dict[int, float]]) -> None:
-    assert not rules.visible_difference(top(*rows), top(*rows)).any()
-
-
-@given(ROWS)
-def test_the_visible_difference_is_symmetric_and_never_negative(
-    rows: list[dict[int, float]],
-) -> None:
-    other = [{token + 1: p - 0.5 for token, p in row.items()} for row in rows]
-    difference = rules.visible_difference(top(*rows), top(*other))
-    assert (difference >= 0).all()
-    assert difference == pytest.approx(rules.visible_difference(top(*other), top(*rows)))
-
-
-def test_a_token_that_only_one_side_lists_counts_with_its_least_difference() -> None:
-    left, right = top({1: -0.1, 2: -3.0}), top({1: -0.1, 3: -2.0})
-    # 2: listed left at -3, right is at most -2: nothing proven. 3: listed right at -2, left <= -3.
-    assert rules.visible_difference(left, right) == pytest.approx([1.0 / 3])
-
-
 def test_numbers_within_three_roundings_hold_and_beyond_do_not() -> None:
-    golden = reference(bf16=0.01)
-    assert golden.numerics is not None
-    count = len(golden.numerics.token_ids)
-    rows = [golden.numerics.fp32.at(index) for index in range(count)]
-    for shift, holds in ((0.0, True), (0.029, True), (0.031, False), (math.nan, False)):
-        forced = top(*({t: p - shift for t, p in row.items()} for row in rows))
-        verdict = rules.logprobs_match(
-            Forced(golden.numerics.token_ids, forced), golden.numerics, BARS
-        )
+    numerics = numerics_of(reference(bf16=0.01))
+    for factor, holds in ((0.0, True), (2.9, True), (3.1, False), (math.nan, False)):
+        observed = numerics.fp32 + factor * (numerics.bf16 - numerics.fp32)
+        verdict = rules.logprobs_match(forced(numerics, observed), numerics, BARS)
         assert verdict.passed == holds
-        assert verdict.threshold == pytest.approx(0.03)
-        assert verdict.evidence["positions"] == count
+        assert verdict.threshold == pytest.approx(3 * 0.01 * 2 / 3, rel=1e-3)
+        assert verdict.evidence["positions"] == len(numerics.token_ids)
+
+
+@given(st.lists(st.floats(-50, 50), min_size=6, max_size=6), st.floats(-3, 3))
+def test_a_constant_added_to_a_position_makes_no_difference(
+    constants: list[float], factor: float
+) -> None:
+    numerics = numerics_of(reference())
+    observed = numerics.fp32 + factor * (numerics.bf16 - numerics.fp32)
+    shifted = observed + np.array([0, *constants, 0])[:, None]
+    there, here = (
+        rules.logprobs_match(forced(numerics, values), numerics, BARS)
+        for values in (observed, shifted)
+    )
+    assert here.measured == pytest.approx(there.measured, abs=1e-9)
+
+
+def test_a_token_that_is_not_listed_counts_with_its_least_difference() -> None:
+    numerics = numerics_of(reference(second=-9.0))
+    # The reference has the third token at 6; who lists two has it at most where the second is.
+    for second, proven in ((11.0, 0.0), (6.0, 5.0), (5.0, 6.0 + 1.0)):
+        answer = forced(numerics, np.tile([20.0, second, np.nan], (8, 1)), width=2)
+        measured = rules.logprobs_match(answer, numerics, BARS).measured
+        assert measured == pytest.approx(proven / 3, abs=1e-3)
+
+
+def test_the_worst_position_is_shown_with_the_candidates_of_both_sides() -> None:
+    numerics = numerics_of(reference())
+    observed = numerics.fp32.copy()
+    observed[numerics.first_answer_row + 2] = [18.0, 20.0, 3.0]
+    verdict = rules.logprobs_match(forced(numerics, observed), numerics, BARS)
+    assert not verdict.passed
+    assert verdict.details[1].startswith("largest at token 3 of 6: ")
+    assert "expected token 180 (100.0%), token 88 (0.0%)" in verdict.details[1]
+    assert "got token 88 (88.1%), token 180 (11.9%), token 89 (0.0%)" in verdict.details[1]
+
+
+def test_the_candidates_are_shown_where_another_position_lists_one_more() -> None:
+    numerics = numerics_of(reference())
+    answer = forced(numerics, numerics.fp32)
+    scores = dataclasses.replace(
+        answer.scores,
+        token_ids=np.pad(answer.scores.token_ids, [(0, 0), (0, 1)], constant_values=-1),
+        values=np.pad(answer.scores.values, [(0, 0), (0, 1)], constant_values=np.nan),
+    )
+    verdict = rules.logprobs_match(dataclasses.replace(answer, scores=scores), numerics, BARS)
+    assert "got token 229 (100.0%), token 88 (0.0%), token 89 (0.0%)" in verdict.details[1]
 
 
 def test_an_equal_answer_holds() -> None:
@@ -164,11 +202,14 @@ def test_texts_that_differ_never_hold_where_no_token_ids_are_known() -> None:
 
 
 def test_the_tie_is_a_rounding_of_the_largest_logit_or_four_sigmas_of_the_reference() -> None:
-    numerics = reference().numerics
-    assert numerics is not None
-    assert rules.tie_margin(numerics, 0) == pytest.approx(4 * math.sqrt(2) * 0.04)
-    exact = dataclasses.replace(numerics, logit_rmse=0.0)
-    assert rules.tie_margin(exact, 0) == 2.0**-3  # bf16 has 8 bits: 16..32 in steps of 1/8
+    golden = reference()
+    exact = dataclasses.replace(numerics_of(golden), logit_rmse=0.0)
+    for numerics, tie in ((numerics_of(golden), 4 * math.sqrt(2) * 0.04), (exact, 2.0**-3)):
+        # bf16 has 8 bits: 16..32 in steps of 1/8
+        replaced = dataclasses.replace(golden, numerics=numerics)
+        divergence = rules.find_divergence(with_x_at(0), replaced)
+        assert divergence is not None
+        assert divergence.tie == pytest.approx(tie)
 
 
 def test_prompts_of_different_lengths_are_not_compared() -> None:

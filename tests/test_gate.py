@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,27 @@ def test_a_list_may_leave_models_out(tmp_path: Path) -> None:
     named = ["--output", str(path), "--only", "TestGlmOcr", "TestMinerU25"]
     assert cli.main(["required", str(REPOSITORY / "conformance"), *named]) == 0
     assert {name for name, _ in gate.read(path)} == {"TestGlmOcr", "TestMinerU25"}
+
+
+def test_speed_has_a_list_of_its_own(tmp_path: Path) -> None:
+    output = tmp_path / "speed.txt"
+    named = ["--output", str(output), "--marker", "performance", "--only", "TestGlmOcr"]
+    assert cli.main(["required", str(REPOSITORY / "conformance"), *named]) == 0
+    listed = [criterion for _, criterion in gate.read(output)]
+    assert "performance.single_stream" in listed
+    assert all(criterion.startswith("performance.") for criterion in listed)
+    assert not re.search(r" (performance|dataset)\.", gate.text(REPOSITORY / "conformance"))
+
+
+def test_data_sets_are_listed_by_their_names() -> None:
+    listed = gate.text(REPOSITORY / "conformance", ["TestQwen3VL8B"], "dataset")
+    assert listed.splitlines()[1:] == ["TestQwen3VL8B dataset.mmmu_val"]
+
+
+def test_the_gate_of_an_npu_leaves_out_what_is_deployed_elsewhere() -> None:
+    assert "TestMinerU25CpuTuned" not in gate.text(REPOSITORY / "conformance")
+    only = ["TestMinerU25CpuTuned"]
+    assert "TestMinerU25CpuTuned serving.text" in gate.text(REPOSITORY / "conformance", only)
 
 
 def test_a_class_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -118,6 +118,19 @@ def test_the_report_has_the_fields_of_the_published_schema(stub: Serve, judged: 
         assert_fields(model, fields["models"]["items"])
 
 
+def test_two_deployments_of_one_model_have_facts_of_their_own(receipt: Row) -> None:
+    report = Report()
+    for name, command in (("TestIt", "vllm serve it"), ("TestTuned", "vllm serve it --tuned")):
+        facts = {"model": "an-org/a-model", "suite_class": name, "serve_command": command}
+        more = {"phases_seconds": {}, "revision": None, "weights_sha256": None}
+        report.take([("vlm_model", {**facts, **more})])
+        report.take([("vlm_row", report_row("读出全文", suite_class=name))])
+    text = render(report.document(receipt), "en")
+    for name, command in (("TestIt", "vllm serve it\n"), ("TestTuned", "vllm serve it --tuned\n")):
+        section = text.partition(f"## an-org/a-model ({name})")[2].partition("\n## ")[0]
+        assert command in section
+
+
 def assert_fields(value: Row, schema: Row) -> None:
     """Asserts that an object has what the schema requires, and nothing that it does not know."""
     assert set(schema["required"]) <= value.keys() <= schema["properties"].keys()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from conftest import FIXTURES, model_spec
-from pytest_ascend_vlm import Capability, Case, ExpectedFailure, ModelSpec, Thresholds
+from pytest_ascend_vlm import Capability, Case, ExpectedFailure, ModelSpec, Thresholds, Variant
 from pytest_ascend_vlm import VLMConformance as Conformance
 from pytest_ascend_vlm.cases import load_cases
 from pytest_ascend_vlm.checkpoints import find_checkpoint, weights_digest
@@ -85,6 +85,15 @@ LOOSER = {
     "box_iou": 0.3,
     "logits_max_abs": 2.0,
     "logits_cosine": 0.99,
+    "hidden_max_abs": 2.0,
+    "hidden_cosine": 0.99,
+    "error_ratio": 2.0,
+    "divergence_ratio": 3.0,
+    "top1_flips": 0.01,
+    "prefill_ratio": 30.0,
+    "load_scaling": 1.1,
+    "slowdown": 1.5,
+    "idle_cpu": 0.5,
 }
 TIGHTER = {
     "similarity_after_tie": 0.95,
@@ -95,6 +104,14 @@ TIGHTER = {
     "document_order": 0.0,
     "logits_max_abs": 0.5,
     "logits_cosine": 0.9999,
+    "hidden_cosine": 0.9999,
+    "error_ratio": 1.2,
+    "divergence_ratio": 1.5,
+    "top1_flips": 0.0,
+    "prefill_ratio": 5.0,
+    "load_scaling": 4.0,
+    "slowdown": 1.05,
+    "idle_cpu": 0.1,
 }
 
 
@@ -113,6 +130,11 @@ def test_a_looser_bar_needs_a_reason(bar: str, value: float) -> None:
 @pytest.mark.parametrize(("bar", "value"), TIGHTER.items())
 def test_a_tighter_bar_needs_none(bar: str, value: float) -> None:
     assert getattr(Thresholds(**{bar: value}), bar) == value
+
+
+def test_an_unknown_platform_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="only_on='tpu' is no platform"):
+        model_spec(only_on="tpu")
 
 
 def test_an_expected_failure_of_an_unknown_criterion_is_refused() -> None:
@@ -245,3 +267,33 @@ def test_the_page_of_criteria_is_current() -> None:
 
     page = Path(__file__).parents[1] / "docs" / "criteria.md"
     assert page.read_text("utf-8") == markdown() + "\n", "ascend-vlm criteria > docs/criteria.md"
+
+
+@pytest.mark.parametrize(
+    ("variants", "problem"),
+    [
+        ((Variant("eager"),), "'eager' is served as the model is"),
+        ((Variant("two cards", {"seed": 1}),), "one word"),
+        ((Variant("a", {"seed": 1}), Variant("a", {"seed": 2})), "no other variant's"),
+        ((Variant("tp2", {"tensor_parallel_size": 2}),), "2 cards in parallel, but npus=1"),
+        ((Variant("port", {"port": 1}),), "are the plugin's"),
+    ],
+)
+def test_a_variant_that_cannot_be_is_refused(variants: tuple[Variant, ...], problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=problem):
+        model_spec(variants=variants)
+
+
+def test_a_variant_is_the_model_with_its_own_arguments() -> None:
+    model = model_spec(
+        tiny="qwen2_vl",
+        serve={"seed": 1, "dtype": "bfloat16"},
+        variants=(
+            Variant("tp2", {"tensor_parallel_size": 2, "seed": 2}, npus=2),
+            Variant("w8a8", {"quantization": "ascend"}, checkpoint="an-org/w8a8", is_lossy=True),
+        ),
+    )
+    two_cards, rounded = (model.as_variant(variant) for variant in model.variants)
+    assert dict(two_cards.serve) == {"seed": 2, "dtype": "bfloat16", "tensor_parallel_size": 2}
+    assert (two_cards.npus, two_cards.tiny) == (2, "qwen2_vl")
+    assert (rounded.model_id, rounded.tiny, rounded.npus) == ("an-org/w8a8", None, 1)

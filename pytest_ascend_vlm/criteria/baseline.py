@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import PreconditionError
-from ..observation import Completion, Forced, Reference, ReferenceNumerics, TopLogprobs
+from ..observation import TOP_LOGPROBS, Completion, Forced, Reference, ReferenceNumerics
 from ..spec import Thresholds
+from .compared import Table, compare_logits, log_softmax, tie_margin
 from .text import side_by_side, similarity, word_overlap
 from .verdict import Verdict, at_least, at_most
 
@@ -99,8 +100,8 @@ def divergence_is_rounding(served: Completion, reference: Reference) -> Verdict:
             "be judged. vLLM returns them; a proxy in between may drop them."
         )
     divergence = find_divergence(served, reference)
-    tie = tie_margin(reference.numerics, 0) if reference.numerics else 0.0
     if divergence is None:
+        tie = _tie(reference.numerics, 0) if reference.numerics else 0.0
         return at_most(0.0, tie, "nats", "the answers do not diverge")
     details = (
         *side_by_side(reference.text, served.text),
@@ -123,33 +124,22 @@ def find_divergence(served: Completion, reference: Reference) -> Divergence | No
     got = _token_at(served.token_ids, position)
     # The numbers belong to the answer as forced; its tokens may part from the generated ones.
     known = (
-        position < len(numerics.fp32)
+        position <= len(numerics.token_ids)
         and numerics.token_ids[:position] == reference.token_ids[:position]
     )
-    margin = _margin(numerics.fp32.at(position), got) if known else float("inf")
-    tie = tie_margin(numerics, position) if known else 0.0
+    margin = _margin(numerics.logprobs_at(position), got) if known else float("inf")
+    tie = _tie(numerics, position) if known else 0.0
     return Divergence(position, expected, got, margin, tie)
-
-
-def tie_margin(numerics: ReferenceNumerics, position: int) -> float:
-    """The margin (nats) up to which bf16 rounding can turn the reference's choice.
-
-    The larger of one bf16 unit in the last place at the largest logit and 4·sqrt(2) times the
-    reference's own bf16 error: two logits, each off by that error, at four standard deviations.
-    """
-    peak = abs(float(numerics.peak_logit[position]))
-    ulp = 2.0 ** (np.floor(np.log2(peak)) - 7) if peak > 0 else 0.0
-    return float(max(ulp, 4 * np.sqrt(2) * numerics.logit_rmse))
 
 
 def describe(divergence: Divergence, served: Completion, reference: Reference) -> tuple[str, ...]:
     """Both sides' candidates at the first differing token, and how sure the reference was."""
     lines = []
     assert reference.numerics is not None  # noqa: S101  (find_divergence has looked)
-    if divergence.position < len(reference.numerics.fp32):
+    if divergence.position <= len(reference.numerics.token_ids):
         lines.append(
             f"at token {divergence.position + 1} the reference's candidates: "
-            + _candidates(reference.numerics.fp32.at(divergence.position))
+            + _candidates(reference.numerics.logprobs_at(divergence.position))
         )
     if served.top is not None and divergence.position < len(served.top):
         lines.append(
@@ -164,18 +154,25 @@ def describe(divergence: Divergence, served: Completion, reference: Reference) -
 
 
 def logprobs_match(forced: Forced, numerics: ReferenceNumerics, bars: Thresholds) -> Verdict:
-    """The visible log-probabilities differ from fp32 by no more than a few bf16 roundings."""
-    fp32 = numerics.fp32.head(len(forced.token_ids))
-    served = visible_difference(forced.top, fp32)
-    rounding = visible_difference(numerics.bf16, fp32)
+    """The visible log-probabilities differ from fp32 by no more than a few bf16 roundings.
+
+    Visible are the reference's most likely tokens; log-probabilities are those among them.
+    """
+    compared = compare_logits(forced, numerics)
+    answer = compared.part == "answer"
+    exact = log_softmax(compared.exact[answer, :TOP_LOGPROBS])
+    served = _mean_difference(exact, compared.observed[answer, :TOP_LOGPROBS])
+    rounding = _mean_difference(exact, compared.rounded[answer, :TOP_LOGPROBS])
     mean, own = float(np.mean(served)), float(np.mean(rounding))
     limit = bars.logprobs_ratio * own
     worst = int(np.argmax(served))
+    row = int(compared.rows[answer][worst])
     details = (
         f"the reference's own bf16-fp32 difference is {own:.4g} nats, the served one "
         f"{mean / own if own else float('inf'):.2f} times that (at most {bars.logprobs_ratio:g})",
         f"largest at token {worst + 1} of {len(served)}: {served[worst]:.4g} nats; "
-        f"expected {_candidates(fp32.at(worst))}; got {_candidates(forced.top.at(worst))}",
+        f"expected {_candidates(numerics.logprobs_at(worst))}; "
+        f"got {_candidates(forced.scores.at(row))}",
     )
     evidence = {
         "positions": len(served),
@@ -187,30 +184,9 @@ def logprobs_match(forced: Forced, numerics: ReferenceNumerics, bars: Thresholds
     return at_most(mean, limit, "nats", reason, details, evidence)
 
 
-def visible_difference(left: TopLogprobs, right: TopLogprobs) -> np.ndarray:
-    """Mean absolute difference of the listed log-probabilities at each position, shape (n,), nats.
-
-    Every token that either side lists counts. Where the other side does not list it, its value
-    there is at most that side's smallest listed one, and the difference at least the gap to it:
-    that lower bound is taken.
-    """
-    return np.array(
-        [_position_difference(left.at(i), right.at(i)) for i in range(len(right))], dtype=float
-    )
-
-
-def _position_difference(left: dict[int, float], right: dict[int, float]) -> float:
-    left_floor, right_floor = min(left.values()), min(right.values())
-    differences = []
-    for token in left.keys() | right.keys():
-        here, there = left.get(token), right.get(token)
-        if here is None:
-            differences.append(max(0.0, right[token] - left_floor))
-        elif there is None:
-            differences.append(max(0.0, here - right_floor))
-        else:
-            differences.append(abs(here - there))
-    return sum(differences) / len(differences)
+def _mean_difference(exact: Table, other: Table) -> Table:
+    """Mean absolute difference of the log-probabilities at each position, shape (n,), nats."""
+    return np.asarray(np.abs(log_softmax(other) - exact).mean(axis=1))
 
 
 def reference_holds(replayed: Reference, golden: Reference) -> Verdict:
@@ -229,6 +205,10 @@ def reference_holds(replayed: Reference, golden: Reference) -> Verdict:
     least = measured if excused else 1.0
     reason = "the reference parts from its recorded answer" + (" at a near-tie" if excused else "")
     return at_least(measured, least, "similarity", reason, details)
+
+
+def _tie(numerics: ReferenceNumerics, position: int) -> float:
+    return tie_margin(numerics.peak_logit(position), numerics.logit_rmse)
 
 
 def _first_difference(left: tuple[int, ...], right: tuple[int, ...]) -> int | None:
@@ -250,5 +230,11 @@ def _margin(candidates: dict[int, float], token: int | None) -> float:
 
 
 def _candidates(listed: dict[int, float]) -> str:
-    best = sorted(listed.items(), key=lambda pair: -pair[1])[:_SHOWN_CANDIDATES]
-    return ", ".join(f"token {token} ({np.exp(logprob):.1%})" for token, logprob in best)
+    """The most likely tokens with their probabilities among those listed."""
+    known = {token: value for token, value in listed.items() if not np.isnan(value)}
+    if not known:
+        return "no numbers"
+    best = sorted(known.items(), key=lambda pair: -pair[1])
+    shares = np.exp(log_softmax(np.array([[value for _, value in best]])))[0]
+    shown = list(zip(best, shares, strict=True))[:_SHOWN_CANDIDATES]
+    return ", ".join(f"token {token} ({share:.1%})" for (token, _), share in shown)

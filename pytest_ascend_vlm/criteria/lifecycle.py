@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from ..observation import Remains
+from ..observation import MEMORY_SLACK_MIB, Remains
 from .verdict import Verdict, all_hold
-
-MEMORY_SLACK_MIB = 256.0
 
 
 def nothing_is_left(remains: Remains) -> Verdict:

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import httpx
-import numpy as np
 import openai
 
-from ..errors import PreconditionError, ServerError
+from ..errors import ServerError
 from ..observation import (
+    FORCED_TOKENS,
     TOP_LOGPROBS,
     Completion,
     Forced,
@@ -32,6 +32,7 @@ from ..observation import (
     require_answer,
 )
 from ..spec import Case, Sampling
+from . import listed
 from .endpoint import Endpoint
 
 
@@ -49,6 +50,9 @@ class _Response(Protocol):
 
 
 _SHOWN_BODY = 300
+_WITH_LOGPROBS = {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
+_BARE: dict[str, Any] = dict.fromkeys(_WITH_LOGPROBS, openai.NOT_GIVEN)
+_CONTINUE = {"add_generation_prompt": False, "continue_final_message": True}
 
 
 class Client:
@@ -60,7 +64,11 @@ class Client:
     """
 
     def __init__(
-        self, endpoint: Endpoint, on_lost: Callable[[], None], timeout_seconds: float = 600.0
+        self,
+        endpoint: Endpoint,
+        on_lost: Callable[[], None],
+        timeout_seconds: float = 600.0,
+        ensure: Callable[[], None] = lambda: None,
     ) -> None:
         """Connects on first use.
 
@@ -68,9 +76,11 @@ class Client:
             endpoint: where the server listens.
             on_lost: called when the server does not answer; raises if it can say why.
             timeout_seconds: how long one answer may take.
+            ensure: called before each request; starts a server again that was stopped meanwhile.
         """
         self.endpoint = endpoint
         self._on_lost = on_lost
+        self._ensure = ensure
         self.requests = 0
         self.completions: list[Completion] = []
         self._openai = openai.OpenAI(
@@ -130,7 +140,8 @@ class Client:
     @contextlib.contextmanager
     def disposable(self, endpoint: Endpoint | None = None) -> Iterator[Client]:
         """A client with connections of its own, for requests behind which a server may hang up."""
-        with contextlib.closing(Client(endpoint or self.endpoint, self._on_lost)) as other:
+        another = Client(endpoint or self.endpoint, self._on_lost, ensure=self._ensure)
+        with contextlib.closing(another) as other:
             try:
                 yield other
             finally:
@@ -157,8 +168,15 @@ class Client:
         content = [image_part(data, "image/png"), text]
         return self.send([{"role": "user", "content": content}], "bad image", sampling)
 
-    def stream(self, case: Case) -> Completion:
-        """The greedy answer to a case, streamed and joined again.
+    def stream(
+        self, case: Case, sampling: Sampling | None = None, *, bare: bool = False
+    ) -> Completion:
+        """The answer to a case, streamed and joined again; greedy unless told otherwise.
+
+        Args:
+            case: what is asked.
+            sampling: how the answer is generated.
+            bare: leaves out the log-probabilities, as one does who measures time.
 
         Raises:
             ServerError: the server refused the request or broke off.
@@ -166,10 +184,11 @@ class Client:
         since = time.perf_counter()
         first, finish, usage = None, None, None
         pieces: list[str] = []
-        sampling = Sampling(max_tokens=case.max_tokens)
+        sampling = sampling or Sampling(max_tokens=case.max_tokens)
+        options: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
         try:
             for chunk in self._create(
-                messages(case), sampling, stream=True, stream_options={"include_usage": True}
+                messages(case), sampling, None, **options, **(_BARE if bare else {})
             ):
                 usage = _usage(chunk.usage) or usage
                 for choice in chunk.choices:
@@ -196,7 +215,10 @@ class Client:
             return tuple(pool.map(self.complete, cases))
 
     def force(self, case: Case, answer: str, token_ids: Sequence[int]) -> Forced:
-        """The log-probabilities that the served model gives an answer it is forced to give.
+        """What the served model thinks of an answer that it is forced to give.
+
+        Asks for `FORCED_TOKENS` at each position; of a server that lists no more than vLLM's
+        default of 20, for those.
 
         Args:
             case: what the answer replies to.
@@ -209,27 +231,24 @@ class Client:
             ServerError: the server refused the request.
         """
         chat = [*messages(case), {"role": "assistant", "content": answer}]
+        for count in (FORCED_TOKENS, TOP_LOGPROBS):
+            reply = self._force(chat, count)
+            if not isinstance(reply, Refusal):
+                return listed.forced(case.id, reply.model_extra or {}, tuple(token_ids), count)
+        raise ServerError(
+            f"{case.id}: the server answered {reply.status} to a forced answer: {reply.message}"
+        )
+
+    def _force(self, chat: Sequence[Mapping[str, Any]], count: int) -> Any | Refusal:
+        wanted = {**_CONTINUE, "prompt_logprobs": count}
         try:
-            reply = self._create(
-                chat,
-                Sampling(max_tokens=1),
-                extra_body={
-                    "prompt_logprobs": TOP_LOGPROBS,
-                    "add_generation_prompt": False,
-                    "continue_final_message": True,
-                },
-            )
+            return self._create(chat, Sampling(max_tokens=1), extra_body=wanted)
         except openai.APIStatusError as error:
-            refusal = _refusal(error.response)
-            raise ServerError(
-                f"{case.id}: the server answered {refusal.status} to a forced answer: "
-                f"{refusal.message}"
-            ) from error
-        return _forced(case.id, reply, tuple(token_ids))
+            return _refusal(error.response)
 
     def models(self) -> tuple[str, ...] | Refusal:
         """The names that `/v1/models` lists, or the HTTP error that came instead."""
-        self.requests += 1
+        self._count()
         try:
             return tuple(model.id for model in self._openai.models.list())
         except openai.APIStatusError as error:
@@ -239,13 +258,17 @@ class Client:
 
     def post(self, body: bytes) -> Refusal:
         """Sends bytes that are no valid request to the chat endpoint."""
-        self.requests += 1
+        self._count()
         headers = {"Content-Type": "application/json"}
         try:
             reply = self._http.post("/v1/chat/completions", content=body, headers=headers)
         except httpx.TransportError as error:
             raise self._lost(error) from error
         return _refusal(reply)
+
+    def _count(self) -> None:
+        self._ensure()
+        self.requests += 1
 
     def _lost(self, error: Exception) -> ServerError:
         self._on_lost()
@@ -261,7 +284,7 @@ class Client:
         extra_body: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Any:
-        self.requests += 1
+        self._count()
         extra = {"return_token_ids": True, "return_tokens_as_token_ids": True, **(extra_body or {})}
         if sampling.cache_salt is not None:
             extra["cache_salt"] = sampling.cache_salt
@@ -274,10 +297,8 @@ class Client:
                 seed=sampling.seed,
                 stop=sampling.stop,
                 n=sampling.n,
-                logprobs=True,
-                top_logprobs=TOP_LOGPROBS,
                 extra_body=extra,
-                **options,
+                **{**_WITH_LOGPROBS, **options},
             )
         except openai.APIConnectionError as error:
             raise self._lost(error) from error
@@ -341,53 +362,13 @@ def _top_logprobs(choice: Any) -> TopLogprobs | None:
         {_token_id(entry.token): entry.logprob for entry in position.top_logprobs}
         for position in choice.logprobs.content
     ]
-    return None if any(-1 in position for position in positions) else _table(positions)
+    return None if any(-1 in position for position in positions) else listed.top_logprobs(positions)
 
 
 def _token_id(name: str) -> int:
     """`token_id:123` -> 123; -1 where the server gives the token's text instead."""
     prefix, _, number = name.partition(":")
     return int(number) if prefix == "token_id" and number.isdigit() else -1
-
-
-def _forced(case_id: str, reply: Any, token_ids: tuple[int, ...]) -> Forced:
-    extra = reply.model_extra or {}
-    logprobs, prompt = extra.get("prompt_logprobs"), extra.get("prompt_token_ids")
-    if not logprobs or not prompt:
-        raise PreconditionError(
-            f"{case_id}: the server returned no prompt_logprobs for a chat request, so what it "
-            "thinks of the reference's answer cannot be seen. vLLM returns them; a proxy in "
-            "between may drop them."
-        )
-    count = len(token_ids)
-    if tuple(prompt[-count:]) != token_ids:
-        raise PreconditionError(
-            f"{case_id}: the forced answer became other tokens in the server than in the "
-            "reference. Check that both use the same tokenizer and chat template."
-        )
-    positions = [
-        # The forced token is listed even where it is not among the most likely: leave it out there.
-        {int(t): entry["logprob"] for t, entry in position.items() if entry["rank"] <= TOP_LOGPROBS}
-        for position in logprobs[-count:]
-    ]
-    if not all(positions):
-        raise PreconditionError(
-            f"{case_id}: the server left positions of the answer without logprobs."
-        )
-    return Forced(token_ids, _table(positions))
-
-
-def _table(positions: Sequence[Mapping[int, float | None]]) -> TopLogprobs:
-    """Rows of token id -> log-probability as arrays, most likely first, padded to one width."""
-    width = max(len(position) for position in positions)
-    token_ids = np.full((len(positions), width), -1, dtype=np.int64)
-    logprobs = np.full((len(positions), width), np.nan)
-    for row, position in enumerate(positions):
-        values = {t: float("nan") if v is None else v for t, v in position.items()}
-        ranked = sorted(values, key=lambda token: values[token], reverse=True)
-        token_ids[row, : len(ranked)] = ranked
-        logprobs[row, : len(ranked)] = [values[token] for token in ranked]
-    return TopLogprobs(token_ids, logprobs)
 
 
 def _refusal(response: _Response) -> Refusal:

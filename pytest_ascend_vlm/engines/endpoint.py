@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import urlsplit
 
+import psutil
+
 from ..errors import ServerError
 from ..observation import Remains
 
@@ -56,6 +58,9 @@ class Server(Protocol):
     def memory_mib(self) -> float | None:
         """Memory the server's processes hold; None where that cannot be told."""
 
+    def processes(self) -> list[psutil.Process]:
+        """Its processes on this host; none where they cannot be seen or it is not running."""
+
     def start(self) -> None:
         """Starts it and returns when it is ready."""
 
@@ -87,6 +92,10 @@ class RunningServer:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.phases_seconds: Mapping[str, float] = {}
+
+    def processes(self) -> list[psutil.Process]:
+        """None that could be seen."""
+        return []
 
     def start(self) -> None:
         """Nothing to start."""

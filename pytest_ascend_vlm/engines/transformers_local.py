@@ -7,169 +7,169 @@ float32, and the difference between the two is the yardstick of what rounding co
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ConfigurationError, PreconditionError
-from ..observation import TOP_LOGPROBS, Reference, ReferenceNumerics, TopLogprobs
+from ..observation import LISTED_TOKENS, Reference, ReferenceHidden, ReferenceNumerics
 from ..spec import Case
-from . import torch_extras
+from .cpu import use_cores
+from .logits import at_tokens, most_likely, rmse
+from .transformers_model import (
+    Dtype,
+    Encoder,
+    Numbers,
+    Sequence,
+    TransformersModel,
+    evenly,
+    versions,
+)
+
+HIDDEN_ROWS = 64
+"""Positions whose hidden states are kept, evenly spaced over the kept rows."""
 
 
-@dataclass(frozen=True)
-class _ForcedLogits:
-    """Logits of a forced answer and of what follows it, shape (n + 1, vocabulary), float32."""
+@dataclass(frozen=True, eq=False)
+class Draft:
+    """The half of a reference that bf16 gives; which logits are kept of it, float32 decides.
+
+    Attributes:
+        token_ids: the greedy answer.
+        logits: shape (rows of the forced answer, vocabulary), float32, computed in bfloat16.
+        hidden: shape (at most HIDDEN_ROWS of them, width), float32, computed in bfloat16.
+    """
 
     token_ids: tuple[int, ...]
     logits: npt.NDArray[np.float32]
+    hidden: npt.NDArray[np.float32]
 
 
 class TransformersReference:
-    """One checkpoint, loaded in bf16 and, for the yardstick, in fp32."""
+    """One checkpoint on CPU, in bf16 or, for the yardstick, in fp32: never both in memory."""
 
     def __init__(
         self, model_path: Path, *, trust_remote_code: bool, progress: Callable[[str], None]
     ) -> None:
-        """Loads the checkpoint.
+        """Loads the processor; weights are loaded when they are needed.
 
         Args:
             model_path: the checkpoint's directory.
             trust_remote_code: whether it may run code of its own.
-            progress: told in words what is being done.
+            progress: told in words what is being loaded.
 
         Raises:
             ConfigurationError: torch or transformers is not installed, or cannot load it.
         """
-        torch_extras.install()
-        try:
-            import torch
-            import transformers
-        except ImportError as error:
-            raise ConfigurationError(
-                f"the reference engine needs torch and transformers ({error}); install them with "
-                "pip install 'pytest-ascend-vlm[reference]'."
-            ) from error
-        self._torch = torch
-        self._options = {"trust_remote_code": trust_remote_code}
-        self._path = model_path
+        self._model_path = model_path
+        self._trust_remote_code = trust_remote_code
         self._progress = progress
-        self.versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-        progress(f"loading {model_path.name} with Transformers {transformers.__version__}")
-        with _explained(model_path):
-            self._processor = transformers.AutoProcessor.from_pretrained(
-                model_path, **self._options
+        self._model: TransformersModel | None = None
+        self.versions = versions()
+        self._encoder = Encoder(model_path, trust_remote_code=trust_remote_code)
+        weights = (*model_path.glob("*.safetensors"), *model_path.glob("*.bin"))
+        use_cores(sum(file.stat().st_size for file in weights))
+
+    @property
+    def provenance(self) -> dict[str, object]:
+        """What of this engine a golden names, as far as it is known before weights are loaded."""
+        return {"processor": self._encoder.name, "versions": self.versions}
+
+    def prompt_tokens(self, case: Case) -> int:
+        """Length of a case's prompt."""
+        return int(self._encoder.prompt(case)["input_ids"].shape[1])
+
+    def load(self, dtype: Dtype) -> TransformersModel:
+        """The checkpoint in a data type; in any other it leaves the memory first.
+
+        Raises:
+            ConfigurationError: Transformers cannot load it.
+        """
+        if self._model is None or self._model.dtype != dtype:
+            self.close()
+            version = self.versions["transformers"]
+            self._progress(f"loading {self._model_path.name} in {dtype}, Transformers {version}")
+            self._model = TransformersModel(
+                self._model_path, dtype, trust_remote_code=self._trust_remote_code
             )
-            self._bf16 = self._load(torch.bfloat16)
-            self._fp32 = self._load(torch.float32)
+        return self._model
+
+    def close(self) -> None:
+        """Gives the memory of the weights back."""
+        if self._model is not None:
+            self._model.unload()
+            self._model = None
 
     def answer(self, case: Case) -> Reference:
-        """The greedy answer to a case and its numerics.
+        """The greedy answer to a case in bf16, without numerics."""
+        prompt = self._encoder.prompt(case)
+        token_ids = self.load("bfloat16").generate(prompt, case.max_tokens)
+        return self._reference(case, token_ids, int(prompt["input_ids"].shape[1]), None)
+
+    def draft(self, case: Case) -> Draft:
+        """The greedy answer to a case in bf16, and the numbers of bf16.
 
         Raises:
             PreconditionError: the answer, put back into the chat, does not follow the prompt.
         """
-        self._progress(f"answering {case.id}")
-        inputs = self._encode(_chat(case), case)
-        prompt_ids = inputs["input_ids"][0].tolist()
-        with self._torch.inference_mode():
-            generated = self._bf16.generate(
-                **inputs,
-                max_new_tokens=case.max_tokens,
-                do_sample=False,
-                # Both sides are greedy, whatever the checkpoint's own settings say.
-                repetition_penalty=1.0,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-            )
-        token_ids = tuple(generated[0, len(prompt_ids) :].tolist())
-        text = self._processor.tokenizer.decode(token_ids, skip_special_tokens=True)
+        model = self.load("bfloat16")
+        token_ids = model.generate(self._encoder.prompt(case), case.max_tokens)
+        sequence = self._encoder.with_answer(case, self._encoder.text(token_ids))
+        numbers = model.force(sequence, sequence.rows)
+        return Draft(token_ids, numbers.logits, numbers.hidden[_some(sequence)])
+
+    def finish(self, case: Case, draft: Draft) -> Reference:
+        """The reference that a draft of the same case becomes with the numbers of fp32.
+
+        Raises:
+            PreconditionError: the answer, put back into the chat, does not follow the prompt.
+        """
+        sequence = self._encoder.with_answer(case, self._encoder.text(draft.token_ids))
+        exact = self.load("float32").force(sequence, sequence.rows)
+        numerics = _numerics(sequence, exact, draft)
+        return self._reference(case, draft.token_ids, sequence.prompt_tokens, numerics)
+
+    def _reference(
+        self,
+        case: Case,
+        token_ids: tuple[int, ...],
+        prompt_tokens: int,
+        numerics: ReferenceNumerics | None,
+    ) -> Reference:
         return Reference(
             case_id=case.id,
             source=f"by Transformers {self.versions['transformers']} on CPU",
-            text=text,
-            prompt_tokens=len(prompt_ids),
+            text=self._encoder.text(token_ids),
+            prompt_tokens=prompt_tokens,
             token_ids=token_ids,
-            numerics=self._numerics(case, text, prompt_ids),
+            numerics=numerics,
         )
 
-    @property
-    def processor_name(self) -> str:
-        """Class of the processor, as provenance names it."""
-        return type(self._processor).__name__
 
-    def _load(self, dtype: Any) -> Any:
-        import transformers
-
-        model = transformers.AutoModelForImageTextToText.from_pretrained(
-            self._path, dtype=dtype, **self._options
-        )
-        return model.eval()
-
-    def _encode(self, chat: list[dict[str, Any]], case: Case, **template: Any) -> Mapping[str, Any]:
-        from PIL import Image
-
-        options = template or {"add_generation_prompt": True}
-        text = self._processor.apply_chat_template(chat, tokenize=False, **options)
-        images = [Image.open(path).convert("RGB") for path in case.images]
-        encoded: Mapping[str, Any] = self._processor(
-            text=[text], images=images or None, return_tensors="pt", add_special_tokens=False
-        )
-        return encoded
-
-    def _numerics(self, case: Case, text: str, prompt_ids: list[int]) -> ReferenceNumerics:
-        fp32 = self._force(self._fp32, case, text, prompt_ids)
-        bf16 = self._force(self._bf16, case, text, prompt_ids)
-        return ReferenceNumerics(
-            token_ids=fp32.token_ids,
-            fp32=_top_logprobs(fp32.logits),
-            bf16=_top_logprobs(bf16.logits),
-            peak_logit=fp32.logits.max(axis=1).astype(np.float64),
-            logit_rmse=float(np.sqrt(np.mean((bf16.logits - fp32.logits) ** 2))),
-        )
-
-    def _force(self, model: Any, case: Case, text: str, prompt_ids: list[int]) -> _ForcedLogits:
-        chat = [*_chat(case), {"role": "assistant", "content": [{"type": "text", "text": text}]}]
-        inputs = self._encode(chat, case, continue_final_message=True)
-        ids = inputs["input_ids"][0].tolist()
-        start = len(prompt_ids)
-        if ids[:start] != prompt_ids or len(ids) == start:
-            raise PreconditionError(
-                f"{case.id}: the chat template does not put the assistant's answer right behind "
-                "the generation prompt, so the answer cannot be forced."
-            )
-        with self._torch.inference_mode():
-            logits = model(**inputs).logits[0, start - 1 :].float().numpy()
-        return _ForcedLogits(tuple(ids[start:]), logits)
+def _numerics(sequence: Sequence, exact: Numbers, draft: Draft) -> ReferenceNumerics:
+    """A sequence's numbers in fp32 and bf16, as far as the budget goes."""
+    answer = slice(-len(sequence.answer) - 1, None)
+    fp32 = most_likely(exact.logits, LISTED_TOKENS)
+    bf16 = at_tokens(draft.logits, fp32.listed)
+    rows, some = sequence.rows, _some(sequence)
+    return ReferenceNumerics(
+        token_ids=sequence.answer,
+        rows=rows,
+        is_image=sequence.is_image[rows],
+        listed=fp32.listed,
+        fp32=fp32.logits,
+        bf16=bf16.logits,
+        fp32_logsumexp=fp32.logsumexp,
+        bf16_logsumexp=bf16.logsumexp,
+        logit_rmse=rmse(draft.logits[answer], exact.logits[answer]),
+        hidden=ReferenceHidden(
+            rows[some], sequence.is_image[rows[some]], exact.hidden[some], draft.hidden
+        ),
+    )
 
 
-def _chat(case: Case) -> list[dict[str, Any]]:
-    """A case as the processor's template takes it: image parts, then the text."""
-    images = [{"type": "image"} for _ in case.images]
-    return [{"role": "user", "content": [*images, {"type": "text", "text": case.prompt}]}]
-
-
-def _top_logprobs(logits: npt.NDArray[np.float32]) -> TopLogprobs:
-    wide = logits.astype(np.float64)
-    peak = wide.max(axis=1, keepdims=True)
-    logprobs = wide - peak - np.log(np.exp(wide - peak).sum(axis=1, keepdims=True))
-    best = np.argsort(-logprobs, axis=1, kind="stable")[:, :TOP_LOGPROBS]
-    return TopLogprobs(best.astype(np.int64), np.take_along_axis(logprobs, best, axis=1))
-
-
-@contextlib.contextmanager
-def _explained(model_path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ConfigurationError(
-            f"Transformers cannot load {model_path}: {error}. Check that the directory is a "
-            "complete checkpoint and that this version of Transformers knows its architecture; a "
-            "model with code of its own needs trust_remote_code=True in its ModelSpec."
-        ) from error
+def _some(sequence: Sequence) -> npt.NDArray[np.int64]:
+    """Which of a sequence's kept rows keep their hidden states."""
+    return evenly(np.arange(len(sequence.rows), dtype=np.int64), HIDDEN_ROWS)

@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -26,18 +26,17 @@ import httpx
 import psutil
 
 from ..errors import ServerError
-from ..observation import Remains
+from ..observation import MEMORY_SLACK_MIB, Remains
 from ..spec import Budgets, Case, Sampling
 from . import supervisor, torch_extras
 from .client import Client
 from .command import command_line
 from .endpoint import Endpoint
+from .tail import tail
 
 _POLL_SECONDS = 0.25
 _LAST_GASP_SECONDS = supervisor.LINGER_SECONDS + 2.0
 _MEMORY_SECONDS = 15.0
-_MEMORY_SLACK_MIB = 256.0
-_TAIL_LINES = 30
 
 
 class Phase(enum.Enum):
@@ -53,12 +52,6 @@ _LOGGED = {
     Phase.WEIGHTS: re.compile(r"Starting to load model|Loading (?:safetensors|model weights)"),
     Phase.GRAPHS: re.compile(r"Loading weights took|Model loading took|[Cc]apturing"),
 }
-
-# What is printed around the error that a reader looks for: leak reports, usage texts.
-_NOISE = re.compile(
-    r"\s*$|nanobind:|See https://nanobind| - leaked | - \.\.\. skipped"
-    r"|.*resource_tracker|  warnings\.warn|\s+\[-"
-)
 
 
 @dataclass(frozen=True)
@@ -139,9 +132,16 @@ class VllmServer:
         if self._memory_before is not None and (now := self._device_memory_mib()) is not None:
             return now - self._memory_before
         with contextlib.suppress(psutil.NoSuchProcess):
-            processes = psutil.Process(self._process.pid).children(recursive=True)
-            return float(sum(process.memory_info().rss for process in processes)) / 2**20
+            return float(sum(one.memory_info().rss for one in self.processes())) / 2**20
         return None
+
+    def processes(self) -> list[psutil.Process]:
+        """The server and all that it started."""
+        if self._process is None:
+            return []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return psutil.Process(self._process.pid).children(recursive=True)
+        return []
 
     def start(self) -> None:
         """Starts the server and returns when it is ready.
@@ -229,7 +229,7 @@ class VllmServer:
         """Device memory once it is back at its level before the start, or when waiting is over."""
         deadline = time.monotonic() + _MEMORY_SECONDS
         now, before = self._device_memory_mib(), self._memory_before
-        while now is not None and before is not None and now > before + _MEMORY_SLACK_MIB:
+        while now is not None and before is not None and now > before + MEMORY_SLACK_MIB:
             if time.monotonic() > deadline:
                 break
             time.sleep(_POLL_SECONDS)
@@ -340,12 +340,6 @@ def phase_of(log: str) -> Phase:
         if _LOGGED[phase].search(log):
             return phase
     return Phase.START
-
-
-def tail(log: str, lines: int = _TAIL_LINES) -> str:
-    """The last lines of a log that tell something, indented."""
-    kept: Sequence[str] = [line for line in log.splitlines() if not _NOISE.match(line)][-lines:]
-    return "\n".join(f"  | {line}" for line in kept) or "  | (the log is empty)"
 
 
 def _pipe(stream: IO[bytes] | None) -> IO[bytes]:

@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import GoldenError
 from ..files import write_atomically
 from ..observation import Reference
 from ..spec import Case
-from .store import SCHEMA, GoldenKey, digest, inputs, relative_path
+from .bfloat16 import to_bits
+from .store import SCHEMA, GoldenKey, GoldenStore, digest, inputs, relative_path
 
 
 def record(
@@ -35,11 +37,50 @@ def record(
     path = root / relative_path(key, case)
     tensors = save(_tensors(answer))
     document = _document(key, case, answer, engine)
+    document["tensors_bytes"] = len(tensors)
     document["tensors_sha256"] = hashlib.sha256(tensors).hexdigest()
     document["sha256"] = digest(document)
     write_atomically(path.with_suffix(".safetensors"), tensors)
     write_atomically(path, readable_json(document).encode("utf-8"))
     return path
+
+
+def recorded(root: Path, key: GoldenKey, case: Case, engine: Mapping[str, Any]) -> Reference | None:
+    """The sound golden that the same engine recorded of the same request and weights, if any.
+
+    Args:
+        root: the `golden/` directory it has to be in.
+        key: the model and checkpoint that answer.
+        case: what is asked.
+        engine: of the reference engine's own part of the provenance, what has to be the same.
+    """
+    try:
+        golden = GoldenStore([root], "").load(key, case)
+    except GoldenError:
+        return None
+    document = json.loads((root / relative_path(key, case)).read_text("utf-8"))
+    wanted = circumstances(key, case, engine)["provenance"]
+    return golden if wanted.items() <= document["provenance"].items() else None
+
+
+def circumstances(key: GoldenKey, case: Case, engine: Mapping[str, Any]) -> dict[str, Any]:
+    """A golden's JSON without the answer: what is asked, of which weights, of which engine."""
+    return {
+        "schema": SCHEMA,
+        "model": key.model.model_id,
+        "checkpoint": key.checkpoint,
+        "case": case.id,
+        "inputs": inputs(case),
+        "provenance": {
+            "engine": "transformers",
+            **engine,
+            "dtype": "bfloat16, yardstick float32",
+            "generation": {"do_sample": False, "repetition_penalty": 1.0},
+            "revision": key.model.revision,
+            "weights_sha256": key.weights_sha256,
+            "machine": platform.machine(),
+        },
+    }
 
 
 def readable_json(document: Mapping[str, Any]) -> str:
@@ -53,42 +94,35 @@ def _document(
 ) -> dict[str, Any]:
     assert answer.numerics is not None  # noqa: S101  (the reference engine always has them)
     assert answer.token_ids is not None  # noqa: S101
-    chosen = [
-        round(top - second, 3) for top, second in np.sort(answer.numerics.fp32.logprobs)[:, :-3:-1]
-    ]
-    return {
-        "schema": SCHEMA,
-        "model": key.model.model_id,
-        "checkpoint": key.checkpoint,
-        "case": case.id,
-        "inputs": inputs(case),
-        "completion": {
-            "text": answer.text,
-            "token_ids": list(answer.token_ids),
-            "prompt_tokens": answer.prompt_tokens,
-            "smallest_margin_nats": min(chosen),
-            "rounding": {"logit_rmse": round(answer.numerics.logit_rmse, 6)},
-        },
-        "provenance": {
-            "engine": "transformers",
-            **engine,
-            "dtype": "bfloat16, yardstick float32",
-            "generation": {"do_sample": False, "repetition_penalty": 1.0},
-            "revision": key.model.revision,
-            "weights_sha256": key.weights_sha256,
-            "machine": platform.machine(),
-        },
+    best = np.sort(answer.numerics.fp32[answer.numerics.first_answer_row :])
+    margins = best[:, -1] - best[:, -2]
+    known = circumstances(key, case, engine)
+    provenance = known.pop("provenance")
+    completion = {
+        "text": answer.text,
+        "token_ids": list(answer.token_ids),
+        "prompt_tokens": answer.prompt_tokens,
+        "smallest_margin_nats": round(float(margins.min()), 3),
+        "rounding": {"logit_rmse": round(answer.numerics.logit_rmse, 6)},
     }
+    return {**known, "completion": completion, "provenance": provenance}
 
 
 def _tensors(answer: Reference) -> dict[str, np.ndarray]:
     numerics = answer.numerics
     assert numerics is not None  # noqa: S101
+    hidden = numerics.hidden
     return {
         "forced_token_ids": np.array(numerics.token_ids, dtype=np.int32),
-        "fp32_token_ids": numerics.fp32.token_ids.astype(np.int32),
-        "fp32_logprobs": numerics.fp32.logprobs.astype(np.float32),
-        "bf16_token_ids": numerics.bf16.token_ids.astype(np.int32),
-        "bf16_logprobs": numerics.bf16.logprobs.astype(np.float32),
-        "peak_logit": numerics.peak_logit.astype(np.float32),
+        "rows": numerics.rows.astype(np.int32),
+        "is_image": numerics.is_image.astype(np.uint8),
+        "listed": numerics.listed.astype(np.int32),
+        "fp32": numerics.fp32.astype(np.float32),
+        "bf16": to_bits(numerics.bf16),
+        "fp32_logsumexp": numerics.fp32_logsumexp,
+        "bf16_logsumexp": numerics.bf16_logsumexp,
+        "hidden_rows": hidden.rows.astype(np.int32),
+        "hidden_is_image": hidden.is_image.astype(np.uint8),
+        "hidden_fp32": hidden.fp32,
+        "hidden_bf16": to_bits(hidden.bf16),
     }

@@ -1,8 +1,9 @@
 """Golden files: where they are, what is in them, and whether they hold for a request.
 
 `golden/<model>/<checkpoint>/<case>.json` is for people and diffs: the request, the answer, where
-it came from. Beside it, `<case>.safetensors` has the numbers: the 20 most likely tokens at each
-position of the forced answer in fp32 and bf16, about 0.3 KB a position. Both carry digests, so a
+it came from. Beside it, `<case>.safetensors` has the numbers in fp32 and bf16: the logits of the 32
+most likely tokens at each position of the forced answer and at 32 positions of the prompt, 0.3 KB a
+position, and the last hidden states at 64 of them, 6 bytes a number. Both carry digests, so a
 damaged file is an error and never a verdict.
 """
 
@@ -16,13 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import GoldenError
-from ..observation import Reference, ReferenceNumerics, TopLogprobs
+from ..observation import Reference, ReferenceHidden, ReferenceNumerics
 from ..spec import Case, ModelSpec
+from .bfloat16 import from_bits
 
 if TYPE_CHECKING:
     import numpy as np
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -162,17 +164,25 @@ def _reference(document: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -
         text=completion["text"],
         prompt_tokens=completion["prompt_tokens"],
         token_ids=tuple(completion["token_ids"]),
-        numerics=ReferenceNumerics(
-            token_ids=tuple(tensors["forced_token_ids"].tolist()),
-            fp32=TopLogprobs(
-                tensors["fp32_token_ids"].astype("int64"),
-                tensors["fp32_logprobs"].astype("float64"),
-            ),
-            bf16=TopLogprobs(
-                tensors["bf16_token_ids"].astype("int64"),
-                tensors["bf16_logprobs"].astype("float64"),
-            ),
-            peak_logit=tensors["peak_logit"].astype("float64"),
-            logit_rmse=completion["rounding"]["logit_rmse"],
+        numerics=_numerics(tensors, completion["rounding"]["logit_rmse"]),
+    )
+
+
+def _numerics(tensors: Mapping[str, np.ndarray], logit_rmse: float) -> ReferenceNumerics:
+    return ReferenceNumerics(
+        token_ids=tuple(tensors["forced_token_ids"].tolist()),
+        rows=tensors["rows"].astype("int64"),
+        is_image=tensors["is_image"].astype(bool),
+        listed=tensors["listed"].astype("int64"),
+        fp32=tensors["fp32"].astype("float64"),
+        bf16=from_bits(tensors["bf16"]).astype("float64"),
+        fp32_logsumexp=tensors["fp32_logsumexp"],
+        bf16_logsumexp=tensors["bf16_logsumexp"],
+        logit_rmse=logit_rmse,
+        hidden=ReferenceHidden(
+            rows=tensors["hidden_rows"].astype("int64"),
+            is_image=tensors["hidden_is_image"].astype(bool),
+            fp32=tensors["hidden_fp32"],
+            bf16=from_bits(tensors["hidden_bf16"]),
         ),
     )

@@ -30,6 +30,9 @@ class Ascend:
     """Runs servers on this host's NPUs."""
 
     name = "npu"
+    torch_device = "npu"
+    # The attention kernels of vLLM-Ascend take bf16 and fp16.
+    serves_float32 = False
 
     @property
     def simulated(self) -> bool:

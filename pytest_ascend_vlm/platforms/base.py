@@ -38,6 +38,14 @@ class Platform(Protocol):
     name: str
 
     @property
+    def torch_device(self) -> str | None:
+        """The device as torch names it; None where it cannot be reached from here."""
+
+    @property
+    def serves_float32(self) -> bool:
+        """Whether vLLM serves float32 on it."""
+
+    @property
     def simulated(self) -> bool:
         """Whether its devices are made up, so that nothing measured on them counts."""
 
@@ -102,9 +110,30 @@ def without_ascend_only(env: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in env.items() if not name.startswith(_ASCEND_ONLY)}
 
 
-def nowhere() -> AbstractContextManager[Place]:
-    """The place of a server that needs no card."""
-    return contextlib.nullcontext(Place())
+class Cardless:
+    """What all platforms have in common whose servers need no card."""
+
+    simulated = False
+
+    def misconfigured(self) -> str | None:
+        """None: without cards nothing on this host can be set wrongly."""
+        return None
+
+    def visible_cards(self) -> int | None:
+        """None: as for `usable_cards`."""
+        return None
+
+    def usable_cards(self) -> int | None:
+        """None: nothing here is counted in cards."""
+        return None
+
+    def place(
+        self,
+        model: ModelSpec,  # noqa: ARG002
+        say: Callable[[str], None],  # noqa: ARG002
+    ) -> AbstractContextManager[Place]:
+        """Anywhere: a server need not have it to itself."""
+        return contextlib.nullcontext(Place())
 
 
 def installed_versions(*distributions: str) -> dict[str, str]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import platform
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..spec import ModelSpec
-from .base import Place, installed_versions, nowhere, with_declared_limits, without_ascend_only
+from .base import Cardless, installed_versions, with_declared_limits, without_ascend_only
 
 # What these settle (device memory, captured graphs, dispatch queues, several devices) does not
 # exist on a CPU.
@@ -29,37 +28,18 @@ _THREADS = ("OMP_", "GOMP_", "KMP_")
 _KV_CACHE_GIB = 1
 
 
-class Cpu:
+class Cpu(Cardless):
     """Runs servers on this machine's processor."""
 
     name = "cpu"
-    simulated = False
+    torch_device = "cpu"
+    serves_float32 = True
 
     def unavailable(self) -> str | None:
         """Why no server can run here, or None."""
         if importlib.util.find_spec("vllm") is None:
             return "vLLM is not installed: pip install 'pytest-ascend-vlm[cpu]' (Python >= 3.11)"
         return None
-
-    def misconfigured(self) -> str | None:
-        """None: nothing here can be set wrongly."""
-        return None
-
-    def visible_cards(self) -> int | None:
-        """None: as for `usable_cards`."""
-        return None
-
-    def usable_cards(self) -> int | None:
-        """None: a processor is not counted in cards."""
-        return None
-
-    def place(
-        self,
-        model: ModelSpec,  # noqa: ARG002
-        say: Callable[[str], None],  # noqa: ARG002
-    ) -> AbstractContextManager[Place]:
-        """This processor."""
-        return nowhere()
 
     def device(self) -> str:
         """The processor's name."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,12 +14,14 @@ from ..spec import ModelSpec
 from .base import Place, installed_versions, with_declared_limits, without_ascend_only
 from .cards import Card, CardProcess, in_words
 from .pool import Pool
-
-_TIMEOUT_SECONDS = 60.0
+from .tool import Tool
 
 
 class NvidiaSmiError(ConfigurationError):
     """nvidia-smi gave no list of GPUs; the message says what it gave."""
+
+
+_NVIDIA_SMI = Tool("nvidia-smi", NvidiaSmiError)
 
 
 def read_gpus() -> tuple[Card, ...]:
@@ -63,6 +64,8 @@ class Cuda:
     """Runs servers on this host's NVIDIA GPUs."""
 
     name = "cuda"
+    torch_device = "cuda"
+    serves_float32 = True
     simulated = False
 
     def unavailable(self) -> str | None:
@@ -116,20 +119,7 @@ class Cuda:
 
 
 def _query(what: str, fields: str) -> str:
-    command = ["nvidia-smi", f"--query-{what}={fields}", "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_TIMEOUT_SECONDS,
-            check=False,
-        )
-    except FileNotFoundError:
-        raise NvidiaSmiError("nvidia-smi is not on PATH.") from None
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise NvidiaSmiError(f"nvidia-smi cannot be run ({error}).") from None
+    done = _NVIDIA_SMI.ask(f"--query-{what}={fields}", "--format=csv,noheader,nounits")
     return done.stdout or done.stderr
 
 

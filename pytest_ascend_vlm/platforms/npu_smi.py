@@ -9,14 +9,13 @@ their width.
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 
 from ..errors import ConfigurationError
 from .cards import Card, CardProcess
+from .tool import Tool
 
-_TIMEOUT_SECONDS = 60.0
 _HEALTH = re.compile(r"ok|warning|alarm|critical|unknown|offline|na", re.IGNORECASE)
 _BUS_ID = re.compile(r"(?:[0-9a-f]{4,8}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f]|na", re.IGNORECASE)
 _ID = re.compile(r"\d{1,9}(?=\s|$)", re.ASCII)
@@ -41,6 +40,15 @@ class NpuSmiError(ConfigurationError):
     """`npu-smi info` gave no table of cards; the message says what it gave and what to do."""
 
 
+_NPU_SMI = Tool(
+    "npu-smi",
+    NpuSmiError,
+    if_missing="in a container mount /usr/local/bin/npu-smi and the driver",
+    if_broken="install the driver again",
+    if_hanging="a card hangs. Reset it, or restart the driver, before anything is run on it",
+)
+
+
 def read_cards() -> tuple[Card, ...]:
     """The cards of this host.
 
@@ -56,26 +64,7 @@ def read_table() -> str:
     Raises:
         NpuSmiError: it is not there, cannot be run, or hangs.
     """
-    try:
-        done = subprocess.run(
-            ["npu-smi", "info"],  # noqa: S607  (found on PATH, as everyone calls it)
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_TIMEOUT_SECONDS,
-            check=False,
-        )
-    except FileNotFoundError:
-        raise NpuSmiError(
-            "npu-smi is not on PATH; in a container mount /usr/local/bin/npu-smi and the driver."
-        ) from None
-    except OSError as error:
-        raise NpuSmiError(f"npu-smi cannot be run ({error}); install the driver again.") from None
-    except subprocess.TimeoutExpired:
-        raise NpuSmiError(
-            f"npu-smi info did not answer within {_TIMEOUT_SECONDS:.0f} s; a card hangs. Reset it, "
-            "or restart the driver, before anything is run on it."
-        ) from None
+    done = _NPU_SMI.ask("info")
     return f"{done.stdout}\n{done.stderr}"
 
 

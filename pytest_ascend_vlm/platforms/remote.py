@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from typing import Any
 
 from ..spec import ModelSpec
-from .base import Place, nowhere
+from .base import Cardless
 
 
-class Remote:
+class Remote(Cardless):
     """Judges a running endpoint; what it runs on is unknown and is reported as unknown."""
 
     name = "endpoint"
-    simulated = False
+    torch_device = None
+    serves_float32 = False
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -22,26 +22,6 @@ class Remote:
     def unavailable(self) -> str | None:
         """None: whether the endpoint answers is for the criteria to say."""
         return None
-
-    def misconfigured(self) -> str | None:
-        """None: how it was set up cannot be seen from here."""
-        return None
-
-    def visible_cards(self) -> int | None:
-        """None: as for `usable_cards`."""
-        return None
-
-    def usable_cards(self) -> int | None:
-        """None: no server is started."""
-        return None
-
-    def place(
-        self,
-        model: ModelSpec,  # noqa: ARG002
-        say: Callable[[str], None],  # noqa: ARG002
-    ) -> AbstractContextManager[Place]:
-        """No place of ours."""
-        return nowhere()
 
     def device(self) -> str:
         """The address."""

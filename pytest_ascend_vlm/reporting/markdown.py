@@ -12,9 +12,32 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
+from .charts import error_chart_name, performance_chart_names
+from .rows import HOLDS
 from .summary import group_of, worst_margin
 
 LANGUAGES = ("zh", "en")
+NUMERICS_COLUMNS = (
+    "served logits",
+    "served hidden_states",
+    "transformers logits",
+    "transformers hidden_states",
+)
+_NUMERICS = {
+    "numerics.logits": "served logits",
+    "numerics.hidden_states": "served hidden_states",
+}
+_FIGURES = (
+    "max_abs_error",
+    "mean_abs_error",
+    "relative_error",
+    "cosine_similarity",
+    "R",
+    "K",
+    "positions",
+    "images",
+)
+_STATISTICS = ("value", "mean", "median", "p90", "p99", "peak")
 _MARKS = {"pass": "✅", "xfail": "⚠️", "na": "N/A", "skip": "⏭️", "fail": "❌", "error": "💥"}
 
 
@@ -31,7 +54,14 @@ def render(document: Mapping[str, Any], language: str) -> str:
     environment = jinja2.Environment(  # noqa: S701  (Markdown: cells and code blocks are escaped here)
         trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters |= {"cell": cell, "block": code_block, "number": _number, "mark": _mark}
+    environment.filters |= {
+        "cell": cell,
+        "block": code_block,
+        "number": _number,
+        "mark": _mark,
+        "limit": _limit,
+        "words": _words,
+    }
     template = environment.from_string(source.read_text("utf-8"))
     judged, not_judged = _models(document)
     return template.render(
@@ -56,31 +86,37 @@ def code_block(text: Any) -> str:
 
 
 def _models(document: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], list[str]]:
-    """The models of a report, and the names of those to which nothing applied.
+    """The models of a report by test class, and the names of those to which nothing applied.
 
     One that never got a server has rows only.
     """
-    known = {model["model"]: model for model in document["models"]}
-    statuses: dict[str, set[str]] = {}
+    known = {(model["model"], model["suite_class"]): model for model in document["models"]}
+    statuses: dict[tuple[str, str], set[str]] = {}
     for row in document["rows"]:
-        statuses.setdefault(row["model"], set()).add(row["status"])
-    judged = [name for name, found in statuses.items() if found != {"na"}]
+        statuses.setdefault((row["model"], row["suite_class"]), set()).add(row["status"])
+    judged = [key for key, found in statuses.items() if found != {"na"}]
     return (
-        [known.get(name, {"model": name}) for name in judged],
-        [name for name in statuses if name not in judged],
+        [known.get(key, {"model": key[0], "suite_class": key[1]}) for key in judged],
+        [name for name, suite_class in statuses if (name, suite_class) not in judged],
     )
 
 
 def _model_view(model: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    own = [row for row in rows if row["model"] == model["model"]]
+    key = (model["model"], model["suite_class"])
+    own = [row for row in rows if (row["model"], row["suite_class"]) == key]
     ids = dict.fromkeys(row["criterion"] for row in own)
     criteria = [_criterion_view(name, [r for r in own if r["criterion"] == name]) for name in ids]
+    classes = {row["suite_class"] for row in rows if row["model"] == model["model"]}
     return {
         "facts": model,
+        "name": f"{key[0]} ({key[1]})" if len(classes) > 1 else key[0],
         "criteria": criteria,
-        "holds": all(row["status"] in {"pass", "xfail", "na"} for row in own),
+        "holds": all(row["status"] in HOLDS for row in own),
         "problems": [row for row in own if row["status"] in {"fail", "error"}],
         "notes": [row for row in own if row["status"] in {"xfail", "skip", "na"}],
+        "numerics": _numerics(own),
+        "error_charts": _error_charts(own),
+        "performance": _performance(own),
         "answers": [row for row in own if _is_answer(row)],
     }
 
@@ -92,6 +128,84 @@ def _criterion_view(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, A
         "counts": Counter(row["status"] for row in rows),
         "worst": worst_margin(rows),
     }
+
+
+def _numerics(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Any]]]:
+    """Figure -> one value for each column; None where nothing was measured."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for row in rows:
+        column = _NUMERICS.get(row["criterion"], "")
+        if row["criterion"] == "numerics.transformers":
+            column = f"transformers {str(row['case']).partition('-')[0]}"
+        if column and row.get("evidence"):
+            found.setdefault(column, row["evidence"])
+    if not found:
+        return []
+    columns = [found.get(column, {}) for column in NUMERICS_COLUMNS]
+    return [(name, [column.get(name) for column in columns]) for name in _FIGURES]
+
+
+def _error_charts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    shown = [row for row in rows if "per_position" in (row.get("evidence") or {})]
+    classes = [row["suite_class"] for row in shown if row["criterion"] == "numerics.logits"]
+    return [error_chart_name(name) for name in dict.fromkeys(classes)]
+
+
+def _performance(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What was measured of a test class; empty where nothing was."""
+    of_speed = [row for row in rows if group_of(row) == "performance"]
+    run = [row for row in of_speed if row["status"] not in {"skip", "na"}]
+    if not run:
+        return {}
+    statistics, figures = _figures(run)
+    return {
+        "suite_class": run[0]["suite_class"],
+        "rows": run,
+        "statistics": statistics,
+        "figures": figures,
+        "charts": performance_chart_names(run),
+    }
+
+
+def _figures(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], dict[str, list[str]]]:
+    """The statistics that there are, and for each quantity its value by each of them."""
+    found: dict[str, dict[str, str]] = {}
+    for row in rows:
+        for figure in (row.get("evidence") or {}).get("figures", ()):
+            quantity, _, statistic = figure["name"].rpartition(".")
+            if statistic not in _STATISTICS:
+                quantity, statistic = figure["name"], "value"
+            value = _with_unit(figure["value"], figure["unit"])
+            found.setdefault(quantity, {})[statistic] = value
+    columns = [name for name in _STATISTICS if any(name in values for values in found.values())]
+    return columns, {
+        quantity: [values.get(name, "–") for name in columns] for quantity, values in found.items()
+    }
+
+
+def _with_unit(value: Any, unit: str) -> str:
+    """Three digits and a unit; times below a second in milliseconds."""
+    if isinstance(value, str):  # NaN and infinity are named in JSON
+        return f"{value} {unit}"
+    if unit == "s" and abs(value) < 1:
+        value, unit = value * 1000, "ms"
+    return f"{value:.3g} {unit}" if abs(value) < 100 else f"{value:.0f} {unit}"
+
+
+def _words(name: str, words: Mapping[str, str]) -> str:
+    """A figure's name, "load.c8.ttft", in the words of a language; c8 is a level of concurrency."""
+    parts = (re.sub(r"^c(?=\d+$)", "concurrency ", part).split() for part in name.split("."))
+    spoken = (" ".join(words.get(word, word) for word in part) for part in parts)
+    return " · ".join(spoken).replace("_", " ")
+
+
+def _limit(row: Mapping[str, Any]) -> str:
+    """The bar of a row, with the side of it that is asked for."""
+    measured, threshold, margin = (row[name] for name in ("measured", "threshold", "margin"))
+    known = all(isinstance(value, (int, float)) for value in (measured, threshold, margin))
+    if not known or margin == 0:  # either side of the bar then
+        return _number(threshold)
+    return ("≥ " if (measured > threshold) == (margin > 0) else "≤ ") + _number(threshold)
 
 
 def _is_answer(row: Mapping[str, Any]) -> bool:

@@ -12,6 +12,9 @@ from ..criteria.verdict import Verdict
 
 STATUSES = ("pass", "fail", "error", "xfail", "skip", "na")
 
+HOLDS = frozenset({"pass", "xfail", "na"})
+"""The statuses that leave a gate open: a pass, and what was declared not to be one."""
+
 
 @dataclass(frozen=True)
 class Row:

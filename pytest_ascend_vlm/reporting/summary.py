@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .rows import HOLDS
+
 Rows = Sequence[Mapping[str, Any]]
-_HOLDS = frozenset({"pass", "xfail", "na"})
 
 
 def closing_table(rows: Rows) -> list[str]:
@@ -58,7 +59,7 @@ def closing_line(rows: Rows, where: str) -> str:
     for row in rows:
         statuses.setdefault((row["suite_class"], row["criterion"]), set()).add(row["status"])
     applicable = [found for found in statuses.values() if found != {"na"}]
-    verified = sum(1 for found in applicable if found <= _HOLDS)
+    verified = sum(1 for found in applicable if found <= HOLDS)
     line = f"{verified} of {len(applicable)} criteria verified"
     if all(group_of(row) == "reference" for row in rows):
         where = "the CPU reference"
@@ -71,7 +72,7 @@ def closing_line(rows: Rows, where: str) -> str:
     )
     if reasons and verified == 0:
         return f"{line}: {reasons.most_common(1)[0][0]}"
-    failing = Counter(row["status"] for row in rows if row["status"] not in _HOLDS)
+    failing = Counter(row["status"] for row in rows if row["status"] not in HOLDS)
     return f"{line} on {where}; " + ", ".join(f"{n} {status}" for status, n in failing.items())
 
 

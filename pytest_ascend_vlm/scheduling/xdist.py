@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ..platforms import select_platform
-from ..suite.selection import model_of
+from ..suite.selection import is_named, model_of
 
 if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
@@ -32,6 +32,18 @@ def make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | Non
     # The workers have put the models that need most cards first; keep that order.
     config.option.loadscopereorder = False
     return LoadScopeScheduling(config, log)
+
+
+def refuse_performance(config: pytest.Config) -> None:
+    """Speed is measured by one process at a time.
+
+    Raises:
+        pytest.UsageError: `-n` is given together with `-m performance`.
+    """
+    if getattr(config.option, "dist", "no") != "no" and is_named("performance", config):
+        raise pytest.UsageError(
+            "performance criteria that run side by side measure each other; leave out -n"
+        )
 
 
 def auto_workers(config: pytest.Config) -> int | None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from ..criteria import baseline as rules
 from ..spec import Capability, Case, ModelSpec
 from .criterion import Criterion, criterion
-from .session import Answers, Goldens, Judge
-
-if TYPE_CHECKING:
-    from ..engines.client import Client
+from .session import Answers, ForcedAnswers, Goldens, Judge
 
 
 class BaselineCriteria:
@@ -69,9 +66,14 @@ class BaselineCriteria:
 
     @criterion(Criterion("baseline.logprobs", cases="all"))
     def test_logprobs_match_reference(
-        self, case: Case, answers: Answers, client: Client, golden: Goldens, judge: Judge
+        self,
+        case: Case,
+        answers: Answers,
+        forced: ForcedAnswers,
+        golden: Goldens,
+        judge: Judge,
     ) -> None:
-        """With the reference's answer forced, the 20 most likely log-probabilities are its own.
+        """With the reference's answer forced, its 20 likeliest tokens are as likely as there.
 
         Texts hide most numeric defects: 5 % noise on every weight can leave every text as it is.
         The bar is a multiple of the difference that bf16 makes in the reference itself.
@@ -85,5 +87,4 @@ class BaselineCriteria:
         if reference.numerics is None:
             judge.not_applicable(f"the reference is text only ({reference.source})")
         rules.require_same_prompt(answers(case), reference)
-        forced = client.force(case, reference.text, reference.numerics.token_ids)
-        judge(rules.logprobs_match(forced, reference.numerics, self.model.thresholds))
+        judge(rules.logprobs_match(forced(case), reference.numerics, self.model.thresholds))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, ClassVar
 
 import pytest
@@ -9,19 +10,27 @@ import pytest
 from ..errors import ConfigurationError
 from ..spec import ModelSpec
 from .baseline import BaselineCriteria
+from .dataset import DatasetCriteria
 from .determinism import DeterminismCriteria
 from .document import DocumentCriteria
+from .equivalence import EquivalenceCriteria
 from .lifecycle import LifecycleCriteria
+from .numerics import NumericsCriteria
+from .performance import PerformanceCriteria
 from .reference import ReferenceCriteria
 from .serving import ServingCriteria
 from .tasks import TaskCriteria
 
 
 # pytest runs the tests of the last base first: serving leads, so that a server that answers nothing
-# is reported as that.
+# is reported as that; what needs other engines in the server's place comes when it is gone.
 class VLMConformance(
     ReferenceCriteria,
+    EquivalenceCriteria,
+    NumericsCriteria,
+    DatasetCriteria,
     LifecycleCriteria,
+    PerformanceCriteria,
     DeterminismCriteria,
     TaskCriteria,
     DocumentCriteria,
@@ -39,8 +48,8 @@ class VLMConformance(
 
     @pytest.fixture(autouse=True)
     def _server_runs(self, request: pytest.FixtureRequest) -> None:
-        """Starts the server again where the test before has killed it."""
-        if "server" in request.fixturenames:
+        """Starts the server again where a test before has ended it; a client does so by itself."""
+        if "server" in inspect.signature(request.function).parameters:
             request.getfixturevalue("server").revive()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -50,6 +59,7 @@ class VLMConformance(
         if not isinstance(model, ModelSpec):
             raise ConfigurationError(f"{cls.__name__}.model must be a ModelSpec.")
         _refuse_unknown_criteria(model)
+        _refuse_unknown_figures(model)
 
 
 def _refuse_overrides(cls: type) -> None:
@@ -74,4 +84,15 @@ def _refuse_unknown_criteria(model: ModelSpec) -> None:
             raise ConfigurationError(
                 f"ModelSpec({model.model_id!r}) expects {failure.criterion!r} to fail, but there "
                 "is no such criterion; `ascend-vlm criteria` lists them."
+            )
+
+
+def _refuse_unknown_figures(model: ModelSpec) -> None:
+    from ..criteria.performance import FIGURE
+
+    for limit in model.limits:
+        if not FIGURE.fullmatch(limit.figure):
+            raise ConfigurationError(
+                f"ModelSpec({model.model_id!r}) has a limit of {limit.figure!r}, but nothing of "
+                "that name is measured; docs/performance.md lists the figures."
             )

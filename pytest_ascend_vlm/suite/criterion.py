@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import textwrap
 from collections.abc import Callable
@@ -13,6 +14,13 @@ import pytest
 from ..spec import Capability, ExpectedFailure
 
 Test = TypeVar("Test", bound=Callable[..., None])
+
+
+VARIANT = "equivalence.<variant>"
+"""Id of the criterion that each variant of a model is judged by under its own name."""
+
+DATASET = "dataset.<task>"
+"""Id of the criterion that each data set of a model is judged by under its own name."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,10 @@ class Criterion:
         """The part of the id before the dot."""
         return self.id.partition(".")[0]
 
+    def of(self, name: str) -> Criterion:
+        """The criterion of one variant or data set."""
+        return dataclasses.replace(self, id=f"{self.group}.{name}")
+
 
 @dataclass(frozen=True)
 class Documentation:
@@ -59,7 +71,11 @@ _MARKERS = {
     "baseline": ("accuracy",),
     "document": ("accuracy",),
     "tasks": ("accuracy",),
+    "dataset": ("dataset",),
     "lifecycle": ("robustness",),
+    "numerics": ("numerics",),
+    "equivalence": ("numerics",),
+    "performance": ("performance",),
     "reference": ("cpu_baseline",),
 }
 

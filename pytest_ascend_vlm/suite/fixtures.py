@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,12 +15,20 @@ import pytest
 from ..errors import ConfigurationError
 from ..spec import Case, ModelSpec
 from .criterion import Criterion, documentation
+from .numbers import Numbers
 from .run import RUN, Run
-from .session import Answers, Goldens, Judge, Reference
+from .selection import criterion_of
+from .session import NOT_APPLICABLE, Answers, ForcedAnswers, Goldens, Judge, Reference, Task
+from .stage import Once, Stage
 
 if TYPE_CHECKING:
+    from pytest_benchmark.fixture import BenchmarkFixture
+
+    from ..criteria.measures import Measures
     from ..engines.client import Client
     from ..engines.endpoint import Server
+    from .dataset import Datasets
+    from .measuring import Measuring
 
 JUDGE = pytest.StashKey[Judge]()
 
@@ -45,17 +52,23 @@ def vlm_model(request: pytest.FixtureRequest) -> ModelSpec:
 
 
 @pytest.fixture(scope="class")
-def server(request: pytest.FixtureRequest, vlm_run: Run, vlm_model: ModelSpec) -> Iterator[Server]:
-    """The served model: started for the first test that needs it, stopped after the last."""
-    log_name = f"{vlm_model.slug}-{request.cls.__name__}"
+def stage(request: pytest.FixtureRequest, vlm_run: Run, vlm_model: ModelSpec) -> Iterator[Stage]:
+    """The place of the model's servers and engines; on cards, theirs alone."""
     with vlm_run.place(vlm_model) as place:
-        server = vlm_run.server(vlm_model, log_name, place)
-        try:
-            server.start()
-            yield server
-        finally:
-            server.stop()
-            vlm_run.note_server(vlm_model, server, place)
+        yield Stage(vlm_run, vlm_model, f"{vlm_model.slug}-{request.cls.__name__}", place)
+
+
+@pytest.fixture(scope="class")
+def server(stage: Stage) -> Iterator[Server]:
+    """The served model: started for the first test that needs it, stopped after the last."""
+    server = stage.run.server(stage.model, stage.label, stage.place)
+    stage.server = server
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        stage.run.note_server(stage.model, server, stage.place)
 
 
 @pytest.fixture(scope="class")
@@ -63,7 +76,8 @@ def client(server: Server, vlm_run: Run, vlm_model: ModelSpec) -> Iterator[Clien
     """A connection to the served model that keeps what it answers."""
     from ..engines.client import Client
 
-    with contextlib.closing(Client(server.endpoint, server.explain_loss)) as client:
+    client = Client(server.endpoint, server.explain_loss, ensure=server.revive)
+    with contextlib.closing(client):
         yield client
         record = {"model": vlm_model.model_id, "requests": client.requests}
         vlm_run.model_records.append(record)
@@ -78,28 +92,93 @@ def answers(client: Client) -> Answers:
 @pytest.fixture(scope="class")
 def golden(request: pytest.FixtureRequest, vlm_run: Run, vlm_model: ModelSpec) -> Goldens:
     """The references of the model: `golden(case)`."""
-    path = Path(request.path)
-    with contextlib.suppress(ValueError):
-        path = path.relative_to(request.config.invocation_params.dir)
-    return Goldens(vlm_run.golden_store(str(path)), vlm_run.golden_key(vlm_model))
+    return Goldens(vlm_run.golden_store(_model_file(request)), vlm_run.golden_key(vlm_model))
 
 
 @pytest.fixture(scope="class")
-def reference(vlm_run: Run, vlm_model: ModelSpec) -> Reference:
+def datasets(
+    request: pytest.FixtureRequest, vlm_run: Run, vlm_model: ModelSpec, server: Server
+) -> Datasets:
+    """The data sets of the model, asked by harnesses."""
+    from .dataset import Datasets
+
+    return Datasets(vlm_run, vlm_model, server, _model_file(request))
+
+
+@pytest.fixture(scope="class")
+def forced(client: Client, golden: Goldens) -> ForcedAnswers:
+    """What the served model thinks of the reference's answers: `forced(case)`."""
+    return ForcedAnswers(client, golden)
+
+
+@pytest.fixture(scope="class")
+def numbers(stage: Stage, all_cases: tuple[Case, ...], golden: Goldens) -> Numbers:
+    """What is measured of the model's numbers without its server."""
+    cases = tuple(case for case in all_cases if golden(case).numerics is not None)
+    if not cases:
+        pytest.skip(f"{NOT_APPLICABLE}the references are text only")
+    return Numbers(stage, cases, golden)
+
+
+@pytest.fixture(scope="class")
+def served_logits(forced: ForcedAnswers, numbers: Numbers) -> Once[Measures]:
+    """How far the served logits are from the reference's, over all cases."""
+    return Once(lambda: numbers.logits(forced))
+
+
+@pytest.fixture(scope="class")
+def measuring(
+    stage: Stage, client: Client, golden: Goldens, tmp_path_factory: pytest.TempPathFactory
+) -> Measuring:
+    """What measures the served model's speed, and what it found so far."""
+    from .measuring import Measuring
+
+    return Measuring(stage, client, golden, tmp_path_factory.mktemp("cold"))
+
+
+@pytest.fixture
+def stopwatch(request: pytest.FixtureRequest) -> BenchmarkFixture:
+    """pytest-benchmark's own fixture, where it measures.
+
+    Raises:
+        ConfigurationError: it is not installed, or switched off.
+    """
+    try:
+        benchmark: BenchmarkFixture = request.getfixturevalue("benchmark")
+    except pytest.FixtureLookupError:
+        raise ConfigurationError(
+            "speed is measured with pytest-benchmark: pip install 'pytest-ascend-vlm[perf]'"
+        ) from None
+    if benchmark.disabled:
+        raise ConfigurationError("pytest-benchmark is switched off; leave out --benchmark-disable")
+    return benchmark
+
+
+@pytest.fixture(scope="class")
+def reference(
+    request: pytest.FixtureRequest, vlm_run: Run, vlm_model: ModelSpec
+) -> Iterator[Reference]:
     """The reference engine, loaded on first use."""
-    return Reference(
-        engine=lru_cache(lambda: vlm_run.reference_engine(vlm_model)),
-        recording=vlm_run.options.record,
-        key=vlm_run.golden_key(vlm_model),
-        golden_dir=vlm_run.options.golden_dir,
+    options = vlm_run.options
+    reference = Reference(
+        load=lambda: vlm_run.reference_engine(vlm_model),
+        recording=options.record,
+        task=Task(
+            key=vlm_run.golden_key(vlm_model),
+            cases=_cases_to_ask(request),
+            golden_dir=options.golden_dir,
+            drafts_dir=options.log_dir / "recording",
+        ),
+        say=lambda what: vlm_run.say(f"{vlm_model.model_id}: {what}"),
     )
+    with contextlib.closing(reference):
+        yield reference
 
 
 @pytest.fixture
 def judge(request: pytest.FixtureRequest) -> Judge:
     """Takes the test's verdict: `judge(verdict)`."""
-    marker = request.node.get_closest_marker("vlm_criterion")
-    what = marker.args[0] if marker else Criterion(f"own.{request.node.originalname}")
+    what = criterion_of(request.node) or Criterion(f"own.{request.node.originalname}")
     names = request.fixturenames
     judge = Judge(
         criterion=what,
@@ -147,7 +226,30 @@ def long_case(all_cases: tuple[Case, ...]) -> Case:
     return max(all_cases, key=lambda case: case.max_tokens)
 
 
+def _model_file(request: pytest.FixtureRequest) -> str:
+    """The test file as a command line names it."""
+    path = Path(request.path)
+    with contextlib.suppress(ValueError):
+        path = path.relative_to(request.config.invocation_params.dir)
+    return str(path)
+
+
 def case_id_of(item: pytest.Item) -> str | None:
     """The case or other parameter a test is asked with, as its id has it between brackets."""
     callspec = getattr(item, "callspec", None)
     return callspec.id if callspec is not None else None
+
+
+def _cases_to_ask(request: pytest.FixtureRequest) -> tuple[Case, ...]:
+    """The cases that the tests of a class will ask the reference, in their order."""
+    items = (item for item in request.session.items if getattr(item, "cls", None) is request.cls)
+    cases = {case.id: case for item in items if (case := _case_for_reference(item)) is not None}
+    return tuple(cases.values())
+
+
+def _case_for_reference(item: pytest.Item) -> Case | None:
+    callspec = getattr(item, "callspec", None)
+    case = callspec.params.get("case") if callspec is not None else None
+    uses = "reference" in getattr(item, "fixturenames", ())
+    runs = item.get_closest_marker("skip") is None
+    return case if uses and runs and isinstance(case, Case) else None

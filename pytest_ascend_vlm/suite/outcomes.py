@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -40,10 +41,16 @@ def finish(
         isinstance(error, CriterionFailed) or "[XPASS(strict)]" in str(report.longrepr)[:20]
     )
     rows = _rows(item, report, judge, is_verdict)
-    models = [("vlm_model", as_json(record)) for record in run.model_records]
+    models = [("vlm_model", _of_class(item, record)) for record in run.model_records]
     run.model_records.clear()
     report.user_properties = [*report.user_properties, *rows, *models]
     return report
+
+
+def _of_class(item: pytest.Item, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts of a server, with the class whose it was: two may serve one model."""
+    stamped: dict[str, Any] = as_json({**record, "suite_class": item.cls.__name__})  # type: ignore[attr-defined]
+    return stamped
 
 
 def _judged_nothing(item: pytest.Item, judge: Judge | None) -> bool:

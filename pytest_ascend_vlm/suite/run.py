@@ -15,15 +15,17 @@ import pytest
 from .. import gate
 from ..cases import load_cases, untaught
 from ..errors import CheckpointError, ConfigurationError
+from ..observation import FORCED_TOKENS
 from ..options import Options
 from ..platforms import Platform, select_platform
 from ..platforms.base import installed_versions
 from ..platforms.remote import Remote
-from ..spec import Case, ModelSpec
+from ..spec import Case, ModelSpec, Variant
 
 if TYPE_CHECKING:
     from ..checkpoints import Checkpoint
     from ..engines.endpoint import Server
+    from ..engines.offline import OfflineResult
     from ..engines.transformers_local import TransformersReference
     from ..golden.store import GoldenKey, GoldenStore
     from ..platforms.base import Place
@@ -31,8 +33,13 @@ if TYPE_CHECKING:
 RUN = pytest.StashKey["Run"]()
 
 # Greedy means greedy: a checkpoint's own generation settings must not reach the sampler. The cache
-# criterion needs to see how many tokens were cached.
-_OURS = {"generation_config": "vllm", "enable_prompt_tokens_details": True}
+# criterion needs to see how many tokens were cached, the numerics see logits as they were computed.
+_OURS = {
+    "generation_config": "vllm",
+    "enable_prompt_tokens_details": True,
+    "logprobs_mode": "raw_logits",
+    "max_logprobs": FORCED_TOKENS,
+}
 
 
 class Run:
@@ -77,6 +84,18 @@ class Run:
         if self._visible_cards is None or model.npus <= self._visible_cards:
             return None
         return f"{model.model_id} needs {model.npus} cards, {self._visible_cards} are visible here"
+
+    def same_here(self, model: ModelSpec, variant: Variant) -> str | None:
+        """Why serving a variant would say nothing here, or None."""
+        if self.options.server_url is not None:
+            return "another way to serve needs a server of our own"
+        if variant.checkpoint:
+            tiny = self.options.checkpoint == "tiny"
+            return "there is no tiny checkpoint of its own weights" if tiny else None
+        other = self.platform.serve_arguments(model.as_variant(variant))
+        if other != self.platform.serve_arguments(model):
+            return None
+        return f"on the platform {self.platform.name} it is served as the model is"
 
     @property
     def starts_servers(self) -> bool:
@@ -142,15 +161,46 @@ class Run:
             words.append(f"--vlm-weights-root={weights}")
         return GoldenStore(self.options.golden_roots, shlex.join(words))
 
+    def offline(
+        self, model: ModelSpec, label: str, place: Place, requests: Sequence[tuple[Case, str]]
+    ) -> OfflineResult:
+        """What the offline engines of a model make of requests and their forced answers."""
+        from ..engines import offline
+        from ..engines.offline_worker import Job
+
+        # Transformers last: it loads into the worker itself, and only its end frees the memory.
+        engines = ("chat", "hidden_states", *(("float32",) if self.platform.serves_float32 else ()))
+        job = Job(
+            model_path=self.checkpoint(model).path,
+            trust_remote_code=model.trust_remote_code,
+            device=self.platform.torch_device or "cpu",
+            tasks=(*engines, "transformers"),
+            serve={**_OURS, **self.platform.serve_arguments(model)},
+            cases=tuple(requests),
+        )
+        budgets = dataclasses.astuple(model.budgets)
+        return offline.run(
+            job,
+            {**self.platform.environment(model), **place.env},
+            self.options.log_dir / f"{label}-offline.log",
+            lambda doing: self.say(f"{model.model_id}: {doing}"),
+            len(job.tasks) * sum(budgets),
+        )
+
     def place(self, model: ModelSpec) -> AbstractContextManager[Place]:
-        """Where a server of a model runs; on cards, they are nobody else's meanwhile.
+        """Where servers of a model run; on cards, they are nobody else's meanwhile.
+
+        There are as many as its largest variant needs that this host has cards for.
 
         Raises:
             ConfigurationError: something about this host is wrong, and says what.
         """
         if problem := self.platform.misconfigured():
             raise ConfigurationError(problem)
-        return self.platform.place(model, self.say)
+        variants = (model.as_variant(variant) for variant in model.variants)
+        fitting = [variant for variant in variants if not self.lacks_cards(variant)]
+        largest = max([model, *fitting], key=lambda one: one.npus)
+        return self.platform.place(largest, self.say)
 
     def server(self, model: ModelSpec, log_name: str, place: Place) -> Server:
         """A server of a model, not started yet."""
@@ -194,8 +244,17 @@ class Run:
             }
         )
 
+    def note_other(self, model: ModelSpec, name: str, server: Server, requests: int) -> None:
+        """Notes the facts of a variant's server that is about to end, for the report."""
+        facts = {
+            "serve_command": server.serve_command,
+            "phases_seconds": {k: round(v, 2) for k, v in server.phases_seconds.items()},
+            "requests": requests,
+        }
+        self.model_records.append({"model": model.model_id, "variants": {name: facts}})
+
     def reference_engine(self, model: ModelSpec) -> TransformersReference:
-        """The reference engine of a model; loading it takes seconds to minutes."""
+        """The reference engine of a model; its weights are loaded when it is asked."""
         from ..engines.transformers_local import TransformersReference
 
         return TransformersReference(
@@ -215,17 +274,13 @@ class Run:
         }[options.platform]
         return f"{place} ({options.checkpoint} checkpoint)"
 
-    @cached_property
-    def required(self) -> list[gate.Pair] | None:
-        """What a gate must see; None where the run is none."""
-        return gate.read(self.options.required) if self.options.required else None
-
     def gate_shortfalls(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         """What a gate misses, in words; empty where it is green or the run is none."""
-        if self.required is None:
+        required = self.options.required
+        if required is None:
             return []
         tiny = self.options.checkpoint == "tiny"
-        missing = gate.shortfalls(self.required, rows, may_lack_checkpoints=tiny)
+        missing = gate.shortfalls(required, rows, may_lack_checkpoints=tiny)
         if self.platform.simulated:
             missing.append("the cards are simulated, and a simulation opens no gate")
         return missing

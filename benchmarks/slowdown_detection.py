@@ -1,0 +1,157 @@
+"""Promise: performance.regression notices 20 % on the wire in 10 of 10 runs, and nothing else.
+
+Real vLLM serves the tiny checkpoint once. The suite compares it with itself through two proxies
+(--vlm-server-url, --vlm-compare-url) that differ in nothing, or in that the first delays every
+request by a fifth of the median latency of its kind, text or image. Both are asked in turns, so
+whatever else this host does falls on both alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+from defect_detection import FIXTURES, MODEL, MODEL_FILE, ROOT, served
+
+from pytest_ascend_vlm.cases import load_cases
+from pytest_ascend_vlm.engines.client import Client
+from pytest_ascend_vlm.engines.cold import Cold
+from pytest_ascend_vlm.engines.endpoint import Endpoint
+from pytest_ascend_vlm.spec import Case
+
+SLOWDOWN = 0.2
+SAMPLES = 12
+
+
+@contextlib.contextmanager
+def proxy(endpoint: Endpoint, delays: Mapping[str, float]) -> Iterator[Endpoint]:
+    """A server that passes requests on after a delay, and streams what comes back.
+
+    Args:
+        endpoint: where requests go.
+        delays: seconds for "text" and "image".
+    """
+    upstream = httpx.Client(base_url=endpoint.url, timeout=600, trust_env=False)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            time.sleep(delays.get("image" if b"image_url" in body else "text", 0.0))
+            self._pass_on(body)
+
+        def do_GET(self) -> None:
+            self._pass_on(b"")
+
+        def log_message(self, *_: Any) -> None:
+            """Says nothing."""
+
+        def _pass_on(self, body: bytes) -> None:
+            names = ("Authorization", "Content-Type")
+            headers = {name: self.headers[name] for name in names if name in self.headers}
+            with upstream.stream(self.command, self.path, content=body, headers=headers) as answer:
+                self.send_response(answer.status_code)
+                self.send_header("Content-Type", answer.headers.get("content-type", "text/plain"))
+                self.send_header("Transfer-Encoding", "chunked")
+                self.end_headers()
+                for chunk in answer.iter_raw():
+                    self.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+                self.wfile.write(b"0\r\n\r\n")
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """A client that hangs up is no news."""
+
+    with Server(("127.0.0.1", 0), Handler) as server, upstream:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        yield Endpoint(url, endpoint.served_name, endpoint.api_key)
+        server.shutdown()
+
+
+def latencies(endpoint: Endpoint, work: Path) -> dict[str, float]:
+    """Median seconds of a text and of an image request, one at a time."""
+    cold = Cold(work)
+    asked = [
+        MODEL.request(case) for case in load_cases((FIXTURES,)) if case.needs in MODEL.supports
+    ]
+    kinds = {
+        "text": [case for case in asked if not case.images],
+        "image": [case for case in asked if case.images],
+    }
+    with contextlib.closing(Client(endpoint, lambda: None)) as client:
+
+        def seconds(case: Case) -> float:
+            return client.stream(cold.case(case), Cold.sampling(case.max_tokens), bare=True).seconds
+
+        return {
+            kind: statistics.median(seconds(cases[i % len(cases)]) for i in range(SAMPLES))
+            for kind, cases in kinds.items()
+        }
+
+
+def verdicts(candidate: Endpoint, reference: Endpoint, work: Path) -> list[dict[str, Any]]:
+    """The rows of performance.regression, candidate against reference."""
+    report = work / "report"
+    command = [
+        sys.executable, "-m", "pytest", str(MODEL_FILE), "-q", "-p", "no:cacheprovider",
+        "-m", "performance", "-k", "compared", f"--rootdir={ROOT}", "--vlm-checkpoint=tiny",
+        f"--vlm-server-url={candidate.url}", f"--vlm-compare-url={reference.url}",
+        f"--vlm-report={report}",
+    ]  # fmt: skip
+    env = {**os.environ, "VLM_SERVER_API_KEY": candidate.api_key}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    if done.returncode not in {0, 1}:
+        sys.exit(f"the suite did not run:\n{done.stdout}\n{done.stderr}")
+    rows = json.loads((report / "report.json").read_text("utf-8"))["rows"]
+    return [row for row in rows if row["criterion"] == "performance.regression"]
+
+
+def measure(runs: int, work: Path) -> list[dict[str, Any]]:
+    """Compares `runs` times with and without a delay, and prints the table as it grows."""
+    results = []
+    with served((FIXTURES,), work) as endpoint, proxy(endpoint, {}) as reference:
+        for number in range(runs):
+            delays = {kind: SLOWDOWN * value for kind, value in latencies(reference, work).items()}
+            for name, added in (("clean", {}), ("delayed", delays)):
+                with proxy(endpoint, added) as candidate:
+                    rows = verdicts(candidate, reference, work)
+                red = any(row["status"] == "fail" for row in rows)
+                sound = all(row["status"] in {"pass", "fail"} for row in rows) and len(rows) > 0
+                low = ", ".join(f"{row['measured']:.3f}" for row in rows if row["measured"])
+                print(f"{number + 1:>3} {name:<8} {'red' if red else 'green':<6} {low}", flush=True)
+                results.append({"kind": name, "red": red, "holds": sound and red == bool(added)})
+    return results
+
+
+def main() -> int:
+    """Prints the table and, as the last line, one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--runs", type=int, default=10, help="default: 10")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as work:
+        results = measure(options.runs, Path(work))
+    holds = all(result["holds"] for result in results)
+    print(json.dumps({"benchmark": "slowdown_detection", "results": results, "holds": holds}))
+    return 0 if holds else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

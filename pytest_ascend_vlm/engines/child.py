@@ -1,0 +1,69 @@
+"""Runs a command that cannot outlive us, and watches it until it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import supervisor
+from .tail import tail
+
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Child:
+    """A command to run.
+
+    Attributes:
+        command: the command.
+        log_path: file that gets its output, in a directory that exists.
+        env: environment on top of ours.
+        cwd: its working directory; None for ours.
+    """
+
+    command: Sequence[str]
+    log_path: Path
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: Path | None = None
+
+    @property
+    def log(self) -> str:
+        """Its output so far."""
+        return self.log_path.read_text("utf-8", errors="replace")
+
+    def run(self, watch: Callable[[float], None]) -> int:
+        """Runs it under the supervisor; returns its exit code.
+
+        Args:
+            watch: called twice a second with the seconds so far; what it raises ends the command.
+        """
+        process = subprocess.Popen(
+            [sys.executable, "-m", supervisor.__name__, str(self.log_path), *self.command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, **self.env, "PYTHONUNBUFFERED": "1"},
+            cwd=self.cwd,
+            start_new_session=True,
+        )
+        since = time.monotonic()
+        try:
+            while process.poll() is None:
+                watch(time.monotonic() - since)
+                time.sleep(_POLL_SECONDS)
+        finally:
+            with contextlib.suppress(BrokenPipeError):
+                # The end of the pipe ends whatever still runs.
+                process.stdin.close()  # type: ignore[union-attr]
+            process.wait()
+        return process.returncode
+
+    def with_tail(self, problem: str) -> str:
+        """A problem with the end of its output."""
+        return f"{problem}\n{tail(self.log)}\n(whole log: {self.log_path})"

@@ -1,0 +1,209 @@
+"""dataset.<task>: is the model as good as its reference on the data sets the field trusts?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..criteria import dataset as rules
+from ..criteria.dataset import Evaluation
+from ..dataset_task import DatasetTask, PublishedScore
+from ..errors import ConfigurationError, GoldenError, PreconditionError
+from ..spec import Capability, ModelSpec
+from .criterion import DATASET, Criterion, criterion
+from .run import Run
+from .session import Judge
+
+if TYPE_CHECKING:
+    from ..engines.endpoint import Server
+    from ..engines.harness import Harness
+    from ..golden.store import GoldenKey
+
+
+class DatasetCriteria:
+    """Criteria of scores on data sets; each docstring is the criterion's documentation."""
+
+    model: ClassVar[ModelSpec]
+
+    @criterion(Criterion(DATASET, needs=Capability.IMAGE))
+    def test_dataset_score_holds(self, task: DatasetTask, datasets: Datasets, judge: Judge) -> None:
+        """The score of a harness is non-inferior to the reference's.
+
+        Where the reference's samples are stored, sample by sample: with 95 % confidence the score
+        is less than the margin (0.02) lower. Against a published score alone it is not
+        significantly worse, and the verdict says which difference cannot be seen. Doing better is
+        no failure; samples that show neither are an error that says how many it would take.
+
+        If this fails: read the samples that were lost (evidence.flips in the report): cut answers
+        mean a token limit, garbage in one category its pictures' sizes, a drop everywhere the
+        numerics: look at numerics.logits first.
+        """
+        if datasets.records:
+            judge.recorded(datasets.record(task))
+            return
+        reference = datasets.reference(task)
+        found = datasets.evaluate(task)
+        judge(
+            rules.against_published(reference, found)
+            if isinstance(reference, PublishedScore)
+            else rules.paired(reference, found, task.margin)
+        )
+
+
+class Datasets:
+    """The data sets of one model, asked by harnesses of its served endpoint."""
+
+    def __init__(self, run: Run, model: ModelSpec, server: Server, test_path: str) -> None:
+        """Args: test_path: the model file, as the command that records names it."""
+        self._run = run
+        self._model = model
+        self._server = server
+        self._test_path = test_path
+
+    @property
+    def records(self) -> bool:
+        """Whether scores are recorded instead of judged."""
+        return self._run.options.record
+
+    def reference(self, task: DatasetTask) -> Evaluation | PublishedScore:
+        """What a task is judged by: recorded scores, else the full checkpoint's published one.
+
+        Raises:
+            GoldenError: there is none that holds.
+            PreconditionError: it is of another harness or of other data, or a gate would see a
+                subset; told before hours of asking.
+        """
+        options = self._run.options
+        if options.required is not None and options.datasets_limit is not None:
+            raise PreconditionError(
+                "--vlm-datasets-limit asks a subset, and a subset satisfies no gate; leave it out."
+            )
+        recorded = self._recorded(task)
+        if recorded is not None:
+            rules.require_same_protocol(recorded.protocol, self._protocol(task))
+            return recorded
+        if task.published is not None and options.checkpoint == "full":
+            rules.require_published_protocol(task.published, self._protocol(task))
+            return task.published
+        raise GoldenError(
+            f"there is no reference of dataset.{task.name} for this checkpoint of "
+            f"{self._model.model_id}. Serve it with an engine that is trusted and record its "
+            f"scores with\n    {self._record_command}"
+        )
+
+    def evaluate(self, task: DatasetTask) -> Evaluation:
+        """Lets the harness of a task ask the served model.
+
+        Raises:
+            ConfigurationError: the harness is not installed, or does not have the task.
+            PreconditionError: the data is not there.
+            ServerError: the harness died.
+        """
+        from ..engines import harness
+
+        options = self._run.options
+        request = harness.Request(
+            task=task.name,
+            root=self._root,
+            python=options.harness_python,
+            endpoint=self._server.endpoint,
+            work_dir=self._work_dir(task),
+            limit=options.datasets_limit,
+        )
+        return harness.evaluate(
+            harness_of(task),
+            request,
+            lambda doing: self._run.say(f"{self._model.model_id}: {doing}"),
+        )
+
+    def record(self, task: DatasetTask) -> Path:
+        """Records the served model's scores as the reference; returns their path.
+
+        Raises:
+            GoldenError: only a subset was asked.
+        """
+        from ..golden import scores
+
+        found = self.evaluate(task)
+        return scores.record(
+            self._run.options.golden_dir, self._key, task.name, found, self._engine
+        )
+
+    @property
+    def _root(self) -> Path:
+        root = self._run.options.datasets_root
+        if root is None:
+            raise PreconditionError(
+                "dataset.* needs data: name its directory with --vlm-datasets-root=DIR, with data "
+                "sets in DIR/<organisation>/<name> as on the hub (docs/datasets.md)."
+            )
+        return root
+
+    @property
+    def _key(self) -> GoldenKey:
+        return self._run.golden_key(self._model)
+
+    @property
+    def _engine(self) -> Mapping[str, Any]:
+        """Who answers, for the stamp of recorded scores."""
+        platform = self._run.platform
+        return {
+            "platform": platform.name,
+            "device": platform.device(),
+            "versions": dict(platform.versions()),
+            "serve_command": self._server.serve_command,
+        }
+
+    @property
+    def _record_command(self) -> str:
+        options = self._run.options
+        words = ["pytest", self._test_path, "-m", "dataset", "--vlm-record"]
+        words += [f"--vlm-platform={options.platform}", f"--vlm-checkpoint={options.checkpoint}"]
+        return shlex.join([*words, f"--vlm-datasets-root={options.datasets_root or 'DIR'}"])
+
+    def _recorded(self, task: DatasetTask) -> Evaluation | None:
+        from ..golden import scores
+
+        roots = self._run.options.golden_roots
+        return scores.load(roots, self._key, task.name, self._record_command)
+
+    def _protocol(self, task: DatasetTask) -> rules.Protocol:
+        from ..engines import harness
+
+        python = self._run.options.harness_python
+        return harness.protocol(harness_of(task), task.name, self._root, python)
+
+    def _work_dir(self, task: DatasetTask) -> Path:
+        """A directory whose name tells apart all that changes an answer, as far as can be seen."""
+        facts = {
+            "protocol": repr(self._protocol(task)),
+            "limit": self._run.options.datasets_limit,
+            "weights": self._key.weights_sha256,
+            "url": self._run.options.server_url,
+            "env": dict(self._model.env),
+            **self._engine,
+        }
+        name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+        home = self._run.options.log_dir / "datasets" / self._model.slug
+        return home / f"{task.name}-{task.harness}-{name}"
+
+
+def harness_of(task: DatasetTask) -> Harness:
+    """The harness that a task names.
+
+    Raises:
+        ConfigurationError: there is none of that name.
+    """
+    from ..engines.evalscope_harness import EVALSCOPE
+    from ..engines.lm_eval_harness import LM_EVAL
+
+    known = {one.name: one for one in (EVALSCOPE, LM_EVAL)}
+    if task.harness not in known:
+        raise ConfigurationError(
+            f"DatasetTask({task.name!r}, harness={task.harness!r}): there is {', '.join(known)}."
+        )
+    return known[task.harness]

@@ -1,0 +1,61 @@
+"""equivalence.*, serving.offline: does the model behave the same however it is served?"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytest
+
+from ..criteria import equivalence as rules
+from ..spec import ModelSpec, Variant
+from .criterion import VARIANT, Criterion, criterion
+from .numbers import Numbers
+from .session import Answers, Judge
+
+
+class EquivalenceCriteria:
+    """Criteria of other ways to serve; each docstring is the criterion's documentation."""
+
+    model: ClassVar[ModelSpec]
+
+    @criterion(Criterion("serving.offline", ends_server=True))
+    def test_offline_answers_agree(self, answers: Answers, numbers: Numbers, judge: Judge) -> None:
+        """`LLM.chat` gives the server's answers; where they part, the choice was a near-tie.
+
+        Evaluations are often run offline and deployed online: a difference makes their scores those
+        of another system.
+
+        If this fails: compare the two's chat templates, generation_config and image limits; the
+        engine underneath is the same.
+        """
+        if not numbers.stage.is_ours:
+            judge.not_applicable("needs engines of our own, and the endpoint is someone else's")
+        online = {case.id: answers(case) for case in numbers.cases}
+        judge(rules.answers_agree(online, numbers.offline_answers(), numbers.references))
+
+    @criterion(Criterion(VARIANT, ends_server=True))
+    @pytest.mark.parametrize("rule", ["answers", "error_ratio"])
+    def test_variant_agrees(
+        self, variant: Variant, rule: str, answers: Answers, numbers: Numbers, judge: Judge
+    ) -> None:
+        """Served another way, as ModelSpec.variants declares it, the model behaves the same.
+
+        Eager or captured graphs, one card or two, with or without prefix cache or chunked prefill:
+        the answers are equal or part at a near-tie (answers), and the forced logits are as close to
+        fp32 as numerics.logits asks (error_ratio). Where a variant rounds on purpose (is_lossy:
+        W8A8) the ratio is shown and not judged, and the answers have to be alike.
+
+        If this fails: the message says where the answers part and how sure the model was. Graphs:
+        look at what is captured with stale inputs. Two cards: at the reduction's data type and at
+        weights that are split unevenly. Caches and chunks: at attention masks of partly computed
+        prompts.
+        """
+        base = {case.id: answers(case) for case in numbers.cases}
+        seen, bars = numbers.variant(variant), self.model.thresholds
+        if rule == "error_ratio":
+            measures = numbers.logits(lambda case: seen.forced[case.id])
+            judge(rules.error_ratio(measures, bars, is_lossy=variant.is_lossy))
+        elif variant.is_lossy:
+            judge(rules.answers_are_alike(base, seen.answers, bars.similarity_after_tie))
+        else:
+            judge(rules.answers_agree(base, seen.answers, numbers.references))

@@ -1,0 +1,49 @@
+"""The stub in the place of vLLM's server, so that the plugin starts, stops and variants it.
+
+STUB_DEFECTS in the environment, JSON: serve argument -> name of the stub's defect that it brings.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import stand_in
+from stub_server import Defect, read_goldens, serve
+
+ROOT = Path(__file__).parent.parent
+GOLDENS = ROOT / "golden" / "OpenDataLab--MinerU2.5-2509-1.2B" / "tiny"
+
+
+def install(root: Path) -> Path:
+    """Makes a package `vllm` under `root`, to be put first on PYTHONPATH."""
+    stand_in.install(root, Path(__file__))
+    for helper in ("stand_in.py", "stub_server.py"):
+        shutil.copy(Path(__file__).parent / helper, root)
+    return root
+
+
+def main(arguments: list[str]) -> None:
+    """Serves until it is told to stop."""
+    root = Path(os.environ["STUB_ROOT"])
+    defects = json.loads(os.environ.get("STUB_DEFECTS", "{}"))
+    brought = [Defect[name].value for flag, name in defects.items() if flag in arguments]
+    port = int(arguments[arguments.index("--port") + 1])
+    knowledge = read_goldens(
+        root / GOLDENS.relative_to(ROOT), root / "fixtures", root / "fixtures" / "tiny" / "qwen2_vl"
+    )
+    over = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: over.set())
+    behaviour = brought[0] if brought else None
+    key = os.environ["VLLM_API_KEY"]
+    with serve(knowledge, behaviour, key=key, port=port, raw_logits=True):
+        over.wait()
+
+
+if __name__ == "__main__":
+    main(sys.argv)

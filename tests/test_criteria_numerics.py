@@ -1,0 +1,486 @@
+"""Numbers against the reference's: what is rounding, what is not, and where it begins."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_ascend_vlm import Thresholds
+from pytest_ascend_vlm.criteria import numerics as rules
+from pytest_ascend_vlm.criteria.compared import (
+    Compared,
+    Table,
+    compare_hidden_states,
+    compare_logits,
+    divergence,
+    log_softmax,
+)
+from pytest_ascend_vlm.criteria.measures import Measures, per_position
+from pytest_ascend_vlm.errors import PreconditionError
+from pytest_ascend_vlm.observation import Forced, ReferenceHidden, ReferenceNumerics, Scores
+
+BARS = rules.Bars.of_logits(Thresholds())
+HIDDEN_BARS = rules.Bars.of_hidden_states(Thresholds())
+CASE = "text/首都"
+PROMPT, ANSWER, TOKENS = 12, 8, 6
+LENGTH = PROMPT + ANSWER
+ROUNDING = 0.1
+SEEDS = st.integers(0, 9999)
+FACTORS = st.floats(-30, 30)
+
+
+def golden(seed: int = 0) -> ReferenceNumerics:
+    """A reference that keeps every row and is off by up to `ROUNDING` in bf16.
+
+    The prompt's tokens 2 to 7 are an image; no token but the listed ones has any probability.
+    """
+    chance = np.random.default_rng(seed)
+    rows = np.arange(LENGTH)
+    is_image = (rows >= 2) & (rows < 8)
+    fp32 = np.sort(chance.uniform(0, 20, (LENGTH, TOKENS)))[:, ::-1]
+    bf16 = fp32 + chance.uniform(-ROUNDING, ROUNDING, fp32.shape)
+    states = chance.normal(size=(LENGTH, 5)).astype(np.float32)
+    return ReferenceNumerics(
+        token_ids=tuple(range(ANSWER)),
+        rows=rows,
+        is_image=is_image,
+        listed=chance.permuted(np.tile(np.arange(50), (LENGTH, 1)), axis=1)[:, :TOKENS],
+        fp32=fp32,
+        bf16=bf16,
+        fp32_logsumexp=logsumexp(fp32),
+        bf16_logsumexp=logsumexp(bf16),
+        logit_rmse=ROUNDING / 2,
+        hidden=ReferenceHidden(rows, is_image, states, states * np.float32(1.01)),
+    )
+
+
+def logsumexp(values: Table) -> Table:
+    return np.asarray(np.log(np.exp(values).sum(axis=1)))
+
+
+def off_by(factor: float, numerics: ReferenceNumerics) -> Table:
+    """Logits that are off by so many of the reference's own roundings."""
+    return np.asarray(numerics.fp32 + factor * (numerics.bf16 - numerics.fp32))
+
+
+def seen(
+    numerics: ReferenceNumerics, values: Table, *, depth: int = TOKENS, are_logits: bool = True
+) -> Forced:
+    """What a server lists whose numbers for the golden's tokens are these: the `depth` likeliest.
+
+    Nothing is listed about what follows the answer.
+    """
+    order = np.argsort(-values[:-1], axis=1)[:, :depth]
+    token_ids = np.take_along_axis(numerics.listed[:-1], order, axis=1)
+    table = np.take_along_axis(values[:-1], order, axis=1)
+    return Forced(CASE, Scores(token_ids, table, table.min(axis=1), are_logits), 64)
+
+
+def measured(numerics: ReferenceNumerics, values: Table) -> Measures:
+    return Measures([compare_logits(seen(numerics, values), numerics)])
+
+
+def holds(measures: Measures) -> dict[str, bool]:
+    return {name: rule(measures, BARS).passed for name, rule in rules.LOGIT_RULES.items()}
+
+
+# --- the ratios ----------------------------------------------------------------------------------
+
+
+@given(SEEDS)
+def test_numbers_that_are_the_references_have_no_error(seed: int) -> None:
+    numerics = golden(seed)
+    measures = measured(numerics, numerics.fp32)
+    assert measures.error_ratio.value == 0
+    assert measures.divergence_ratio.value == 0
+    assert (measures.max_abs_error, measures.flips) == (0, 0)
+    assert measures.cosine_similarity == pytest.approx(1)
+    assert all(holds(measures).values())
+
+
+@given(SEEDS)
+def test_the_references_own_bf16_is_one_rounding_off(seed: int) -> None:
+    numerics = golden(seed)
+    measures = measured(numerics, numerics.bf16)
+    assert measures.error_ratio.value == pytest.approx(1)
+    assert measures.divergence_ratio.value == pytest.approx(1)
+    assert all(holds(measures).values())
+
+
+@given(SEEDS, FACTORS)
+def test_the_error_ratio_counts_roundings(seed: int, factor: float) -> None:
+    numerics = golden(seed)
+    ratio = measured(numerics, off_by(factor, numerics)).error_ratio.value
+    assert ratio == pytest.approx(abs(factor), abs=1e-9)
+
+
+@given(SEEDS, FACTORS, st.lists(st.floats(-100, 100), min_size=LENGTH, max_size=LENGTH))
+def test_a_constant_added_to_a_position_does_not_move_the_divergence(
+    seed: int, factor: float, constants: list[float]
+) -> None:
+    numerics = golden(seed)
+    observed = off_by(factor, numerics)
+    there = measured(numerics, observed).divergence_ratio.value
+    here = measured(numerics, observed + np.array(constants)[:, None]).divergence_ratio.value
+    assert here == pytest.approx(there, abs=1e-6)
+
+
+def test_the_divergence_is_kullbacks_and_leiblers() -> None:
+    half, quarter = np.zeros((1, 2)), np.array([[math.log(3), 0]])
+    expected = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)
+    assert divergence(half, quarter) == pytest.approx(expected)
+
+
+@given(SEEDS, st.sampled_from([0, 1, 1.2, 3, 40, -40]))
+def test_log_probabilities_get_the_verdicts_of_raw_logits(seed: int, factor: float) -> None:
+    numerics = golden(seed)
+    values = off_by(factor, numerics)
+    raw = compare_logits(seen(numerics, values), numerics)
+    listed = seen(numerics, values - logsumexp(values)[:, None], are_logits=False)
+    normal = compare_logits(listed, numerics)
+    assert normal.exact == pytest.approx(log_softmax(raw.exact))
+    assert holds(Measures([normal])) == holds(Measures([raw]))
+
+
+def test_an_adaptation_documents_figures_are_over_all_numbers_of_all_cases() -> None:
+    cases = [
+        compare_logits(seen(numerics, off_by(7, numerics)), numerics)
+        for numerics in (golden(1), golden(2))
+    ]
+    x = np.concatenate([case.observed for case in cases])
+    y = np.concatenate([case.exact for case in cases])
+    summary = Measures(cases).summary()
+    assert summary["positions"] == 2 * (LENGTH - 1)
+    assert summary["max_abs_error"] == np.abs(x - y).max()
+    assert summary["mean_abs_error"] == np.abs(x - y).mean()
+    relative = np.sqrt(np.square(x - y).sum() / np.square(y).sum())
+    assert summary["relative_error"] == pytest.approx(relative)
+    assert summary["cosine_similarity"] == pytest.approx(cosine(x.ravel(), y.ravel()))
+    assert summary["lowest_cosine"] == pytest.approx(min(map(cosine, x, y)))
+    assert json.loads(json.dumps(summary)) == summary
+
+
+def cosine(left: Table, right: Table) -> float:
+    return float((left * right).sum() / np.sqrt((left * left).sum() * (right * right).sum()))
+
+
+# --- what is compared ----------------------------------------------------------------------------
+
+
+def test_the_kept_rows_are_compared_with_what_is_listed_of_them() -> None:
+    whole = golden()
+    kept = np.array([0, 5, 10, *range(PROMPT - 1, LENGTH)])
+    fields = ("rows", "is_image", "listed", "fp32", "bf16", "fp32_logsumexp", "bf16_logsumexp")
+    sparse = dataclasses.replace(whole, **{name: getattr(whole, name)[kept] for name in fields})
+    values = whole.fp32 + np.arange(LENGTH)[:, None]
+    case = compare_logits(seen(whole, values), sparse)
+    assert case.rows.tolist() == kept[:-1].tolist()
+    assert case.observed.tolist() == values[kept[:-1]].tolist()
+    assert case.part.tolist() == ["prompt", "image", "prompt", *["answer"] * ANSWER]
+
+
+@given(SEEDS, st.integers(1, TOKENS), FACTORS)
+def test_an_unlisted_token_never_counts_more_than_its_true_error(
+    seed: int, depth: int, factor: float
+) -> None:
+    numerics = golden(seed)
+    values = off_by(factor, numerics)
+    case = compare_logits(seen(numerics, values, depth=depth), numerics)
+    counted = np.abs(case.observed - case.exact)
+    true = np.abs(values[:-1] - case.exact)
+    assert (counted <= true).all()
+    is_listed = values[:-1] >= np.sort(values[:-1], axis=1)[:, [-depth]]
+    assert (counted == true)[is_listed].all()
+
+
+@pytest.mark.parametrize(("floor", "error"), [(7.0, 0.0), (5.0, 0.0), (3.0, 2.0)])
+def test_an_unlisted_token_is_at_most_at_the_floor(floor: float, error: float) -> None:
+    numerics = dataclasses.replace(golden(), fp32=np.tile([20.0, 5.0], (LENGTH, 1)))
+    token_ids, values = numerics.listed[:-1, :1], np.full((LENGTH - 1, 1), 20.0)
+    scores = Scores(token_ids, values, np.full(LENGTH - 1, floor), True)
+    numerics = dataclasses.replace(numerics, listed=numerics.listed[:, :2], bf16=numerics.fp32)
+    case = compare_logits(Forced(CASE, scores, 64), numerics)
+    assert np.abs(case.observed - case.exact).tolist() == [[0.0, error]] * (LENGTH - 1)
+
+
+def test_of_a_server_that_lists_few_tokens_half_as_many_are_compared() -> None:
+    numerics = golden()
+    forced = dataclasses.replace(seen(numerics, numerics.fp32), listed=8)
+    case = compare_logits(forced, numerics)
+    assert case.exact.tolist() == numerics.fp32[:-1, :4].tolist()
+    assert (
+        "raw logits of 4 tokens at 19 positions" in rules.error_ratio(Measures([case]), BARS).reason
+    )
+
+
+def test_a_verdict_says_that_log_probabilities_were_compared() -> None:
+    numerics = golden()
+    forced = seen(numerics, numerics.fp32 - logsumexp(numerics.fp32)[:, None], are_logits=False)
+    measures = Measures([compare_logits(forced, numerics)])
+    assert "log-probabilities of 6 tokens" in rules.error_ratio(measures, BARS).reason
+
+
+@pytest.mark.parametrize("missing", [2, -1])
+def test_logits_of_another_sequence_are_not_compared(missing: int) -> None:
+    numerics, width = golden(), 1
+    length = LENGTH - missing
+    scores = Scores(
+        np.zeros((length, width), dtype=np.int64), np.zeros((length, width)), np.zeros(length), True
+    )
+    with pytest.raises(PreconditionError, match=f"^{CASE}: .* did not see the same input"):
+        compare_logits(Forced(CASE, scores, 64), numerics)
+
+
+def test_hidden_states_are_compared_at_the_rows_that_are_kept() -> None:
+    numerics = golden()
+    whole, kept = numerics.hidden, np.array([1, 4, LENGTH - 1])
+    hidden = ReferenceHidden(kept, whole.is_image[kept], whole.fp32[kept], whole.bf16[kept])
+    states = whole.fp32.copy()
+    states[4] += 1
+    case = compare_hidden_states(states, dataclasses.replace(numerics, hidden=hidden), CASE)
+    assert case.part.tolist() == ["prompt", "image", "answer"]
+    assert case.square_errors == pytest.approx([0, 1, 0])
+
+
+@pytest.mark.parametrize("shape", [(LENGTH - 1, 5), (LENGTH + 1, 5), (LENGTH, 4), (LENGTH, 0)])
+def test_hidden_states_of_another_shape_are_not_compared(shape: tuple[int, int]) -> None:
+    with pytest.raises(PreconditionError, match=f"^{CASE}: .* did not see the same input"):
+        compare_hidden_states(np.zeros(shape, dtype=np.float32), golden(), CASE)
+
+
+# --- the rules -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", rules.LOGIT_RULES)
+@given(st.integers(0, LENGTH - 2), st.integers(0, TOKENS - 1))
+def test_a_logit_that_is_nan_breaks_every_rule(rule: str, row: int, token: int) -> None:
+    numerics = golden()
+    values = numerics.fp32.copy()
+    values[row, token] = np.nan
+    assert not rules.LOGIT_RULES[rule](measured(numerics, values), BARS).passed
+
+
+@pytest.mark.parametrize("rule", rules.HIDDEN_STATE_RULES)
+def test_a_hidden_state_that_is_nan_breaks_every_rule(rule: str) -> None:
+    numerics = golden()
+    states = numerics.hidden.fp32.copy()
+    states[3, 2] = np.nan
+    measures = Measures([compare_hidden_states(states, numerics, CASE)])
+    assert not rules.HIDDEN_STATE_RULES[rule](measures, HIDDEN_BARS).passed
+
+
+def with_turned_choice(margin: float) -> Measures:
+    """Logits whose first choice at one position is another, which y likes less by a margin."""
+    numerics = golden()
+    fp32 = np.tile([15.0, 5.0, 4.0, 3.0, 2.0, 1.0], (LENGTH, 1))
+    fp32[4, 1] = 15.0 - margin
+    numerics = dataclasses.replace(numerics, fp32=fp32, bf16=fp32 + ROUNDING)
+    values = fp32.copy()
+    values[4, [0, 1]] = fp32[4, [1, 0]]
+    return measured(numerics, values)
+
+
+def test_another_choice_at_a_near_tie_is_excused() -> None:
+    measures = with_turned_choice(margin=0.2)
+    assert (measures.flips, measures.unexcused_flips) == (1, 0)
+    verdict = rules.top1_flips(measures, BARS)
+    assert verdict.passed
+    assert "1 other most likely tokens, 1 of them near-ties" in verdict.reason
+
+
+def test_another_choice_where_the_reference_was_sure_is_not() -> None:
+    measures = with_turned_choice(margin=0.4)
+    assert (measures.flips, measures.unexcused_flips) == (1, 1)
+    verdict = rules.top1_flips(measures, BARS)
+    assert not verdict.passed
+    assert verdict.measured == 1 / (LENGTH - 1)
+    lenient = dataclasses.replace(BARS, flips=1 / (LENGTH - 1))
+    assert rules.top1_flips(measures, lenient).passed
+
+
+def test_a_choice_that_the_reference_does_not_even_list_is_not_excused() -> None:
+    numerics = golden()
+    forced = seen(numerics, numerics.fp32)
+    forced.scores.token_ids[4, 0] = 999
+    measures = Measures([compare_logits(forced, numerics)])
+    assert (measures.flips, measures.unexcused_flips) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("own", "error", "bar"), [(0.2, 0.9, 1.0), (0.2, 1.1, 1.0), (3.0, 5.9, 6.0), (3.0, 6.1, 6.0)]
+)
+def test_the_largest_error_may_be_twice_the_references_own(
+    own: float, error: float, bar: float
+) -> None:
+    numerics = golden()
+    fp32 = numerics.fp32
+    numerics = dataclasses.replace(numerics, bf16=fp32 + np.eye(LENGTH, TOKENS) * own)
+    measures = measured(numerics, fp32 - np.eye(LENGTH, TOKENS) * error)
+    verdict = rules.max_abs_error(measures, BARS)
+    assert (verdict.measured, verdict.threshold) == pytest.approx((error, bar))
+    assert verdict.passed == (error < bar)
+    assert ("the reference's own bf16 is off by 3" in verdict.reason) == (own == 3.0)
+
+
+def test_float32_has_to_leave_next_to_nothing_of_the_rounding() -> None:
+    numerics = golden()
+    for factor, passes in ((0.009, True), (0.011, False), (math.nan, False)):
+        assert rules.float32_probe(measured(numerics, off_by(factor, numerics))).passed == passes
+
+
+@pytest.mark.parametrize(
+    ("ratio", "said"),
+    [
+        (1.1, r"is sound \(R = 1.10\): look at the engine"),
+        (4.0, r"is off too \(R = 4.00\): look at its operators"),
+        (math.nan, r"is off too \(R = nan\)"),
+        ("no torch_npu", r"could not be asked: no torch_npu"),
+    ],
+)
+def test_a_failure_says_whether_operators_are_off_too(ratio: float | str, said: str) -> None:
+    failed = rules.error_ratio(measured(golden(), off_by(9, golden())), BARS)
+    explained = rules.with_operators(failed, ratio)
+    assert explained.details[:-1] == failed.details
+    assert re.fullmatch(rf"Transformers on the same device {said}.*", explained.details[-1])
+    assert not explained.passed
+
+
+# --- over cases ----------------------------------------------------------------------------------
+
+
+def case(
+    errors: list[float], case_id: str = CASE, part: str | list[str] = "answer", first: int = 0
+) -> Compared:
+    """A case whose positions are off by so many roundings."""
+    exact = np.tile([4.0, 3.0, 2.0], (len(errors), 1))
+    rounding = ROUNDING * np.array([1, -1, 1])
+    return Compared(
+        case_id=case_id,
+        numbers="raw logits of 3 tokens",
+        rows=np.arange(first, first + len(errors)),
+        part=np.broadcast_to(part, len(errors)),
+        exact=exact,
+        rounded=exact + rounding,
+        observed=exact + np.array(errors)[:, None] * rounding,
+        flip_margin=np.zeros(len(errors)),
+        tie=np.zeros(len(errors)),
+    )
+
+
+@given(st.lists(st.lists(st.floats(0.1, 20), min_size=1, max_size=3), min_size=1, max_size=12))
+def test_the_interval_has_the_value_over_all_positions_in_it(errors: list[list[float]]) -> None:
+    ratio = Measures([case(positions) for positions in errors]).error_ratio
+    assert ratio.value == pytest.approx(np.sqrt(np.square(np.concatenate(errors)).mean()))
+    assert ratio.low - 1e-9 <= ratio.value <= ratio.high + 1e-9
+
+
+def test_one_bad_case_of_ten_gives_a_wide_interval_and_ten_alike_a_narrow_one() -> None:
+    alike = Measures([case([1.0, 1.2])] * 10).error_ratio
+    assert (alike.low, alike.high) == pytest.approx((alike.value, alike.value))
+    one_bad = Measures([case([1.0, 1.2])] * 9 + [case([9.0, 9.0])]).error_ratio
+    assert one_bad.low < 0.5 * one_bad.value
+    assert one_bad.high > 1.5 * one_bad.value
+
+
+def test_the_interval_is_over_cases_not_over_positions() -> None:
+    ratio = Measures([case([0.0, 0.5, 9.0])]).error_ratio
+    assert ratio.low == ratio.value == ratio.high
+
+
+def test_the_interval_is_the_same_each_time() -> None:
+    cases = [case([error]) for error in np.geomspace(1, 9, 20).tolist()]
+    assert Measures(cases).error_ratio == Measures(cases).error_ratio
+    assert Measures(cases).divergence_ratio == Measures(cases).divergence_ratio
+
+
+# --- where it is ---------------------------------------------------------------------------------
+
+PARTS = ["prompt", "image", "image", "prompt", "answer", "answer"]
+VISION = "only image positions are off: look at the vision tower and its inputs"
+LANGUAGE = "image positions are sound, text is not: look at the language model"
+
+
+@pytest.mark.parametrize(
+    ("errors", "part", "suspect"),
+    [
+        ([1, 9, 9, 1, 1, 1], PARTS, VISION),
+        ([9, 1, 1, 9, 9, 9], PARTS, LANGUAGE),
+        ([1, 1, 1, 1, 9, 9], PARTS, LANGUAGE),
+        ([1, math.nan, 1, 1, 1, 1], PARTS, VISION),
+        ([9, 9, 9, 9, 9, 9], PARTS, None),
+        ([1, 1, 1, 1, 1, 1], PARTS, None),
+        ([9, 9, 9, 9, 9, 9], "answer", None),
+    ],
+)
+def test_the_parts_that_are_off_name_the_suspect(
+    errors: list[float], part: str | list[str], suspect: str | None
+) -> None:
+    lines = rules.where(Measures([case(errors, part=part)]))
+    assert {VISION, LANGUAGE} & set(lines) == ({suspect} if suspect else set())
+
+
+def test_the_parts_are_shown_with_their_ratios() -> None:
+    both = Measures([case([1, 3, 3, 1, 2, 2], part=PARTS), case([2, 2])])
+    assert rules.where(both)[0].endswith(": image 3.00, prompt 1.00, answer 2.00")
+    assert rules.where(Measures([case([2, 2])]))[0].endswith(": answer 2.00")
+
+
+def test_the_earliest_position_that_is_off_is_named() -> None:
+    cases = [
+        case([1, 1, 1, 1, 1, 9], "text/capital", PARTS),
+        case([1, 1, 5, 1, 9, 9], "image/报告", PARTS),
+        case([1, 1, 3, 1, 1, 1], "image/sound", PARTS),
+    ]
+    assert rules.where(Measures(cases))[1] == (
+        "first off by several roundings at position 3 (image) of image/报告, by 0.5; "
+        "so somewhere in 2 of 3 cases"
+    )
+
+
+@pytest.mark.parametrize("error", [9.0, math.nan])
+def test_the_position_counts_tokens_of_the_sequence_not_kept_rows(error: float) -> None:
+    onset = Measures([case([1, 1, error], first=30)]).onset
+    assert onset is not None
+    assert onset.position == 33
+
+
+def test_nothing_is_named_where_nothing_is_off() -> None:
+    measures = Measures([case([1, 2, 3, 1, 2, 3], part=PARTS)])
+    assert measures.onset is None
+    assert not any("first off" in line for line in rules.where(measures))
+
+
+@pytest.mark.parametrize(("positions", "images"), [(125, 8), (124, 8), (125, 7)])
+def test_few_positions_or_images_are_said_to_be_few(positions: int, images: int) -> None:
+    part = ["image", *["answer"] * (positions - 1)]
+    cases = [case([1.0] * positions, part=part)] * images
+    cases += [case([1.0] * positions)] * (8 - images)
+    reason = rules.error_ratio(Measures(cases), BARS).reason
+    assert (
+        f"raw logits of 3 tokens at {8 * positions} positions of 8 cases, {images} with an image"
+        in reason
+    )
+    is_enough = (positions, images) == (125, 8)
+    assert ("1000 positions and 8 images are asked for" in reason) == (not is_enough)
+
+
+def test_the_report_has_the_error_along_each_sequence() -> None:
+    along = per_position(case([1, 3, 0, 1, 2, 2], part=PARTS, first=7))
+    assert along == {
+        "case": CASE,
+        "position": [7, 8, 9, 10, 11, 12],
+        "part": PARTS,
+        "error": [0.1, 0.3, 0.0, 0.1, 0.2, 0.2],
+        "rounding": [0.1] * 6,
+    }
+    measures = Measures([case([1]), case([2])])
+    evidence = rules.error_ratio(measures, BARS).evidence
+    assert evidence["per_position"] == [per_position(one) for one in measures.compared]
+    assert json.loads(json.dumps(evidence)) == evidence

@@ -1,0 +1,274 @@
+"""The rules of performance: statistics that a noisy host does not decide, bars that can fail."""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_ascend_vlm import Capability, Case, Limit
+from pytest_ascend_vlm.criteria import performance as rules
+from pytest_ascend_vlm.criteria.performance import Measured, Ratio, median_ratio
+from pytest_ascend_vlm.errors import ConfigurationError
+from pytest_ascend_vlm.observation import Load, Timing
+
+CASE = Case("document/page-01", Capability.DOCUMENT, "读出全文", max_tokens=64)
+
+
+def timing(text: str = "第一行\n第二行", seconds: float = 0.5, tokens: int = 11) -> Timing:
+    return Timing(CASE.id, text, 300, tokens, 0.1, seconds)
+
+
+def load(*timings: Timing, errors: tuple[str, ...] = (), concurrency: int = 1) -> Load:
+    return Load("a generator", concurrency, 2.0, timings, errors)
+
+
+# --- figures -------------------------------------------------------------------------------------
+
+
+def test_tpot_is_of_the_tokens_after_the_first() -> None:
+    assert timing(seconds=0.6, tokens=11).tpot_seconds == pytest.approx(0.05)
+    assert timing(tokens=1).tpot_seconds is None
+
+
+@pytest.mark.parametrize(("count", "tail"), [(30, "p90"), (298, "p90"), (299, "p99")])
+def test_p99_is_told_from_299_samples_on(count: int, tail: str) -> None:
+    names = [figure.name for figure in rules.distribution("text.ttft", [0.1] * count)]
+    assert names == ["text.ttft.mean", "text.ttft.median", f"text.ttft.{tail}"]
+
+
+def test_the_figures_of_a_load_have_names_and_units() -> None:
+    found = {f.name: f for f in rules.figures("load.c8", load(timing(), timing()))}
+    assert found["load.c8.output_throughput"].value == 11
+    assert found["load.c8.request_throughput"].value == 1
+    assert found["load.c8.output_throughput"].unit == "tok/s"
+    assert found["load.c8.ttft.median"].value == 0.1
+    assert "load.c8.goodput" not in found
+    told = replace(load(timing()), server_seconds={"queue": 0.2})
+    assert Measured("load.c8.server_queue.mean", 0.2, "s") in rules.figures("load.c8", told)
+    assert all(rules.FIGURE.fullmatch(f.name) for f in rules.figures("load.c8", told))
+    assert rules.figures("load.c8", load(errors=("HTTP 500",))) == ()
+
+
+# --- the ratio of pairs --------------------------------------------------------------------------
+
+
+def test_the_interval_is_the_sign_tests() -> None:
+    # 10 pairs: the 2nd and the 9th, since 1 - 2 * P(Bin(10, 1/2) <= 1) = 97.9 % >= 95 %.
+    ratio = median_ratio([(float(k), 1.0) for k in range(1, 11)])
+    assert (ratio.low, ratio.median, ratio.high) == (2.0, 5.5, 9.0)
+
+
+def test_few_pairs_show_nothing() -> None:
+    ratio = median_ratio([(2.0, 1.0)] * 5)
+    assert (ratio.low, ratio.high) == (0.0, math.inf)
+    assert median_ratio([(2.0, 1.0)] * 6).low == 2.0
+
+
+def test_slow_moments_of_the_host_move_it_little() -> None:
+    calm = [(1.0 + k / 1000, 1.0) for k in range(24)]
+    disturbed = [(a * 20, b) if k % 6 == 0 else (a, b) for k, (a, b) in enumerate(calm)]
+    assert median_ratio(disturbed).low < 1.02
+    assert statistics.fmean(a / b for a, b in disturbed) > 4
+
+
+def test_the_interval_covers_the_true_median_as_often_as_it_says() -> None:
+    draw = random.Random(7)
+    covered = 0
+    for _ in range(1000):
+        pairs = [(math.exp(draw.gauss(0, 0.3)), 1.0) for _ in range(24)]
+        ratio = median_ratio(pairs)
+        covered += ratio.low <= 1.0 <= ratio.high
+    assert 945 <= covered <= 985  # 97.7 % by the binomial distribution, give or take
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 100), st.floats(0.01, 100)), min_size=6, max_size=60))
+def test_the_median_is_inside_its_interval(pairs: list[tuple[float, float]]) -> None:
+    ratio = median_ratio(pairs)
+    assert ratio.low <= ratio.median <= ratio.high
+
+
+# --- answers -------------------------------------------------------------------------------------
+
+
+def answered(*timings: Timing, errors: tuple[str, ...] = (), reference: str = "") -> rules.Verdict:
+    references = {CASE.id: reference} if reference else {}
+    asked = rules.Asked({CASE.id: CASE.max_tokens}, {CASE.id: 256}, references)
+    return rules.requests_are_answered("image", load(*timings, errors=errors), asked)
+
+
+def test_answers_are_answers() -> None:
+    verdict = answered(timing(), timing())
+    assert verdict.passed
+    assert verdict.evidence["series"][0] == {"name": "latency", "unit": "s", "values": [0.5, 0.5]}
+    assert verdict.evidence["ttft_by_image_tokens"][0] == {"image_tokens": 256, "ttft_s": 0.1}
+    assert verdict.evidence["sweep"]["output_throughput_tok_s"] == 11
+    assert "ttft.median 0.1 s" in verdict.reason
+
+
+def test_one_failed_request_is_one_too_many() -> None:
+    verdict = answered(*[timing()] * 31, errors=("HTTP 500: out of memory",))
+    assert not verdict.passed
+    assert verdict.measured == 31 / 32
+    assert "out of memory" in verdict.details[0]
+
+
+@pytest.mark.parametrize("text", ["!" * 64, "", "   \n", "这一页" * 21])
+def test_garbage_is_not_throughput(text: str) -> None:
+    verdict = answered(timing(), timing(text, tokens=64))
+    assert not verdict.passed
+    assert verdict.measured == 0.5
+
+
+def test_a_loop_of_the_reference_is_excused() -> None:
+    assert answered(timing("这一页" * 21, tokens=64), reference="这一页" * 21).passed
+
+
+def test_nothing_asked_is_nothing_answered() -> None:
+    assert not answered().passed
+
+
+# --- ratios of one run ---------------------------------------------------------------------------
+
+
+def ratio(low: float) -> Ratio:
+    return Ratio(low, low * 1.1, low * 1.2, 24)
+
+
+@pytest.mark.parametrize(("low", "passed"), [(19.9, True), (20.1, False), (math.nan, False)])
+def test_an_image_may_cost_what_an_encoder_costs(low: float, passed: bool) -> None:
+    added = Measured("image.prefill.median", 0.2, "s")
+    verdict = rules.image_prefill(rules.Prefill(ratio(low), 2560, added, [(64, 0.1)]), 20.0)
+    assert verdict.passed is passed
+    assert verdict.evidence["ttft_by_image_tokens"] == [{"image_tokens": 64, "ttft_s": 0.1}]
+    assert verdict.evidence["figures"][0]["name"] == "image.prefill.median"
+
+
+@pytest.mark.parametrize(("low", "passed"), [(1.05, True), (1.12, False)])
+def test_a_slowdown_has_to_be_sure(low: float, passed: bool) -> None:
+    assert rules.no_slower("TTFT", ratio(low), 1.1).passed is passed
+
+
+@pytest.mark.parametrize(("tokens", "passed"), [(33, True), (15, False), (11, False)])
+def test_eight_at_a_time_are_faster_than_one(tokens: int, passed: bool) -> None:
+    together = load(timing(tokens=tokens), concurrency=8)
+    assert rules.scales_with_load(load(timing(tokens=11)), together, 1.5).passed is passed
+
+
+def test_no_throughput_scales_to_nothing() -> None:
+    assert not rules.scales_with_load(load(), load(timing()), 1.5).passed
+
+
+@pytest.mark.parametrize(("idle", "passed"), [(1.0, True), (60.0, False)])
+def test_a_waiting_server_is_quiet(idle: float, passed: bool) -> None:
+    verdict = rules.waits_quietly([idle, idle], [80.0, 95.0, 65.0], 0.2)
+    assert verdict.passed is passed
+    peak = next(f for f in verdict.evidence["figures"] if f["name"] == "cpu.peak")
+    assert peak == {"name": "cpu.peak", "value": 95.0, "unit": "%"}
+
+
+def test_a_server_that_uses_nothing_was_not_seen() -> None:
+    assert not rules.waits_quietly([0.0], [0.0], 0.2).passed
+
+
+# --- limits --------------------------------------------------------------------------------------
+
+
+FOUND = {
+    "image.ttft.median": Measured("image.ttft.median", 0.6, "s"),
+    "load.c8.output_throughput": Measured("load.c8.output_throughput", 900.0, "tok/s"),
+}
+
+
+def limit(figure: str, value: float) -> Limit:
+    return Limit(figure, value, device="910B4")
+
+
+@pytest.mark.parametrize(
+    ("limits", "passed"),
+    [
+        ([limit("image.ttft.median", 0.7)], True),
+        ([limit("image.ttft.median", 0.5)], False),
+        ([limit("load.c8.output_throughput", 800)], True),
+        ([limit("load.c8.output_throughput", 1000)], False),
+        ([limit("image.ttft.median", 0.7), limit("load.c8.output_throughput", 1000)], False),
+        ([limit("image.ttft.median", 0.7), limit("text.ttft.median", 0.7)], False),
+    ],
+    ids=["time", "too slow", "rate", "too low", "one of two", "not measured"],
+)
+def test_limits(limits: list[Limit], passed: bool) -> None:
+    assert rules.within_limits(FOUND, limits).passed is passed
+
+
+def test_the_worst_limit_comes_first() -> None:
+    bars = [limit("load.c8.output_throughput", 800), limit("image.ttft.median", 0.3)]
+    verdict = rules.within_limits(FOUND, bars)
+    assert verdict.measured == 2
+    assert verdict.details[0] == "image.ttft.median: 0.6 s, at most 0.3"
+
+
+@pytest.mark.parametrize("value", [0, 1, 1.0, -3, math.nan, math.inf])
+def test_a_placeholder_is_no_limit(value: float) -> None:
+    with pytest.raises(ConfigurationError, match="placeholder"):
+        limit("image.ttft.median", value)
+
+
+def test_a_limit_names_its_device() -> None:
+    with pytest.raises(ConfigurationError, match="device"):
+        Limit("image.ttft.median", 0.5, device=" ")
+
+
+# --- stored runs ---------------------------------------------------------------------------------
+
+
+def runs(*values: float) -> list[dict[str, float]]:
+    return [{"image.ttft.median": value, "image.ttft.p90": 0.001} for value in values]
+
+
+def found(value: float, name: str = "image.ttft.median", unit: str = "s") -> dict[str, Measured]:
+    return {name: Measured(name, value, unit)}
+
+
+@pytest.mark.parametrize(
+    ("today", "stored", "passed"),
+    [
+        (0.600, [0.60, 0.61, 0.59], True),
+        (0.720, [0.60, 0.61, 0.59], False),
+        (0.400, [0.60, 0.61, 0.59], True),
+        (0.720, [0.60, 0.80, 0.45], True),
+    ],
+    ids=["the same", "20 % slower", "faster", "runs that scatter show nothing"],
+)
+def test_stored_runs(today: float, stored: list[float], passed: bool) -> None:
+    assert rules.no_regression(found(today), runs(*stored), 1.1).passed is passed
+
+
+def test_of_a_throughput_less_is_slower() -> None:
+    stored = [{"load.c8.output_throughput": value} for value in (900.0, 910.0, 905.0)]
+    for value, passed in ((890.0, True), (700.0, False), (1200.0, True)):
+        today = found(value, "load.c8.output_throughput", "tok/s")
+        assert rules.no_regression(today, stored, 1.1).passed is passed
+
+
+def test_tails_are_not_compared() -> None:
+    verdict = rules.no_regression(found(9.0, "image.ttft.p90"), runs(0.6, 0.6, 0.6), 1.1)
+    assert not verdict.passed
+    assert "no stored run" in verdict.reason
+
+
+def test_two_runs_are_too_few() -> None:
+    assert not rules.no_regression(found(0.6), runs(0.6, 0.6), 1.1).passed
+
+
+def test_false_alarms_of_stored_runs_are_rare() -> None:
+    draw = random.Random(3)
+    alarms = 0
+    for _ in range(500):
+        drawn = [0.6 * math.exp(draw.gauss(0, 0.05)) for _ in range(4)]
+        alarms += not rules.no_regression(found(drawn[0]), runs(*drawn[1:]), 1.1).passed
+    assert alarms <= 15

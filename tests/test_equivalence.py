@@ -1,0 +1,137 @@
+"""A model served another way: what is the same passes, what is not is caught and named."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import stub_vllm
+
+from pytest_ascend_vlm.criteria import equivalence as rules
+from pytest_ascend_vlm.observation import Completion, Reference, TopLogprobs
+
+ROOT = Path(__file__).parent.parent
+MODEL = """
+from pytest_ascend_vlm import Capability as C, ModelSpec, Variant, VLMConformance
+
+class TestOwn(VLMConformance):
+    model = ModelSpec(
+        "OpenDataLab/MinerU2.5-2509-1.2B",
+        tiny="qwen2_vl",
+        serve={"limit_mm_per_prompt": {"image": 1, "video": 0}},
+        variants=(
+            Variant("sound", {"seed": 7}),
+            Variant("noisy", {"async_output": True}),
+            Variant("rounded", {"quantization": "ascend"}, is_lossy=True),
+            Variant("same", {"enforce_eager": True}),
+            Variant("w8a8", {"quantization": "ascend"}, checkpoint="an-org/w8a8", is_lossy=True),
+        ),
+        supports={C.TEXT, C.IMAGE, C.DOCUMENT},
+        unsupported=dict.fromkeys((C.VIDEO, C.VQA, C.GROUNDING), "documents only"),
+        prompts={"document": "Extract all text from this document image."},
+    )
+"""
+DEFECTS = {"--async-output": "LOGPROBS_ARE_NOISY", "--quantization": "A_DIGIT_IS_WRONG"}
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The report of a run of every variant, base first."""
+    project = tmp_path_factory.mktemp("project")
+    (project / "test_own.py").write_text(MODEL, "utf-8")
+    (project / "pytest.ini").write_text("[pytest]\n", "utf-8")
+    root = stub_vllm.install(project / "stub")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(root),
+        "STUB_ROOT": str(ROOT),
+        "STUB_DEFECTS": json.dumps(DEFECTS),
+    }
+    command = [
+        *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--vlm-platform=cpu"),
+        *(
+            "--vlm-checkpoint=tiny",
+            "--vlm-report=report",
+            "-k",
+            "variant or logits_match or capital",
+        ),
+    ]
+    done = subprocess.run(
+        command, cwd=project, env=environment, capture_output=True, text=True, check=False
+    )
+    path = project / "report" / "report.json"
+    assert path.is_file(), done.stdout + done.stderr
+    found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return found
+
+
+def rows(report: dict[str, Any], variant: str) -> dict[str, dict[str, Any]]:
+    criterion = f"equivalence.{variant}"
+    own = [row for row in report["rows"] if row["criterion"] == criterion]
+    return {row["case"].removeprefix(f"{variant}-"): row for row in own}
+
+
+def test_a_sound_variant_passes(report: dict[str, Any]) -> None:
+    found = rows(report, "sound")
+    assert {row["status"] for row in found.values()} == {"pass"}
+    assert found["answers"]["finding"].startswith("18 of 18 answers are equal")
+
+
+def test_numbers_that_are_off_are_caught_where_answers_are_not(report: dict[str, Any]) -> None:
+    found = rows(report, "noisy")
+    assert found["answers"]["status"] == "pass"
+    assert found["error_ratio"]["status"] == "fail"
+
+
+def test_a_variant_that_rounds_on_purpose_has_to_be_alike(report: dict[str, Any]) -> None:
+    found = rows(report, "rounded")
+    assert found["error_ratio"]["status"] == "pass"
+    assert found["error_ratio"]["threshold"] == "inf"
+    assert found["answers"]["unit"] == "similarity"
+    assert 0.9 < found["answers"]["measured"] < 1.0
+
+
+def test_what_says_nothing_here_is_not_applicable(report: dict[str, Any]) -> None:
+    assert "served as the model is" in rows(report, "same")["answers"]["reason"]
+    assert "no tiny checkpoint of its own weights" in rows(report, "w8a8")["answers"]["reason"]
+
+
+def test_the_models_own_server_is_started_once_and_each_variant_once(
+    report: dict[str, Any],
+) -> None:
+    (model,) = report["models"]
+    assert model["server_starts"] == 1
+    assert set(model["variants"]) == {"sound", "noisy", "rounded"}
+    assert report["receipt"]["server_starts"] == 4
+    assert "--seed 7" in model["variants"]["sound"]["serve_command"]
+
+
+def completion(tokens: list[int], top: TopLogprobs | None = None) -> Completion:
+    return Completion("text/capital-zh", "巴黎", tuple(tokens), "stop", None, top, seconds=0.1)
+
+
+def verdict_of(preferred_by: float) -> Any:
+    import numpy as np
+    from goldens import answer
+
+    ids = np.array([[1, 9], [2, 9]])
+    top = TopLogprobs(ids, np.array([[-0.1, -5.0], [-0.1, -0.1 - preferred_by]]))
+    case = "text/capital-zh"
+    reference: Reference = answer(case_id=case)
+    return rules.answers_agree(
+        {case: completion([1, 2], top)}, {case: completion([1, 9])}, {case: reference}
+    )
+
+
+def test_only_a_near_tie_of_the_served_model_is_excused() -> None:
+    assert verdict_of(preferred_by=0.1).passed
+    assert "1 part at near-ties" in verdict_of(preferred_by=0.1).reason
+    sure = verdict_of(preferred_by=3.0)
+    assert not sure.passed
+    assert "token 2" in sure.details[0]
+    assert "3 nats" in sure.details[0]

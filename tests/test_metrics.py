@@ -1,0 +1,58 @@
+"""What a server says of its own requests, read from `/metrics`."""
+
+from __future__ import annotations
+
+import pytest
+from stub_server import Stub
+
+from conftest import Serve
+from pytest_ascend_vlm.engines import metrics
+from pytest_ascend_vlm.engines.endpoint import Endpoint
+from pytest_ascend_vlm.engines.metrics import Counters
+
+
+def text(seconds: float, requests: int, engine: int = 0) -> str:
+    labels = f'{{engine="{engine}",model_name="一个模型"}}'
+    lines = [
+        "# HELP vllm:request_queue_time_seconds x",
+        "# TYPE vllm:request_queue_time_seconds histogram",
+    ]
+    lines += [f'vllm:request_queue_time_seconds_bucket{{engine="{engine}",le="0.3"}} {requests}.0']
+    lines += [f"vllm:request_queue_time_seconds_count{labels} {requests}.0"]
+    lines += [f"vllm:request_queue_time_seconds_sum{labels} {seconds}"]
+    return "\n".join(lines) + "\n"
+
+
+def test_means_are_of_the_requests_between_two_looks() -> None:
+    before, after = metrics.read(text(2.0, 4)), metrics.read(text(5.0, 10))
+    assert after.means_since(before) == {"queue": 0.5}
+    assert after.means_since(after) == {}
+    assert before.means_since(Counters({})) == {"queue": 0.5}
+
+
+def test_engines_are_added_up() -> None:
+    two = text(2.0, 4) + "\n".join(text(4.0, 2, engine=1).splitlines()[2:]) + "\n"
+    assert metrics.read(two).times == {"queue": (6.0, 6.0)}
+
+
+@pytest.mark.parametrize("body", ["", "<html>收入</html>", "vllm:request_queue_time_seconds_sum x"])
+def test_what_is_no_metrics_tells_nothing(
+    body: str, stub: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Stub, "metrics", lambda _: body)
+    endpoint = Endpoint(stub(), "a-model", "none")
+    assert metrics.while_doing(endpoint, lambda: "done") == ("done", {})
+
+
+def test_a_server_tells_what_happened_meanwhile(
+    stub: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = iter([text(2.0, 4), text(5.0, 10)])
+    monkeypatch.setattr(Stub, "metrics", lambda _: next(told))
+    endpoint = Endpoint(stub(), "a-model", "none")
+    assert metrics.while_doing(endpoint, lambda: 1) == (1, {"queue": 0.5})
+
+
+def test_a_server_without_metrics_is_no_error(stub: Serve) -> None:
+    endpoint = Endpoint(stub(), "a-model", "none")
+    assert metrics.while_doing(endpoint, lambda: 1) == (1, {})

@@ -1,0 +1,330 @@
+"""performance.*: a slow, failing or babbling server is caught, a sound one is not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from PIL import Image
+from stub_server import Behaviour, Defect, Refused, Request, State
+
+from conftest import FIXTURES, Judged, Outcome, Serve, model_file
+from pytest_ascend_vlm import Capability, Case
+from pytest_ascend_vlm.engines.cold import Cold
+from pytest_ascend_vlm.engines.cpu_use import CpuUse
+from pytest_ascend_vlm.errors import GoldenError
+from pytest_ascend_vlm.golden import performance as stored
+from pytest_ascend_vlm.suite import measuring
+
+Crash = Callable[[Request, State], Refused | None]
+SECONDS = 0.01
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    # pytest-benchmark measures nothing in a worker of xdist; the runs in here are nobody's.
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    monkeypatch.setattr(measuring, "ROUNDS", 6)
+    monkeypatch.setattr(measuring, "PAIRS", 12)
+
+
+def takes(text: float = SECONDS, image: float = SECONDS) -> Behaviour:
+    """A server that takes so many seconds for a request."""
+
+    def crash(request: Request, _state: State) -> None:
+        if request.stream:
+            time.sleep(image if request.images else text)
+
+    return Behaviour(crash=crash)
+
+
+def fails_now_and_then() -> Behaviour:
+    numbers = iter(range(10**6))
+
+    def crash(request: Request, _state: State) -> Refused | None:
+        fails = request.stream and next(numbers) % 5 == 4
+        return Refused(500, "out of memory", "engine") if fails else None
+
+    return Behaviour(crash=crash)
+
+
+def in_single_file() -> Behaviour:
+    lock = threading.Lock()
+
+    def crash(_request: Request, _state: State) -> None:
+        with lock:
+            time.sleep(0.05)
+
+    return Behaviour(crash=crash)
+
+
+def measured(judged: Judged, url: str, what: str, *more: str) -> Outcome:
+    return judged(url, "-m", "performance", "-k", what, *more)
+
+
+# --- which criteria run --------------------------------------------------------------------------
+
+
+def test_speed_is_measured_only_where_it_is_named(judged: Judged, stub: Serve) -> None:
+    rows = judged(stub(), "-k", "models or requests_one").rows
+    assert {row["criterion"] for row in rows} == {"serving.models"}
+
+
+def test_side_by_side_is_refused(pytester: pytest.Pytester) -> None:
+    result = pytester.runpytest_subprocess("-n", "2", "-m", "performance")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*measure each other; leave out -n*"])
+
+
+def test_all_but_speed_may_run_side_by_side(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_it(): pass")
+    pytester.runpytest_subprocess("-n", "2", "-m", "not performance").assert_outcomes(passed=1)
+
+
+def test_a_project_s_own_marker_of_that_name_is_its_own(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("import pytest\n@pytest.mark.performance\ndef test_it(): pass")
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)
+
+
+# --- one at a time -------------------------------------------------------------------------------
+
+
+def test_a_sound_server_passes_and_its_figures_are_kept(judged: Judged, stub: Serve) -> None:
+    outcome = measured(judged, stub(takes()), "one_at_a_time")
+    assert outcome.criteria("pass") == {"performance.single_stream"}, outcome.text
+    text, image = outcome.rows
+    names = {figure["name"] for figure in image["evidence"]["figures"]}
+    assert {"image.ttft.median", "image.latency.p90", "image.tpot.mean"} <= names
+    latency = next(s for s in text["evidence"]["series"] if s["name"] == "latency")
+    assert latency["unit"] == "s"
+    assert len(latency["values"]) == 6
+    assert min(latency["values"]) >= SECONDS
+    assert {"image_tokens", "ttft_s"} == image["evidence"]["ttft_by_image_tokens"][0].keys()
+    assert "latency.TestMinerU25.svg" in {path.name for path in outcome.directory.iterdir()}
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [fails_now_and_then(), Defect.EXCLAMATION_MARKS.value, Defect.EMPTY_ANSWER.value],
+    ids=["fails now and then", "exclamation marks", "empty"],
+)
+def test_a_server_that_does_not_answer_is_not_fast(
+    behaviour: Behaviour, judged: Judged, stub: Serve
+) -> None:
+    outcome = measured(judged, stub(behaviour), "one_at_a_time")
+    assert outcome.criteria("fail") == {"performance.single_stream"}, outcome.text
+
+
+def test_a_switched_off_stopwatch_is_an_error(judged: Judged, stub: Serve) -> None:
+    outcome = measured(judged, stub(), "one_at_a_time", "--benchmark-disable")
+    assert outcome.criteria("error") == {"performance.single_stream"}
+    assert "--benchmark-disable" in outcome.text
+
+
+@pytest.mark.parametrize(("image", "status"), [(0.02, "pass"), (0.8, "fail")])
+def test_an_image_costs_what_an_encoder_costs(
+    image: float, status: str, project: pytest.Pytester, judged: Judged, stub: Serve
+) -> None:
+    # The stub needs some time of its own for a text, so a bar of 20 would take seconds an image.
+    model_file(project, "    pass", thresholds="Thresholds(prefill_ratio=3)")
+    outcome = measured(judged, stub(takes(0.02, image)), "prefill", "test_own_model.py")
+    assert outcome.criteria(status) == {"performance.image_prefill"}, outcome.text
+
+
+# --- against another -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("factor", "status"), [(1.0, "pass"), (2.0, "fail"), (0.5, "pass")])
+def test_a_slower_server_is_caught(factor: float, status: str, judged: Judged, stub: Serve) -> None:
+    seconds = 0.1  # long beside what this process needs for itself
+    there = stub(takes(seconds, seconds))
+    here = stub(takes(seconds * factor, seconds * factor))
+    outcome = measured(judged, here, "compared", f"--vlm-compare-url={there}")
+    assert outcome.criteria(status) == {"performance.regression"}, outcome.text
+    assert {row["case"] for row in outcome.rows} == {"text", "image"}
+
+
+def test_without_another_there_is_nothing_to_compare(judged: Judged, stub: Serve) -> None:
+    outcome = measured(judged, stub(), "compared")
+    assert outcome.criteria("na") == {"performance.regression"}
+    assert "--vlm-compare-url" in outcome.rows[0]["reason"]
+
+
+# --- stored runs and limits ----------------------------------------------------------------------
+
+
+def test_stored_runs_are_judged_by_from_the_third_on(
+    judged: Judged, stub: Serve, project: pytest.Pytester
+) -> None:
+    what = "one_at_a_time or stored"
+    url = stub(takes(0.05, 0.05))
+    (skipped,) = (row for row in measured(judged, url, what).rows if row["status"] == "skip")
+    assert skipped["reason"].startswith("0 of 3 runs of this key are stored")
+    for _ in range(3):
+        assert measured(judged, url, what, "--vlm-save-performance").result.ret == 0
+    (path,) = (project.path / "performance").rglob("*.json")
+    document = json.loads(path.read_text("utf-8"))
+    assert len(document["runs"]) == 3
+    assert "image.ttft.median" in document["runs"][0]
+    # The same key, on a host that was twice as fast and as calm as this one may not be.
+    faster = {name: value / 2 for name, value in document["runs"][0].items()}
+    document["runs"] = [faster] * 3
+    path.write_text(json.dumps(document), "utf-8")
+    slower = measured(judged, url, what)
+    assert slower.criteria("fail") == {"performance.baseline"}, slower.text
+
+
+KEY = {"device": "Ascend 910B4", "versions": {"CANN": "8.5.1"}, "workload": "读出全文"}
+
+
+def test_runs_of_another_key_are_another_file(tmp_path: Path) -> None:
+    stored.append(stored.load(tmp_path, "a--model", KEY), {"image.ttft.median": 0.6})
+    assert len(stored.load(tmp_path, "a--model", KEY).runs) == 1
+    other = {**KEY, "versions": {"CANN": "8.6.0"}}
+    assert stored.load(tmp_path, "a--model", other).runs == ()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[:-20],
+        lambda text: text.replace("910B4", "910B3"),
+        lambda text: text.replace("0.6", '"fast"'),
+        lambda text: text.replace("0.6", "NaN"),
+        lambda text: text.replace('"runs"', '"walks"'),
+        lambda text: text.replace('"schema": 1', '"schema": 2'),
+        lambda _: "[]",
+    ],
+    ids=["cut off", "other device", "text", "NaN", "no runs", "other schema", "list"],
+)
+def test_a_damaged_file_is_an_error(damage: Callable[[str], str], tmp_path: Path) -> None:
+    path = stored.append(stored.load(tmp_path, "a--model", KEY), {"image.ttft.median": 0.6})
+    path.write_text(damage(path.read_text("utf-8")), "utf-8")
+    with pytest.raises(GoldenError, match="--vlm-save-performance"):
+        stored.load(tmp_path, "a--model", KEY)
+
+
+def test_a_limit_of_nothing_that_is_measured_is_refused(
+    project: pytest.Pytester, judged: Judged, stub: Serve
+) -> None:
+    model_file(
+        project, "    pass", limits="(__import__('pytest_ascend_vlm').Limit('ttft', 2, 'x'),)"
+    )
+    outcome = judged(stub(), "-m", "performance", "test_own_model.py")
+    assert "nothing of that name is measured" in outcome.text
+
+
+def test_limits_are_not_for_tiny_checkpoints(judged: Judged, stub: Serve) -> None:
+    outcome = measured(judged, stub(), "limits")
+    assert outcome.criteria("na") == {"performance.limits"}
+
+
+# --- cold requests -------------------------------------------------------------------------------
+
+
+def test_no_two_requests_share_an_image(tmp_path: Path) -> None:
+    page = next(iter(sorted((FIXTURES / "documents").rglob("*.png"))))
+    case = Case("document/一", Capability.DOCUMENT, "读", images=(page,))
+    cold = Cold(tmp_path)
+    seen = {Image.open(cold.case(case).images[0]).tobytes() for _ in range(300)}
+    assert len(seen) == 300
+    original = Image.open(page).convert("RGB").tobytes()
+    assert {other[:-3] for other in seen} == {original[:-3]}
+    largest = max(
+        abs(a - b) for other in seen for a, b in zip(other[-3:], original[-3:], strict=True)
+    )
+    assert largest <= 7
+    assert len({cold.sampling(1).cache_salt for _ in range(9)}) == 9
+
+
+# --- CPU use -------------------------------------------------------------------------------------
+
+
+def test_cpu_use_is_that_of_the_processes() -> None:
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    idle = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        uses = {}
+        for name, process in (("busy", busy), ("idle", idle)):
+            with CpuUse(lambda process=process: [psutil.Process(process.pid)]) as use:
+                time.sleep(1.2)
+            uses[name] = use.samples
+    finally:
+        for process in (busy, idle):
+            process.kill()
+            process.wait()
+    assert max(uses["idle"]) < max(uses["busy"]) / 4
+    assert all(value >= 0 for values in uses.values() for value in values)
+
+
+def test_a_process_that_ends_is_no_error() -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    with CpuUse(lambda: [psutil.Process(process.pid)] if process.poll() is None else []):
+        process.wait()
+        time.sleep(0.6)
+
+
+@pytest.mark.usefixtures("generated")
+def test_scaling_is_that_of_the_server(judged: Judged, stub: Serve) -> None:
+    few = "--vlm-requests=16"
+    outcome = measured(judged, stub(takes(0.2, 0.2)), "scales", few)
+    assert outcome.criteria("pass") == {"performance.scaling"}, outcome.text
+    outcome = measured(judged, stub(in_single_file()), "scales", few)
+    assert outcome.criteria("fail") == {"performance.scaling"}, outcome.text
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "status"),
+    [
+        (takes(), "pass"),
+        (fails_now_and_then(), "fail"),
+        (Defect.EXCLAMATION_MARKS.value, "fail"),
+    ],
+    ids=["sound", "fails now and then", "exclamation marks"],
+)
+@pytest.mark.usefixtures("generated")
+def test_a_load_is_answered(behaviour: Behaviour, status: str, judged: Judged, stub: Serve) -> None:
+    outcome = measured(judged, stub(behaviour), "load_is_answered and c8")
+    assert outcome.criteria(status) == {"performance.load"}, outcome.text
+    if status == "pass":
+        (row,) = outcome.rows
+        assert row["evidence"]["sweep"]["concurrency"] == 8
+
+
+@pytest.fixture
+def generated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A load generator in this process; the real ones are in test_load.py."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from pytest_ascend_vlm.engines import load
+    from pytest_ascend_vlm.engines.client import Client
+    from pytest_ascend_vlm.engines.endpoint import Endpoint
+    from pytest_ascend_vlm.errors import ServerError
+    from pytest_ascend_vlm.observation import Load, Timing
+
+    def generate(workload: load.Workload, endpoint: Endpoint, *_: Any) -> Load:
+        client = Client(endpoint, lambda: None)
+
+        def ask(case: Case) -> Timing | str:
+            try:
+                return measuring._timing(client.stream(case, bare=True))
+            except ServerError as error:
+                return str(error)
+
+        since = time.perf_counter()
+        with ThreadPoolExecutor(workload.concurrency) as pool:
+            answers = list(pool.map(ask, workload.requests))
+        seconds = time.perf_counter() - since
+        timings = tuple(one for one in answers if isinstance(one, Timing))
+        errors = tuple(one for one in answers if isinstance(one, str))
+        return Load("threads of this test", workload.concurrency, seconds, timings, errors)
+
+    monkeypatch.setattr(load, "generate", generate)
