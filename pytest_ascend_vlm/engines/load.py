@@ -41,19 +41,17 @@ class Workload:
         ramp: requests a second at the start and at the end, rising in a line and arriving at
             random; None to send as fast as the concurrency allows.
         goodput: service levels in ms, of "ttft" and "tpot"; None for none.
-        warmups: how often the first request is sent before the others, untimed.
     """
 
     requests: Sequence[Case]
     concurrency: int
     ramp: tuple[float, float] | None = None
     goodput: Mapping[str, float] | None = None
-    warmups: int = 0
 
     @property
     def budget_seconds(self) -> float:
         """How long it may take, the generator's own start included."""
-        in_turn = math.ceil(len(self.requests) / self.concurrency) + self.warmups
+        in_turn = math.ceil(len(self.requests) / self.concurrency)
         arriving = 2 * len(self.requests) / sum(self.ramp) if self.ramp else 0.0
         return _START_SECONDS + _ANSWER_SECONDS * in_turn + 2 * arriving
 
@@ -123,7 +121,6 @@ def _prepare(files: _Files, workload: Workload, endpoint: Endpoint) -> None:
         "url": endpoint.url,
         "model": endpoint.served_name,
         "concurrency": workload.concurrency,
-        "warmups": workload.warmups,
         "ramp": workload.ramp,
     }
     write_atomically(files.job, json.dumps(job).encode())
