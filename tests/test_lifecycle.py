@@ -407,7 +407,6 @@ def test_a_killed_run_leaves_nothing_behind(
 VLLM_PHASES = {
     "starting": "EngineCore",
     "serving": "(POST /v1/chat/completions.*){2}",  # the first belongs to the start
-    "stopping": "Shutting down",
 }
 
 
@@ -418,8 +417,7 @@ def test_a_killed_run_leaves_no_vllm_behind(phase: str, tmp_path: Path, watch: W
     arguments = [str(MODEL_FILE.relative_to(REPOSITORY)), "-k", "capital"]
     run = run_pytest(REPOSITORY, tmp_path / "logs", watch, arguments)
     run.wait_for(VLLM_PHASES[phase], seconds=300)
-    # pytest, supervisor, server, engine core; the engine core may be gone once the server stops
-    assert len(watch.processes()) >= (3 if phase == "stopping" else 4)
+    assert len(watch.processes()) >= 4  # pytest, supervisor, server, engine core
     assert run.end(signal.SIGKILL) == -signal.SIGKILL
     assert not watch.left_after(GONE_WITHIN_SECONDS)
     assert {path.suffix for path in (tmp_path / "logs").iterdir()} == {".log"}

@@ -32,6 +32,7 @@ _SCALES = (0.25, 0.5, 0.75, 1.0)
 _A_SIZE = 5
 _IDLE_SECONDS = 4.0
 _SERVICE_LEVEL = 5.0
+_LEAST_LEVEL_MS = 1.0
 _TOLERANCE = 0.02
 
 
@@ -272,11 +273,14 @@ class Measuring:
             raise PreconditionError(
                 "nothing was answered one at a time, so there is no service level"
             )
-        middle = len(alone.timings) // 2
-        ttft = sorted(timing.ttft_seconds for timing in alone.timings)[middle]
-        tpot = sorted(timing.tpot_seconds or 0.0 for timing in alone.timings)[middle]
-        levels = {"ttft": 1000 * _SERVICE_LEVEL * ttft, "tpot": 1000 * _SERVICE_LEVEL * tpot}
-        levels = {name: max(level, 1.0) for name, level in levels.items()}  # milliseconds
+        typical = {
+            "ttft": statistics.median(timing.ttft_seconds for timing in alone.timings),
+            "tpot": statistics.median(timing.tpot_seconds or 0.0 for timing in alone.timings),
+        }
+        levels = {
+            name: max(1000 * _SERVICE_LEVEL * seconds, _LEAST_LEVEL_MS)
+            for name, seconds in typical.items()
+        }
         rates = (most.request_throughput / 4, most.request_throughput)
         return self._workload(4 * highest, ramp=rates, goodput=levels)
 
