@@ -23,7 +23,7 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -177,29 +177,35 @@ def table_line(name: str, red: Counter[str], holds: bool) -> str:
     return f"{name:<16} {'as promised' if holds else 'NOT AS PROMISED':<16} red: {found or '-'}"
 
 
-def measure(clean_runs: int, names: list[str], work: Path) -> list[dict[str, Any]]:
-    """Judges the unharmed checkpoint and the named defects, and prints the table as it grows."""
-    defects = [defect for defect in DEFECTS if defect.name in names]
-    results = []
+def verdicts(
+    clean_runs: int, defects: Sequence[Defect], work: Path
+) -> Iterator[tuple[str, Counter[str], bool]]:
+    """Judges the unharmed checkpoint and the defects: a name, what is red, whether that holds."""
+    blank = [defect for defect in defects if defect.blank_images]
+    if clean_runs or blank:
+        with served(work) as endpoint:
+            for run in range(clean_runs):
+                red = red_criteria(judge(endpoint, work))
+                yield f"clean {run + 1}", red, not red
+            for defect in blank:
+                with blanking_proxy(endpoint) as proxy:
+                    red = red_criteria(judge(proxy, work))
+                yield defect.name, red, keeps_promise(defect, red)
+    for defect in defects:
+        if defect.harm is not None:
+            root = harmed_fixtures(defect.harm, work / defect.name.replace(" ", "-"))
+            with served(work, (root, FIXTURES)) as endpoint:
+                red = red_criteria(judge(endpoint, work))
+            yield defect.name, red, keeps_promise(defect, red)
 
-    def note(name: str, red: Counter[str], holds: bool) -> None:
+
+def measure(clean_runs: int, names: list[str], work: Path) -> list[dict[str, Any]]:
+    """Judges, and prints the table as it grows."""
+    results = []
+    defects = [defect for defect in DEFECTS if defect.name in names]
+    for name, red, holds in verdicts(clean_runs, defects, work):
         print(table_line(name, red, holds), flush=True)
         results.append({"defect": name, "red": dict(red), "holds": holds})
-
-    with served(work) as endpoint:
-        for run in range(clean_runs):
-            red = red_criteria(judge(endpoint, work))
-            note(f"clean {run + 1}", red, not red)
-        for defect in (defect for defect in defects if defect.blank_images):
-            with blanking_proxy(endpoint) as proxy:
-                red = red_criteria(judge(proxy, work))
-            note(defect.name, red, keeps_promise(defect, red))
-    for defect in (defect for defect in defects if defect.harm is not None):
-        assert defect.harm is not None
-        root = harmed_fixtures(defect.harm, work / defect.name.replace(" ", "-"))
-        with served(work, (root, FIXTURES)) as endpoint:
-            red = red_criteria(judge(endpoint, work))
-        note(defect.name, red, keeps_promise(defect, red))
     return results
 
 

@@ -151,7 +151,7 @@ def test_a_gate_that_saw_all_of_it_is_green(
     ("arguments", "told"),
     [
         (["-k", "modles"], "gate: TestMinerU25: all 2 criteria did not run"),
-        (["-m", "performance"], "gate: TestMinerU25: all 2 criteria did not run"),
+        (["-m", "performance", "-k", "limits"], "gate: TestMinerU25: all 2 criteria did not run"),
         (["-k", "test_models_are_listed"], "gate: TestMinerU25: serving.text did not run"),
     ],
 )

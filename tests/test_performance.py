@@ -129,7 +129,7 @@ def test_a_switched_off_stopwatch_is_an_error(judged: Judged, stub: Serve) -> No
     assert "--benchmark-disable" in outcome.text
 
 
-@pytest.mark.parametrize(("image", "status"), [(0.02, "pass"), (0.8, "fail")])
+@pytest.mark.parametrize(("image", "status"), [(0.02, "pass"), (0.4, "fail")])
 def test_an_image_costs_what_an_encoder_costs(
     image: float, status: str, project: pytest.Pytester, judged: Judged, stub: Serve
 ) -> None:
