@@ -201,7 +201,7 @@ class Published:
 class Budgets:
     """Seconds that each phase of a server's start may take."""
 
-    start: float = 300.0
+    start: float = 900.0
     weights: float = 1800.0
     graphs: float = 1800.0
     first_image: float = 300.0

@@ -150,7 +150,7 @@ def test_nothing_outlives_an_interrupted_run(make: Make, request_: Request) -> N
 
 
 def _children(request: Request) -> list[psutil.Process]:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         left = [p for p in psutil.process_iter(["cmdline"]) if _is_of(p, request)]
         if not left:

@@ -34,7 +34,7 @@ from pytest_ascend_vlm.spec import Budgets, Capability, Case, Sampling
 
 REPOSITORY = Path(__file__).parent.parent
 MODEL_FILE = REPOSITORY / "conformance" / "test_mineru2_5.py"
-GONE_WITHIN_SECONDS = 10.0
+GONE_WITHIN_SECONDS = 30.0
 CAPITAL = Case("text/capital", Capability.TEXT, "What is the capital of France?")
 
 NOISE = (
@@ -177,7 +177,7 @@ def test_a_server_that_exits_at_once_is_an_error_at_once(starter: Starter) -> No
     since = time.monotonic()
     with pytest.raises(ServerError) as caught:
         starter(exit=3).start()
-    assert time.monotonic() - since < 10
+    assert time.monotonic() - since < 30  # not when a budget or an answer's time is over
     assert "died" in str(caught.value)
     assert "RuntimeError: no kernel for this device" in str(caught.value)
     assert not starter.watch.left_after(0)
@@ -195,11 +195,11 @@ def test_a_first_image_beyond_its_budget_is_an_error_when_the_budget_is_over(
     starter: Starter,
 ) -> None:
     budgets = Budgets(start=60, weights=60, graphs=60, first_image=1)
-    server = starter(budgets, slow=20)
+    server = starter(budgets, slow=60)
     since = time.monotonic()
     with pytest.raises(ServerError, match="first image"):
         server.start()
-    assert time.monotonic() - since < 10
+    assert time.monotonic() - since < 30  # not when a budget or an answer's time is over
     assert not starter.watch.left_after(0)
 
 
@@ -314,7 +314,7 @@ class RunningPytest:
     def log(self) -> str:
         return "".join(path.read_text("utf-8", "replace") for path in self.log_dir.glob("*.log"))
 
-    def wait_for(self, pattern: str, seconds: float = 30.0) -> None:
+    def wait_for(self, pattern: str, seconds: float = 120.0) -> None:
         """Until the server's log has a line that matches."""
         deadline = time.monotonic() + seconds
         while not (self.log_dir.is_dir() and re.search(pattern, self.log(), re.DOTALL)):

@@ -34,7 +34,7 @@ from pytest_ascend_vlm.observation import Load
 from pytest_ascend_vlm.spec import Case
 
 KEY = "a-secret-key"
-GONE_WITHIN_SECONDS = 15.0
+GONE_WITHIN_SECONDS = 30.0
 
 Tool = Callable[[str], None]
 

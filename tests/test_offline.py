@@ -20,7 +20,7 @@ from pytest_ascend_vlm.errors import ServerError
 
 TINY = Path(__file__).parent.parent / "fixtures" / "tiny" / "qwen2_vl"
 CASE = Case("text/capital-zh", Capability.TEXT, "法国的首都是哪里?", max_tokens=8)
-AFTER_A_KILL = 15.0
+AFTER_A_KILL = 30.0
 
 pytestmark = pytest.mark.usefixtures("fake")
 

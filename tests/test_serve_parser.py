@@ -93,7 +93,7 @@ def started(stand_in: Path) -> list[int]:
     return [int(line) for line in stand_in.read_text("utf-8").splitlines()]
 
 
-def is_gone(pid: int, seconds: float = 10.0) -> bool:
+def is_gone(pid: int, seconds: float = 30.0) -> bool:
     """Whether a process that is not our child ends in time; nobody may be there to reap it."""
     deadline = time.monotonic() + seconds
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
