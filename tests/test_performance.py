@@ -234,14 +234,14 @@ def test_no_two_requests_share_an_image(tmp_path: Path) -> None:
     page = next(iter(sorted((FIXTURES / "documents").rglob("*.png"))))
     case = Case("document/一", Capability.DOCUMENT, "读", images=(page,))
     cold = Cold(tmp_path)
-    seen = {Image.open(cold.case(case).images[0]).tobytes() for _ in range(300)}
-    assert len(seen) == 300
+    seen = {Image.open(cold.case(case).images[0]).tobytes() for _ in range(1100)}
+    assert len(seen) == 1100
     original = Image.open(page).convert("RGB").tobytes()
     assert {other[:-3] for other in seen} == {original[:-3]}
     largest = max(
         abs(a - b) for other in seen for a, b in zip(other[-3:], original[-3:], strict=True)
     )
-    assert largest <= 7
+    assert largest < 32
     assert len({cold.sampling(1).cache_salt for _ in range(9)}) == 9
 
 

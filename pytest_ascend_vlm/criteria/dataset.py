@@ -101,15 +101,6 @@ class Evaluation:
         return f"A SUBSET, {len(self.samples)} of {self.total} samples"
 
 
-def require_complete(found: Evaluation) -> None:
-    """Raises PreconditionError unless all samples were asked: a subset opens no gate."""
-    if not found.is_complete:
-        raise PreconditionError(
-            f"{found.protocol.benchmark}: {found.extent} were asked, and a subset satisfies no "
-            "gate; leave out --vlm-datasets-limit."
-        )
-
-
 def require_same_protocol(recorded: Protocol, asked: Protocol) -> None:
     """Raises PreconditionError where a score would be compared with one of another kind."""
     there, here = dataclasses.asdict(recorded), dataclasses.asdict(asked)

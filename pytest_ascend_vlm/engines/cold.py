@@ -11,7 +11,7 @@ from PIL import Image
 
 from ..spec import Case, Sampling
 
-_BITS = 3  # of each colour of one pixel: 512 versions of an image that nobody can tell apart
+_BITS = 5  # of each colour of one pixel: 32,768 versions of an image that nobody can tell apart
 
 
 class Cold:
