@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 import pytest
 from PIL import Image
-from stub_server import Defect, Knowledge, pixel_digest
+from stub_server import Behaviour, Defect, Knowledge, pixel_digest
 
 from conftest import FIXTURES, NOBODY, Serve
 from pytest_ascend_vlm import Capability
@@ -436,7 +436,9 @@ def test_vllm_asks_in_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("http_proxy", NOBODY)
-    endpoint = Endpoint(stub(key=KEY), knowledge.model, KEY)
+    # Slower than the progress is looked at.
+    unhurried = Behaviour(crash=lambda _request, _state: time.sleep(1))
+    endpoint = Endpoint(stub(unhurried, key=KEY), knowledge.model, KEY)
     workload = Workload(mixed, 2, (50.0, 100.5), {"ttft": 60_000})
     said: list[str] = []
     found = generate(workload, endpoint, tmp_path, said.append)
