@@ -258,8 +258,9 @@ HONEST = """
 """
 HANGS = """
     def main(arguments):
-        import subprocess, time
-        subprocess.Popen(["sleep", "600.25"], start_new_session=True)
+        import subprocess, sys, time
+        sleeper = [sys.executable, "-c", "import time; time.sleep(600)", arguments.result_dir]
+        subprocess.Popen(sleeper, start_new_session=True)
         print("it hangs", flush=True)
         time.sleep(600)
 """
@@ -299,14 +300,13 @@ def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tool:
 
 
 def left(directory: Path) -> list[psutil.Process]:
-    """Processes that have the directory, or the stand-in's sleep, on their command line."""
+    """Processes that have the directory of the load on their command line."""
     found = psutil.process_iter(["cmdline", "status"])
     lines = {process: " ".join(process.info["cmdline"] or ()) for process in found}
     return [
         process
         for process, line in lines.items()
-        if (str(directory / "load") in line or "sleep 600.25" in line)
-        and process.info["status"] != psutil.STATUS_ZOMBIE
+        if str(directory / "load") in line and process.info["status"] != psutil.STATUS_ZOMBIE
     ]
 
 
