@@ -63,6 +63,7 @@ class Datasets:
         self._model = model
         self._server = server
         self._test_path = test_path
+        self._protocols: dict[DatasetTask, rules.Protocol] = {}
 
     @property
     def records(self) -> bool:
@@ -172,10 +173,14 @@ class Datasets:
         return scores.load(roots, self._key, task.name, self._record_command)
 
     def _protocol(self, task: DatasetTask) -> rules.Protocol:
+        """Looked up once: it takes the digest of gigabytes, and starts an interpreter."""
         from ..engines import harness
 
-        python = self._run.options.harness_python
-        return harness.protocol(harness_of(task), task.name, self._root, python)
+        if task not in self._protocols:
+            python = self._run.options.harness_python
+            found = harness.protocol(harness_of(task), task.name, self._root, python)
+            self._protocols[task] = found
+        return self._protocols[task]
 
     def _work_dir(self, task: DatasetTask) -> Path:
         """A directory whose name tells apart all that changes an answer, as far as can be seen."""
