@@ -267,6 +267,13 @@ def test_every_status_can_be_rendered(status: str, language: str, receipt: Row) 
     assert "an-org/a-model" in text
 
 
+def test_what_was_skipped_neither_holds_nor_fails(receipt: Row) -> None:
+    text = render(document(receipt, report_row("答案", status="skip")), "en")
+    assert "⏭️ nothing failed, 1 skipped" in text
+    assert "do not hold" not in text
+    assert "every criterion holds" not in text
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
 def test_measures_that_are_not_numbers_can_be_rendered(

@@ -113,6 +113,7 @@ def _model_view(model: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> 
         "criteria": criteria,
         "holds": all(row["status"] in HOLDS for row in own),
         "problems": [row for row in own if row["status"] in {"fail", "error"}],
+        "skipped": sum(row["status"] == "skip" for row in own),
         "notes": [row for row in own if row["status"] in {"xfail", "skip", "na"}],
         "numerics": _numerics(own),
         "error_charts": _error_charts(own),
