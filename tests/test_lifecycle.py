@@ -351,6 +351,21 @@ def files_under(directory: Path) -> set[str]:
     return {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
 
 
+@pytest.fixture(autouse=True)
+def _signals_have_their_defaults() -> Iterator[None]:
+    """Whoever started us may ignore signals: nohup does, and a shell for jobs in the background.
+
+    Children inherit that. A handler they do not: in them the signal has its default again.
+    """
+    numbers = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
+    ignored = [number for number in numbers if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, lambda *_: None)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @pytest.fixture
 def project(tmp_path: Path, stand_in_root: Path) -> Path:  # noqa: ARG001
     """A project of one model with one case, served by the stand-in."""
