@@ -12,6 +12,7 @@ environment, says how it behaves; every key may be left out.
   dies_at: the chat request that kills it
   broken: answers chat requests with HTTP 500
   deaf: ignores SIGTERM
+  asks: wants to know something of whoever sits at the terminal
 """
 
 from __future__ import annotations
@@ -111,6 +112,11 @@ def main(plan: dict[str, Any]) -> None:
     say("arguments: " + " ".join(sys.argv[1:]))
     if plan.get("deaf"):
         signal.signal(signal.SIGTERM, lambda *_: say("SIGTERM ignored"))
+    if plan.get("asks"):
+        try:
+            say("the terminal says " + Path("/dev/tty").read_text("utf-8"))
+        except OSError as error:
+            say(f"the terminal says nothing: {error.strerror}")
     if "exit" in plan:
         say("RuntimeError: no kernel for this device")
         sys.exit(plan["exit"])

@@ -50,7 +50,6 @@ class Child:
             stdout=subprocess.DEVNULL,
             env={**os.environ, **self.env, "PYTHONUNBUFFERED": "1"},
             cwd=self.cwd,
-            start_new_session=True,
         )
         since = time.monotonic()
         try:

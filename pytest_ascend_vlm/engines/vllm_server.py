@@ -177,7 +177,6 @@ class VllmServer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=self._environment(),
-            start_new_session=True,
         )
         try:
             self._follow_phases()
