@@ -32,7 +32,8 @@ from . import supervisor, torch_extras
 from .client import Client
 from .command import command_line
 from .endpoint import Endpoint
-from .tail import tail
+from .exit_code import exit_code
+from .post_mortem import post_mortem
 
 _POLL_SECONDS = 0.25
 _LAST_GASP_SECONDS = supervisor.LINGER_SECONDS + 2.0
@@ -109,6 +110,7 @@ class VllmServer:
         self._device_memory_mib = device_memory_mib
         self._memory_before: float | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._serves = False
 
     @property
     def serve_command(self) -> str:
@@ -147,9 +149,10 @@ class VllmServer:
         """Starts the server and returns when it is ready.
 
         Raises:
-            ServerError: it died, or a phase passed its budget; the message has the log's tail.
+            ServerError: it died, or a phase passed its budget; the message has the root cause.
         """
         self.phases_seconds = {}
+        self._serves = False
         self.starts += 1
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         self.log_path.write_bytes(b"")
@@ -170,6 +173,7 @@ class VllmServer:
         try:
             self._follow_phases()
             self._follow_first_image()
+            self._serves = True
         except BaseException:
             self.stop()
             raise
@@ -237,7 +241,7 @@ class VllmServer:
         return now
 
     def explain_loss(self) -> None:
-        """After a lost connection: raises ServerError with the log's tail if the server died.
+        """After a lost connection: raises ServerError with the root cause if the server died.
 
         The connection breaks a moment before the last of its processes is gone.
         """
@@ -250,13 +254,24 @@ class VllmServer:
         """The process that supervises the server.
 
         Raises:
-            ServerError: the server died; the message has the log's tail.
+            ServerError: the server died; the message has the root cause.
         """
-        code = self._process.poll() if self._process else None
-        if self._process is None or code is not None:
-            name = self.launch.served_name
-            raise ServerError(self._with_tail(f"the server of {name} died (exit code {code})"))
+        name = self.launch.served_name
+        if self._process is None:
+            raise ServerError(f"the server of {name} is not running: it was stopped")
+        code = self._process.poll()
+        if code is not None:
+            problem = f"the server of {name} died {self._when()} ({exit_code(code)})"
+            raise ServerError(self._post_mortem(problem))
         return self._process
+
+    def _when(self) -> str:
+        return "while it served" if self._serves else f"in the phase '{self._phase().value}'"
+
+    def _phase(self) -> Phase:
+        """The phase of a start, as far as the log tells; a healthy server is at its first image."""
+        healthy = Phase.FIRST_IMAGE.value in self.phases_seconds
+        return Phase.FIRST_IMAGE if healthy else phase_of(self._log())
 
     def _command(self) -> list[str]:
         port = self.endpoint.url.rpartition(":")[2]
@@ -300,7 +315,7 @@ class VllmServer:
     def _follow_first_image(self) -> None:
         phase, since = Phase.FIRST_IMAGE, time.monotonic()
         budget = _budget(self.launch.budgets, phase)
-        self._progress(phase, 0.0)
+        self._note(phase, 0.0)
         try:
             with contextlib.closing(Client(self.endpoint, self.explain_loss, budget)) as client:
                 client.complete(self._first_request, Sampling(max_tokens=1))
@@ -309,7 +324,7 @@ class VllmServer:
             if time.monotonic() - since >= budget:
                 raise ServerError(self._out_of_time(phase, budget)) from error
             raise ServerError(
-                self._with_tail(
+                self._post_mortem(
                     f"the server of {self.launch.served_name} is healthy but did not answer its "
                     f"first image request: {error}"
                 )
@@ -325,13 +340,13 @@ class VllmServer:
 
     def _out_of_time(self, phase: Phase, elapsed: float) -> str:
         budget = _budget(self.launch.budgets, phase)
-        return self._with_tail(
+        return self._post_mortem(
             f"the server of {self.launch.served_name} spent {elapsed:.0f} s in the phase "
             f"'{phase.value}'; its budget is {budget:.0f} s (ModelSpec.budgets)"
         )
 
-    def _with_tail(self, problem: str) -> str:
-        return f"{problem}.\n{tail(self._log())}\n(whole log: {self.log_path})"
+    def _post_mortem(self, problem: str) -> str:
+        return post_mortem(f"{problem}.", self._log(), self.log_path)
 
 
 def phase_of(log: str) -> Phase:
