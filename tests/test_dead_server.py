@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -119,3 +120,83 @@ def test_a_server_that_hangs_shows_the_error_that_it_hangs_in(planned: Plan) -> 
     said = death(planned(budget=1.0, log=[(0, log)], healthy=False))
     assert "in the phase 'graphs'; its budget is 1 s" in said[0]
     assert "you tried to allocate 1073741824000 bytes" in said[1]
+
+
+# --- and then? ------------------------------------------------------------------------------------
+
+
+def lose(server: VllmServer) -> ServerError:
+    """The error of a request that the server does not survive, or that finds it dead."""
+    client = Client(server.endpoint, server.explain_loss, ensure=server.revive)
+    with contextlib.closing(client), pytest.raises(ServerError) as caught:
+        client.complete(CAPITAL, Sampling())
+    return caught.value
+
+
+def test_a_start_that_failed_is_not_tried_again(planned: Plan) -> None:
+    server = planned(exit=1)
+    with pytest.raises(ServerError) as first:
+        server.start()
+    with pytest.raises(ServerError) as again:
+        server.start()
+    with pytest.raises(ServerError) as revived:
+        server.revive()
+    assert first.value is again.value is revived.value
+    assert server.starts == 1
+
+
+def test_a_dead_server_is_started_again_for_the_next_test_but_not_within_one(planned: Plan) -> None:
+    server = planned(dies_at=2)
+    server.start()
+    death = lose(server)
+    assert lose(server) is death
+    assert server.starts == 1
+    server.recover()
+    assert server.starts == 2
+    assert lose(server) is not death
+
+
+def test_a_server_that_dies_again_and_again_is_given_up(planned: Plan) -> None:
+    server = planned(dies_at=2)
+    server.start()
+    lose(server)
+    for _ in range(2):
+        server.recover()
+        lose(server)
+    for _ in range(2):
+        with pytest.raises(ServerError, match="died 3 times while it served, and is not started"):
+            server.recover()
+    assert server.starts == 3
+
+
+def test_a_death_that_nobody_saw_is_told_before_the_server_is_started_again(planned: Plan) -> None:
+    server = planned()
+    server.start()
+    (process,) = server.processes()
+    process.kill()
+    server.require_alive().wait()
+    with pytest.raises(ServerError, match=r"died while it served \(exit code 137: SIGKILL"):
+        server.recover()
+    server.recover()
+    assert server.starts == 2
+
+
+def test_requests_that_are_lost_together_tell_of_one_death(planned: Plan) -> None:
+    server = planned(dies_at=2)
+    server.start()
+    with ThreadPoolExecutor(8) as pool:
+        errors = list(pool.map(lambda _: lose(server), range(8)))
+    assert len({id(error) for error in errors}) == 1
+    server.recover()
+    assert server.starts == 2
+
+
+def test_a_server_that_runs_or_was_stopped_is_left_as_it_is(planned: Plan) -> None:
+    server = planned()
+    server.recover()
+    server.start()
+    server.recover()
+    server.stop()
+    server.recover()
+    assert server.starts == 1
+    assert not server.processes()

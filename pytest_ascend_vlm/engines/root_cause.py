@@ -62,8 +62,8 @@ _HEADING = re.compile(
     r"failed to start|hit an exception|fatal error|handler failed|Dumping |ERR99999"
 )
 ENDED_FROM_OUTSIDE = (
-    "the log has no error of the process that ended; most often the kernel killed it because "
-    "memory ran out"
+    "the log has no error of the process that ended: it was killed, most often by the kernel "
+    "because memory ran out, or crashed in native code"
 )
 # Lines of a message that tell nothing.
 _EMPTY = re.compile(r'[\s^~"]*$|\s*For further information visit')

@@ -16,6 +16,7 @@ import shlex
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ from .post_mortem import post_mortem
 _POLL_SECONDS = 0.25
 _LAST_GASP_SECONDS = supervisor.LINGER_SECONDS + 2.0
 _MEMORY_SECONDS = 15.0
+_MOST_DEATHS = 3
 
 
 class Phase(enum.Enum):
@@ -79,7 +81,11 @@ class Launch:
 
 
 class VllmServer:
-    """One vLLM server in a process group of its own, on a free loopback port."""
+    """One vLLM server in a process group of its own, on a free loopback port.
+
+    A start that failed is not tried again: it is one finding, whoever asks next. A server that dies
+    while it serves is started again for the next test (`recover`), until it did so three times.
+    """
 
     can_restart = True
 
@@ -111,6 +117,10 @@ class VllmServer:
         self._memory_before: float | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._serves = False
+        self._did_not_start: ServerError | None = None
+        self._death: ServerError | None = None
+        self._deaths = 0
+        self._one_at_a_time = threading.Lock()
 
     @property
     def serve_command(self) -> str:
@@ -149,10 +159,13 @@ class VllmServer:
         """Starts the server and returns when it is ready.
 
         Raises:
-            ServerError: it died, or a phase passed its budget; the message has the root cause.
+            ServerError: it died, or a phase passed its budget; the message has the root cause. The
+                same again if an earlier start has failed.
         """
+        if self._did_not_start is not None:
+            raise self._did_not_start
         self.phases_seconds = {}
-        self._serves = False
+        self._serves, self._death = False, None
         self.starts += 1
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         self.log_path.write_bytes(b"")
@@ -174,7 +187,8 @@ class VllmServer:
             self._follow_phases()
             self._follow_first_image()
             self._serves = True
-        except BaseException:
+        except BaseException as error:
+            self._did_not_start = error if isinstance(error, ServerError) else None
             self.stop()
             raise
 
@@ -202,6 +216,25 @@ class VllmServer:
         """Starts the server again after `kill`; does nothing to one that runs."""
         if self._process is None:
             self.start()
+
+    def recover(self) -> None:
+        """Before a test: starts the server again if it died, so that no test pays for another.
+
+        Raises:
+            ServerError: it died, and no test has been told; it does not start; or it died so often
+                that it is not started again.
+        """
+        if self._process is None or self._process.poll() is None:
+            return
+        if self._death is None:
+            self.require_alive()
+        if self._deaths >= _MOST_DEATHS:
+            raise ServerError(
+                f"the server of {self.launch.served_name} died {self._deaths} times while it "
+                "served, and is not started again. Each death is told at the test it came in."
+            )
+        self.stop()
+        self.start()
 
     def _stop(self, process: subprocess.Popen[bytes]) -> Remains:
         with contextlib.suppress(BrokenPipeError):
@@ -260,10 +293,14 @@ class VllmServer:
         if self._process is None:
             raise ServerError(f"the server of {name} is not running: it was stopped")
         code = self._process.poll()
-        if code is not None:
-            problem = f"the server of {name} died {self._when()} ({exit_code(code)})"
-            raise ServerError(self._post_mortem(problem))
-        return self._process
+        if code is None:
+            return self._process
+        with self._one_at_a_time:  # requests that were sent together are lost together
+            if self._death is None:
+                problem = f"the server of {name} died {self._when()} ({exit_code(code)})"
+                self._death = ServerError(self._post_mortem(problem))
+                self._deaths += 1
+        raise self._death
 
     def _when(self) -> str:
         return "while it served" if self._serves else f"in the phase '{self._phase().value}'"
