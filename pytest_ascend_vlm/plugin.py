@@ -142,7 +142,7 @@ class _Reporter:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Takes the rows off a test's report, unless pytest-rerunfailures will run it again."""
         if report.outcome != "rerun":  # type: ignore[comparison-overlap]
-            self._report.take(report.user_properties)
+            self._report.take(getattr(report, outcomes.EVIDENCE, ()))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Prints model x criterion group with counts and worst margins, and writes the report."""

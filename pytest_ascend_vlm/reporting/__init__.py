@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ..files import write_atomically
+from .origin import origin
 
 __all__ = ["SCHEMA", "Report", "write"]
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass
@@ -27,9 +28,9 @@ class Report:
     rows: list[dict[str, Any]] = field(default_factory=list)
     models: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
 
-    def take(self, properties: Iterable[tuple[str, Any]]) -> None:
-        """Takes the rows and model facts out of a test's properties."""
-        for name, value in properties:
+    def take(self, evidence: Iterable[tuple[str, Any]]) -> None:
+        """Takes the rows ("vlm_row") and the facts of servers ("vlm_model") of a test."""
+        for name, value in evidence:
             if name == "vlm_row":
                 self.rows.append(value)
             elif name == "vlm_model":
@@ -46,6 +47,7 @@ class Report:
             "schema": SCHEMA,
             "receipt": {
                 **receipt,
+                "origin": origin(receipt, self.rows),
                 "server_starts": sum(model.get("server_starts", 0) for model in models)
                 + len(others),
                 "requests": sum(facts.get("requests", 0) for facts in [*models, *others]),
