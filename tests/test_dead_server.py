@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
+import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from three_models import judge
 
 from pytest_ascend_vlm.engines.client import Client
 from pytest_ascend_vlm.engines.vllm_server import Launch, VllmServer
 from pytest_ascend_vlm.errors import ServerError
+from pytest_ascend_vlm.reporting.markdown import LANGUAGES
+from pytest_ascend_vlm.reporting.rows import name_of
 from pytest_ascend_vlm.spec import Budgets, Capability, Case, Sampling
 
 LOGS = Path(__file__).parent / "logs"
@@ -33,7 +38,6 @@ def planned(stand_in_root: Path, tmp_path: Path) -> Iterator[Plan]:  # noqa: ARG
                 served_name="stand-in",
                 serve={},
                 env={"STAND_IN": json.dumps(plan)},
-                trust_remote_code=False,
                 budgets=Budgets(start=budget, weights=budget, graphs=budget, first_image=budget),
                 log_path=tmp_path / "logs" / "stand-in.log",
             )
@@ -200,3 +204,114 @@ def test_a_server_that_runs_or_was_stopped_is_left_as_it_is(planned: Plan) -> No
     server.recover()
     assert server.starts == 1
     assert not server.processes()
+
+
+# --- one finding a model --------------------------------------------------------------------------
+
+NO_LIBRARY = json.dumps({"exit": 1, "last_words": str(LOGS / "018-nolib.log")})
+CPU = ("--vlm-platform=cpu", "-p", "no:cacheprovider", "-p", "no:randomly")
+ASKED = "ready_within or text_is_answered or own"  # tests that need no more than a server
+CAUSE = "Root cause (EngineCore, pid 4869): RuntimeError: libtcmalloc is not found"
+
+
+def red(document: Any, suite_class: str) -> list[dict[str, Any]]:
+    """The errors of a class; a dead server leaves nothing else red."""
+    rows = [row for row in document["rows"] if row["suite_class"] == suite_class]
+    assert not [row for row in rows if row["status"] in {"pass", "fail", "xfail"}]
+    return [row for row in rows if row["status"] == "error"]
+
+
+def assert_one_finding(rows: list[dict[str, Any]], suite_class: str) -> None:
+    """Asserts that the first row has the error in full, and the others refer to it."""
+    first, *others = rows
+    assert CAUSE in first["reason"]
+    assert first["told_at"] is None
+    assert others
+    for row in others:
+        assert "\n" not in row["reason"]
+        assert row["reason"].startswith("the server of stand-in/")
+        assert f"in full at test_models.py::{suite_class}::" in row["reason"]
+        assert row["told_at"] == name_of(first["criterion"], first["case"])
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "xdist"])
+def test_a_dead_server_is_one_finding_a_model(workers: tuple[str, ...], three_models: Path) -> None:
+    arguments = (*CPU, "-k", ASKED, *workers, "--junitxml=j.xml")
+    done, document = judge(three_models, *arguments, STAND_IN=NO_LIBRARY)
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED
+    classes = ("TestSmall", "TestMiddle", "TestLarge")
+    errors = {name: red(document, name) for name in classes}
+    for name, rows in errors.items():
+        assert_one_finding(rows, name)
+    # TestMiddle has a test of its own that has no row.
+    more = sorted(len(rows) - 1 + (name == "TestMiddle") for name, rows in errors.items())
+    said = [line for line in done.stdout.splitlines() if line.startswith("and ")]
+    assert sorted(said) == sorted(f"and {count} more tests that it stopped" for count in more)
+    assert done.stdout.count(CAUSE) == len(classes)
+    assert len(re.findall("^ERROR test_models", done.stdout, re.MULTILINE)) in {0, len(classes)}
+    assert re.search(rf"3 errors, {sum(more)} more", done.stdout)
+    assert f"; {sum(map(len, errors.values()))} error" in done.stdout.splitlines()[-1]
+    (suite,) = ET.parse(three_models / "j.xml").getroot()  # noqa: S314
+    told = [error.text or "" for error in suite.iter("error")]
+    assert len(told) == int(suite.get("errors", 0)) == sum(more) + len(classes)
+    assert sum(CAUSE in text for text in told) == len(classes)
+    assert document["receipt"]["server_starts"] == len(classes)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_document_tells_it_once_with_the_count(language: str, three_models: Path) -> None:
+    arguments = (*CPU, "-k", f"TestSmall and ({ASKED})")
+    _, document = judge(three_models, *arguments, STAND_IN=NO_LIBRARY)
+    text = (three_models / "report" / f"adaptation.{language}.md").read_text("utf-8")
+    assert text.count(CAUSE) == 1
+    assert text.count("died in the phase") == 1
+    more = len(red(document, "TestSmall")) - 1
+    assert {"en": f"and {more} more that", "zh": f"以及另外 {more} 项"}[language] in text
+
+
+@pytest.mark.parametrize(
+    ("options", "times"),
+    [(["-x"], 1), (["--tb=short"], 1), (["-rA"], 1), (["-q", "-q"], 1), (["--tb=no"], 0)],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_it_is_printed_once_however_pytest_is_told_to(
+    options: list[str], times: int, three_models: Path
+) -> None:
+    arguments = (*CPU, "-k", f"TestSmall and ({ASKED})", *options)
+    done, document = judge(three_models, *arguments, STAND_IN=NO_LIBRARY)
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED
+    assert done.stdout.count(CAUSE) == times
+    assert done.stdout.count("ERROR at setup") <= 1
+    rows = red(document, "TestSmall")
+    if options == ["-x"]:
+        assert len(rows) == 1
+    else:
+        assert_one_finding(rows, "TestSmall")
+
+
+def test_tests_that_are_run_again_start_no_server_again(three_models: Path) -> None:
+    arguments = (*CPU, "-k", "TestSmall and text_is_answered", "--reruns=2")
+    done, document = judge(three_models, *arguments, STAND_IN=NO_LIBRARY)
+    assert "rerun" in done.stdout
+    assert done.stdout.count(CAUSE) == 1
+    assert_one_finding(red(document, "TestSmall"), "TestSmall")
+    assert document["receipt"]["server_starts"] == 1
+    assert [path.name for path in (three_models / "logs").iterdir()] == [
+        "stand-in--small-TestSmall.log"
+    ]
+
+
+def test_a_server_that_dies_in_test_after_test_is_given_up(three_models: Path) -> None:
+    plan = json.dumps({"dies_at": 2})
+    arguments = (*CPU, "-k", "TestSmall and text_is_answered")
+    done, document = judge(three_models, *arguments, STAND_IN=plan)
+    first, second, third, given_up, *others = red(document, "TestSmall")
+    for row in (first, second, third):
+        assert row["reason"].startswith("the server of stand-in/small died while it served")
+        assert row["told_at"] is None
+    assert "died 3 times while it served" in given_up["reason"]
+    assert given_up["told_at"] is None
+    assert others
+    assert {row["told_at"] for row in others} == {f"serving.text[{given_up['case']}]"}
+    assert document["receipt"]["server_starts"] == 3
+    assert "4 errors" in done.stdout
