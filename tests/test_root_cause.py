@@ -207,6 +207,27 @@ def test_what_came_before_an_answer_did_not_end_the_server() -> None:
     assert cause_of(refused, core, dead, refused[-1:])[0] == "EngineCore, pid 2"
 
 
+def test_what_goes_wrong_while_a_process_ends_is_not_what_it_died_of() -> None:
+    heading = "(EngineCore pid=2) ERROR 11-25 20:01:02 [core.py:708] EngineCore failed to start."
+    death = [heading, *logged("EngineCore pid=2", "ValueError: head size 33 is not supported")]
+    after = printed("EngineCore pid=2", "AttributeError: 'X' object has no attribute 'close'")
+    before = logged("EngineCore pid=2", "KeyError: 'handled'", where="fsm.py:3")
+    assert cause_of(before, death, after)[1] == "ValueError: head size 33 is not supported"
+
+
+def test_an_exception_that_sends_to_the_logs_is_told_where_they_have_no_more() -> None:
+    vague = printed(
+        "APIServer pid=1",
+        "pydantic_core.ValidationError: 1 validation error for ModelConfig",
+        "  Value error, Model architectures ['X'] failed to be inspected. Please check the logs.",
+    )
+    missing = "ImportError: libascendcl.so: cannot open shared object file"
+    inspected = logged("APIServer pid=1", "RuntimeError: Error raised in subprocess:", where="r:1")
+    told = [*inspected, *logged("APIServer pid=1", missing, where="r:1")]
+    assert cause_of(told, vague)[1] == missing
+    assert "failed to be inspected" in cause_of(vague)[1]
+
+
 @pytest.mark.parametrize(
     ("crash", "detail"),
     [
@@ -258,7 +279,9 @@ def test_what_ended_nothing_is_no_cause() -> None:
         *logged("", missing, level="WARNING"),
         "Exception ignored in: <function Engine.__del__ at 0x7f>",
         *printed("", "AttributeError: 'NoneType' object has no attribute 'close'"),
+        "Traceback (most recent call last):",  # cut off
         UNKNOWN,
+        "INFO:     Shutting down",
         "reading shard 3 of 9",
     ]
     assert root_cause("\n".join(log)) is None

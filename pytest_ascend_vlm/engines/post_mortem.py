@@ -39,7 +39,7 @@ _ADVICE = (
         "Transformers 4; vLLM 0.23 comes with 5.5. Take the vLLM release that supports the model",
     ),
     (
-        r"model architectures .* (?:are not supported|failed to be inspected)",
+        r"model architectures .* are not supported",
         "this vLLM does not have the architecture that config.json names: take the vLLM release "
         "that supports the model, or trust_remote_code where the checkpoint brings its own code",
     ),

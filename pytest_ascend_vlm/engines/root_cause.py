@@ -4,13 +4,13 @@ Each process of an engine tells its own end. The last line is the API server's, 
 that another one is gone: "Engine core initialization failed. See root cause above". The rule:
 
 1. A wrong command line is the cause: nothing else has started.
-2. Each process died of the last exception that it shows. One that only points elsewhere does not
-   count, nor one of the API server that was followed by an answer.
+2. Each process died of the last exception that it shows, or of the one that it calls fatal. One
+   that only points elsewhere does not count, nor one of the API server before an answer.
 3. The deepest process that has one tells the cause: a worker, then the engine's core, then the API
    server; of several workers the first.
 4. A native crash is the cause where no such exception came before it.
 5. Else the signal that ended a process, as far as another one saw it; else an exception that says
-   only that another process is gone; else what the device reported.
+   no more than that something is wrong elsewhere; else what the device reported.
 6. Where the log only points to a cause that it does not have, a process was killed.
 7. Else the last error that was logged.
 """
@@ -34,11 +34,12 @@ _POINTER = re.compile(
 )
 _QUOTED = re.compile(r"\w+: Worker failed with error ['\"]")
 _QUOTE_ENDS = re.compile(r"['\"], please check the stack ?trace.*", re.DOTALL)
-# The end of a process that another one took along.
+_FATAL = re.compile(r"failed to start|hit an exception|fatal error")
+# The end of a process that another one took along, or an exception that tells nothing.
 _CONSEQUENCE = re.compile(
     r"(?:\w+\.)*(?:BrokenPipeError|Connection\w*Error|EOFError|ZMQError|ContextTerminated|error\.Again"
     r"|Dist(?:Backend|Network|Store)Error|CancelledError|KeyboardInterrupt|SystemExit)\b"
-    r"|.*(?:[Cc]onnection (?:closed|reset)|[Bb]roken pipe|TCPStore|recvValue)"
+    r"|.*(?:[Cc]onnection (?:closed|reset)|[Bb]roken pipe|TCPStore|recvValue|check the logs)"
 )
 _NATIVE = re.compile(
     r"Fatal Python error: |terminate called after|LLVM ERROR: |Caught signal \d+ "
@@ -69,7 +70,7 @@ ENDED_FROM_OUTSIDE = (
 _EMPTY = re.compile(r'[\s^~"]*$|\s*For further information visit')
 # The first line of pydantic's; what is wrong comes after it.
 _ONLY_COUNTS = re.compile(r"\d+ validation errors? for \S+$")
-_MESSAGE_LINES = 6
+_MESSAGE_LINES = 5
 _CHAIN_LINES = 3
 _DEVICE_LINES = 3
 _LINE_LENGTH = 400
@@ -117,8 +118,7 @@ def _wrong_command_line(lines: Sequence[Line]) -> RootCause | None:
 
 
 def _exception_or_crash(lines: Sequence[Line], ends: Iterable[Raised]) -> RootCause | None:
-    last = {one.process: one for one in ends}
-    first = min(last.values(), key=lambda one: (-_depth(one), one.line.index), default=None)
+    first = min(_deadly(ends), key=lambda one: (-_depth(one), one.line.index), default=None)
     crash = next((line for line in lines if _NATIVE.match(line.text)), None)
     if crash is not None and (first is None or crash.index < first.line.index):
         detail = _detail(lines[crash.index + 1 : crash.index + 5])
@@ -127,6 +127,16 @@ def _exception_or_crash(lines: Sequence[Line], ends: Iterable[Raised]) -> RootCa
         return None
     said = _in_words(first)
     return _cause([*said, *_device_lines(lines, first.process, said)], first.process)
+
+
+def _deadly(ends: Iterable[Raised]) -> list[Raised]:
+    """What each process died of."""
+    found: dict[Process | None, Raised] = {}
+    for one in ends:
+        known = found.get(one.process)
+        if known is None or _FATAL.search(one.heading) or not _FATAL.search(known.heading):
+            found[one.process] = one
+    return list(found.values())
 
 
 def _detail(after: Iterable[Line]) -> list[str]:
@@ -171,7 +181,7 @@ def _is_error(line: Line) -> bool:
 
 def _said(one: Raised) -> list[Raised]:
     """An exception and what led to it, without those that only point elsewhere."""
-    return [link for link in one.chain() if not _POINTER.search(_message(link)[0])]
+    return [link for link in one.chain() if not _POINTER.search(_headline(link))]
 
 
 def _message(one: Raised) -> list[str]:
@@ -179,7 +189,13 @@ def _message(one: Raised) -> list[str]:
     whole = "\n".join(one.message)
     quoted = _QUOTED.match(whole)
     text = _QUOTE_ENDS.sub("", whole[quoted.end() :]) if quoted else whole
-    return text.split("\n")
+    return [line for line in text.split("\n") if not _EMPTY.match(line)] or [text]
+
+
+def _headline(one: Raised) -> str:
+    """The first line; of pydantic's message, which begins with a count, with the second."""
+    first, *more = _message(one)
+    return ": ".join([first, more[0].strip()]) if more and _ONLY_COUNTS.search(first) else first
 
 
 def _is_fatal(one: Raised, answered: int) -> bool:
@@ -188,7 +204,7 @@ def _is_fatal(one: Raised, answered: int) -> bool:
 
 
 def _is_consequence(one: Raised) -> bool:
-    return one.ended is Ended.THREAD or _CONSEQUENCE.match(_message(_said(one)[0])[0]) is not None
+    return one.ended is Ended.THREAD or _CONSEQUENCE.match(_headline(_said(one)[0])) is not None
 
 
 def _depth(one: Raised) -> int:
@@ -199,10 +215,9 @@ def _depth(one: Raised) -> int:
 
 def _in_words(one: Raised) -> list[str]:
     first, *earlier = _said(one)
-    told = [line for line in _message(first) if not _EMPTY.match(line)][:_MESSAGE_LINES]
-    if _ONLY_COUNTS.search(told[0]):
-        told[:2] = [": ".join(line.strip() for line in told[:2])]
-    return told + [f"{link.link} {_message(link)[0]}" for link in earlier[:_CHAIN_LINES]]
+    headline, message = _headline(first), _message(first)
+    more = message[1 if headline == message[0] else 2 :][:_MESSAGE_LINES]
+    return [headline, *more, *(f"{link.link} {_headline(link)}" for link in earlier[:_CHAIN_LINES])]
 
 
 def _device_lines(lines: Iterable[Line], process: Process | None, known: list[str]) -> list[str]:

@@ -27,6 +27,7 @@ _LINKS = {
 }
 # A class's dotted name, alone or with its message.
 _EXCEPTION = re.compile(
+    r"(?!DEBUG|INFO|WARNING|ERROR|CRITICAL)"
     r"(?:[A-Za-z_]\w*\.(?:<locals>\.)?)*(?:[A-Z_]\w*|error|timeout|\w+(?:error|exception))(?::|$)"
 )
 _NAMED = re.compile(r"Process (\S+):$")
@@ -90,7 +91,7 @@ _HEADINGS = {
 }
 
 
-@dataclass
+@dataclass(eq=False)
 class Raised:
     """An exception that a traceback ended with.
 
@@ -98,6 +99,7 @@ class Raised:
         line: the line that names it.
         process: who raised it; None where the log does not tell.
         ended: what it ended, as far as the log tells.
+        heading: what was said right before its traceback.
         message: the line that names it and those of its message.
         before: the exception that it followed.
         link: how this one led to the next: "caused by", "while handling", or "".
@@ -106,6 +108,7 @@ class Raised:
     line: Line
     process: Process | None
     ended: Ended
+    heading: str
     message: list[str]
     before: Raised | None = None
     link: str = ""
@@ -147,6 +150,13 @@ def _line(index: int, raw: str) -> Line:
     return Line(index, process, logged["level"], logged["where"], rest[logged.end() :])
 
 
+def _ended(line: Line, heading: str) -> Ended:
+    if line.level not in {None, "ERROR", "CRITICAL"}:
+        return Ended.NOTHING
+    ends = (ended for begin, ended in _HEADINGS.items() if heading.startswith(begin))
+    return next(ends, Ended.PROCESS)
+
+
 @dataclass
 class _Writer:
     """Follows one logger of a process, or what the process writes past its loggers."""
@@ -174,20 +184,16 @@ class _Writer:
             self._latest, self._heading = None, text
 
     def _end(self, line: Line, text: str) -> None:
-        named = _NAMED.match(self._heading)
+        before = self._latest if self._link else None
+        heading = before.heading if before else self._heading
+        named = _NAMED.match(heading)
         process = line.process or (Process(named[1]) if named else None)
-        one = Raised(line, process, self._ended(line), [text])
-        if self._link and self._latest is not None:
-            one.before, self._latest.link = self._latest, self._link
-            self.found = [other for other in self.found if other is not self._latest]
+        one = Raised(line, process, _ended(line, heading), heading, [text], before)
+        if before is not None:
+            before.link = self._link
+            self.found.remove(before)
         self.found.append(one)
-        self._inside, self._link, self._latest = False, "", one
-
-    def _ended(self, line: Line) -> Ended:
-        if line.level not in {None, "ERROR", "CRITICAL"}:
-            return Ended.NOTHING
-        ends = (ended for begin, ended in _HEADINGS.items() if self._heading.startswith(begin))
-        return next(ends, Ended.PROCESS)
+        self._inside, self._link, self._heading, self._latest = False, "", "", one
 
     @staticmethod
     def _goes_on(latest: Raised, text: str) -> bool:
