@@ -3,7 +3,8 @@
 `install` makes it what `python -m vllm.entrypoints.openai.api_server` runs. STAND_IN, JSON in the
 environment, says how it behaves; every key may be left out.
 
-  exit: prints a traceback and exits with this code at once
+  exit: prints an error and exits with this code at once; a negative one is a signal
+  last_words: path of what it prints before that instead, as a dead server's log
   log: [seconds, line] pairs, printed one after another
   healthy: false: /health stays 503
   runaways: children that leave the session, ignore SIGTERM and are given up by their parent
@@ -118,7 +119,11 @@ def main(plan: dict[str, Any]) -> None:
         except OSError as error:
             say(f"the terminal says nothing: {error.strerror}")
     if "exit" in plan:
-        say("RuntimeError: no kernel for this device")
+        words = plan.get("last_words")
+        error = "RuntimeError: no kernel for this device"
+        say(Path(words).read_bytes().decode("utf-8") if words else error)
+        if plan["exit"] < 0:
+            os.kill(os.getpid(), -plan["exit"])
         sys.exit(plan["exit"])
     for _ in range(plan.get("runaways", 0)):
         subprocess.run([sys.executable, "-c", RUNAWAY], check=True)

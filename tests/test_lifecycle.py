@@ -248,7 +248,7 @@ def test_stop_may_be_called_at_any_time(starter: Starter) -> None:
     server.start()
     server.stop()
     server.stop()
-    with pytest.raises(ServerError, match="died"):
+    with pytest.raises(ServerError, match="is not running: it was stopped"):
         server.require_alive()
     assert server.memory_mib is None
 

@@ -18,6 +18,7 @@ from ..errors import ServerError
 from ..observation import FORCED_TOKENS, Completion, Forced, Scores
 from . import offline_worker, torch_extras
 from .child import Child
+from .exit_code import exit_code
 from .offline_worker import PROGRESS, Job
 
 _T = TypeVar("_T")
@@ -63,7 +64,7 @@ def run(
         budget_seconds: how long it may take.
 
     Raises:
-        ServerError: it died or passed its budget; the message has the log's tail.
+        ServerError: it died or passed its budget; the message has the root cause.
     """
     with tempfile.TemporaryDirectory(prefix="ascend-vlm-") as name:
         directory = Path(name)
@@ -89,7 +90,7 @@ def _run(worker: Child, say: Callable[[str], None], budget_seconds: float) -> No
 
     code = worker.run(watch)
     if code != 0:
-        problem = f"the process of the offline engines died (exit code {code})."
+        problem = f"the process of the offline engines died ({exit_code(code)})."
         raise ServerError(worker.with_tail(problem))
 
 

@@ -30,6 +30,7 @@ class Row:
         status: one of `STATUSES`.
         reason: why it is not a pass; empty for a pass.
         seconds: how long the test took, without starting the server.
+        told_at: the criterion, with its case, of the row that has this error in full.
     """
 
     model: str
@@ -39,6 +40,7 @@ class Row:
     status: str
     reason: str
     seconds: float
+    told_at: str | None = None
 
     def with_verdict(self, verdict: Verdict | None) -> dict[str, Any]:
         """The row as JSON, with what was measured where there is a verdict."""
@@ -58,6 +60,11 @@ class Row:
         row = {**dataclasses.asdict(self), **measured, "seconds": round(self.seconds, 3)}
         document: dict[str, Any] = as_json(row)
         return document
+
+
+def name_of(criterion: str, case: str | None) -> str:
+    """A criterion with its case, `baseline.text[text/capital]`."""
+    return f"{criterion}[{case}]" if case else criterion
 
 
 def as_json(value: Any) -> Any:

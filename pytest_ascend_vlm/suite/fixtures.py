@@ -61,7 +61,8 @@ def stage(request: pytest.FixtureRequest, vlm_run: Run, vlm_model: ModelSpec) ->
 @pytest.fixture(scope="class")
 def server(stage: Stage) -> Iterator[Server]:
     """The served model: started for the first test that needs it, stopped after the last."""
-    server = stage.run.server(stage.model, stage.label, stage.place)
+    # A plugin that repeats tests asks for it again; the server knows that it did not start.
+    server = stage.server or stage.run.server(stage.model, stage.label, stage.place)
     stage.server = server
     try:
         server.start()
