@@ -114,12 +114,19 @@ def _model_view(model: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> 
         "holds": all(row["status"] in HOLDS for row in own),
         "problems": [row for row in own if row["status"] in {"fail", "error"}],
         "skipped": sum(row["status"] == "skip" for row in own),
-        "notes": [row for row in own if row["status"] in {"xfail", "skip", "na"}],
+        "notes": [row for row in own if _is_noted(row)],
         "numerics": _numerics(own),
         "error_charts": _error_charts(own),
         "performance": _performance(own),
         "answers": [row for row in own if _is_answer(row)],
     }
+
+
+def _is_noted(row: Mapping[str, Any]) -> bool:
+    """Whether a row is an expected failure, not judged, or a recorded golden that is doubtful."""
+    if row["status"] == "pass":
+        return bool(row["reason"])
+    return row["status"] in {"xfail", "skip", "na"}
 
 
 def _criterion_view(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

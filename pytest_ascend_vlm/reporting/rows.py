@@ -26,7 +26,8 @@ class Row:
         criterion: the criterion's id.
         case: the case or parameter, or None.
         status: one of `STATUSES`.
-        reason: why it is not a pass; empty for a pass.
+        reason: why it is not a pass; empty for a pass, but for a golden that was recorded and is
+            doubtful.
         seconds: how long the test took, without starting the server.
     """
 

@@ -84,7 +84,7 @@ def _rows(
         criterion=what.id,
         case=case_id_of(item),
         status=status,
-        reason=_reason(report),
+        reason=_reason(report) or _doubts(judge),
         seconds=report.duration,
     )
     judged = judge.verdicts if judge and report.when == "call" else []
@@ -110,6 +110,11 @@ def _reason(report: pytest.TestReport) -> str:
     if report.skipped:
         return _skip_reason(report).removeprefix("Skipped: ").removeprefix(NOT_APPLICABLE)
     return str(report.longrepr) if report.failed else ""
+
+
+def _doubts(judge: Judge | None) -> str:
+    """What is doubtful about a golden that was recorded."""
+    return "; ".join(judge.doubts) if judge else ""
 
 
 def _skip_reason(report: pytest.TestReport) -> str:
