@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import ServerError
 
@@ -232,6 +232,7 @@ class Reference:
         prompt_tokens: length of the reference's prompt; None where published.
         token_ids: the greedy answer's tokens; None where published.
         numerics: None where published.
+        provenance: what a golden says of where it comes from; empty where this is none.
     """
 
     case_id: str
@@ -241,6 +242,7 @@ class Reference:
     prompt_tokens: int | None = None
     token_ids: tuple[int, ...] | None = None
     numerics: ReferenceNumerics | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
 MEMORY_SLACK_MIB = 256.0

@@ -13,7 +13,7 @@ import pytest
 
 from . import options
 from .reporting import Report, write
-from .reporting.summary import closing_line, closing_table
+from .reporting.summary import closing_line, closing_table, doubtful_goldens
 from .scheduling import xdist
 from .suite import arguments, findings, fixtures, outcomes, selection
 from .suite.run import RUN, Run
@@ -161,6 +161,8 @@ class _Reporter:
         terminalreporter.section("ascend-vlm")
         for line in closing_table(self._report.rows):
             terminalreporter.line(line)
+        for line in doubtful_goldens(self._report.rows):
+            terminalreporter.line(line, yellow=True, bold=True)
         directory = self._run.options.report
         if directory is not None:
             argv = list(self._config.invocation_params.args)

@@ -127,12 +127,18 @@ def _model_view(model: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> 
         "criteria": criteria,
         "counts": _counts(own),
         "problems": _problems(own),
-        "notes": [row for row in own if row["status"] in {"xfail", "skip", "na", "recorded"}],
+        "notes": [row for row in own if _is_noted(row)],
         "numerics": _numerics(own),
         "error_charts": _error_charts(own),
         "performance": _performance(own),
         "answers": [row for row in own if _is_answer(row)],
     }
+
+
+def _is_noted(row: Mapping[str, Any]) -> bool:
+    """Whether a row is an expected failure, not judged, or a recorded golden that is doubtful."""
+    doubtful = row["status"] == "recorded" and bool(row["reason"])
+    return doubtful or row["status"] in {"xfail", "skip", "na"}
 
 
 def _problems(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:

@@ -28,7 +28,7 @@ class Row:
         criterion: the criterion's id.
         case: the case or parameter, or None.
         status: one of `STATUSES`.
-        reason: why it is not a pass; empty for a pass.
+        reason: why it is not a pass; of what was recorded, what is doubtful about it.
         seconds: how long the test took, without starting the server.
         told_at: the criterion, with its case, of the row that has this error in full.
     """

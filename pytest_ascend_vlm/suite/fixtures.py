@@ -113,12 +113,14 @@ def forced(client: Client, golden: Goldens) -> ForcedAnswers:
 
 
 @pytest.fixture(scope="class")
-def numbers(stage: Stage, all_cases: tuple[Case, ...], golden: Goldens) -> Numbers:
+def numbers(
+    request: pytest.FixtureRequest, stage: Stage, all_cases: tuple[Case, ...], golden: Goldens
+) -> Numbers:
     """What is measured of the model's numbers without its server."""
     cases = tuple(case for case in all_cases if golden(case).numerics is not None)
     if not cases:
         raise NotApplicable("the references are text only")
-    return Numbers(stage, cases, golden)
+    return Numbers(stage, cases, golden, _offline_tasks(request))
 
 
 @pytest.fixture(scope="class")
@@ -241,16 +243,27 @@ def case_id_of(item: pytest.Item) -> str | None:
     return callspec.id if callspec is not None else None
 
 
+def _that_run(request: pytest.FixtureRequest) -> Iterator[pytest.Item]:
+    """The selected tests of a class, in their order, without those that are skipped already."""
+    for item in request.session.items:
+        if getattr(item, "cls", None) is request.cls and item.get_closest_marker("skip") is None:
+            yield item
+
+
+def _offline_tasks(request: pytest.FixtureRequest) -> frozenset[str]:
+    """What the tests of a class will ask of the offline engines."""
+    criteria = (criterion_of(item) for item in _that_run(request))
+    return frozenset(what.offline for what in criteria if what and what.offline)
+
+
 def _cases_to_ask(request: pytest.FixtureRequest) -> tuple[Case, ...]:
     """The cases that the tests of a class will ask the reference, in their order."""
-    items = (item for item in request.session.items if getattr(item, "cls", None) is request.cls)
-    cases = {case.id: case for item in items if (case := _case_for_reference(item)) is not None}
-    return tuple(cases.values())
+    found = (_case_for_reference(item) for item in _that_run(request))
+    return tuple({case.id: case for case in found if case is not None}.values())
 
 
 def _case_for_reference(item: pytest.Item) -> Case | None:
     callspec = getattr(item, "callspec", None)
     case = callspec.params.get("case") if callspec is not None else None
     uses = "reference" in getattr(item, "fixturenames", ())
-    runs = item.get_closest_marker("skip") is None
-    return case if uses and runs and isinstance(case, Case) else None
+    return case if uses and isinstance(case, Case) else None

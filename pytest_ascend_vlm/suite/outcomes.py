@@ -124,7 +124,7 @@ def _without_exception(
     if report.when != "call":
         return None
     if judge is not None and judge.recorded_path is not None:
-        return _Ending("recorded", f"written: {judge.recorded_path}")
+        return _Ending("recorded", "; ".join(judge.doubts))
     if criterion_of(item) is not None and (judge is None or not judge.verdicts):
         return _Ending("error", f"{item.nodeid} ended without a verdict, so it verified nothing.")
     return _Ending("pass")

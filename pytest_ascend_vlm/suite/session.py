@@ -162,6 +162,16 @@ class Reference:
         """Records the reference's answer to a case, unless its golden holds; returns its path."""
         return self._recording.record(case)
 
+    def recorded(self, case: Case) -> ReferenceAnswer:
+        """A case's golden as it is on disk, once it was recorded.
+
+        Raises:
+            GoldenError: it does not hold.
+        """
+        from ..golden.store import GoldenStore
+
+        return GoldenStore([self.task.golden_dir], "the same command").load(self.task.key, case)
+
     def close(self) -> None:
         """Gives the engine's memory back."""
         if "_engine" in vars(self):
@@ -196,6 +206,7 @@ class Judge:
         goldens: excuse what the reference does too.
         verdicts: the verdicts taken so far.
         recorded_path: the golden that was written instead of a verdict.
+        doubts: what speaks against judging by it.
     """
 
     criterion: Criterion
@@ -205,6 +216,7 @@ class Judge:
     goldens: Goldens | None
     verdicts: list[Verdict] = field(default_factory=list)
     recorded_path: Path | None = None
+    doubts: tuple[str, ...] = ()
     _guarded: int = 0
 
     def __post_init__(self) -> None:
@@ -234,9 +246,9 @@ class Judge:
         """Ends the test: the criterion cannot apply to this model as it is declared."""
         raise NotApplicable(reason)
 
-    def recorded(self, path: Path) -> None:
-        """Notes that a golden was written; there is nothing to judge."""
-        self.recorded_path = path
+    def recorded(self, path: Path, doubts: tuple[str, ...] = ()) -> None:
+        """Notes that a golden was written, and what is doubtful about it; nothing is judged."""
+        self.recorded_path, self.doubts = path, doubts
 
     def _degenerate(self) -> Iterator[tuple[Completion, str]]:
         from ..criteria.degeneration import degeneration
