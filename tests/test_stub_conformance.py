@@ -84,10 +84,10 @@ CAUGHT = {
     ),
     Defect.USAGE_DOES_NOT_ADD_UP: Caught({"serving.text", "serving.image"}),
     Defect.NO_FINISH_REASON: Caught({"serving.text", "serving.image", "serving.limits"}),
-    # What the model makes up without its image is wrong, and not comparable with the reference.
+    # What the model makes up without its image is not comparable with the reference.
     Defect.IMAGE_COSTS_NOTHING: Caught(
-        {"serving.image", *PAGE},
-        errors={"baseline.image", *NUMERIC, "numerics.logits", "determinism.prefix_cache"},
+        {"serving.image"},
+        errors={"baseline.image", *NUMERIC, *PAGE, "numerics.logits", "determinism.prefix_cache"},
     ),
     Defect.WEBP_READ_WRONGLY: Caught({"serving.encodings"}),
     Defect.STREAM_LOSES_ITS_END: Caught({"serving.streaming"}),
@@ -112,6 +112,9 @@ CAUGHT = {
         }
     ),
     Defect.IGNORES_SEED: Caught({"determinism.seeded"}),
+    # Answers that never differ show nothing about seeds, so there is no verdict.
+    Defect.ONE_SEED_FOR_ALL: Caught(errors={"determinism.seeded"}),
+    Defect.SAMPLES_GREEDILY: Caught(errors={"determinism.seeded"}),
     Defect.COMPANY_CHANGES_ANSWER: Caught({"determinism.concurrent"}),
     # The first page that was asked for is everyone's page from then on.
     Defect.CACHE_IGNORES_IMAGE: Caught(
@@ -134,7 +137,14 @@ CAUGHT = {
     ),
     Defect.LAST_LINE_IS_LOST: Caught({"baseline.image", "baseline.divergence", *PAGE}),
     # A prompt of another length is a set-up that differs, not a model that fails.
-    Defect.PROMPT_IS_LONGER: Caught(errors={"baseline.text", "baseline.image", *NUMERIC}),
+    Defect.PROMPT_IS_LONGER: Caught(
+        errors={"baseline.text", "baseline.image", *NUMERIC, *PAGE, "numerics.logits"}
+    ),
+    # The prompt is the reference's, only its length is told wrongly.
+    Defect.USAGE_IS_TOO_LOW: Caught({"serving.text", "serving.image"}),
+    Defect.USAGE_HIDES_AN_ANSWERS_END: Caught({"serving.text", "serving.image", "serving.limits"}),
+    # Texts and forced numbers are right.
+    Defect.LOGPROBS_OF_THE_NEXT_TOKEN: Caught({"serving.text", "serving.image"}),
     Defect.LOGPROBS_ARE_NAN: Caught(
         {"serving.text", "serving.image", *LOGITS, "determinism.repeat"},
         green={"serving.models", "baseline.text", "baseline.image", *PAGE},

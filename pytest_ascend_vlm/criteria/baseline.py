@@ -46,12 +46,15 @@ class Divergence:
 
 
 def require_same_prompt(served: Completion, reference: Reference) -> None:
-    """Raises PreconditionError unless both sides saw prompts of one length."""
-    if reference.prompt_tokens is None or served.usage is None:
+    """Raises PreconditionError unless both sides saw prompts of one length.
+
+    The served prompt's own tokens are counted; what `usage` says counts where there are none.
+    """
+    if reference.prompt_tokens is None or served.prompt_tokens is None:
         return
-    if served.usage.prompt_tokens != reference.prompt_tokens:
+    if served.prompt_tokens != reference.prompt_tokens:
         raise PreconditionError(
-            f"{served.case_id}: the served prompt has {served.usage.prompt_tokens} tokens, the "
+            f"{served.case_id}: the served prompt has {served.prompt_tokens} tokens, the "
             f"reference's has {reference.prompt_tokens}. The two sides did not see the same input, "
             "so their answers cannot be compared. Check that chat template, image preprocessor "
             "(min_pixels, max_pixels) and system prompt are the same on both sides."

@@ -28,6 +28,8 @@ class Row:
         status: one of `STATUSES`.
         reason: why it is not a pass; empty for a pass.
         seconds: how long the test took, without starting the server.
+        reference_knows: False where it is not applicable because the reference does not know what
+            was asked: nobody declared that, so alone it verifies nothing.
     """
 
     model: str
@@ -37,6 +39,7 @@ class Row:
     status: str
     reason: str
     seconds: float
+    reference_knows: bool = True
 
     def with_verdict(self, verdict: Verdict | None) -> dict[str, Any]:
         """The row as JSON, with what was measured where there is a verdict."""

@@ -86,6 +86,7 @@ def _rows(
         status=status,
         reason=_reason(report),
         seconds=report.duration,
+        reference_knows=judge is None or judge.reference_knows,
     )
     judged = judge.verdicts if judge and report.when == "call" else []
     if not judged:
