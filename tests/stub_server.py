@@ -634,7 +634,7 @@ class Defect(enum.Enum):
     EXCLAMATION_MARKS = Behaviour(answered=_always("!" * MOST_TOKENS))
     ENDLESS_LOOP = Behaviour(answered=_always("the page " * MOST_TOKENS))
     EMPTY_ANSWER = Behaviour(answered=_always(""))
-    PROMPT_IS_LONGER = Behaviour(prompt=lambda items: [*items[:3], *items])
+    PROMPT_IS_LONGER = Behaviour(prompt=lambda items: [*items[:1], *items])
     USAGE_IS_TOO_LOW = Behaviour(usage=_more("prompt_tokens", -3))
     USAGE_HIDES_AN_ANSWERS_END = Behaviour(usage=_more("completion_tokens", -1))
 

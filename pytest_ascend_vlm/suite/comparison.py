@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..criteria.baseline import require_same_prompt
 from ..spec import Case
 from .session import Answers, Goldens, Judge
 
@@ -36,6 +35,8 @@ class Comparison:
             PreconditionError: the two sides saw prompts of different lengths.
             ServerError: the server refused it.
         """
+        from ..criteria.baseline import require_same_prompt
+
         served, reference = self.answers(case), self.golden(case)
         require_same_prompt(served, reference)
         return served, reference

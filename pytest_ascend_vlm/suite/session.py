@@ -64,12 +64,16 @@ class ForcedAnswers:
         """What it thinks of the reference's answer to a case.
 
         Raises:
-            PreconditionError: the server does not tell.
+            PreconditionError: the server does not tell, or saw a prompt of another length.
             ServerError: it refused the request.
         """
+        from ..criteria.baseline import require_same_forced_prompt
+
         if case.id not in self._known:
-            answer, token_ids = self._goldens(case).text, self._goldens.numerics(case).token_ids
-            self._known[case.id] = self._client.force(case, answer, token_ids)
+            reference, token_ids = self._goldens(case), self._goldens.numerics(case).token_ids
+            forced = self._client.force(case, reference.text, token_ids)
+            require_same_forced_prompt(forced, reference)
+            self._known[case.id] = forced
         return self._known[case.id]
 
 
