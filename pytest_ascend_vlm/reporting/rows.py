@@ -31,6 +31,8 @@ class Row:
         reason: why it is not a pass; of what was recorded, what is doubtful about it.
         seconds: how long the test took, without starting the server.
         told_at: the criterion, with its case, of the row that has this error in full.
+        reference_knows: False where it is not applicable because the reference does not know what
+            was asked: nobody declared that, so alone it verifies nothing.
     """
 
     model: str
@@ -41,6 +43,7 @@ class Row:
     reason: str
     seconds: float
     told_at: str | None = None
+    reference_knows: bool = True
 
     def with_verdict(self, verdict: Verdict | None) -> dict[str, Any]:
         """The row as JSON, with what was measured where there is a verdict."""

@@ -159,6 +159,7 @@ def _rows(
             reason=end.reason,
             seconds=seconds,
             told_at=end.first.criterion if end.first else None,
+            reference_knows=judge is None or judge.reference_knows,
         ).with_verdict(verdict)
 
     return [row(*pair) for pair in _endings(ending, judge.verdicts if judge else [])]
