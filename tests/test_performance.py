@@ -15,7 +15,8 @@ from typing import Any
 import psutil
 import pytest
 from PIL import Image
-from stub_server import Behaviour, Defect, Refused, Request, State
+from stub_server import Behaviour, Defect, Refused, Request, State, Stub
+from test_metrics import text as text_of_metrics
 
 from conftest import FIXTURES, Judged, Outcome, Serve, model_file
 from pytest_ascend_vlm import Capability, Case
@@ -111,6 +112,25 @@ def test_a_sound_server_passes_and_its_figures_are_kept(judged: Judged, stub: Se
     assert min(latency["values"]) >= SECONDS
     assert {"image_tokens", "ttft_s"} == image["evidence"]["ttft_by_image_tokens"][0].keys()
     assert "latency.TestMinerU25.svg" in {path.name for path in outcome.directory.iterdir()}
+
+
+def test_the_servers_own_times_are_those_of_the_requests_that_are_measured(
+    judged: Judged, stub: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first requests may be slow: they are neither in the client's times nor in these."""
+    streamed: list[Request] = []
+
+    def told(_: Stub) -> str:
+        slow, quick = streamed[:2], streamed[2:]
+        seconds = 60 * len(slow) + 0.25 * len(quick)
+        return text_of_metrics(seconds, len(streamed))
+
+    monkeypatch.setattr(Stub, "metrics", told)
+    behaviour = Behaviour(crash=lambda one, _: streamed.append(one) if one.stream else None)
+    outcome = measured(judged, stub(behaviour), "one_at_a_time and text")
+    (row,) = outcome.rows
+    found = {figure["name"]: figure["value"] for figure in row["evidence"]["figures"]}
+    assert found["text.server_queue.mean"] == 0.25
 
 
 @pytest.mark.parametrize(
