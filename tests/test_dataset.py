@@ -52,8 +52,10 @@ def asked(
             key = GoldenKey(model_spec(model_id=MODEL), "tiny", None)
             scores.record(Path(project.path, "golden"), key, "docvqa_val", reference, ENGINE)
 
-        def evaluate(_harness: object, request: harness.Request, _say: object) -> Evaluation:
-            return evaluation(right, limit=request.limit)
+        def evaluate(
+            _harness: object, request: harness.Request, asked: Protocol, _say: object
+        ) -> Evaluation:
+            return evaluation(right, asked, request.limit)
 
         monkeypatch.setattr(harness, "evaluate", evaluate)
         monkeypatch.setattr(harness, "protocol", lambda *_: PROTOCOL)

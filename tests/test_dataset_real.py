@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 import pytest
 from rapidfuzz.distance import Levenshtein
+from test_harness import evaluate
 
 from pytest_ascend_vlm.criteria.dataset import Evaluation, Sample, paired
 from pytest_ascend_vlm.engines import harness
@@ -166,7 +167,7 @@ def test_document_questions_are_scored_as_counted_here(
     one: Harness, server: VllmServer, tmp_path: Path
 ) -> None:
     request = Request("docvqa_val", DATASETS, PYTHON, server.endpoint, tmp_path)
-    found = harness.evaluate(one, request, lambda _: None)
+    found = evaluate(one, request, lambda _: None)
     recount = {id_: anls(sample) for id_, sample in found.samples.items()}
     assert {id_: sample.score for id_, sample in found.samples.items()} == pytest.approx(recount)
     assert found.score == pytest.approx(sum(recount.values()) / 6)
@@ -210,7 +211,7 @@ def test_the_others_are_scored_as_counted_here(
     if task == "chartqa_test":
         onlooker.says = FORM  # the tiny checkpoint was taught no such form
     request = Request(task, DATASETS, PYTHON, onlooker.endpoint, tmp_path)
-    found = harness.evaluate(one, request, lambda _: None)
+    found = evaluate(one, request, lambda _: None)
     recount = {id_: OTHERS[task](sample) for id_, sample in found.samples.items()}
     assert {id_: sample.score for id_, sample in found.samples.items()} == pytest.approx(recount)
     assert 0 < found.score < 1
@@ -227,9 +228,9 @@ def test_mmmu_is_taken_up_again_and_scored_as_counted_here(
             raise KeyboardInterrupt
 
     with contextlib.suppress(KeyboardInterrupt):
-        harness.evaluate(one, request, interrupt)
+        evaluate(one, request, interrupt)
         pytest.fail("it was not interrupted")
-    found = harness.evaluate(one, request, lambda _: None)
+    found = evaluate(one, request, lambda _: None)
 
     assert 3 <= found.resumed < 30
     assert len(onlooker.asked) <= 30 + 2 * request.concurrency

@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pytest_ascend_vlm.criteria.dataset import Evaluation, Protocol
 from pytest_ascend_vlm.engines import harness
 from pytest_ascend_vlm.engines.endpoint import Endpoint
 from pytest_ascend_vlm.engines.evalscope_harness import EVALSCOPE
@@ -77,8 +78,14 @@ def silent(_: str) -> None:
     pass
 
 
+def evaluate(one: Harness, request: Request, say: Callable[[str], None]) -> Evaluation:
+    """What a harness finds of the data as it is."""
+    asked = harness.protocol(one, request.task, request.root, request.python)
+    return harness.evaluate(one, request, asked, say)
+
+
 def test_scores_come_with_what_they_are_worth(make: Make, request_: Request) -> None:
-    found = harness.evaluate(make(), request_, silent)
+    found = evaluate(make(), request_, silent)
     assert found.score == 0.375
     assert found.protocol.harness == "pytest"
     assert found.protocol.version == pytest.__version__
@@ -86,8 +93,15 @@ def test_scores_come_with_what_they_are_worth(make: Make, request_: Request) -> 
     assert found.resumed == 0
 
 
+def test_scores_are_stamped_with_the_protocol_that_was_resolved(
+    make: Make, request_: Request
+) -> None:
+    asked = Protocol("pytest", "as it was", "task", "anls", "d" * 64)
+    assert harness.evaluate(make(), request_, asked, silent).protocol == asked
+
+
 def test_the_key_travels_in_the_environment_alone(make: Make, request_: Request) -> None:
-    harness.evaluate(make(), request_, silent)
+    evaluate(make(), request_, silent)
     env = json.loads((request_.work_dir / "env.json").read_text("utf-8"))
     assert env[API_KEY_VARIABLE] == "a secret key"
     assert "a secret key" not in (request_.work_dir / "job.json").read_text("utf-8")
@@ -97,15 +111,15 @@ def test_the_key_travels_in_the_environment_alone(make: Make, request_: Request)
 
 def test_progress_is_told(make: Make, request_: Request) -> None:
     said: list[str] = []
-    harness.evaluate(make(PAUSE=1.0), request_, said.append)
+    evaluate(make(PAUSE=1.0), request_, said.append)
     assert any("of 4, about" in line for line in said)
 
 
 def test_one_that_dies_says_why_and_is_taken_up_again(make: Make, request_: Request) -> None:
     with pytest.raises(ServerError, match=r"died.*after 2 answers") as caught:
-        harness.evaluate(make(DIES_AFTER=1), request_, silent)
+        evaluate(make(DIES_AFTER=1), request_, silent)
     assert "out of memory" in str(caught.value)
-    found = harness.evaluate(make(), request_, silent)
+    found = evaluate(make(), request_, silent)
     assert found.resumed == 2
     log = (request_.work_dir / harness.LOG).read_text("utf-8")
     assert log.count("answered 1") == 1
@@ -113,13 +127,13 @@ def test_one_that_dies_says_why_and_is_taken_up_again(make: Make, request_: Requ
 
 
 def test_one_that_ended_is_not_taken_up_again(make: Make, request_: Request) -> None:
-    harness.evaluate(make(), request_, silent)
-    assert harness.evaluate(make(), request_, silent).resumed == 0
+    evaluate(make(), request_, silent)
+    assert evaluate(make(), request_, silent).resumed == 0
 
 
 def test_a_report_that_its_samples_deny_is_an_error(make: Make, request_: Request) -> None:
     with pytest.raises(ServerError, match=r"reports 0\.5000.*add up to 0\.3750"):
-        harness.evaluate(make(REPORTED=0.5), request_, silent)
+        evaluate(make(REPORTED=0.5), request_, silent)
 
 
 @pytest.mark.parametrize("ids", [[0, 0, 1], []])
@@ -127,7 +141,7 @@ def test_samples_scored_twice_or_never_are_an_error(
     make: Make, request_: Request, ids: list[int]
 ) -> None:
     with pytest.raises(ServerError, match="twice, or none"):
-        harness.evaluate(make(IDS=ids, REPORTED=0.25), request_, silent)
+        evaluate(make(IDS=ids, REPORTED=0.25), request_, silent)
 
 
 def test_one_that_stands_still_is_ended(
@@ -135,7 +149,7 @@ def test_one_that_stands_still_is_ended(
 ) -> None:
     monkeypatch.setattr(harness, "_STALL_SECONDS", 2.0)
     with pytest.raises(ServerError, match="no answer for"):
-        harness.evaluate(make(PAUSE=60), request_, silent)
+        evaluate(make(PAUSE=60), request_, silent)
     assert not _children(request_)
 
 
@@ -145,7 +159,7 @@ def test_nothing_outlives_an_interrupted_run(make: Make, request_: Request) -> N
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        harness.evaluate(make(PAUSE=60), request_, stop)
+        evaluate(make(PAUSE=60), request_, stop)
     assert not _children(request_)
 
 
@@ -217,13 +231,13 @@ def test_an_unknown_task_lists_the_known_ones() -> None:
 def test_a_harness_that_is_not_installed_says_how(make: Make, request_: Request) -> None:
     absent = dataclasses.replace(make(), name="no-such-harness", package="no-such-harness[api]")
     with pytest.raises(ConfigurationError, match=r"pip install 'no-such-harness\[api\]'"):
-        harness.evaluate(absent, request_, silent)
+        evaluate(absent, request_, silent)
 
 
 def test_an_interpreter_that_is_not_there_is_named(make: Make, request_: Request) -> None:
     nowhere = dataclasses.replace(request_, python=Path("/nowhere/python"))
     with pytest.raises(ConfigurationError, match="/nowhere/python"):
-        harness.evaluate(make(), nowhere, silent)
+        evaluate(make(), nowhere, silent)
 
 
 def test_the_committed_data_is_what_its_script_writes(tmp_path: Path) -> None:

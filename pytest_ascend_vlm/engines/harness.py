@@ -146,20 +146,23 @@ def protocol(harness: Harness, task: str, root: Path, python: Path) -> Protocol:
     )
 
 
-def evaluate(harness: Harness, request: Request, say: Callable[[str], None]) -> Evaluation:
+def evaluate(
+    harness: Harness, request: Request, asked: Protocol, say: Callable[[str], None]
+) -> Evaluation:
     """Lets a harness ask a served model all questions of a data set.
 
     Args:
         harness: which.
         request: what of whom.
+        asked: the protocol of the same harness and data, which the scores are stamped with. It is
+            resolved once, by whoever asks: that takes reading all of the data.
         say: told how far it is.
 
     Raises:
-        ConfigurationError: the harness is not installed, or does not have the data set.
+        ConfigurationError: the harness does not have the data set.
         PreconditionError: the data is not there.
         ServerError: it died or stood still; the message has the root cause.
     """
-    asked = protocol(harness, request.task, request.root, request.python)
     work_dir = request.work_dir
     if (work_dir / "result.json").exists():
         shutil.rmtree(work_dir)  # only what was interrupted is taken up again

@@ -118,6 +118,7 @@ class Datasets:
         return harness.evaluate(
             harness_of(task),
             request,
+            self._protocol(task),
             lambda doing: self._run.say(f"{self._model.model_id}: {doing}"),
         )
 
