@@ -3,7 +3,7 @@
 `required.txt` lists test class and criterion, one pair a line, and is written by `ascend-vlm
 required` from the model files. What is on it and did not end as a pass, an expected failure or
 declared not applicable makes a run red, whatever pytest thinks of it: nothing passes because it was
-deselected, skipped or never collected.
+deselected, skipped or never collected, nor because its reference knows none of its cases.
 """
 
 from __future__ import annotations
@@ -59,6 +59,12 @@ def _problems(of_class: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[s
     unseen = [criterion for criterion, rows in of_class.items() if not rows]
     if unseen:
         yield f"{_counted(unseen, of_class)} did not run"
+    unknown = [criterion for criterion, rows in of_class.items() if _is_unknown(rows)]
+    if unknown:
+        yield (
+            f"{_counted(unknown, of_class)}: the reference knows none of what is asked, "
+            "so nothing was verified"
+        )
     reasons: dict[str, list[str]] = {}
     for criterion, rows in of_class.items():
         for row in rows:
@@ -67,6 +73,12 @@ def _problems(of_class: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[s
                 reasons.setdefault(f"{row['status']}: {first_line}", []).append(criterion)
     for reason, criteria in reasons.items():
         yield f"{_counted(list(Counter(criteria)), of_class)}: {reason}"
+
+
+def _is_unknown(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether no case was judged, and in some the reference was to blame and no declaration."""
+    unknown = [not row.get("reference_knows", True) for row in rows]
+    return any(unknown) and all(row["status"] == "na" for row in rows)
 
 
 def _counted(criteria: Sequence[str], of_class: Mapping[str, Any]) -> str:

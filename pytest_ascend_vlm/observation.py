@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import ServerError
 
@@ -74,6 +74,7 @@ class Completion:
         top: the most likely tokens at each position of the answer; None where not asked for.
         seconds: from sending the request to the last byte.
         first_token_seconds: TTFT of a streamed answer.
+        prompt_token_ids: the prompt's tokens, those of images included; None where not reported.
     """
 
     case_id: str
@@ -84,6 +85,14 @@ class Completion:
     top: TopLogprobs | None
     seconds: float
     first_token_seconds: float | None = None
+    prompt_token_ids: tuple[int, ...] | None = None
+
+    @property
+    def prompt_tokens(self) -> int | None:
+        """Length of the prompt, counted rather than told; None where it is neither."""
+        if self.prompt_token_ids is not None:
+            return len(self.prompt_token_ids)
+        return self.usage.prompt_tokens if self.usage else None
 
 
 @dataclass(frozen=True)
@@ -232,6 +241,7 @@ class Reference:
         prompt_tokens: length of the reference's prompt; None where published.
         token_ids: the greedy answer's tokens; None where published.
         numerics: None where published.
+        provenance: what a golden says of where it comes from; empty where this is none.
     """
 
     case_id: str
@@ -241,6 +251,7 @@ class Reference:
     prompt_tokens: int | None = None
     token_ids: tuple[int, ...] | None = None
     numerics: ReferenceNumerics | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
 MEMORY_SLACK_MIB = 256.0

@@ -122,7 +122,7 @@ def register(parser: pytest.Parser) -> None:
         metavar="N",
         type=_positive,
         default=Options.requests,
-        help="requests of each level of a load (default: 32; p99 instead of p90 from 299 on)",
+        help="requests of each level of a load (default: 32; p99 as well from 299 on)",
     )
     group.addoption(
         "--vlm-compare-url",

@@ -13,9 +13,9 @@ import pytest
 
 from . import options
 from .reporting import Report, write
-from .reporting.summary import closing_line, closing_table
+from .reporting.summary import closing_line, closing_table, doubtful_goldens
 from .scheduling import xdist
-from .suite import arguments, fixtures, outcomes, selection
+from .suite import arguments, findings, fixtures, outcomes, selection
 from .suite.run import RUN, Run
 from .terminal import Progress
 
@@ -131,6 +131,14 @@ def pytest_runtest_makereport(
     return outcomes.finish(item, call, report, item.config.stash[RUN])
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_report_teststatus(
+    report: pytest.TestReport | pytest.CollectReport,
+) -> tuple[str, str, str] | None:
+    """Counts apart what an error stopped that is told at another test."""
+    return findings.status(report)
+
+
 class _Reporter:
     """Gathers the rows in the process that prints, which under xdist is not the one that tests."""
 
@@ -138,11 +146,13 @@ class _Reporter:
         self._config = config
         self._run = run
         self._report = Report()
+        self._repeats = findings.Repeats()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Takes the rows off a test's report, unless pytest-rerunfailures will run it again."""
         if report.outcome != "rerun":  # type: ignore[comparison-overlap]
             self._report.take(getattr(report, outcomes.EVIDENCE, ()))
+            self._repeats.take(report)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Prints model x criterion group with counts and worst margins, and writes the report."""
@@ -151,6 +161,8 @@ class _Reporter:
         terminalreporter.section("ascend-vlm")
         for line in closing_table(self._report.rows):
             terminalreporter.line(line)
+        for line in doubtful_goldens(self._report.rows):
+            terminalreporter.line(line, yellow=True, bold=True)
         directory = self._run.options.report
         if directory is not None:
             argv = list(self._config.invocation_params.args)
@@ -166,6 +178,7 @@ class _Reporter:
             pytest.ExitCode.NO_TESTS_COLLECTED,
         }:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        self._repeats.count()
         result = yield
         terminal = self._config.pluginmanager.get_plugin("terminalreporter")
         if terminal is not None:

@@ -1,6 +1,8 @@
 """A package `vllm` whose offline engine says what it was given, and misbehaves on command.
 
-FAKE_VLLM in the environment: "dies" (the process ends), "hangs", "no-pooling" (raises).
+FAKE_VLLM in the environment: "dies" (the process ends), "hangs", "no-pooling" (raises),
+"dies-pooling", "one-answer-less", "odd-tokens" (no JSON), "flat-states" (of one dimension).
+FAKE_VLLM_STARTS names a file that gets a line for each engine that is started.
 """
 
 from __future__ import annotations
@@ -17,21 +19,39 @@ class SamplingParams:
 
 class LLM:
     def __init__(self, **arguments):
-        behaviour = os.environ.get("FAKE_VLLM")
-        if behaviour == "dies":
+        behaviour = self.behaviour = os.environ.get("FAKE_VLLM")
+        pools = arguments.get("runner") == "pooling"
+        if starts := os.environ.get("FAKE_VLLM_STARTS"):
+            with open(starts, "a") as file:
+                print("pooling" if pools else arguments.get("dtype"), file=file)
+        if behaviour == "dies" or (behaviour == "dies-pooling" and pools):
             print("Segmentation fault in a kernel", flush=True)
             os._exit(139)
         if behaviour == "hangs":
             print("pid", os.getpid(), flush=True)
             time.sleep(600)
-        if behaviour == "no-pooling" and arguments.get("runner") == "pooling":
+        if behaviour == "no-pooling" and pools:
             raise RuntimeError("no pooling on this device")
         self.arguments = arguments
 
     def chat(self, chats, sampling, use_tqdm):
         said = " ".join(sorted(self.arguments))
-        answer = SimpleNamespace(text=f"巴黎 {said}", token_ids=[1, 2], finish_reason="stop")
-        return [SimpleNamespace(outputs=[answer]) for _ in chats]
+        tokens = [object()] if self.behaviour == "odd-tokens" else [1, 2]
+        answer = SimpleNamespace(text=f"巴黎 {said}", token_ids=tokens, finish_reason="stop")
+        answers = [SimpleNamespace(outputs=[answer]) for _ in chats]
+        return answers[1:] if self.behaviour == "one-answer-less" else answers
+
+    def encode(self, prompts, **_):
+        import torch, transformers
+
+        known = transformers.AutoTokenizer.from_pretrained(self.arguments["model"])
+        width = () if self.behaviour == "flat-states" else (4,)
+        texts = [known(one["prompt"], add_special_tokens=False)["input_ids"] for one in prompts]
+        states = [SimpleNamespace(data=torch.zeros((len(ids), *width))) for ids in texts]
+        return [
+            SimpleNamespace(prompt_token_ids=ids, outputs=own)
+            for ids, own in zip(texts, states, strict=True)
+        ]
 """
 ARGUMENTS = """
 import dataclasses

@@ -3,7 +3,8 @@
 `install` makes it what `python -m vllm.entrypoints.openai.api_server` runs. STAND_IN, JSON in the
 environment, says how it behaves; every key may be left out.
 
-  exit: prints a traceback and exits with this code at once
+  exit: prints an error and exits with this code at once; a negative one is a signal
+  last_words: path of what it prints before that instead, as a dead server's log
   log: [seconds, line] pairs, printed one after another
   healthy: false: /health stays 503
   runaways: children that leave the session, ignore SIGTERM and are given up by their parent
@@ -12,6 +13,7 @@ environment, says how it behaves; every key may be left out.
   dies_at: the chat request that kills it
   broken: answers chat requests with HTTP 500
   deaf: ignores SIGTERM
+  asks: wants to know something of whoever sits at the terminal
 """
 
 from __future__ import annotations
@@ -111,8 +113,17 @@ def main(plan: dict[str, Any]) -> None:
     say("arguments: " + " ".join(sys.argv[1:]))
     if plan.get("deaf"):
         signal.signal(signal.SIGTERM, lambda *_: say("SIGTERM ignored"))
+    if plan.get("asks"):
+        try:
+            say("the terminal says " + Path("/dev/tty").read_text("utf-8"))
+        except OSError as error:
+            say(f"the terminal says nothing: {error.strerror}")
     if "exit" in plan:
-        say("RuntimeError: no kernel for this device")
+        words = plan.get("last_words")
+        error = "RuntimeError: no kernel for this device"
+        say(Path(words).read_bytes().decode("utf-8") if words else error)
+        if plan["exit"] < 0:
+            os.kill(os.getpid(), -plan["exit"])
         sys.exit(plan["exit"])
     for _ in range(plan.get("runaways", 0)):
         subprocess.run([sys.executable, "-c", RUNAWAY], check=True)

@@ -323,12 +323,15 @@ def _choice(request: Request, knowledge: Knowledge, text: str) -> Choice:
 
 
 def _rows(tokens: tuple[int, ...], known: Known | None) -> tuple[Row, ...]:
-    """The golden's rows as far as the tokens are the golden's, and those of a sure model beyond."""
+    """The golden's rows as far as the tokens are the golden's, and those of a sure model beyond.
+
+    A greedy answer is made of first choices, one that a defect changed as well.
+    """
     rows = []
     for index, token in enumerate(tokens):
         is_known = known is not None and known.token_ids[:index] == tokens[:index]
         row = known.rows.get(known.prompt_tokens - 1 + index) if known and is_known else None
-        rows.append(row if row and token in row.logprobs else sure(token))
+        rows.append(row if row and row.ranked[0] == token else sure(token))
     return tuple(rows)
 
 
@@ -341,6 +344,11 @@ def prompt_items(request: Request, knowledge: Knowledge) -> list[object]:
         for _ in range(knowledge.image_tokens(image))
     ]
     return [*range(TEMPLATE_TOKENS), *images, *text]
+
+
+def _ids(items: Sequence[object]) -> list[int]:
+    """The ids of a prompt's tokens."""
+    return [item if isinstance(item, int) else IMAGE_TOKEN for item in items]
 
 
 def _cached_tokens(items: Sequence[object], salt: str | None, state: State) -> int:
@@ -380,6 +388,10 @@ def _candidates(rows: tuple[Row, ...]) -> tuple[Row, ...]:
     return rows
 
 
+def _prompt(items: list[object]) -> list[object]:
+    return items
+
+
 def _usage(usage: dict[str, Any], _request: Request) -> dict[str, Any]:
     return usage
 
@@ -403,6 +415,7 @@ class Behaviour:
         seen: the request as it reaches the engine.
         answered: the text that the engine generates.
         candidates: what follows each position.
+        prompt: the prompt's tokens, as the chat template gives them.
         usage: the token counts.
         deltas: the pieces of a stream.
         reply: the body of the response.
@@ -414,6 +427,7 @@ class Behaviour:
     seen: Callable[[Request, Knowledge, State], Request] = _seen
     answered: Callable[[str, Request, State], str] = _answered
     candidates: Callable[[tuple[Row, ...]], tuple[Row, ...]] = _candidates
+    prompt: Callable[[list[object]], list[object]] = _prompt
     usage: Callable[[dict[str, Any], Request], dict[str, Any]] = _usage
     deltas: Callable[[str], list[str]] = _deltas
     reply: Callable[[dict[str, Any]], dict[str, Any]] = _reply
@@ -482,9 +496,10 @@ def _random_seed(request: Request, _knowledge: Knowledge, _state: State) -> Requ
 
 
 def _alternating(text: str, request: Request, state: State) -> str:
+    same = dataclasses.replace(request, salt=None)
     with state.lock:
-        state.asked[request] += 1
-        is_odd = state.asked[request] % 2 == 1
+        state.asked[same] += 1
+        is_odd = state.asked[same] % 2 == 1
     return text if is_odd else changed(text)
 
 
@@ -558,10 +573,20 @@ def _dropped(body: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
 
 def _more(name: str, by: int) -> Callable[[dict[str, Any], Request], dict[str, Any]]:
     def usage(usage: dict[str, Any], _request: Request) -> dict[str, Any]:
-        total = usage["total_tokens"] + (by if name == "prompt_tokens" else 0)
+        total = usage["total_tokens"] + (0 if name == "total_tokens" else by)
         return {**usage, "total_tokens": total, name: usage[name] + by}
 
     return usage
+
+
+def _lists_of_the_next_token(body: dict[str, Any]) -> dict[str, Any]:
+    """The body, each token of its answers with the candidates of the one behind it."""
+    for choice in body["choices"]:
+        content = choice["logprobs"]["content"]
+        lists = [position["top_logprobs"] for position in content]
+        for position, top in zip(content, [*lists[1:], *lists[:1]], strict=True):
+            position["top_logprobs"] = top
+    return body
 
 
 def _cache_not_told(usage: dict[str, Any], _request: Request) -> dict[str, Any]:
@@ -592,12 +617,15 @@ class Defect(enum.Enum):
     ERRORS_ARE_PLAIN_TEXT = Behaviour(refuse=_only("json", is_json=False))
     SECOND_RUN_DIFFERS = Behaviour(answered=_alternating)
     IGNORES_SEED = Behaviour(seen=_random_seed)
+    ONE_SEED_FOR_ALL = Behaviour(seen=_without(seed=7))
+    SAMPLES_GREEDILY = Behaviour(seen=_without(temperature=0.0))
     COMPANY_CHANGES_ANSWER = Behaviour(answered=_garbled_in_company)
     CACHE_IGNORES_IMAGE = Behaviour(seen=_first_image)
     CACHE_IS_NOT_TOLD = Behaviour(usage=_cache_not_told)
     TEXT_OFF_BY_ONE_TOKEN = Behaviour(answered=_on("text", changed))
     ANOTHER_PAGE_IS_READ = Behaviour(seen=_other_page)
     LOGPROBS_ARE_NOISY = Behaviour(candidates=_noisy)
+    LOGPROBS_OF_THE_NEXT_TOKEN = Behaviour(reply=_lists_of_the_next_token)
     LOGPROBS_ARE_NAN = Behaviour(candidates=_nan)
     PROMPT_LOGPROBS_ARE_DROPPED = Behaviour(reply=_less("prompt_logprobs"))
     LINES_ARE_SWAPPED = Behaviour(answered=_on("image", _swapped_lines))
@@ -606,7 +634,9 @@ class Defect(enum.Enum):
     EXCLAMATION_MARKS = Behaviour(answered=_always("!" * MOST_TOKENS))
     ENDLESS_LOOP = Behaviour(answered=_always("the page " * MOST_TOKENS))
     EMPTY_ANSWER = Behaviour(answered=_always(""))
-    PROMPT_IS_LONGER = Behaviour(usage=_more("prompt_tokens", 3))
+    PROMPT_IS_LONGER = Behaviour(prompt=lambda items: [*items[:1], *items])
+    USAGE_IS_TOO_LOW = Behaviour(usage=_more("prompt_tokens", -3))
+    USAGE_HIDES_AN_ANSWERS_END = Behaviour(usage=_more("completion_tokens", -1))
 
 
 # No defect: vLLM that was not told to list more.
@@ -683,7 +713,7 @@ class Stub:
 
     def _completion(self, request: Request) -> dict[str, Any]:
         clips = [VIDEO_TOKEN] * (request.videos * self.video_tokens)
-        items = [*prompt_items(request, self.knowledge), *clips]
+        items = self.behaviour.prompt([*prompt_items(request, self.knowledge), *clips])
         choices = [self._choice(request, index) for index in range(request.n)]
         forced = self._forced(request, items) if request.forced is not None else {}
         return {
@@ -693,6 +723,7 @@ class Stub:
             "model": self.knowledge.model,
             "choices": [self._choice_body(choice, index) for index, choice in enumerate(choices)],
             "usage": self._usage(request, items, choices),
+            "prompt_token_ids": _ids(items),
             **forced,
         }
 
@@ -718,7 +749,7 @@ class Stub:
         return self.behaviour.usage(usage, request)
 
     def _forced(self, request: Request, items: Sequence[object]) -> dict[str, Any]:
-        prompt = [item if isinstance(item, int) else IMAGE_TOKEN for item in items]
+        prompt = _ids(items)
         known = self.knowledge.known.get((request.prompt, request.images))
         if known and request.forced == known.text:
             answer, rows = known.forced, known.rows

@@ -218,6 +218,30 @@ def test_prompts_of_different_lengths_are_not_compared() -> None:
         rules.require_same_prompt(served("巴黎", prompt=39), reference())
 
 
+def test_the_prompt_s_own_tokens_are_counted_where_the_reply_has_them() -> None:
+    told_wrongly = dataclasses.replace(served("巴黎", prompt=39), prompt_token_ids=(7,) * 36)
+    rules.require_same_prompt(told_wrongly, reference())
+    longer = dataclasses.replace(served("巴黎"), prompt_token_ids=(7,) * 37)
+    with pytest.raises(PreconditionError, match="37 tokens, the reference's has 36"):
+        rules.require_same_prompt(longer, reference())
+
+
+@pytest.mark.parametrize("longer", [-1, 0, 1])
+def test_an_answer_is_forced_behind_a_prompt_of_the_same_length(longer: int) -> None:
+    golden = reference()
+    numerics = numerics_of(golden)
+    seen = forced(numerics, numerics.fp32)
+    rows = np.arange(len(seen.scores) + longer) % len(seen.scores)
+    scores = seen.scores
+    moved = Scores(scores.token_ids[rows], scores.values[rows], scores.floor[rows], True)
+    other = Forced("text/capital-zh", moved, LISTED)
+    if longer == 0:
+        rules.require_same_forced_prompt(other, golden)
+        return
+    with pytest.raises(PreconditionError, match="the reference's has 36"):
+        rules.require_same_forced_prompt(other, golden)
+
+
 def test_of_a_published_answer_only_what_was_published_is_compared() -> None:
     published = Reference("text/name", "published in a document", "I'm your son.", True)
     assert rules.text_matches(served("I'm your son. And more."), published, BARS).passed

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import FIXTURES
+from pytest_ascend_vlm.cases import load_cases
 from pytest_ascend_vlm.criteria import document as rules
 
 PAGE = "季度报告 2024\n收入 1,234.50 元\n增长 12.5%\n备注:无\nTotal 99"
@@ -94,6 +99,51 @@ def test_what_was_not_read_is_named() -> None:
     assert "not read: '备注:无'" in verdict.details
     assert verdict.measured == pytest.approx(0.8)
     assert verdict.threshold == pytest.approx(0.98)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [rules.characters_are_read, rules.lines_are_read, rules.numbers_are_read, rules.order_is_kept],
+)
+@pytest.mark.parametrize(
+    "golden",
+    ["", "巴黎。", "qV7 zzk}}", "另一页完全不同的文字,与本页无关\nInvoice 7731 paid 88.20"],
+    ids=["nothing", "a word", "noise", "another page"],
+)
+def test_a_golden_that_does_not_read_the_page_judges_nothing(rule: rules.Rule, golden: str) -> None:
+    problem = rules.unread(rule, PAGE, golden, 0.02)
+    assert problem is not None
+    assert problem.startswith("the reference does not read this page: its CER is ")
+    assert rules.unread(rule, PAGE, PAGE, 0.02) is None
+
+
+def test_pages_that_have_nothing_to_do_with_each_other_do_not_read_each_other() -> None:
+    pages = [case.truth for case in load_cases((FIXTURES,)) if case.group == "document"]
+    assert len(pages) >= 10
+    for one, other in itertools.permutations(pages, 2):
+        assert rules.character_error_rate(one or "", other or "") > rules.READ + 0.15
+
+
+def test_what_an_empty_answer_would_meet_is_no_bar() -> None:
+    without_numbers = re.sub(r"\d", "?", PAGE)
+    problem = rules.unread(rules.numbers_are_read, PAGE, without_numbers, 0.02)
+    assert problem is not None
+    assert "rate of numbers read exactly" in problem
+    assert rules.unread(rules.characters_are_read, PAGE, without_numbers, 0.02) is None
+    # A page without numbers has none to read.
+    assert rules.unread(rules.numbers_are_read, without_numbers, without_numbers, 0.02) is not None
+
+
+@given(PAGES, PAGES)
+def test_where_a_page_is_judged_an_empty_answer_fails(truth: str, golden: str) -> None:
+    for rule in (
+        rules.characters_are_read,
+        rules.lines_are_read,
+        rules.numbers_are_read,
+        rules.order_is_kept,
+    ):
+        if rules.unread(rule, truth, golden, 0.02) is None:
+            assert not rule(truth, "", golden, rules.SLACK_AFTER_TIE).passed
 
 
 def test_an_error_of_the_golden_is_not_held_against_the_server() -> None:

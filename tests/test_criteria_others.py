@@ -13,8 +13,15 @@ from hypothesis import strategies as st
 from pytest_ascend_vlm import Sampling
 from pytest_ascend_vlm.criteria import serving
 from pytest_ascend_vlm.criteria.degeneration import degeneration
-from pytest_ascend_vlm.criteria.determinism import answers_agree, cache_is_exact
+from pytest_ascend_vlm.criteria.determinism import (
+    answers_agree,
+    cache_is_exact,
+    distinct,
+    seed_decides,
+)
 from pytest_ascend_vlm.criteria.verdict import all_hold, at_least, at_most
+from pytest_ascend_vlm.engines.listed import top_logprobs
+from pytest_ascend_vlm.errors import PreconditionError
 from pytest_ascend_vlm.observation import Completion, Refusal, TopLogprobs, Usage
 
 PAGE = "季度报告 2024\n收入 1,234.50 元\n增长 12.5%\n"
@@ -154,6 +161,17 @@ def test_the_phase_that_exceeds_its_budget_is_named() -> None:
         ({"usage": Usage(10, 3, 14)}, "usage adds up"),
         ({"usage": Usage(0, 3, 3)}, "usage adds up"),
         ({"usage": Usage(10, 0, 10)}, "usage adds up"),
+        ({"usage": Usage(10, 2, 12)}, "usage adds up"),
+        ({"prompt_token_ids": tuple(range(11))}, "usage adds up"),
+        ({"top": top_logprobs([{1: -0.1, 2: -3.0}, {2: -0.1}])}, "each token is the likeliest"),
+        (
+            {"top": top_logprobs([{1: -0.1}, {2: -0.1}, {9: -0.1, 3: -0.2}])},
+            "each token is the likeliest",
+        ),
+        (
+            {"top": top_logprobs([{1: -0.1}, {2: -0.1}, {9: -0.1, 8: -9.0}])},
+            "each token is the likeliest",
+        ),
     ],
 )
 def test_an_unsound_answer_is_named(changes: dict[str, object], broken: str) -> None:
@@ -161,6 +179,24 @@ def test_an_unsound_answer_is_named(changes: dict[str, object], broken: str) -> 
     verdict = serving.answer_is_sound(dataclasses.replace(GOOD, **changes))  # type: ignore[arg-type]
     assert not verdict.passed
     assert broken in verdict.reason
+
+
+def test_a_tie_is_the_likeliest_too() -> None:
+    tied = top_logprobs([{9: -0.7, 1: -0.7}, {2: -0.1, 9: -4.0}, {3: 0.0}])
+    assert serving.answer_is_sound(dataclasses.replace(GOOD, top=tied)).passed
+
+
+def test_where_nothing_is_listed_or_counted_nothing_is_held_against_it() -> None:
+    silent = dataclasses.replace(GOOD, token_ids=None, top=top_logprobs([{9: -0.1}]))
+    assert serving.answer_is_sound(silent).passed
+    whole = dataclasses.replace(GOOD, prompt_token_ids=tuple(range(10)))
+    assert serving.answer_is_sound(whole).passed
+
+
+def test_what_is_counted_weighs_more_than_what_is_told() -> None:
+    counted = dataclasses.replace(GOOD, prompt_token_ids=tuple(range(14)))
+    assert counted.prompt_tokens == 14
+    assert serving.media_is_sound(counted, 6, "image").evidence["image_tokens"] == 8
 
 
 def test_an_image_has_to_cost_tokens() -> None:
@@ -269,6 +305,34 @@ def test_where_no_token_ids_are_known_texts_are_compared() -> None:
     assert not answers_agree(
         {"a": GOOD}, {"a": [dataclasses.replace(textual, text="x")]}, 1.0
     ).passed
+
+
+def seeds(*texts: str) -> dict[str, Completion]:
+    return {f"seed {number}": answer(text) for number, text in enumerate(texts)}
+
+
+def test_a_seed_repeats_its_answer_and_another_gives_another() -> None:
+    verdict = seed_decides(seeds("红", "蓝", "绿"), seeds("红", "蓝", "绿"), 1.0)
+    assert verdict.passed
+    assert verdict.reason == "3 of 3 answers are identical under the same seed; the seeds give 3"
+
+
+def test_a_seed_that_does_not_repeat_is_named() -> None:
+    verdict = seed_decides(seeds("红", "蓝", "绿"), seeds("红", "黑", "绿"), 1.0)
+    assert not verdict.passed
+    assert verdict.evidence["differing"] == ["seed 1"]
+    # Equal first answers are no excuse: drawn anew, they differ at last.
+    assert not seed_decides(seeds("红", "红"), seeds("红", "蓝"), 1.0).passed
+
+
+def test_seeds_that_all_give_one_answer_show_nothing() -> None:
+    with pytest.raises(PreconditionError, match="2 seeds give one answer, '红'"):
+        seed_decides(seeds("红", "红"), seeds("红", "红"), 1.0)
+
+
+def test_answers_are_told_apart_by_their_tokens() -> None:
+    assert distinct([GOOD, dataclasses.replace(GOOD, token_ids=(9,)), GOOD]) == 2
+    assert distinct([dataclasses.replace(GOOD, token_ids=None), answer("x", token_ids=None)]) == 2
 
 
 def cached(text: str, tokens: int | None) -> Completion:

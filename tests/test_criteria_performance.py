@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pytest_ascend_vlm import Capability, Case, Limit
 from pytest_ascend_vlm.criteria import performance as rules
 from pytest_ascend_vlm.criteria.performance import Measured, Ratio, median_ratio
-from pytest_ascend_vlm.errors import ConfigurationError
+from pytest_ascend_vlm.errors import ConfigurationError, PreconditionError
 from pytest_ascend_vlm.observation import Load, Timing
 
 CASE = Case("document/page-01", Capability.DOCUMENT, "读出全文", max_tokens=64)
@@ -36,10 +36,26 @@ def test_tpot_is_of_the_tokens_after_the_first() -> None:
     assert timing(tokens=1).tpot_seconds is None
 
 
-@pytest.mark.parametrize(("count", "tail"), [(30, "p90"), (298, "p90"), (299, "p99")])
-def test_p99_is_told_from_299_samples_on(count: int, tail: str) -> None:
+@pytest.mark.parametrize(("count", "tails"), [(30, ["p90"]), (298, ["p90"]), (299, ["p90", "p99"])])
+def test_p99_is_told_from_299_samples_on(count: int, tails: list[str]) -> None:
     names = [figure.name for figure in rules.distribution("text.ttft", [0.1] * count)]
-    assert names == ["text.ttft.mean", "text.ttft.median", f"text.ttft.{tail}"]
+    assert names == [f"text.ttft.{name}" for name in ("mean", "median", *tails)]
+
+
+@pytest.mark.parametrize(
+    ("figure", "measurement"),
+    [
+        ("text.ttft.median", "text"),
+        ("image.latency.p90", "image"),
+        ("image.prefill.median", "image.prefill"),
+        ("load.c8.output_throughput", "load.c8"),
+        ("load.ramp.goodput", "load.ramp"),
+        ("cpu.peak", "cpu"),
+    ],
+)
+def test_a_figure_comes_from_one_measurement(figure: str, measurement: str) -> None:
+    assert rules.FIGURE.fullmatch(figure)
+    assert rules.measurement_of(figure) == measurement
 
 
 def test_the_figures_of_a_load_have_names_and_units() -> None:
@@ -133,6 +149,20 @@ def test_nothing_asked_is_nothing_answered() -> None:
     assert not answered().passed
 
 
+@pytest.mark.parametrize(
+    "seen",
+    [load(), load(timing(), errors=("HTTP 500: out of memory",)), load(timing("!" * 64))],
+    ids=["nothing", "an error", "garbage"],
+)
+def test_what_was_not_answered_has_no_speed(seen: Load) -> None:
+    asked = rules.Asked({CASE.id: CASE.max_tokens})
+    rules.require_answers("load.c8", load(timing()), asked)
+    with pytest.raises(
+        PreconditionError, match=r"load\.c8: .*performance\.load judges the answers"
+    ):
+        rules.require_answers("load.c8", seen, asked)
+
+
 # --- ratios of one run ---------------------------------------------------------------------------
 
 
@@ -197,12 +227,27 @@ def limit(figure: str, value: float) -> Limit:
         ([limit("load.c8.output_throughput", 800)], True),
         ([limit("load.c8.output_throughput", 1000)], False),
         ([limit("image.ttft.median", 0.7), limit("load.c8.output_throughput", 1000)], False),
-        ([limit("image.ttft.median", 0.7), limit("text.ttft.median", 0.7)], False),
     ],
-    ids=["time", "too slow", "rate", "too low", "one of two", "not measured"],
+    ids=["time", "too slow", "rate", "too low", "one of two"],
 )
 def test_limits(limits: list[Limit], passed: bool) -> None:
     assert rules.within_limits(FOUND, limits).passed is passed
+
+
+@pytest.mark.parametrize(
+    ("figure", "why"),
+    [
+        ("image.ttft.p99", "from 299 requests on"),
+        ("load.c8.latency.p99", "--vlm-requests=299"),
+        ("image.server_queue.mean", "/metrics"),
+        ("image.tpot.median", "no answer had a second token"),
+    ],
+)
+def test_a_limit_of_what_was_not_measured_is_no_verdict(figure: str, why: str) -> None:
+    bars = [limit("image.ttft.median", 0.7), limit(figure, 0.7)]
+    with pytest.raises(PreconditionError, match=f"^{figure} could not be measured: ") as raised:
+        rules.within_limits(FOUND, bars)
+    assert why in str(raised.value)
 
 
 def test_the_worst_limit_comes_first() -> None:
@@ -256,13 +301,20 @@ def test_of_a_throughput_less_is_slower() -> None:
 
 
 def test_tails_are_not_compared() -> None:
-    verdict = rules.no_regression(found(9.0, "image.ttft.p90"), runs(0.6, 0.6, 0.6), 1.1)
-    assert not verdict.passed
-    assert "no stored run" in verdict.reason
+    today = {**found(9.0, "image.ttft.p90"), **found(0.6)}
+    verdict = rules.no_regression(today, runs(0.6, 0.6, 0.6), 1.1)
+    assert verdict.passed
+    assert list(verdict.evidence["slower_at_least"]) == ["image.ttft.median"]
 
 
-def test_two_runs_are_too_few() -> None:
-    assert not rules.no_regression(found(0.6), runs(0.6, 0.6), 1.1).passed
+def test_where_nothing_can_be_compared_there_is_no_verdict() -> None:
+    for today, stored in (
+        (found(9.0, "image.ttft.p90"), runs(0.6, 0.6, 0.6)),
+        (found(0.6), runs(0.6, 0.6)),
+        (found(0.6, "text.ttft.median"), runs(0.6, 0.6, 0.6)),
+    ):
+        with pytest.raises(PreconditionError, match="--vlm-save-performance"):
+            rules.no_regression(today, stored, 1.1)
 
 
 def test_false_alarms_of_stored_runs_are_rare() -> None:

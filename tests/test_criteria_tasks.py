@@ -46,10 +46,18 @@ def test_a_wrong_answer_is_no_pass_where_the_reference_is_right(
 
 
 def test_nobody_is_asked_to_know_more_than_the_reference() -> None:
-    verdict = tasks.question_is_answered(("North",), "South", "East")
-    assert verdict.passed
-    assert verdict.evidence["golden_is_right"] is False
-    assert tasks.question_is_answered(("North",), "North", "East").passed
+    assert tasks.unnamed(("North", "Norden"), "East") == (
+        "the reference does not name 'North' itself"
+    )
+    assert tasks.unnamed(("North", "Norden"), "It is Norden.") is None
+
+
+def test_a_verdict_about_an_answer_says_what_is_true() -> None:
+    right = tasks.question_is_answered(("North",), "North", "It is North.")
+    wrong = tasks.question_is_answered(("North",), "South", "It is North.")
+    assert right.reason == "the answer names 'North', as the reference's does"
+    assert wrong.reason == "the answer does not name 'North', which the reference's does"
+    assert "the reference: 'It is North.'" in wrong.details
 
 
 @pytest.mark.parametrize(
@@ -85,8 +93,15 @@ def test_a_box_is_held_to_the_bar_and_to_the_reference() -> None:
     # Above the bar, but the reference is exact: something has moved.
     assert not tasks.box_is_found(BOX, shifted, BOX, 0.5).passed
     assert tasks.box_is_found(BOX, shifted, shifted, 0.5).passed
-    # A reference that misses asks for no more than it does itself.
-    assert tasks.box_is_found(BOX, None, None, 0.5).passed
+    # A bar below what counts as found would be met by boxes that are not.
+    assert not tasks.box_is_found(BOX, None, None, 0.5).passed
+
+
+@pytest.mark.parametrize("golden", [None, (0.0, 0.0, 28.0, 56.0), (112.0, 56.0, 196.0, 140.0)])
+def test_a_box_that_the_reference_misses_judges_nothing(golden: tasks.Box | None) -> None:
+    problem = tasks.no_box(BOX, golden, 0.5)
+    assert problem == "the reference does not find the box itself: its IoU is 0, below 0.5"
+    assert tasks.no_box(BOX, BOX, 0.5) is None
 
 
 @given(st.tuples(*[st.floats(-1e4, 1e4)] * 4), st.tuples(*[st.floats(-1e4, 1e4)] * 4))

@@ -64,6 +64,17 @@ def test_a_model_to_which_nothing_applies_was_not_verified() -> None:
     assert missing(*rows, tiny=True) == []
 
 
+def test_a_criterion_of_which_the_reference_knows_nothing_was_not_verified() -> None:
+    unknown = {**row(*REQUIRED[1], "na", "it does not know"), "reference_knows": False}
+    declared = row(*REQUIRED[1], "na", "not taught")
+    assert missing(*ALL_PASS, unknown) == []
+    for rows in ([unknown], [unknown, declared]):
+        assert missing(ALL_PASS[0], *rows, ALL_PASS[2]) == [
+            "TestA: serving.image: the reference knows none of what is asked, so nothing was "
+            "verified"
+        ]
+
+
 @pytest.mark.parametrize("content", ["", "# only a comment\n", "TestA\n", "TestA a b\n"])
 def test_a_list_that_is_none_is_an_error(content: str, tmp_path: Path) -> None:
     path = tmp_path / "required.txt"

@@ -16,13 +16,14 @@ import pytest
 from goldens import ENGINE, answer
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 from stub_server import Defect
 
 from conftest import FIXTURES, GOLDENS, SLUG, Judged, Serve, model_spec
 from pytest_ascend_vlm import Capability, Case, ModelSpec, Published
 from pytest_ascend_vlm.errors import GoldenError
-from pytest_ascend_vlm.golden.recorder import record
-from pytest_ascend_vlm.golden.store import GoldenKey, GoldenStore
+from pytest_ascend_vlm.golden.recorder import readable_json, record
+from pytest_ascend_vlm.golden.store import GoldenKey, GoldenStore, digest
 from pytest_ascend_vlm.observation import Reference, ReferenceHidden, ReferenceNumerics
 from pytest_ascend_vlm.suite.session import Goldens
 
@@ -266,6 +267,96 @@ def disk_that_is_full_after(writes: int) -> Callable[[int], None]:
         done += 1
 
     return fsync
+
+
+# --- numbers that do not belong to their rows ----------------------------------------------------
+
+
+def cut(name: str, *index: slice) -> Callable[[dict[str, np.ndarray]], None]:
+    def change(tensors: dict[str, np.ndarray]) -> None:
+        tensors[name] = np.ascontiguousarray(tensors[name][index])
+
+    return change
+
+
+MISFITS = {
+    **{
+        f"{name}-one-row-less": cut(name, slice(1, None))
+        for name in (
+            *("rows", "is_image", "listed", "fp32", "bf16", "fp32_logsumexp", "bf16_logsumexp"),
+            *("hidden_rows", "hidden_is_image", "hidden_fp32", "hidden_bf16"),
+        )
+    },
+    **{
+        f"{name}-narrower": cut(name, slice(None), slice(1, None))
+        for name in ("listed", "fp32", "bf16", "hidden_fp32", "hidden_bf16")
+    },
+    "rows-reversed": cut("rows", slice(None, None, -1)),
+    "another-answer": cut("forced_token_ids", slice(1, None)),
+    "rows-shifted": lambda tensors: tensors.update(rows=tensors["rows"] + 1),
+    "hidden-behind": lambda tensors: tensors.update(hidden_rows=tensors["hidden_rows"] + 1),
+    "fp32-absent": lambda tensors: tensors.pop("fp32"),
+}
+
+
+def rewritten(golden: Recorded, change: Callable[[dict[str, np.ndarray]], object]) -> None:
+    """Changes a golden's numbers and all its digests, as a recorder with a defect would have."""
+    tensors = load_file(golden.tensors)
+    change(tensors)
+    save_file(tensors, golden.tensors)
+    document = json.loads(golden.json.read_text("utf-8"))
+    document["tensors_sha256"] = hashlib.sha256(golden.tensors.read_bytes()).hexdigest()
+    document["sha256"] = digest(document)
+    golden.json.write_text(readable_json(document), "utf-8")
+
+
+@pytest.mark.parametrize("misfit", MISFITS)
+def test_numbers_that_do_not_belong_to_their_rows_are_an_error(
+    misfit: str, golden: Recorded
+) -> None:
+    rewritten(golden, MISFITS[misfit])
+    assert str(golden.json) in golden.refusal()
+
+
+def test_a_table_of_another_length_is_named_with_its_shape(golden: Recorded) -> None:
+    rewritten(golden, cut("fp32", slice(8, None)))
+    rows = len(numerics_of(answer()).rows)
+    assert f"fp32 is of shape ({rows - 8}, 32) where ({rows}, 32) is expected" in golden.refusal()
+
+
+@pytest.mark.parametrize("key", ["completion", "provenance", "inputs", "tensors_sha256"])
+def test_a_golden_that_lacks_a_part_is_an_error(key: str, golden: Recorded) -> None:
+    document = json.loads(golden.json.read_text("utf-8"))
+    del document[key]
+    document["sha256"] = digest(document)
+    golden.json.write_text(readable_json(document), "utf-8")
+    assert f"lacks '{key}'" in golden.refusal()
+
+
+def test_numbers_that_do_not_belong_to_their_rows_are_not_written(golden: Recorded) -> None:
+    before = golden.json.read_bytes(), golden.tensors.read_bytes()
+    sound = numerics_of(answer())
+    shifted = dataclasses.replace(sound, rows=sound.rows[: len(sound.rows) - 8])
+    with pytest.raises(GoldenError, match="do not belong to its rows"):
+        record(
+            golden.root,
+            golden.key,
+            golden.case,
+            dataclasses.replace(answer(), numerics=shifted),
+            ENGINE,
+        )
+    assert (golden.json.read_bytes(), golden.tensors.read_bytes()) == before
+
+
+def numerics_of(reference: Reference) -> ReferenceNumerics:
+    assert reference.numerics is not None
+    return reference.numerics
+
+
+def test_a_golden_tells_where_it_comes_from(golden: Recorded) -> None:
+    read = golden.load().provenance
+    assert read["weights_sha256"] == "abc"
+    assert read["versions"] == ENGINE["versions"]
 
 
 # --- published answers ---------------------------------------------------------------------------

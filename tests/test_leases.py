@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -132,6 +133,38 @@ def test_kill_9_returns_the_cards(hold: Hold) -> None:
     process.wait()
     with take(2, 0, 1) as cards:
         assert cards == (0, 1)
+
+
+def test_what_a_killed_holder_started_keeps_no_card(tmp_path: Path) -> None:
+    """The server of a run that was killed may live for seconds more."""
+    started = tmp_path / "pid"
+    program = f"""
+import os, signal, subprocess, sys
+from pytest_ascend_vlm.platforms.leases import lease
+with lease("npu", 1, [0], dict, print):
+    sleeper = [sys.executable, "-c", "import time; time.sleep(600)"]
+    child = subprocess.Popen(sleeper, close_fds=False)
+    open({str(started)!r}, "w").write(str(child.pid))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", program], check=False)
+    try:
+        assert leased_by("npu", [0]) == {}
+    finally:
+        os.kill(int(started.read_text("ascii")), signal.SIGKILL)
+
+
+def test_a_forked_child_keeps_no_card() -> None:
+    with take(1, 0):
+        child = os.fork()
+        if not child:
+            time.sleep(600)
+            os._exit(0)
+    try:
+        assert leased_by("npu", [0]) == {}
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_a_waiting_run_holds_nothing(hold: Hold) -> None:
@@ -273,31 +306,96 @@ def test_every_user_can_take_part(directory: Path) -> None:
     assert modes == {"npu.lock": 0o666, "npu-0.lock": 0o666}
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_three_users_share_the_locks(monkeypatch: pytest.MonkeyPatch) -> None:
-    with tempfile.TemporaryDirectory(dir="/tmp") as shared:
-        Path(shared).chmod(0o1777)
-        monkeypatch.setattr(tempfile, "tempdir", shared)
-        with take(1, 9):  # so that everything is imported
+MODES = """
+import os, stat, sys
+from pathlib import Path
+from pytest_ascend_vlm.platforms.leases import lease
+
+directory = Path(sys.argv[1])
+modes = {directory: 0o1777, directory / "npu.lock": 0o666, directory / "npu-0.lock": 0o666}
+
+def look(event, arguments):
+    for path, mode in modes.items():
+        if os.path.lexists(path) and stat.S_IMODE(os.lstat(path).st_mode) != mode:
+            print(f"at {event}, {path.name} is {stat.filemode(os.lstat(path).st_mode)}")
+
+os.umask(0o077)
+sys.addaudithook(look)
+with lease("npu", 1, [0], dict, print):
+    pass
+"""
+
+
+def test_no_user_is_shut_out_for_a_moment(directory: Path) -> None:
+    """Another may come between the making of a file and its mode, or we may be killed there."""
+    program = [sys.executable, "-c", MODES, str(directory)]
+    assert subprocess.run(program, capture_output=True, text=True, check=True).stdout == ""
+
+
+ONLY_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A directory of temporary files like /tmp, which every user gets to; root came first."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as path:
+        Path(path).chmod(0o1777)
+        monkeypatch.setattr(tempfile, "tempdir", path)
+        with take(1, 9):  # so that everything is imported, too
             pass
-        for user in (65533, 65534, 65533):
-            assert _lease_as(user) == 0
-        with lease("other", 1, [0], dict, nothing_said) as cards:
-            assert cards == (0,)
+        yield
 
 
-def _lease_as(user: int) -> int:
-    """The exit code of a child process of another user that takes a card and returns it."""
+@ONLY_ROOT
+@pytest.mark.usefixtures("shared")
+def test_three_users_share_the_locks() -> None:
+    for user in (65533, 65534, 65533):
+        assert _exit_code(_lease_as(user)) == 0
+    with lease("other", 1, [0], dict, nothing_said) as cards:
+        assert cards == (0,)
+
+
+@ONLY_ROOT
+@pytest.mark.usefixtures("shared")
+def test_a_card_of_another_user_is_leased() -> None:
+    """Whoever made the files: here one user did, and another has the card."""
+    assert _exit_code(_lease_as(65533)) == 0
+    (has, tell), (wait, may_end) = os.pipe(), os.pipe()
+    holder = _lease_as(65534, lambda: (os.write(tell, b"!"), os.read(wait, 1)))
+    os.close(tell)
+    assert os.read(has, 1) == b"!"
+    assert leased_by("other", [0]) == {0: f"pid {holder}"}
+    waiting = _lease_as(65533, say=lambda line: os._exit(4 + (str(holder) in line)))
+    assert _exit_code(waiting) == 5
+    os.write(may_end, b"!")
+    assert _exit_code(holder) == 0
+    for end in (has, wait, may_end):
+        os.close(end)
+
+
+def _lease_as(
+    user: int,
+    meanwhile: Callable[[], object] = dict,
+    say: Callable[[str], None] = nothing_said,
+) -> int:
+    """Starts a child process of another user that takes a card and returns it; its pid."""
     child = os.fork()
     if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        return child
     code = 1
     try:
+        signal.alarm(60)  # it ends, whatever becomes of the test
+        os.umask(0o077)
         os.setuid(user)
-        with lease("other", 1, [0], dict, nothing_said):
-            code = 0
+        with lease("other", 1, [0], dict, say):
+            meanwhile()
+        code = 0
     finally:
         os._exit(code)
+
+
+def _exit_code(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def test_a_link_in_the_place_of_the_directory_is_not_followed(

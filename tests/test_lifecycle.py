@@ -27,6 +27,7 @@ import httpx
 import psutil
 import pytest
 
+from pytest_ascend_vlm.engines.child import Child
 from pytest_ascend_vlm.engines.client import Client
 from pytest_ascend_vlm.engines.vllm_server import Launch, Phase, VllmServer
 from pytest_ascend_vlm.errors import ServerError
@@ -213,6 +214,26 @@ def test_a_request_that_kills_the_server_says_so(starter: Starter) -> None:
     assert not starter.watch.left_after(5)
 
 
+def test_a_server_is_in_our_session_and_in_a_group_of_its_own(starter: Starter) -> None:
+    """Linux shares the CPUs out by session: one of its own takes them from the client."""
+    server = starter()
+    server.start()
+    pids = [process.pid for process in starter.watch.processes()]
+    assert len(pids) == 2  # supervisor, server
+    assert {os.getsid(pid) for pid in pids} == {os.getsid(0)}
+    assert len({os.getpgrp(), *map(os.getpgid, pids)}) == 3
+
+
+def test_a_tool_is_in_our_session_and_in_a_group_of_its_own(tmp_path: Path) -> None:
+    """Load generators are clients, too."""
+    code = "import os; print(os.getsid(0), os.getpgrp(), os.getpgid(os.getppid()))"
+    tool = Child([sys.executable, "-c", code], tmp_path / "tool.log")
+    assert tool.run(lambda _: None) == 0
+    session, *groups = map(int, tool.log.split())
+    assert session == os.getsid(0)
+    assert len({os.getpgrp(), *groups}) == 3
+
+
 def test_stop_ends_children_that_left_the_session(starter: Starter) -> None:
     server = starter(runaways=2)
     server.start()
@@ -227,7 +248,7 @@ def test_stop_may_be_called_at_any_time(starter: Starter) -> None:
     server.start()
     server.stop()
     server.stop()
-    with pytest.raises(ServerError, match="died"):
+    with pytest.raises(ServerError, match="is not running: it was stopped"):
         server.require_alive()
     assert server.memory_mib is None
 
@@ -321,6 +342,12 @@ class RunningPytest:
                 pytest.fail(f"{pattern!r} was not logged.\n{self.output.read_text('utf-8')}")
             time.sleep(0.02)
 
+    def types(self, keys: bytes) -> None:
+        """Types at the terminal of the run."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(keys)
+        self.process.stdin.flush()
+
     def end(self, number: signal.Signals) -> int:
         """Sends a signal to pytest alone, as the kernel's OOM killer or a CI runner does."""
         assert self.process.poll() is None, "the run was over before it could be killed"
@@ -328,19 +355,34 @@ class RunningPytest:
         return self.process.wait(timeout=60)
 
 
+# A terminal with a shell that runs a command in the foreground; what we write is typed there.
+TERMINAL = """
+import pty, sys
+pty.spawn(["bash", "-c", 'set -m; "$@"; echo "exit code $?"', "bash", *sys.argv[1:]])
+"""
+
+
 def run_pytest(
-    directory: Path, log_dir: Path, watch: Watch, arguments: list[str], **environment: str
+    directory: Path,
+    log_dir: Path,
+    watch: Watch,
+    arguments: list[str],
+    *,
+    at: tuple[str, ...] = (),
+    **environment: str,
 ) -> RunningPytest:
     output = log_dir.with_suffix(".out")
     with output.open("wb") as file:
         process = subprocess.Popen(
             [
+                *at,
                 *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider"),
                 *("--vlm-platform=cpu", "--vlm-checkpoint=tiny", f"--vlm-log-dir={log_dir}"),
                 *arguments,
             ],
             cwd=directory,
             env={**os.environ, **watch.environment, "PYTHONDONTWRITEBYTECODE": "1", **environment},
+            stdin=subprocess.PIPE if at else None,
             stdout=file,
             stderr=subprocess.STDOUT,
         )
@@ -349,6 +391,21 @@ def run_pytest(
 
 def files_under(directory: Path) -> set[str]:
     return {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(autouse=True)
+def _signals_have_their_defaults() -> Iterator[None]:
+    """Whoever started us may ignore signals: nohup does, and a shell for jobs in the background.
+
+    Children inherit that. A handler they do not: in them the signal has its default again.
+    """
+    numbers = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
+    ignored = [number for number in numbers if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, lambda *_: None)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.fixture
@@ -400,6 +457,43 @@ def test_a_killed_run_leaves_nothing_behind(
     assert run.end(number) == code
     assert not watch.left_after(GONE_WITHIN_SECONDS)
     assert files_under(project) - before == {"logs.out", "logs/stand--in-TestStandIn.log"}
+
+
+@pytest.fixture
+def at_a_terminal(project: Path, watch: Watch) -> RunningPytest:
+    """A run in the foreground of a terminal, whose server is answering."""
+    plan = {"hang_from": 2, "runaways": 1, "asks": True}
+    terminal = (sys.executable, "-c", TERMINAL)
+    run = run_pytest(
+        project, project / "logs", watch, ONE_TEST, at=terminal, STAND_IN=json.dumps(plan)
+    )
+    run.wait_for("request 2")
+    return run
+
+
+def test_ctrl_c_interrupts_the_run_and_the_run_ends_its_server(
+    at_a_terminal: RunningPytest, watch: Watch
+) -> None:
+    at_a_terminal.types(b"\x03")
+    assert not watch.left_after(GONE_WITHIN_SECONDS)
+    assert "exit code 2" in at_a_terminal.output.read_text("utf-8")
+    assert "KeyboardInterrupt" not in at_a_terminal.log()  # as it would be had it got that, too
+
+
+@pytest.mark.parametrize("keys", [b"", b"\x1a"], ids=["running", "stopped by Ctrl-Z"])
+def test_a_run_whose_terminal_is_closed_leaves_nothing_behind(
+    keys: bytes, at_a_terminal: RunningPytest, watch: Watch
+) -> None:
+    at_a_terminal.types(keys)
+    at_a_terminal.process.kill()
+    assert not watch.left_after(GONE_WITHIN_SECONDS)
+
+
+def test_a_server_that_asks_at_the_terminal_is_not_stopped_for_it(
+    at_a_terminal: RunningPytest,
+) -> None:
+    """As the kernel does with what asks from the background."""
+    assert "the terminal says nothing" in at_a_terminal.log()
 
 
 # phase of the run -> what real vLLM has logged by then

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -10,8 +11,10 @@ import time
 from pathlib import Path
 
 import fake_vllm
+import numpy as np
 import psutil
 import pytest
+from safetensors.numpy import save_file
 
 from pytest_ascend_vlm import Capability, Case
 from pytest_ascend_vlm.engines import offline
@@ -57,6 +60,55 @@ def test_an_engine_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
     assert "no pooling on this device" in (tmp_path / "offline.log").read_text("utf-8")
 
 
+@pytest.mark.parametrize(
+    ("behaviour", "task", "problem"),
+    [
+        ("one-answer-less", "chat", "0 answers of 1 requests"),
+        ("odd-tokens", "chat", "TypeError"),
+        ("flat-states", "hidden_states", "hidden of request 1 is of shape"),
+    ],
+)
+def test_a_result_that_is_none_is_the_error_of_its_own_task(
+    behaviour: str, task: str, problem: str, tmp_path: Path
+) -> None:
+    result = run(job("chat", "hidden_states"), tmp_path, behaviour)
+    assert list(result.errors) == [task]
+    assert problem in result.errors[task]
+    found = {"chat": result.answers, "hidden_states": result.hidden_states}
+    assert [name for name, of_cases in found.items() if of_cases] == [
+        name for name in found if name != task
+    ]
+
+
+def test_an_answer_that_cannot_be_forced_stops_no_task_without_it(tmp_path: Path) -> None:
+    work = dataclasses.replace(job("chat", "transformers"), cases=((CASE, ""),))
+    result = run(work, tmp_path)
+    assert result.answers[CASE.id].text.startswith("巴黎")
+    assert "the answer cannot be forced" in result.errors["transformers"]
+
+
+def test_what_ended_before_the_process_died_counts(tmp_path: Path) -> None:
+    result = run(job("chat", "hidden_states", "transformers"), tmp_path, "dies-pooling")
+    assert result.answers[CASE.id].text.startswith("巴黎")
+    assert set(result.errors) == {"hidden_states", "transformers"}
+    for problem in result.errors.values():
+        assert "died (exit code 139) at the task 'hidden states'" in problem
+        assert "Segmentation fault in a kernel" in problem
+
+
+@pytest.mark.parametrize("spoilt", ["chat.json", "chat.safetensors"])
+def test_half_a_result_is_the_error_of_its_own_task(spoilt: str, tmp_path: Path) -> None:
+    for task in ("chat", "hidden_states"):
+        (tmp_path / f"{task}.json").write_text('{"answers": [{}]}', "utf-8")
+        save_file({"0.hidden": np.zeros((9, 4))}, tmp_path / f"{task}.safetensors")
+    path = tmp_path / spoilt
+    path.write_bytes(path.read_bytes()[:-3])
+    result = offline._read(tmp_path, job("chat", "hidden_states", "float32"), "it died")
+    assert result.hidden_states[CASE.id].shape == (9, 4)
+    assert "cannot be read" in result.errors["chat"]
+    assert result.errors["float32"] == "it died"
+
+
 def test_the_engine_gets_its_own_arguments_and_not_the_servers(tmp_path: Path) -> None:
     said = run(job("chat"), tmp_path).answers[CASE.id].text.split()[1:]
     assert said == ["model", "seed"]
@@ -71,7 +123,18 @@ def test_a_process_that_dies_is_an_error_with_the_tail_of_its_log(tmp_path: Path
 def test_a_passed_budget_ends_it(tmp_path: Path) -> None:
     with pytest.raises(ServerError, match="did not end within"):
         run(job("chat"), tmp_path, "hangs", budget=0.5)
-    assert not psutil.Process().children(recursive=True)
+    assert not _running(tmp_path)
+
+
+def _running(directory: Path) -> list[psutil.Process]:
+    """Processes that were started by the test whose directory it is: their engine lies there."""
+    found = psutil.process_iter(["environ", "status"])
+    return [
+        process
+        for process in found
+        if str(directory) in (process.info["environ"] or {}).get("PYTHONPATH", "")
+        and process.info["status"] != psutil.STATUS_ZOMBIE
+    ]
 
 
 def test_nothing_outlives_a_killed_run(tmp_path: Path) -> None:

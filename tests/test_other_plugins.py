@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from three_models import judge
 
 CPU = ("--vlm-platform=cpu", "-k", "TestMiddle and (text_is_answered or own or leaves_nothing)")
@@ -57,3 +60,9 @@ def test_a_test_that_takes_too_long_ends_and_leaves_no_server(three_models: Path
     assert done.returncode == pytest.ExitCode.TESTS_FAILED
     assert "Timeout" in done.stdout
     assert document["receipt"]["server_starts"] == 1
+
+
+@settings(max_examples=2)
+@given(st.floats(0.25, 0.3))  # hypothesis' own limit is 0.2
+def test_a_busy_host_fails_no_property(seconds: float) -> None:
+    time.sleep(seconds)

@@ -16,6 +16,7 @@ from email.parser import Parser
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 REPOSITORY = Path(__file__).parent.parent
 MODEL_FILE = REPOSITORY / "conformance" / "test_mineru2_5.py"
@@ -169,6 +170,34 @@ def test_a_container_keeps_its_packages(
     }
     assert PROJECT in chosen
     assert {name: chosen[name] for name in CONTAINER} == CONTAINER
+
+
+def pins(name: str) -> dict[str, str]:
+    """Package -> version, of a file of constraints; a line that is no such pin fails."""
+    text = (REPOSITORY / "constraints" / name).read_text("utf-8")
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    assert not [line for line in lines if not re.fullmatch(r"[a-z0-9-]+==[^\s+;]+", line)]
+    return dict(line.split("==") for line in lines)
+
+
+def test_the_constraints_pin_what_the_project_asks_for(wheel: Path) -> None:
+    """`tox -e constraints` renews them."""
+    pinned = pins("main.txt")
+    asked = map(Requirement, metadata(wheel).get_all("Requires-Dist") or [])
+    extras = ({"extra": ""}, {"extra": "cpu"}, {"extra": "dev"})
+    ours = [one for one in asked if not one.marker or any(map(one.marker.evaluate, extras))]
+    wrong = [str(one) for one in ours if pinned.get(one.name, "0") not in one.specifier]
+    assert len(ours) > 20
+    assert not wrong
+
+
+@pytest.mark.parametrize("name", ["main.txt", "harness.txt"])
+def test_the_constraints_fit_every_machine(name: str) -> None:
+    """What only some have, a GPU's libraries or a build for one processor, is not pinned."""
+    of_some = (REPOSITORY / "constraints" / "unpinned.txt").read_text("utf-8").split("\n")
+    pinned = pins(name)
+    assert pinned
+    assert not [one for one in pinned if one in of_some or one.startswith("nvidia-")]
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ from stub_server import Behaviour, Defect, Refused, Request, State
 
 from conftest import FIXTURES, Judged, Outcome, Serve, model_file
 from pytest_ascend_vlm import Capability, Case
+from pytest_ascend_vlm.criteria import performance
 from pytest_ascend_vlm.engines.cold import Cold
 from pytest_ascend_vlm.engines.cpu_use import CpuUse
 from pytest_ascend_vlm.errors import GoldenError
@@ -174,11 +176,12 @@ def test_without_another_there_is_nothing_to_compare(judged: Judged, stub: Serve
 
 
 @catches("performance.baseline")
+@pytest.mark.usefixtures("generated")
 def test_stored_runs_are_judged_by_from_the_third_on(
     judged: Judged, stub: Serve, project: pytest.Pytester
 ) -> None:
-    what = "one_at_a_time or stored"
-    url = stub(takes(0.05, 0.05))
+    what = "stored"
+    url = stub(takes())
     (skipped,) = (row for row in measured(judged, url, what).rows if row["status"] == "skip")
     assert skipped["reason"].startswith("0 of 3 runs of this key are stored")
     for _ in range(3):
@@ -186,7 +189,10 @@ def test_stored_runs_are_judged_by_from_the_third_on(
     (path,) = (project.path / "performance").rglob("*.json")
     document = json.loads(path.read_text("utf-8"))
     assert len(document["runs"]) == 3
-    assert "image.ttft.median" in document["runs"][0]
+    measured_of = {performance.measurement_of(figure) for figure in document["runs"][0]}
+    # An endpoint's processes cannot be seen; all else is measured, whatever runs beside it.
+    assert measured_of == {*performance.MEASUREMENTS} - {"cpu"}
+    assert document["runs"][0].keys() == document["runs"][2].keys()
     # The same key, on a host that was twice as fast and as calm as this one may not be.
     faster = {name: value / 2 for name, value in document["runs"][0].items()}
     document["runs"] = [faster] * 3
@@ -233,6 +239,112 @@ def test_a_limit_of_nothing_that_is_measured_is_refused(
     )
     outcome = judged(stub(), "-m", "performance", "test_own_model.py")
     assert "nothing of that name is measured" in outcome.text
+
+
+LIMITS = "(__import__('pytest_ascend_vlm').Limit('{}', {}, device='127.0.0.1'),)"
+SLOW, FAST = 600, 0.0001
+"""Limits, in seconds, that every and no server keeps."""
+
+
+def limited(project: pytest.Pytester, figure: str, value: float) -> None:
+    """A model file whose model has a limit for every endpoint of this host."""
+    model_file(project, "    pass", limits=LIMITS.format(figure, value))
+
+
+def full(judged: Judged, url: str, what: str, *more: str) -> Outcome:
+    """A run of the full checkpoint: limits are about no other."""
+    arguments = ("-m", "performance", "-k", what, "--vlm-requests=8", "test_own_model.py")
+    return judged(url, *arguments, *more, checkpoint="full")
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [
+        "text.latency.median",
+        "image.ttft.p90",
+        "image.prefill.median",
+        "load.c2.latency.mean",
+        "load.ramp.latency.median",
+    ],
+)
+@pytest.mark.usefixtures("generated")
+def test_a_limit_is_judged_alone_by_what_it_needs(
+    figure: str, project: pytest.Pytester, judged: Judged, stub: Serve
+) -> None:
+    limited(project, figure, SLOW)
+    outcome = full(judged, stub(takes()), "limits")
+    assert outcome.criteria("pass") == {"performance.limits"}, outcome.text
+    (line,) = outcome.rows[0]["evidence"]["limits"]
+    assert line["text"].startswith(f"{figure}: ")
+
+
+@catches("performance.limits")
+@pytest.mark.parametrize("what", ["limits", "limits or one_at_a_time"])
+def test_a_limit_that_is_missed_fails_whatever_else_runs(
+    what: str, project: pytest.Pytester, judged: Judged, stub: Serve
+) -> None:
+    limited(project, "image.latency.median", FAST)
+    outcome = full(judged, stub(takes()), what)
+    assert outcome.criteria("fail") == {"performance.limits"}, outcome.text
+
+
+REVERSED = "def pytest_collection_modifyitems(items):\n    items.reverse()\n"
+
+
+@pytest.mark.parametrize("order", ["", REVERSED], ids=["in order", "reversed"])
+def test_who_asks_first_changes_no_figure(
+    order: str, project: pytest.Pytester, judged: Judged, stub: Serve
+) -> None:
+    project.makeconftest(order)
+    limited(project, "image.latency.median", SLOW)
+    asked: list[Request] = []
+
+    def crash(request: Request, _state: State) -> None:
+        if request.stream:
+            asked.append(request)
+
+    stopwatch = f"--benchmark-json={project.path / 'stopwatch.json'}"
+    outcome = full(judged, stub(Behaviour(crash=crash)), "limits or one_at_a_time", stopwatch)
+    rows = {(row["criterion"], row["case"]): row for row in outcome.rows}
+    limits = rows["performance.limits", None]
+    series = rows["performance.single_stream", "image"]["evidence"]["series"]
+    latencies = next(one["values"] for one in series if one["name"] == "latency")
+    median = statistics.median(latencies)
+    assert limits["evidence"]["limits"][0]["text"].startswith(
+        f"image.latency.median: {median:.4g} s,"
+    )
+    # Both kinds were asked once: warm-up requests, then those that count.
+    assert len(asked) == 2 * (measuring._WARMUPS + measuring.ROUNDS)
+    timed = json.loads((project.path / "stopwatch.json").read_text("utf-8"))["benchmarks"]
+    data = {one["param"]: one["stats"]["data"] for one in timed}
+    assert data["image"] == pytest.approx(latencies)
+
+
+@pytest.mark.parametrize(
+    ("figure", "behaviour", "told"),
+    [
+        ("cpu.peak", takes(), "the CPU use of a server that someone else runs"),
+        ("image.latency.p99", takes(), "p99 is told from 299 requests on"),
+        ("image.server_queue.mean", takes(), "/metrics"),
+        ("text.latency.median", Defect.TEXT_GIVES_500.value, "performance.single_stream judges"),
+        ("text.latency.median", Defect.EXCLAMATION_MARKS.value, "a run of"),
+        ("load.c2.latency.mean", Defect.EXCLAMATION_MARKS.value, "performance.load judges"),
+    ],
+)
+@pytest.mark.usefixtures("generated")
+def test_a_limit_of_what_cannot_be_measured_is_no_failure_of_the_model(
+    *,
+    figure: str,
+    behaviour: Behaviour,
+    told: str,
+    project: pytest.Pytester,
+    judged: Judged,
+    stub: Serve,
+) -> None:
+    limited(project, figure, SLOW)
+    outcome = full(judged, stub(behaviour), "limits")
+    assert outcome.criteria("error") == {"performance.limits"}, outcome.text
+    assert told in outcome.rows[0]["reason"]
 
 
 def test_limits_are_not_for_tiny_checkpoints(judged: Judged, stub: Serve) -> None:
@@ -343,6 +455,8 @@ def generated(monkeypatch: pytest.MonkeyPatch) -> None:
         seconds = time.perf_counter() - since
         timings = tuple(one for one in answers if isinstance(one, Timing))
         errors = tuple(one for one in answers if isinstance(one, str))
-        return Load("threads of this test", workload.concurrency, seconds, timings, errors)
+        goodput = len(timings) / seconds if workload.goodput else None
+        told = ("threads of this test", workload.concurrency, seconds, timings, errors, goodput)
+        return Load(*told)
 
     monkeypatch.setattr(load, "generate", generate)

@@ -20,14 +20,21 @@ from typing import Any
 import numpy as np
 import pytest
 from goldens import ENGINE, PROMPT, answer
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from conftest import CHECKPOINT, MODEL_FILE, SLUG, Judged, model_spec
 from pytest_ascend_vlm import Capability, Case
 from pytest_ascend_vlm.engines import cpu, torch_extras, transformers_local
 from pytest_ascend_vlm.engines.cpu import bf16_in_words, physical_cores, use_cores
 from pytest_ascend_vlm.engines.transformers_local import Draft, TransformersReference
-from pytest_ascend_vlm.engines.transformers_model import Encoder, TransformersModel
-from pytest_ascend_vlm.errors import PreconditionError
+from pytest_ascend_vlm.engines.transformers_model import (
+    Encoder,
+    Numbers,
+    Sequence,
+    TransformersModel,
+)
+from pytest_ascend_vlm.errors import ConfigurationError, PreconditionError
 from pytest_ascend_vlm.golden.recorder import readable_json
 from pytest_ascend_vlm.golden.store import GoldenKey, digest, relative_path
 from pytest_ascend_vlm.observation import Reference as ReferenceAnswer
@@ -37,6 +44,7 @@ from pytest_ascend_vlm.suite.run import Run
 from pytest_ascend_vlm.suite.session import Task
 
 SPEED = 0.2
+VOCABULARY = 288
 
 
 class Engine:
@@ -85,7 +93,7 @@ class Engine:
         if case.id in self.fails:
             raise self.fails[case.id]
         self.done.append(f"draft {case.id}")
-        return Draft((1, 2, 3), logits, logits[:2, :7].copy())
+        return Draft((1, 2, 3), np.arange(5), logits, logits[:, :7].copy())
 
     def finish(self, case: Case, draft: Draft) -> ReferenceAnswer:
         assert self._loaded == "float32"
@@ -159,10 +167,8 @@ def test_a_draft_on_disk_has_lost_nothing(desk: Desk) -> None:
     drafts.keep(case, made)
     read = drafts.load(case)
     assert read.token_ids == made.token_ids
-    assert (read.logits.tobytes(), read.hidden.tobytes()) == (
-        made.logits.tobytes(),
-        made.hidden.tobytes(),
-    )
+    for name in ("rows", "logits", "hidden"):
+        assert getattr(read, name).tobytes() == getattr(made, name).tobytes()
 
 
 def test_half_a_draft_is_cleared_away(desk: Desk) -> None:
@@ -294,6 +300,24 @@ def test_drafts_that_were_made_are_not_made_again(desk: Desk) -> None:
         f"answering 3 of 3, {bf16_in_words(SPEED)}",
         "float32 of answer 1 of 3",
     ]
+
+
+MISFITS = {"rows": slice(1, None), "logits": slice(1, None), "hidden": slice(0, 2)}
+
+
+@pytest.mark.parametrize("what", MISFITS)
+def test_a_draft_whose_numbers_belong_to_no_rows_is_made_again(what: str, desk: Desk) -> None:
+    engine = Engine()
+    engine.fails = {"text/b": KeyboardInterrupt()}
+    with pytest.raises(KeyboardInterrupt):
+        desk.record(engine)
+    (draft,) = desk.task.drafts_dir.rglob("a.safetensors")
+    with safe_open(draft, "numpy") as file:
+        metadata = file.metadata()
+    numbers = load_file(draft)
+    numbers[what] = numbers[what][MISFITS[what]]
+    save_file(numbers, draft, metadata)
+    assert desk.record() == ALL
 
 
 @pytest.mark.parametrize("what", ["prompt", "versions", "truncated"])
@@ -497,6 +521,85 @@ def test_numbers_of_the_two_passes_are_those_of_two_models_side_by_side(
     assert len(kept) == 16
     assert (numerics.hidden.bf16 == rounded.hidden[kept]).all()
     assert (numerics.hidden.fp32 == exact.hidden[kept]).all()
+
+
+def forced_numbers(asked: Case) -> tuple[Sequence, Numbers]:
+    """What the tiny checkpoint makes, in float32, of a forced answer."""
+    sequence = Encoder(CHECKPOINT, trust_remote_code=False).with_answer(asked, "Paris")
+    model = TransformersModel(CHECKPOINT, "float32", trust_remote_code=False)
+    return sequence, model.force(sequence, sequence.rows)
+
+
+def change_forward(monkeypatch: pytest.MonkeyPatch, change: Callable[..., Any]) -> None:
+    """Puts `change(forward, model, **inputs)` in the place of the model's own forward."""
+    torch_extras.install()
+    from transformers import Qwen2VLForConditionalGeneration as Model
+
+    forward = Model.forward
+    monkeypatch.setattr(Model, "forward", lambda self, **inputs: change(forward, self, **inputs))
+
+
+def as_transformers_4(forward: Callable[..., Any], model: Any, **inputs: Any) -> Any:
+    """Ignores `logits_to_keep`; what it calls the last hidden states is before the last norm."""
+    inputs.pop("logits_to_keep", None)
+    output = forward(model, **inputs)
+    if output.hidden_states is not None:
+        output.hidden_states = output.hidden_states[:-1]
+    return output
+
+
+def test_numbers_are_of_their_rows_whatever_the_model_ignores(
+    asked: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequence, expected = forced_numbers(asked)
+    assert len(sequence.rows) < len(sequence.token_ids), "every row is kept: this shows nothing"
+    change_forward(monkeypatch, as_transformers_4)
+    _, numbers = forced_numbers(asked)
+    assert numbers.logits.shape == expected.logits.shape == (len(sequence.rows), VOCABULARY)
+    np.testing.assert_allclose(numbers.logits, expected.logits, atol=1e-5)
+    np.testing.assert_allclose(numbers.hidden, expected.hidden, atol=1e-5)
+
+
+def with_the_last_row_alone(forward: Callable[..., Any], model: Any, **inputs: Any) -> Any:
+    return forward(model, **inputs, logits_to_keep=1)
+
+
+def with_logits_of_other_rows(forward: Callable[..., Any], model: Any, **inputs: Any) -> Any:
+    output = forward(model, **inputs)
+    output.logits = output.logits[:, 1:]
+    return output
+
+
+def with_two_passes(forward: Callable[..., Any], model: Any, **inputs: Any) -> Any:
+    forward(model, **inputs)
+    return forward(model, **inputs)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (with_the_last_row_alone, "gives its output layer"),
+        (with_logits_of_other_rows, "gives logits of shape"),
+        (with_two_passes, "2 times in one pass"),
+    ],
+)
+def test_a_pass_whose_numbers_belong_to_no_rows_is_an_error(
+    change: Callable[..., Any], problem: str, asked: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change_forward(monkeypatch, change)
+    with pytest.raises(ConfigurationError, match=problem) as raised:
+        forced_numbers(asked)
+    assert "text/capital" in str(raised.value)
+    assert "Transformers" in str(raised.value)
+
+
+def test_a_draft_of_other_rows_is_no_half_of_a_golden(
+    tiny: TransformersReference, asked: Case
+) -> None:
+    draft = tiny.draft(asked)
+    shifted = dataclasses.replace(draft, rows=draft.rows + 1)
+    with pytest.raises(PreconditionError, match=r"text/capital: .*Delete its draft"):
+        tiny.finish(asked, shifted)
 
 
 @pytest.mark.parametrize(("supported", "expected"), [(True, "sdpa"), (False, "eager")])

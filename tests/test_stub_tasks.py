@@ -120,6 +120,76 @@ def test_a_box_in_its_place_is_found_and_a_shifted_one_noticed(
     assert "intersection over union" in outcome.reasons("tasks.grounding")[0]
 
 
+NOISE = "zq}} 7# kk"
+PAGES = {f"document.{name}" for name in ("characters", "lines", "numbers", "order")}
+READ = f"({ASKED}) or (TestQwen3VL8B and (are_read or order_is_kept))"
+
+
+def know_nothing(project: pytest.Pytester, *names: str, text: str = NOISE) -> None:
+    """Lets the reference have answered the cases of some names so; the rest is the project's."""
+    model = ModelSpec("Qwen/Qwen3-VL-8B-Instruct", supports=frozenset(Capability))
+    key = GoldenKey(model, "tiny", None)
+    for case in load_cases((FIXTURES,)):
+        if any(name in case.id for name in names):
+            record(project.path / "golden", key, case, answer(text, case.id), ENGINE)
+
+
+def test_what_the_reference_does_not_know_is_not_applicable(
+    project: pytest.Pytester, stub: Serve, judged: Judged
+) -> None:
+    know_nothing(project, *GROUPS, "document/")
+    outcome = judged(stub(**SERVED), "-k", READ)
+    assert outcome.criteria("na") >= TASKS | PAGES
+    assert outcome.criteria("pass") == {"serving.video"}
+    reasons = {row["criterion"]: row["reason"] for row in outcome.rows}
+    for criterion in TASKS | PAGES:
+        assert NOISE in reasons[criterion]
+    assert "the reference does not name 'vessel' itself" in reasons["tasks.chart"]
+    assert "the reference does not read this page: its CER is 0.9" in reasons["document.numbers"]
+    assert "1 of 1 criteria verified" in outcome.text
+
+
+def test_what_the_reference_knows_of_a_criterion_is_judged(
+    project: pytest.Pytester, stub: Serve, judged: Judged
+) -> None:
+    know_nothing(project, "chart/bars-01", "document/page-01")
+    outcome = judged(stub(**SERVED), "-k", READ)
+    assert outcome.criteria("pass") == {*TASKS, *PAGES, "serving.video"}
+    unknown = {row["case"] for row in outcome.rows if not row["reference_knows"]}
+    assert unknown == {"chart/bars-01", "document/page-01"}
+
+
+@pytest.mark.parametrize(
+    ("names", "status"), [(("chart/",), 1), (("chart/bars-01",), 0)], ids=["none", "one of two"]
+)
+def test_a_criterion_of_which_the_reference_knows_nothing_opens_no_gate(
+    *,
+    names: tuple[str, ...],
+    status: int,
+    project: pytest.Pytester,
+    stub: Serve,
+    judged: Judged,
+) -> None:
+    required = "TestQwen3VL8B tasks.chart\nTestQwen3VL8B serving.video\n"
+    (project.path / "required.txt").write_text(required, "utf-8")
+    project.makefile(".ini", pytest="[pytest]\nvlm_required = required.txt\n")
+    know_nothing(project, *names)
+    outcome = judged(stub(**SERVED), "--vlm-gate", "-k", ASKED)
+    assert outcome.result.ret == status
+    told = "gate: TestQwen3VL8B: tasks.chart: the reference knows none of what is asked"
+    assert (told in outcome.text) is bool(status)
+
+
+def test_a_box_that_the_reference_does_not_find_is_not_applicable(
+    grounded: Knowledge, project: pytest.Pytester, judged: Judged
+) -> None:
+    know_nothing(project, "grounding/", text="The box is (0, 0, 1, 1).")
+    with serve(grounded, image_limit=10) as url:
+        outcome = judged(url, "-k", "TestQwen3VL8B and boxes")
+    assert outcome.criteria("na") == {"tasks.grounding"}
+    assert "its IoU is 0, below 0.5; it answered 'The box is" in outcome.rows[-1]["reason"]
+
+
 @pytest.mark.catches("serving.video")
 def test_a_clip_that_costs_nothing_is_noticed(stub: Serve, judged: Judged) -> None:
     outcome = judged(stub(Behaviour(seen=blind), **SERVED), "-k", ASKED)

@@ -47,12 +47,24 @@ class Divergence:
 
 
 def require_same_prompt(served: Completion, reference: Reference) -> None:
-    """Raises PreconditionError unless both sides saw prompts of one length."""
-    if reference.prompt_tokens is None or served.usage is None:
-        return
-    if served.usage.prompt_tokens != reference.prompt_tokens:
+    """Raises PreconditionError unless both sides saw prompts of one length.
+
+    The served prompt's own tokens are counted; what `usage` says counts where there are none.
+    """
+    _require_prompt_tokens(served.prompt_tokens, reference)
+
+
+def require_same_forced_prompt(forced: Forced, reference: Reference) -> None:
+    """Raises PreconditionError unless the answer was forced behind a prompt of the same length."""
+    if reference.numerics is not None:
+        answer = len(reference.numerics.token_ids)
+        _require_prompt_tokens(len(forced.scores) + 1 - answer, reference)
+
+
+def _require_prompt_tokens(served: int | None, reference: Reference) -> None:
+    if served is not None and reference.prompt_tokens not in {None, served}:
         raise PreconditionError(
-            f"{served.case_id}: the served prompt has {served.usage.prompt_tokens} tokens, the "
+            f"{reference.case_id}: the served prompt has {served} tokens, the "
             f"reference's has {reference.prompt_tokens}. The two sides did not see the same input, "
             "so their answers cannot be compared. Check that chat template, image preprocessor "
             "(min_pixels, max_pixels) and system prompt are the same on both sides."

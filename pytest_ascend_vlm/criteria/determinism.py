@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 
+from ..errors import PreconditionError
 from ..observation import Completion
 from .text import side_by_side
 from .verdict import Verdict, at_least
@@ -46,6 +48,38 @@ def _difference(first: Completion, other: Completion) -> tuple[str, ...]:
     if first.text == other.text:
         return (f"equal text {first.text[:40]!r} from different tokens",)
     return side_by_side(first.text, other.text, "first")
+
+
+def seed_decides(
+    first: Mapping[str, Completion], again: Mapping[str, Completion], least: float
+) -> Verdict:
+    """Each seed repeats its answer, and another seed gives another one.
+
+    Args:
+        first: name of a seed -> an answer sampled under it.
+        again: the same seeds -> a second answer.
+        least: the rate of seeds that have to repeat their answer, 0..1.
+
+    Raises:
+        PreconditionError: all answers are one, so nothing shows that a seed does anything.
+    """
+    answers = [*first.values(), *again.values()]
+    if all(_same(answers[0], other) for other in answers):
+        raise PreconditionError(
+            f"{len(first)} seeds give one answer, {answers[0].text[:80]!r}, so whether a seed does "
+            "anything cannot be judged. The server samples with one seed whatever it is asked, or "
+            "greedily whatever the temperature; or the model is sure of its answer."
+        )
+    verdict = answers_agree(first, {seed: [answer] for seed, answer in again.items()}, least)
+    reason = f"{verdict.reason} under the same seed; the seeds give {distinct(first.values())}"
+    return dataclasses.replace(verdict, reason=reason)
+
+
+def distinct(answers: Iterable[Completion]) -> int:
+    """How many different answers there are."""
+    return len(
+        {answer.text if answer.token_ids is None else answer.token_ids for answer in answers}
+    )
 
 
 def cache_is_exact(

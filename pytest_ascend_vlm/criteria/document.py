@@ -22,6 +22,14 @@ from .verdict import Verdict, at_least, at_most
 # because one turned digit is a tenth of a short page's numbers.
 SLACK_AFTER_TIE = 0.1
 
+# Largest character error rate of a golden that counts as a reading of its page. Pages that have
+# nothing to do with each other are 0.67 to 1.14 apart (fixtures/documents, each against each), and
+# an empty answer is 1 away from every page: what is beyond one half has not read this one.
+READ = 0.5
+
+Rule = Callable[[str, str, str, float], Verdict]
+"""truth, what was read, what the golden read, slack -> verdict."""
+
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*%?")
 _SAME_LINE = 80.0
 
@@ -79,6 +87,21 @@ def _place(line: str, lines: list[str]) -> int | None:
 def _recall(expected: Counter[str], got: Counter[str]) -> float:
     total = expected.total()
     return (expected & got).total() / total if total else 1.0
+
+
+def unread(rule: Rule, truth: str, golden: str, slack: float) -> str | None:
+    """Why a page cannot be judged by a rule and a golden, or None where it can.
+
+    Either the golden is no reading of the page, or what it reached is so little that an empty
+    answer would meet the bar, behind a near-tie at least.
+    """
+    error = character_error_rate(truth, golden)
+    if not error <= READ:
+        return f"the reference does not read this page: its CER is {error:.3g}, above {READ:g}"
+    empty = rule(truth, "", golden, max(slack, SLACK_AFTER_TIE))
+    if empty.passed:
+        return f"the reference sets no bar for the {empty.reason}: an empty answer would meet it"
+    return None
 
 
 def characters_are_read(truth: str, read: str, golden: str, slack: float) -> Verdict:

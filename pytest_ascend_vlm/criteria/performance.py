@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import PreconditionError
 from ..observation import Completion, Load, Timing
 from ..spec import Limit
 from .degeneration import degeneration
@@ -23,6 +24,14 @@ from .verdict import Verdict, at_least, at_most
 KINDS = ("text", "image")
 LEVELS = (1, 2, 4, 8)
 LEAST_RUNS = 3
+MEASUREMENTS = (
+    *KINDS,
+    "image.prefill",
+    *(f"load.c{level}" for level in LEVELS),
+    "load.ramp",
+    "cpu",
+)
+"""What figures come from; each is measured once, whoever asks first."""
 
 FIGURE = re.compile(
     r"(text|image|load\.(c[1248]|ramp))\.(latency|ttft|tpot)\.(mean|median|p90|p99)"
@@ -103,13 +112,18 @@ def median_ratio(pairs: Sequence[tuple[float, float]]) -> Ratio:
     return Ratio(low, statistics.median(ratios), high, count)
 
 
+def measurement_of(figure: str) -> str:
+    """The measurement that a figure comes from: "load.c8" of "load.c8.ttft.median"."""
+    return max((one for one in MEASUREMENTS if figure.startswith(f"{one}.")), key=len)
+
+
 def distribution(name: str, values: Sequence[float]) -> tuple[Measured, ...]:
-    """Mean, median and tail of times in seconds: p99 from 299 values on, else p90."""
-    percent = 99 if len(values) >= _P99_SAMPLES else 90
+    """Mean, median and tail of times in seconds: p90, and p99 from 299 values on."""
+    percents = (90, 99) if len(values) >= _P99_SAMPLES else (90,)
     return (
         Measured(f"{name}.mean", statistics.fmean(values), "s"),
         Measured(f"{name}.median", statistics.median(values), "s"),
-        Measured(f"{name}.p{percent}", float(np.percentile(values, percent)), "s"),
+        *(Measured(f"{name}.p{p}", float(np.percentile(values, p)), "s") for p in percents),
     )
 
 
@@ -186,12 +200,7 @@ def requests_are_answered(name: str, load: Load, asked_for: Asked) -> Verdict:
         load: what was seen.
         asked_for: what is known about its requests.
     """
-    garbage = [
-        f"{timing.case_id}: {problem}: {timing.text[:80]!r}"
-        for timing in load.timings
-        if (problem := _problem(timing, asked_for))
-    ]
-    problems = [*load.errors, *garbage]
+    problems = _problems(load, asked_for)
     asked = len(load.timings) + len(load.errors)
     found = figures(name, load)
     medians = [f for f in found if f.name.endswith(".median") or f.more_is_better]
@@ -225,6 +234,29 @@ def _sweep(load: Load) -> dict[str, float]:
         "output_throughput_tok_s": load.output_throughput,
         "median_latency_s": statistics.median(timing.seconds for timing in load.timings),
     }
+
+
+def require_answers(name: str, load: Load, asked_for: Asked) -> None:
+    """Raises PreconditionError unless every request of a load was answered, and by an answer."""
+    asked = len(load.timings) + len(load.errors)
+    problems = _problems(load, asked_for)
+    if problems or not asked:
+        judge = "load" if name.startswith("load.") else "single_stream"
+        raise PreconditionError(
+            f"{name}: {len(problems)} of {asked} requests were not answered, so how fast they were "
+            f"is not judged: {problems[0] if problems else 'nothing was asked'}. "
+            f"performance.{judge} judges the answers: see that it holds first."
+        )
+
+
+def _problems(load: Load, asked_for: Asked) -> list[str]:
+    """What is wrong with the requests of a load, one text each."""
+    garbage = [
+        f"{timing.case_id}: {problem}: {timing.text[:80]!r}"
+        for timing in load.timings
+        if (problem := _problem(timing, asked_for))
+    ]
+    return [*load.errors, *garbage]
 
 
 def _problem(timing: Timing, asked_for: Asked) -> str | None:
@@ -332,8 +364,32 @@ def undeclared(found: Mapping[str, Measured], device: str) -> str:
     return (
         f"the model file declares no limit for {device}, so there is nothing it has to reach. "
         "Declare what it must with ModelSpec(limits=(Limit(figure, value, device), ...)). Measured "
-        f"in this run: {measured or 'nothing'}."
+        f"here: {measured}."
     )
+
+
+def require_figure(found: Mapping[str, Measured], name: str) -> Measured:
+    """A figure of a measurement.
+
+    Raises:
+        PreconditionError: the measurement did not give it; says why.
+    """
+    if name in found:
+        return found[name]
+    raise PreconditionError(f"{name} could not be measured: {_why_not_measured(name)}.")
+
+
+def _why_not_measured(figure: str) -> str:
+    if figure.endswith(".p99"):
+        return (
+            f"p99 is told from {_P99_SAMPLES} requests on. Under load --vlm-requests="
+            f"{_P99_SAMPLES} sends as many; one at a time fewer are sent: declare a limit of p90"
+        )
+    if ".server_" in figure:
+        return "the server's /metrics do not tell it. vLLM does; a proxy in between may not"
+    if ".tpot." in figure:
+        return "no answer had a second token. Ask for longer answers"
+    return "it is none of the figures in docs/performance.md"
 
 
 def within_limits(found: Mapping[str, Measured], limits: Sequence[Limit]) -> Verdict:
@@ -342,14 +398,13 @@ def within_limits(found: Mapping[str, Measured], limits: Sequence[Limit]) -> Ver
     Args:
         found: every figure that was measured, by name.
         limits: those of this device, at least one.
+
+    Raises:
+        PreconditionError: a limit is about a figure that was not measured.
     """
     lines, shares = [], []
     for limit in limits:
-        figure = found.get(limit.figure)
-        if figure is None:
-            lines.append(f"{limit.figure}: not measured in this run")
-            shares.append(math.inf)
-            continue
+        figure = require_figure(found, limit.figure)
         ratio = figure.value / limit.value
         shares.append(1 / ratio if figure.more_is_better else ratio)
         sense = "at least" if figure.more_is_better else "at most"
@@ -378,10 +433,16 @@ def no_regression(
         found: every figure that was measured, by name.
         runs: name -> value of at least `LEAST_RUNS` stored runs.
         tolerance: largest slowdown, 1.1 for ten percent.
+
+    Raises:
+        PreconditionError: no figure can be compared.
     """
     bounds = dict(_slowdowns(found, runs))
     if not bounds:
-        return at_most(math.nan, tolerance, "x", "no stored run has a figure that was measured")
+        raise PreconditionError(
+            f"of the figures measured here fewer than {LEAST_RUNS} runs are stored. Store runs "
+            "anew with --vlm-save-performance."
+        )
     order = sorted(bounds, key=lambda name: -bounds[name])
     lines = tuple(
         f"{name}: {found[name].value:.4g} {found[name].unit}, "

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from ..observation import Completion, Refusal
 from ..spec import Sampling
 from .text import side_by_side
-from .verdict import Verdict, all_hold, at_least, at_most
+from .verdict import Verdict, all_hold, at_most
 
 
 def start_within_budget(
@@ -42,7 +43,11 @@ def models_are_listed(listed: Sequence[str] | Refusal, served_name: str) -> Verd
 
 
 def answer_is_sound(answer: Completion | Refusal) -> Verdict:
-    """200, a finish reason, and usage that adds up."""
+    """200, a finish reason, usage that adds up, and log-probabilities of the answer's tokens.
+
+    Args:
+        answer: what came back for a greedy request.
+    """
     return all_hold(_sound(answer), _got(answer))
 
 
@@ -52,16 +57,16 @@ def media_is_sound(
     """As `answer_is_sound`, and what was sent beside the text cost tokens.
 
     Args:
-        answer: the answer to an image or a clip.
+        answer: what came back for a greedy request with an image or a clip.
         tokens_of_the_text: length of the prompt without it; None where that could not be asked,
             which leaves the check unfulfilled.
         what: "image" or "video".
     """
-    usage = answer.usage if isinstance(answer, Completion) else None
-    if usage is None or tokens_of_the_text is None:
+    tokens = answer.prompt_tokens if isinstance(answer, Completion) else None
+    if tokens is None or tokens_of_the_text is None:
         cost, problem = None, f"the prompt's length with and without the {what} could not be told"
     else:
-        cost = usage.prompt_tokens - tokens_of_the_text
+        cost = tokens - tokens_of_the_text
         problem = f"the prompt grew by {cost} tokens"
     checks = {f"the {what} cost tokens": None if cost is not None and cost > 0 else problem}
     return all_hold({**_sound(answer), **checks}, {**_got(answer), f"{what}_tokens": cost})
@@ -74,19 +79,57 @@ def _got(answer: Completion | Refusal) -> dict[str, object]:
 def _sound(answer: Completion | Refusal) -> dict[str, str | None]:
     if isinstance(answer, Refusal):
         return {"answered": f"HTTP {answer.status}: {answer.message}"}
-    usage = answer.usage
     return {
         "answered": None,
         "finish reason": _unless(
             answer.finish_reason in {"stop", "length"}, f"it is {answer.finish_reason!r}"
         ),
-        "usage adds up": _unless(
-            usage is not None
-            and min(usage.prompt_tokens, usage.completion_tokens) > 0
-            and usage.total_tokens == usage.prompt_tokens + usage.completion_tokens,
-            f"it is {usage}",
-        ),
+        "usage adds up": _usage_problem(answer),
+        "each token is the likeliest of its list": _list_problem(answer),
     }
+
+
+def _usage_problem(answer: Completion) -> str | None:
+    """What is wrong with an answer's token counts, its own tokens counted where it has them."""
+    usage = answer.usage
+    if (
+        usage is None
+        or min(usage.prompt_tokens, usage.completion_tokens) <= 0
+        or usage.total_tokens != usage.prompt_tokens + usage.completion_tokens
+    ):
+        return f"it is {usage}"
+    counted = {
+        "prompt": (usage.prompt_tokens, answer.prompt_token_ids),
+        "completion": (usage.completion_tokens, answer.token_ids),
+    }
+    wrong = [
+        f"it says {told} {what} tokens, and the reply has {len(ids)}"
+        for what, (told, ids) in counted.items()
+        if ids is not None and told != len(ids)
+    ]
+    return "; ".join(wrong) or None
+
+
+def _list_problem(answer: Completion) -> str | None:
+    """The first greedy token that its own list does not rank first, or None; ties are no problem.
+
+    Lists of another position look as plausible as the right ones: only the token tells them apart.
+    """
+    if answer.top is None or answer.token_ids is None:
+        return None
+    if len(answer.top) != len(answer.token_ids):
+        return f"{len(answer.token_ids)} tokens have {len(answer.top)} lists of log-probabilities"
+    for position, token in enumerate(answer.token_ids):
+        listed = answer.top.at(position)
+        own = listed.get(token, -math.inf)
+        if likelier := [other for other, value in listed.items() if value > own]:
+            return (
+                f"token {position + 1} of the answer is {token}, and its list has {likelier[0]} "
+                f"first, {token} {f'at {own:.3g}' if token in listed else 'not at all'}. The lists "
+                "may be those of other positions, or something else than the likeliest token was "
+                "chosen (a repetition penalty; --generation-config=vllm leaves it out)"
+            )
+    return None
 
 
 def encodings_agree(answers: Mapping[str, Completion | Refusal]) -> Verdict:
@@ -202,15 +245,6 @@ def client_error(answer: Completion | Refusal) -> str | None:
         came = f"HTTP {answer.status}" if answer.status else "no answer"
         return f"{came} instead of a 4xx: {answer.message}"
     return None if answer.is_json_error else f"the body is not a JSON error: {answer.message}"
-
-
-def seed_repeats(first: Completion, again: Completion) -> Verdict:
-    """A sampled answer repeats under its seed."""
-    lines = side_by_side(first.text, again.text, "first")
-    same = first.text == again.text
-    return at_least(
-        float(same), 1.0, "rate", "the same seed gives the same answer", () if same else lines
-    )
 
 
 def _unless(holds: bool, problem: str) -> str | None:

@@ -16,22 +16,33 @@ IOU_SLACK = 0.05
 
 
 def question_is_answered(accepted: Sequence[str], answer: str, golden: str) -> Verdict:
-    """One of the accepted answers occurs in the answer, unless the golden has none either.
+    """One of the accepted answers occurs in the answer.
 
     Args:
         accepted: answers of which any one is right.
         answer: what the served model said.
-        golden: what the reference said; a model is not asked to know more than its reference.
+        golden: what the reference said, which names one of them.
     """
-    right, reference_right = (float(is_right(accepted, text)) for text in (answer, golden))
+    right = is_right(accepted, answer)
+    found = "names {!r}, as" if right else "does not name {!r}, which"
     return at_least(
-        right,
-        reference_right,
+        float(right),
+        1.0,
         "rate",
-        f"the answer names {accepted[0]!r}, as far as the reference's does",
+        f"the answer {found.format(accepted[0])} the reference's does",
         (f"got: {answer[:200]!r}", f"the reference: {golden[:200]!r}"),
-        {"accepted": list(accepted), "got": answer, "golden_is_right": bool(reference_right)},
+        {"accepted": list(accepted), "got": answer},
     )
+
+
+def unnamed(accepted: Sequence[str], golden: str) -> str | None:
+    """Why a question cannot be judged by a golden, or None where it can.
+
+    A model is not asked to know more than its reference.
+    """
+    if is_right(accepted, golden):
+        return None
+    return f"the reference does not name {accepted[0]!r} itself"
 
 
 def is_right(accepted: Sequence[str], answer: str) -> bool:
@@ -55,21 +66,29 @@ def box_is_found(truth: Box, answer: Box | None, golden: Box | None, bar: float)
     Args:
         truth: (left, top, right, bottom) in pixels.
         answer: the same as answered; None where the answer holds no box.
-        golden: the same of the reference, whose own miss lowers the bar.
+        golden: the same of the reference, which found it.
         bar: least intersection over union.
     """
     reached, reference = iou(truth, answer), iou(truth, golden)
-    limit = reference - IOU_SLACK
-    if reference >= bar:
-        limit = max(bar, limit)
     return at_least(
         reached,
-        limit,
+        max(bar, reference - IOU_SLACK),
         "IoU",
         "intersection over union with the true box",
         (f"true box: {truth}", f"answered: {answer or 'no box'}", f"the reference: {golden}"),
         {"truth": list(truth), "box": list(answer) if answer else None, "golden_iou": reference},
     )
+
+
+def no_box(truth: Box, golden: Box | None, bar: float) -> str | None:
+    """Why a box cannot be judged by a golden, or None where it can.
+
+    A box that overlaps less than what counts as found has not found it; the bar is that number.
+    """
+    reached = iou(truth, golden)
+    if reached >= bar:
+        return None
+    return f"the reference does not find the box itself: its IoU is {reached:.3g}, below {bar:g}"
 
 
 def iou(one: Box, other: Box | None) -> float:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import supervisor
-from .tail import tail
+from .post_mortem import post_mortem
 
 _POLL_SECONDS = 0.5
 
@@ -50,7 +50,6 @@ class Child:
             stdout=subprocess.DEVNULL,
             env={**os.environ, **self.env, "PYTHONUNBUFFERED": "1"},
             cwd=self.cwd,
-            start_new_session=True,
         )
         since = time.monotonic()
         try:
@@ -65,5 +64,5 @@ class Child:
         return process.returncode
 
     def with_tail(self, problem: str) -> str:
-        """A problem with the end of its output."""
-        return f"{problem}\n{tail(self.log)}\n(whole log: {self.log_path})"
+        """A problem with its root cause, where the output has one, and the end of the output."""
+        return post_mortem(problem, self.log, self.log_path)

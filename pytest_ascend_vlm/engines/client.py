@@ -132,8 +132,7 @@ class Client:
         except openai.APIStatusError as error:
             return _refusal(error.response)
         seconds = time.perf_counter() - since
-        usage = _usage(reply.usage)
-        answers = tuple(_completion(choice, case_id, usage, seconds) for choice in reply.choices)
+        answers = tuple(_completion(choice, case_id, reply, seconds) for choice in reply.choices)
         self.completions += answers
         return answers
 
@@ -153,6 +152,9 @@ class Client:
             reply = self._create(messages(case), Sampling(max_tokens=1))
         except openai.APIStatusError:
             return None
+        ids = _prompt_token_ids(reply)
+        if ids is not None:
+            return len(ids)
         return int(reply.usage.prompt_tokens) if reply.usage else None
 
     def ask_for_model(self, name: str, case: Case) -> Completion | Refusal:
@@ -330,17 +332,23 @@ def _mime(path: Path) -> str:
     return mimetypes.guess_type(path.name)[0] or "application/octet-stream"
 
 
-def _completion(choice: Any, case_id: str, usage: Usage | None, seconds: float) -> Completion:
+def _completion(choice: Any, case_id: str, reply: Any, seconds: float) -> Completion:
     ids = getattr(choice, "token_ids", None)
     return Completion(
         case_id=case_id,
         text=choice.message.content or "",
         token_ids=tuple(ids) if ids is not None else None,
         finish_reason=choice.finish_reason,
-        usage=usage,
+        usage=_usage(reply.usage),
         top=_top_logprobs(choice),
         seconds=seconds,
+        prompt_token_ids=_prompt_token_ids(reply),
     )
+
+
+def _prompt_token_ids(reply: Any) -> tuple[int, ...] | None:
+    ids = getattr(reply, "prompt_token_ids", None)
+    return tuple(ids) if ids else None
 
 
 def _usage(usage: Any) -> Usage | None:

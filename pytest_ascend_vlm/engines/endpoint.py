@@ -83,6 +83,9 @@ class Server(Protocol):
     def revive(self) -> None:
         """Starts it again after `kill`; does nothing to one that runs."""
 
+    def recover(self) -> None:
+        """Before a test: starts it again if it died during an earlier one."""
+
     def explain_loss(self) -> None:
         """Raises ServerError that says why the connection was lost, if that can be told."""
 
@@ -122,6 +125,9 @@ class RunningServer:
 
     def revive(self) -> None:
         """It was not killed."""
+
+    def recover(self) -> None:
+        """Not ours to start."""
 
     def explain_loss(self) -> None:
         """Its log is someone else's."""

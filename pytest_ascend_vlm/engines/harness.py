@@ -22,6 +22,7 @@ from ..criteria.dataset import Evaluation, Protocol, Sample
 from ..errors import ConfigurationError, PreconditionError, ServerError
 from .child import Child
 from .endpoint import Endpoint
+from .exit_code import exit_code
 
 API_KEY_VARIABLE = "VLM_HARNESS_API_KEY"
 LOG = "harness.log"
@@ -156,7 +157,7 @@ def evaluate(harness: Harness, request: Request, say: Callable[[str], None]) -> 
     Raises:
         ConfigurationError: the harness is not installed, or does not have the data set.
         PreconditionError: the data is not there.
-        ServerError: it died or stood still; the message has the log's tail.
+        ServerError: it died or stood still; the message has the root cause.
     """
     asked = protocol(harness, request.task, request.root, request.python)
     work_dir = request.work_dir
@@ -209,8 +210,8 @@ def _run(harness: Harness, request: Request, say: Callable[[str], None]) -> None
     code = child.run(watch)
     if code != 0 or not (work_dir / "result.json").is_file():
         problem = (
-            f"{harness.name} died (exit code {code}) after {_answered(harness, work_dir)} answers, "
-            "which are kept: run it again to go on."
+            f"{harness.name} died ({exit_code(code)}) after {_answered(harness, work_dir)} "
+            "answers, which are kept: run it again to go on."
         )
         raise ServerError(child.with_tail(problem))
 

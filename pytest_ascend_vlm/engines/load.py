@@ -25,6 +25,7 @@ from . import bench_serve, evalscope_perf
 from .child import Child
 from .client import messages
 from .endpoint import Endpoint
+from .exit_code import exit_code
 
 _START_SECONDS = 300.0
 _ANSWER_SECONDS = 120.0
@@ -157,7 +158,7 @@ def _run(generator: Child, workload: Workload, say: Callable[[str], None]) -> No
 
     code = generator.run(watch)
     if code != 0:
-        problem = f"the load generator ended with exit code {code}."
+        problem = f"the load generator ended with {exit_code(code)}."
         raise PreconditionError(generator.with_tail(problem))
 
 

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,8 @@ from ..errors import ServerError
 from ..observation import FORCED_TOKENS, Completion, Forced, Scores
 from . import offline_worker, torch_extras
 from .child import Child
+from .exit_code import exit_code
 from .offline_worker import PROGRESS, Job
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,8 @@ def run(
         budget_seconds: how long it may take.
 
     Raises:
-        ServerError: it died or passed its budget; the message has the log's tail.
+        ServerError: it died or passed its budget before any task had ended; the message has the
+            root cause. Where some had ended, that is the error of the others.
     """
     with tempfile.TemporaryDirectory(prefix="ascend-vlm-") as name:
         directory = Path(name)
@@ -76,21 +76,30 @@ def run(
             log_path,
             {**env, "PYTHONPATH": python_path},
         )
-        _run(worker, say, budget_seconds)
-        return _read(directory, job)
+        problem = _run(worker, say, budget_seconds)
+        result = _read(directory, job, problem)
+    if problem is not None and all(result.errors.get(task) == problem for task in job.tasks):
+        raise ServerError(problem)
+    return result
 
 
-def _run(worker: Child, say: Callable[[str], None], budget_seconds: float) -> None:
+def _run(worker: Child, say: Callable[[str], None], budget_seconds: float) -> str | None:
+    """Lets the process do its tasks; returns why it ended before the last of them, if it did."""
+
     def watch(elapsed: float) -> None:
         say(f"offline engines: {_doing(worker)} {elapsed:.0f} s")
         if elapsed > budget_seconds:
             problem = f"the offline engines did not end within {budget_seconds:.0f} s"
-            raise ServerError(worker.with_tail(f"{problem} (ModelSpec.budgets)."))
+            raise ServerError(f"{problem} (ModelSpec.budgets), at the task {_doing(worker)!r}.")
 
-    code = worker.run(watch)
-    if code != 0:
-        problem = f"the process of the offline engines died (exit code {code})."
-        raise ServerError(worker.with_tail(problem))
+    try:
+        code = worker.run(watch)
+    except ServerError as error:
+        return worker.with_tail(str(error))
+    if code == 0:
+        return None
+    problem = f"the process of the offline engines died ({exit_code(code)})"
+    return worker.with_tail(f"{problem} at the task {_doing(worker)!r}.")
 
 
 def _doing(worker: Child) -> str:
@@ -99,70 +108,98 @@ def _doing(worker: Child) -> str:
 
 
 @dataclass(frozen=True)
-class _Task:
+class _Left:
     """What a task left: its JSON and its arrays, which are named `<index of the case>.<name>`."""
 
     document: Mapping[str, Any]
     arrays: Mapping[str, npt.NDArray[Any]]
+    cases: int
 
-    def table(self, index: int, name: str) -> npt.NDArray[Any]:
-        return self.arrays[f"{index}.{name}"]
+    def entry(self, index: int, name: str) -> Any:
+        """One case's entry of a list in the JSON, which has one for each case."""
+        entries = self.document[name]
+        if len(entries) != self.cases:
+            raise ValueError(f"{len(entries)} {name} of {self.cases} requests")
+        return entries[index]
+
+    def table(self, index: int, name: str, *shape: int | None) -> npt.NDArray[Any]:
+        """One case's array, of this shape; None for any length."""
+        table = self.arrays[f"{index}.{name}"]
+        fits = len(table.shape) == len(shape) and all(
+            asked in {None, found} for asked, found in zip(shape, table.shape, strict=True)
+        )
+        if not fits:
+            raise ValueError(
+                f"{name} of request {index + 1} is of shape {table.shape}, not {shape}"
+            )
+        return table
 
 
-def _read(directory: Path, job: Job) -> OfflineResult:
+def _read(directory: Path, job: Job, problem: str | None) -> OfflineResult:
+    """What the tasks left; of one that left nothing, `problem` is the error."""
     ids = [case.id for case, _ in job.cases]
-    tasks = {name: _task(directory, name) for name in job.tasks}
-    errors = {n: str(t.document["error"]) for n, t in tasks.items() if "error" in t.document}
-
-    def by_case(name: str, read: Callable[[_Task, int, str], _T]) -> dict[str, _T]:
-        if name not in tasks or name in errors:
-            return {}
-        return {id_: read(tasks[name], index, id_) for index, id_ in enumerate(ids)}
-
-    return OfflineResult(
-        answers=by_case("chat", _answer),
-        hidden_states=by_case("hidden_states", lambda task, index, _: task.table(index, "hidden")),
-        float32=by_case("float32", _float32),
-        transformers=by_case("transformers", _transformers),
-        transformers_hidden_states=by_case("transformers", _transformers_hidden_states),
-        errors=errors,
-    )
+    found: dict[str, Mapping[str, Any]] = {field: {} for of in _READERS.values() for field in of}
+    errors: dict[str, str] = {}
+    for task in job.tasks:
+        try:
+            left = _left(directory, task, len(ids), problem)
+            found |= {
+                field: {id_: read(left, index, id_) for index, id_ in enumerate(ids)}
+                for field, read in _READERS[task].items()
+            }
+        except ServerError as error:
+            errors[task] = str(error)
+        except Exception as error:  # of what a foreign engine gave: anything; others still count
+            errors[task] = f"its result cannot be read ({type(error).__name__}: {error})"
+    return OfflineResult(**found, errors=errors)
 
 
-def _task(directory: Path, name: str) -> _Task:
+def _left(directory: Path, task: str, cases: int, problem: str | None) -> _Left:
     from safetensors.numpy import load_file
 
-    document = json.loads((directory / f"{name}.json").read_text("utf-8"))
-    return _Task(document, load_file(directory / f"{name}.safetensors"))
+    path = directory / f"{task}.json"
+    if not path.exists():
+        raise ServerError(problem or "it left no result")
+    document = json.loads(path.read_text("utf-8"))
+    if "error" in document:
+        raise ServerError(document["error"])
+    return _Left(document, load_file(path.with_suffix(".safetensors")), cases)
 
 
-def _answer(task: _Task, index: int, case_id: str) -> Completion:
-    said = task.document["answers"][index]
+def _answer(left: _Left, index: int, case_id: str) -> Completion:
+    said = left.entry(index, "answers")
     token_ids, finish = tuple(said["token_ids"]), said["finish_reason"]
     return Completion(case_id, said["text"], token_ids, finish, None, None, seconds=0.0)
 
 
-def _float32(task: _Task, index: int, case_id: str) -> Forced:
+def _hidden_states(left: _Left, index: int, _: str) -> npt.NDArray[np.float32]:
+    return left.table(index, "hidden", None, None)
+
+
+def _float32(left: _Left, index: int, case_id: str) -> Forced:
+    token_ids = left.table(index, "token_ids", None, None)
     scores = Scores(
-        task.table(index, "token_ids"),
-        task.table(index, "values"),
-        task.table(index, "floor"),
-        task.document["are_logits"][index],
+        token_ids,
+        left.table(index, "values", *token_ids.shape),
+        left.table(index, "floor", len(token_ids)),
+        left.entry(index, "are_logits"),
     )
     return Forced(case_id, scores, FORCED_TOKENS)
 
 
-def _transformers(task: _Task, index: int, case_id: str) -> Forced:
-    rows = task.table(index, "rows")
-    values = _spread(rows, task.table(index, "values"))
+def _transformers(left: _Left, index: int, case_id: str) -> Forced:
+    rows = left.table(index, "rows", None)
+    listed = left.table(index, "token_ids", len(rows), None)
+    values = _spread(rows, left.table(index, "values", *listed.shape))
     token_ids = np.full(values.shape, -1, dtype=np.int64)
-    token_ids[rows] = task.table(index, "token_ids")
+    token_ids[rows] = listed
     scores = Scores(token_ids, values, values.min(axis=1), are_logits=True)
     return Forced(case_id, scores, FORCED_TOKENS)
 
 
-def _transformers_hidden_states(task: _Task, index: int, _: str) -> npt.NDArray[np.float32]:
-    return _spread(task.table(index, "rows"), task.table(index, "hidden"))
+def _transformers_hidden_states(left: _Left, index: int, _: str) -> npt.NDArray[np.float32]:
+    rows = left.table(index, "rows", None)
+    return _spread(rows, left.table(index, "hidden", len(rows), None))
 
 
 def _spread(rows: npt.NDArray[np.int64], values: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -170,3 +207,15 @@ def _spread(rows: npt.NDArray[np.int64], values: npt.NDArray[Any]) -> npt.NDArra
     table = np.full((int(rows[-1]) + 1, values.shape[1]), np.nan, dtype=values.dtype)
     table[rows] = values
     return table
+
+
+_READERS: Mapping[str, Mapping[str, Callable[[_Left, int, str], Any]]] = {
+    "chat": {"answers": _answer},
+    "hidden_states": {"hidden_states": _hidden_states},
+    "float32": {"float32": _float32},
+    "transformers": {
+        "transformers": _transformers,
+        "transformers_hidden_states": _transformers_hidden_states,
+    },
+}
+"""Task -> field of `OfflineResult` -> what reads one case of it."""

@@ -14,12 +14,13 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 
+from ..files import write_atomically
 from ..observation import FORCED_TOKENS
 from ..spec import Capability, Case
 from . import torch_extras
@@ -41,7 +42,7 @@ class Job:
         model_path: the checkpoint's directory.
         trust_remote_code: whether it may run code of its own.
         device: the device as torch names it.
-        tasks: names of `_TASKS`.
+        tasks: names of `TASKS`.
         serve: the serve arguments.
         cases: the requests, each with the answer that is forced.
     """
@@ -104,28 +105,28 @@ def main(argv: list[str]) -> int:
     # A device that this process has touched cannot be used again in a fork of it.
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     torch_extras.install()
-    encoder = Encoder(job.model_path, trust_remote_code=job.trust_remote_code)
-    sequences = [encoder.with_answer(case, answer) for case, answer in job.cases]
-    engines = Engines(job, encoder, sequences)
+    engines = Engines(job)
     for task in job.tasks:
         print(f"{PROGRESS}{task.replace('_', ' ')}", flush=True)
-        _attempt(directory, task, partial(_TASKS[task], engines))
+        _attempt(directory, task, partial(TASKS[task], engines))
         gc.collect()
     return 0
 
 
 def _attempt(directory: Path, task: str, work: Callable[[], Result]) -> None:
+    """Does a task; its JSON is written last, so where there is one the task has ended."""
     from safetensors.numpy import save_file
 
     try:
         document, arrays = work()
+        save_file(arrays, directory / f"{task}.safetensors")
+        result = json.dumps(document)
     except Exception as error:  # of a foreign engine: anything; the others shall still run
         import traceback
 
         traceback.print_exc()
-        document, arrays = {"error": f"{type(error).__name__}: {error}"}, {}
-    save_file(arrays, directory / f"{task}.safetensors")
-    (directory / f"{task}.json").write_text(json.dumps(document), "utf-8")
+        result = json.dumps({"error": f"{type(error).__name__}: {error}"})
+    write_atomically(directory / f"{task}.json", result.encode("utf-8"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,13 +135,19 @@ class Engines:
 
     Attributes:
         job: the job.
-        encoder: the checkpoint's processor.
-        sequences: the requests with their forced answers.
     """
 
     job: Job
-    encoder: Encoder
-    sequences: list[Sequence]
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The checkpoint's processor."""
+        return Encoder(self.job.model_path, trust_remote_code=self.job.trust_remote_code)
+
+    @cached_property
+    def sequences(self) -> list[Sequence]:
+        """The requests with their forced answers; not every task needs them."""
+        return [self.encoder.with_answer(case, answer) for case, answer in self.job.cases]
 
     def transformers(self) -> Result:
         """The checkpoint in bf16, op by op, on the device."""
@@ -226,7 +233,8 @@ class Engines:
         return {"are_logits": are_logits}, arrays
 
 
-_TASKS: dict[str, Callable[[Engines], Result]] = {
+# Transformers last: it loads into the worker itself, and only its end frees the memory.
+TASKS: dict[str, Callable[[Engines], Result]] = {
     "chat": Engines.chat,
     "hidden_states": Engines.hidden_states,
     "float32": Engines.float32,

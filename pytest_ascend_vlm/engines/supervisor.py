@@ -33,11 +33,12 @@ LINGER_SECONDS = 5.0
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _POLL_SECONDS = 0.1
+_ENDING = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
 
 
 def main(argv: list[str]) -> int:
     """Runs the command `argv[1:]` with its output in the file `argv[0]`."""
-    _ignore_terminal_signals()
+    _step_back_from_the_terminal()
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     with Path(argv[0]).open("ab") as log:
         server = subprocess.Popen(
@@ -45,8 +46,7 @@ def main(argv: list[str]) -> int:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509  (this process has one thread)
+            preexec_fn=_begin_server,  # noqa: PLW1509  (this process has one thread)
         )
     orphaned = _wait(server)
     killed = [] if orphaned else _linger(server)
@@ -63,15 +63,24 @@ def _shell_code(returncode: int | None) -> int:
     return returncode if returncode >= 0 else 128 - returncode
 
 
-def _ignore_terminal_signals() -> None:
-    """Ctrl-C reaches the test run, which then tells us to stop."""
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+def _step_back_from_the_terminal() -> None:
+    """Ctrl-C reaches the test run, which then tells us to stop.
+
+    A process group of our own keeps that away, and the server's own keeps away what is sent to
+    ours. A session would do so too, but the kernel shares the CPUs out by session
+    (`sched_autogroup`): a busy server would starve the client whose times are the measurement.
+    Whoever is not in the foreground is stopped when it uses the terminal, unless it ignores that:
+    then the terminal is to be written to and not to be read, as without one.
+    """
+    os.setpgid(0, 0)
+    for number in (*_ENDING, signal.SIGTTIN, signal.SIGTTOU):
         signal.signal(number, signal.SIG_IGN)
 
 
-def _die_with_parent() -> None:
+def _begin_server() -> None:
     """In the server, before it runs: restore signals, and die should the supervisor be killed."""
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+    os.setpgid(0, 0)
+    for number in _ENDING:
         signal.signal(number, signal.SIG_DFL)
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

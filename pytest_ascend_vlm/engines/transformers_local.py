@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import PreconditionError
 from ..observation import LISTED_TOKENS, Reference, ReferenceHidden, ReferenceNumerics
 from ..spec import Case
 from .cpu import use_cores
@@ -38,11 +39,13 @@ class Draft:
 
     Attributes:
         token_ids: the greedy answer.
-        logits: shape (rows of the forced answer, vocabulary), float32, computed in bfloat16.
-        hidden: shape (at most HIDDEN_ROWS of them, width), float32, computed in bfloat16.
+        rows: shape (m,), int64; the rows of the request with the answer that these numbers are of.
+        logits: shape (m, vocabulary), float32, computed in bfloat16.
+        hidden: shape (h, width), float32, computed in bfloat16; at most HIDDEN_ROWS of the rows.
     """
 
     token_ids: tuple[int, ...]
+    rows: npt.NDArray[np.int64]
     logits: npt.NDArray[np.float32]
     hidden: npt.NDArray[np.float32]
 
@@ -118,15 +121,22 @@ class TransformersReference:
         token_ids = model.generate(self._encoder.prompt(case), case.max_tokens)
         sequence = self._encoder.with_answer(case, self._encoder.text(token_ids))
         numbers = model.force(sequence, sequence.rows)
-        return Draft(token_ids, numbers.logits, numbers.hidden[_some(sequence)])
+        kept = numbers.hidden[_some(sequence)]
+        return Draft(token_ids, sequence.rows, numbers.logits, kept)
 
     def finish(self, case: Case, draft: Draft) -> Reference:
         """The reference that a draft of the same case becomes with the numbers of fp32.
 
         Raises:
-            PreconditionError: the answer, put back into the chat, does not follow the prompt.
+            PreconditionError: the answer, put back into the chat, does not follow the prompt, or
+                is at other positions than in the draft.
         """
         sequence = self._encoder.with_answer(case, self._encoder.text(draft.token_ids))
+        if not np.array_equal(draft.rows, sequence.rows):
+            raise PreconditionError(
+                f"{case.id}: the request with its answer has become other tokens since bf16 "
+                "answered it. Delete its draft (`recording` under --vlm-log-dir) and record again."
+            )
         exact = self.load("float32").force(sequence, sequence.rows)
         numerics = _numerics(sequence, exact, draft)
         return self._reference(case, draft.token_ids, sequence.prompt_tokens, numerics)

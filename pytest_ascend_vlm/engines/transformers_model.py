@@ -75,9 +75,12 @@ class Encoder:
             ConfigurationError: torch or transformers is not installed, or cannot load it.
         """
         transformers = _transformers()
+        # Transformers 4 takes, for some checkpoints, an older image processor unless it is told.
+        # Its pixels differ in the last bit, and a model's numbers then by more than float32's.
+        options = {"use_fast": True} if transformers.__version__.startswith("4.") else {}
         with _explained(model_path):
             self._processor = transformers.AutoProcessor.from_pretrained(
-                model_path, trust_remote_code=trust_remote_code
+                model_path, trust_remote_code=trust_remote_code, **options
             )
             config = transformers.AutoConfig.from_pretrained(
                 model_path, trust_remote_code=trust_remote_code
@@ -196,22 +199,67 @@ class TransformersModel:
         return tuple(generated[0, inputs["input_ids"].shape[1] :].tolist())
 
     def force(self, sequence: Sequence, rows: npt.NDArray[np.int64]) -> Numbers:
-        """What the model makes of a sequence, at some of its rows."""
+        """What the model makes of a sequence, at some of its rows.
+
+        The last hidden states are what its output layer is given; that layer gets these rows alone,
+        so that no other logits are computed. Neither is left to the model's own arguments: some
+        versions of Transformers ignore `logits_to_keep`, and with `output_hidden_states` some end
+        before the last norm.
+
+        Raises:
+            ConfigurationError: the model does not give its output layer every row, once.
+        """
         keep = self._torch.from_numpy(rows).to(self._device)
-        with self._torch.inference_mode():
-            output = self._model(
-                **self._here(sequence.inputs),
-                logits_to_keep=keep,
-                output_hidden_states=True,
-                use_cache=False,
+        kept: list[Any] = []
+
+        def keep_rows(_layer: Any, given: tuple[Any, ...]) -> Any:
+            _require(sequence, "gives its output layer", given[0], len(sequence.token_ids))
+            kept.append(given[0][:, keep])
+            return kept[-1]
+
+        hook = self._output_layer.register_forward_pre_hook(keep_rows)
+        try:
+            with self._torch.inference_mode():
+                logits = self._model(**self._here(sequence.inputs), use_cache=False).logits
+        finally:
+            hook.remove()
+        _require(sequence, "gives logits", logits, len(rows))
+        if len(kept) != 1:
+            raise ConfigurationError(
+                f"{sequence.case_id}: the model calls its output layer {len(kept)} times in one "
+                f"pass, so its last hidden states cannot be told. {_other_version()}"
             )
-        return Numbers(
-            output.logits[0].float().cpu().numpy(),
-            output.hidden_states[-1][0, keep].float().cpu().numpy(),
-        )
+        return Numbers(logits[0].float().cpu().numpy(), kept[0][0].float().cpu().numpy())
+
+    @property
+    def _output_layer(self) -> Any:
+        layer = self._model.get_output_embeddings()
+        if layer is None:
+            raise ConfigurationError(
+                f"{type(self._model).__name__} does not name its output layer, so its last hidden "
+                f"states cannot be told. {_other_version()}"
+            )
+        return layer
 
     def _here(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         return {name: tensor.to(self._device) for name, tensor in inputs.items()}
+
+
+def _require(sequence: Sequence, does: str, table: Any, rows: int) -> None:
+    """Refuses a table that has not one row for each of so many positions of a sequence."""
+    if table.ndim != 3 or tuple(table.shape[:2]) != (1, rows):
+        raise ConfigurationError(
+            f"{sequence.case_id}: of {len(sequence.token_ids)} tokens the model {does} of shape "
+            f"{tuple(table.shape)} where (1, {rows}, ...) is expected, so its numbers belong to no "
+            f"positions. {_other_version()}"
+        )
+
+
+def _other_version() -> str:
+    version = versions()["transformers"]
+    return (
+        f"Transformers {version} runs it in another way than the suite knows: try another version."
+    )
 
 
 def _with_sdpa(from_pretrained: Callable[..., Any], model_path: Path, **arguments: Any) -> Any:

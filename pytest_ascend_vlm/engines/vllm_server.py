@@ -16,6 +16,7 @@ import shlex
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -32,11 +33,13 @@ from . import supervisor, torch_extras
 from .client import Client
 from .command import command_line
 from .endpoint import Endpoint
-from .tail import tail
+from .exit_code import exit_code
+from .post_mortem import post_mortem
 
 _POLL_SECONDS = 0.25
 _LAST_GASP_SECONDS = supervisor.LINGER_SECONDS + 2.0
 _MEMORY_SECONDS = 15.0
+_MOST_DEATHS = 3
 _PATIENCE = 2
 """A phase of a start may take so many times its budget. Longer is a hang, and an error."""
 
@@ -82,7 +85,11 @@ class Launch:
 
 
 class VllmServer:
-    """One vLLM server in a process group of its own, on a free loopback port."""
+    """One vLLM server in a process group of its own, on a free loopback port.
+
+    A start that failed is not tried again: it is one finding, whoever asks next. A server that dies
+    while it serves is started again for the next test (`recover`), until it did so three times.
+    """
 
     can_restart = True
 
@@ -114,6 +121,11 @@ class VllmServer:
         self._device_memory_mib = device_memory_mib
         self._memory_before: float | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._serves = False
+        self._did_not_start: ServerError | None = None
+        self._death: ServerError | None = None
+        self._deaths = 0
+        self._one_at_a_time = threading.Lock()
 
     @property
     def serve_command(self) -> str:
@@ -162,9 +174,13 @@ class VllmServer:
         """Starts the server and returns when it is ready.
 
         Raises:
-            ServerError: it died, or a phase took twice its budget; the message has the log's tail.
+            ServerError: it died, or a phase took twice its budget; the message has the root cause.
+                The same again if an earlier start has failed.
         """
+        if self._did_not_start is not None:
+            raise self._did_not_start
         self.phases_seconds = {}
+        self._serves, self._death = False, None
         self.starts += 1
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         self.log_path.write_bytes(b"")
@@ -180,13 +196,14 @@ class VllmServer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=self._environment(),
-            start_new_session=True,
         )
         try:
             self._follow_phases()
             self._follow_first_image()
             self.first_start_seconds = self.first_start_seconds or self.phases_seconds
-        except BaseException:
+            self._serves = True
+        except BaseException as error:
+            self._did_not_start = error if isinstance(error, ServerError) else None
             self.stop()
             raise
 
@@ -214,6 +231,25 @@ class VllmServer:
         """Starts the server again after `kill`; does nothing to one that runs."""
         if self._process is None:
             self.start()
+
+    def recover(self) -> None:
+        """Before a test: starts the server again if it died, so that no test pays for another.
+
+        Raises:
+            ServerError: it died, and no test has been told; it does not start; or it died so often
+                that it is not started again.
+        """
+        if self._process is None or self._process.poll() is None:
+            return
+        if self._death is None:
+            self.require_alive()
+        if self._deaths >= _MOST_DEATHS:
+            raise ServerError(
+                f"the server of {self.launch.served_name} died {self._deaths} times while it "
+                "served, and is not started again. Each death is told at the test it came in."
+            )
+        self.stop()
+        self.start()
 
     def _stop(self, process: subprocess.Popen[bytes]) -> Remains:
         with contextlib.suppress(BrokenPipeError):
@@ -253,7 +289,7 @@ class VllmServer:
         return now
 
     def explain_loss(self) -> None:
-        """After a lost connection: raises ServerError with the log's tail if the server died.
+        """After a lost connection: raises ServerError with the root cause if the server died.
 
         The connection breaks a moment before the last of its processes is gone.
         """
@@ -266,13 +302,28 @@ class VllmServer:
         """The process that supervises the server.
 
         Raises:
-            ServerError: the server died; the message has the log's tail.
+            ServerError: the server died; the message has the root cause.
         """
-        code = self._process.poll() if self._process else None
-        if self._process is None or code is not None:
-            name = self.launch.served_name
-            raise ServerError(self._with_tail(f"the server of {name} died (exit code {code})"))
-        return self._process
+        name = self.launch.served_name
+        if self._process is None:
+            raise ServerError(f"the server of {name} is not running: it was stopped")
+        code = self._process.poll()
+        if code is None:
+            return self._process
+        with self._one_at_a_time:  # requests that were sent together are lost together
+            if self._death is None:
+                problem = f"the server of {name} died {self._when()} ({exit_code(code)})"
+                self._death = ServerError(self._post_mortem(problem))
+                self._deaths += 1
+        raise self._death
+
+    def _when(self) -> str:
+        return "while it served" if self._serves else f"in the phase '{self._phase().value}'"
+
+    def _phase(self) -> Phase:
+        """The phase of a start, as far as the log tells; a healthy server is at its first image."""
+        healthy = Phase.FIRST_IMAGE.value in self.phases_seconds
+        return Phase.FIRST_IMAGE if healthy else phase_of(self._log())
 
     def _command(self) -> list[str]:
         port = self.endpoint.url.rpartition(":")[2]
@@ -312,7 +363,7 @@ class VllmServer:
     def _follow_first_image(self) -> None:
         phase, since = Phase.FIRST_IMAGE, time.monotonic()
         longest = _PATIENCE * _budget(self.launch.budgets, phase)
-        self._progress(phase, 0.0)
+        self._note(phase, 0.0)
         try:
             with contextlib.closing(Client(self.endpoint, self.explain_loss, longest)) as client:
                 client.complete(self._first_request, Sampling(max_tokens=1))
@@ -321,7 +372,7 @@ class VllmServer:
             if time.monotonic() - since >= longest:
                 raise ServerError(self._out_of_time(phase)) from error
             raise ServerError(
-                self._with_tail(
+                self._post_mortem(
                     f"the server of {self.launch.served_name} is healthy but did not answer its "
                     f"first image request: {error}"
                 )
@@ -337,13 +388,13 @@ class VllmServer:
 
     def _out_of_time(self, phase: Phase) -> str:
         budget = _budget(self.launch.budgets, phase)
-        return self._with_tail(
+        return self._post_mortem(
             f"the server of {self.launch.served_name} was still in the phase '{phase.value}' after "
             f"{_PATIENCE * budget:.0f} s; its budget is {budget:.0f} s (ModelSpec.budgets)"
         )
 
-    def _with_tail(self, problem: str) -> str:
-        return f"{problem}.\n{tail(self._log())}\n(whole log: {self.log_path})"
+    def _post_mortem(self, problem: str) -> str:
+        return post_mortem(f"{problem}.", self._log(), self.log_path)
 
 
 def phase_of(log: str) -> Phase:

@@ -17,6 +17,7 @@ from ..files import write_atomically
 from ..observation import Reference
 from ..spec import Case
 from .bfloat16 import to_bits
+from .fit import require_fit
 from .store import SCHEMA, GoldenKey, GoldenStore, digest, inputs, relative_path
 
 
@@ -31,9 +32,13 @@ def record(
         case: what was asked.
         answer: what the reference answered.
         engine: the reference engine's own part of the provenance.
+
+    Raises:
+        GoldenError: the answer's numbers do not belong to its rows; nothing is written.
     """
     from safetensors.numpy import save
 
+    require_fit(answer)
     path = root / relative_path(key, case)
     tensors = save(_tensors(answer))
     document = _document(key, case, answer, engine)
@@ -58,9 +63,8 @@ def recorded(root: Path, key: GoldenKey, case: Case, engine: Mapping[str, Any]) 
         golden = GoldenStore([root], "").load(key, case)
     except GoldenError:
         return None
-    document = json.loads((root / relative_path(key, case)).read_text("utf-8"))
     wanted = circumstances(key, case, engine)["provenance"]
-    return golden if wanted.items() <= document["provenance"].items() else None
+    return golden if wanted.items() <= golden.provenance.items() else None
 
 
 def circumstances(key: GoldenKey, case: Case, engine: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from ..errors import GoldenError
 from ..observation import Reference, ReferenceHidden, ReferenceNumerics
 from ..spec import Case, ModelSpec
 from .bfloat16 import from_bits
+from .fit import require_fit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,15 +53,24 @@ class GoldenStore:
         self._record_command = record_command
 
     def load(self, key: GoldenKey, case: Case) -> Reference:
-        """The golden of a case.
+        """The golden of a case, with its provenance.
 
         Raises:
-            GoldenError: it is missing, damaged, or not for these inputs or weights.
+            GoldenError: it is missing, damaged, not for these inputs or weights, or its numbers do
+                not belong to its rows.
         """
         path = self._find(key, case)
         document = self._read(path)
-        self._check(document, key, case, path)
-        return _reference(document, self._tensors(document, path))
+        try:
+            self._check(document, key, case, path)
+            reference = _reference(document, self._tensors(document, path))
+        except KeyError as error:
+            raise self._error(f"the golden {path} lacks {error}") from error
+        try:
+            require_fit(reference)
+        except GoldenError as error:
+            raise self._error(f"the golden {path} contradicts itself: {error}") from error
+        return reference
 
     def has(self, key: GoldenKey, case: Case) -> bool:
         """Whether a golden is stored, sound or not."""
@@ -165,6 +175,7 @@ def _reference(document: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -
         prompt_tokens=completion["prompt_tokens"],
         token_ids=tuple(completion["token_ids"]),
         numerics=_numerics(tensors, completion["rounding"]["logit_rmse"]),
+        provenance=provenance,
     )
 
 

@@ -2,24 +2,26 @@
 
 The kernel drops a lock with the process that holds it, however that ends. A lock says nothing of
 processes that know no locks, so each card is looked at as well, after its lock was taken.
+
+The locks are `flock(2)` on files in a directory for all users. The library filelock does not do:
+since version 4 it refuses a file that another user made in such a directory.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
+import os
 import stat
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
 from .preflight import Obstacle
-
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
 
 _DIRECTORY = "pytest-ascend-vlm-cards"
 _POLL_SECONDS = 1.0
@@ -118,9 +120,8 @@ def lease(
 
 def leased_by(kind: str, cards: Collection[int]) -> dict[int, str]:
     """Those of the cards that are leased now, and by whom."""
-    with _guard(kind) as directory, contextlib.ExitStack() as tried:
-        taken = _take(tried, directory, kind, cards)
-        return _holders(directory, kind, set(cards) - set(taken))
+    with _guard(kind) as directory, _taken(directory, kind, cards) as locks:
+        return _holders(directory, kind, set(cards) - set(locks))
 
 
 def _try(
@@ -134,33 +135,30 @@ def _try(
 
     One at a time on this host: two runs that took card by card could each wait for the other's.
     """
-    with _guard(kind) as directory, contextlib.ExitStack() as tried:
-        locks = _take(tried, directory, kind, visible)
+    with _guard(kind) as directory, _taken(directory, kind, visible) as locks:
         holders = _holders(directory, kind, set(visible) - set(locks))
         situation = Situation(tuple(visible), holders, look())
         if len(situation.free) >= count:
             for card in situation.free[:count]:
-                # Taken twice by one holder, a lock outlives the end of `tried`.
-                leased.enter_context(locks[card])
+                leased.callback(_unlock, locks.pop(card))
         return situation
 
 
-def _take(
-    stack: contextlib.ExitStack, directory: Path, kind: str, cards: Collection[int]
-) -> dict[int, BaseFileLock]:
-    """Takes the lock of each card that nobody holds."""
-    from filelock import Timeout
+@contextlib.contextmanager
+def _taken(directory: Path, kind: str, cards: Collection[int]) -> Iterator[dict[int, int]]:
+    """Takes the lock of each card that nobody holds: its descriptor, by card.
 
-    locks = {}
-    for card in cards:
-        lock = _lock(_path(directory, kind, card))
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            continue
-        stack.callback(lock.release)
-        locks[card] = lock
-    return locks
+    Those that are still there at the end are returned.
+    """
+    locks: dict[int, int] = {}
+    try:
+        for card in cards:
+            with contextlib.suppress(BlockingIOError):
+                locks[card] = _lock(_path(directory, kind, card), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield locks
+    finally:
+        for lock in locks.values():
+            _unlock(lock)
 
 
 @contextlib.contextmanager
@@ -168,9 +166,12 @@ def _guard(kind: str) -> Iterator[Path]:
     """The directory of the locks, which nobody else changes meanwhile."""
     directory = Path(tempfile.gettempdir()) / _DIRECTORY
     try:
-        _make(directory)
-        with _lock(directory / f"{kind}.lock"):
+        _make_directory(directory)
+        lock = _lock(directory / f"{kind}.lock", fcntl.LOCK_EX)
+        try:
             yield directory
+        finally:
+            _unlock(lock)
     except OSError as error:
         raise ConfigurationError(
             f"the locks of the cards cannot be opened ({error}); let the owner of {directory} "
@@ -178,10 +179,15 @@ def _guard(kind: str) -> Iterator[Path]:
         ) from error
 
 
-def _make(path: Path) -> None:
-    with contextlib.suppress(FileExistsError):
-        path.mkdir()
-        path.chmod(0o1777)  # mkdir would take the umask off
+def _make_directory(path: Path) -> None:
+    """Makes the directory, which is there with its mode at once: other users may come any time."""
+    if not os.path.lexists(path):
+        new = Path(tempfile.mkdtemp(dir=path.parent))
+        new.chmod(0o1777)
+        try:
+            new.rename(path)
+        except OSError:  # somebody else was faster
+            new.rmdir()
     if not stat.S_ISDIR(path.lstat().st_mode):
         raise ConfigurationError(
             f"{path} has to be a directory, the locks of this host's cards are in it; remove it."
@@ -192,12 +198,50 @@ def _path(directory: Path, kind: str, card: int) -> Path:
     return directory / f"{kind}-{card}.lock"
 
 
-def _lock(path: Path) -> BaseFileLock:
-    from filelock import FileLock
+def _lock(path: Path, operation: int) -> int:
+    """Takes the lock of a file; returns the descriptor that holds it.
 
-    if path.is_symlink():
-        raise ConfigurationError(f"{path} is a link that no run of this package made; remove it.")
-    return FileLock(path, mode=0o666)
+    Raises:
+        BlockingIOError: somebody has it, and the operation is not to wait.
+    """
+    lock = _open(path)
+    try:
+        fcntl.flock(lock, operation)
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
+def _unlock(lock: int) -> None:
+    """Ends a lock also where a child was forked since, which has the file open as well."""
+    fcntl.flock(lock, fcntl.LOCK_UN)
+    os.close(lock)
+
+
+def _open(path: Path) -> int:
+    """Opens a file that any user may have made, and makes it where there is none.
+
+    Never with O_CREAT: in a sticky directory Linux refuses that for another user's file, also to
+    root (fs.protected_regular).
+    """
+    try:
+        if not os.path.lexists(path):
+            _make_file(path)
+        return os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ConfigurationError(
+                f"{path} is a link that no run of this package made; remove it."
+            ) from None
+        raise
+
+
+def _make_file(path: Path) -> None:
+    """Makes a file that is there with its mode at once, whatever the umask."""
+    with tempfile.NamedTemporaryFile(dir=path.parent) as new, contextlib.suppress(FileExistsError):
+        os.fchmod(new.fileno(), 0o666)
+        os.link(new.name, path)
 
 
 def _holders(directory: Path, kind: str, cards: Collection[int]) -> dict[int, str]:

@@ -13,7 +13,7 @@ from importlib import resources
 from typing import Any
 
 from .charts import error_chart_name, performance_chart_names
-from .rows import STATUSES
+from .rows import STATUSES, name_of
 from .summary import group_of, worst_margin
 
 LANGUAGES = ("zh", "en")
@@ -126,13 +126,31 @@ def _model_view(model: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> 
         "name": f"{key[0]} ({key[1]})" if len(classes) > 1 else key[0],
         "criteria": criteria,
         "counts": _counts(own),
-        "problems": [row for row in own if row["status"] in {"fail", "error"}],
-        "notes": [row for row in own if row["status"] in {"xfail", "skip", "na", "recorded"}],
+        "problems": _problems(own),
+        "notes": [row for row in own if _is_noted(row)],
         "numerics": _numerics(own),
         "error_charts": _error_charts(own),
         "performance": _performance(own),
         "answers": [row for row in own if _is_answer(row)],
     }
+
+
+def _is_noted(row: Mapping[str, Any]) -> bool:
+    """Whether a row is an expected failure, not judged, or a recorded golden that is doubtful."""
+    doubtful = row["status"] == "recorded" and bool(row["reason"])
+    return doubtful or row["status"] in {"xfail", "skip", "na"}
+
+
+def _problems(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
+    """What does not hold, each with how many more criteria and cases the same error stopped."""
+    red = [row for row in rows if row["status"] in {"fail", "error"}]
+    told = {name_of(row["criterion"], row["case"]): row for row in red if not row["told_at"]}
+    more = Counter(row["told_at"] for row in red if row["told_at"])
+    # An error whose first test has no row, a plain test of a user's own, is told by the next one.
+    for row in (row for row in red if row["told_at"] and row["told_at"] not in told):
+        told[row["told_at"]] = row
+        more[row["told_at"]] -= 1
+    return [(row["reason"], more[name]) for name, row in told.items()]
 
 
 def _criterion_view(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

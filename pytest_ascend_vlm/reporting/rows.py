@@ -28,8 +28,11 @@ class Row:
         criterion: the criterion's id.
         case: the case or parameter, or None.
         status: one of `STATUSES`.
-        reason: why it is not a pass; empty for a pass.
+        reason: why it is not a pass; of what was recorded, what is doubtful about it.
         seconds: how long the test took, without starting the server.
+        told_at: the criterion, with its case, of the row that has this error in full.
+        reference_knows: False where it is not applicable because the reference does not know what
+            was asked: nobody declared that, so alone it verifies nothing.
     """
 
     model: str
@@ -39,6 +42,8 @@ class Row:
     status: str
     reason: str
     seconds: float
+    told_at: str | None = None
+    reference_knows: bool = True
 
     def with_verdict(self, verdict: Verdict | None) -> dict[str, Any]:
         """The row as JSON, with what was measured where there is a verdict."""
@@ -58,6 +63,11 @@ class Row:
         row = {**dataclasses.asdict(self), **measured, "seconds": round(self.seconds, 3)}
         document: dict[str, Any] = as_json(row)
         return document
+
+
+def name_of(criterion: str, case: str | None) -> str:
+    """A criterion with its case, `baseline.text[text/capital]`."""
+    return f"{criterion}[{case}]" if case else criterion
 
 
 def as_json(value: Any) -> Any:

@@ -10,6 +10,13 @@ from .rows import HOLDS
 
 Rows = Sequence[Mapping[str, Any]]
 
+_WHAT_TO_DO = (
+    "What to do: degenerate answers, and near-ties nearly everywhere, are what random or damaged",
+    "weights give, or a wrong chat template. Such a golden judges nothing: delete it, and mend the",
+    "checkpoint. At a single near-tie sound engines part, and what is behind is hardly compared:",
+    "ask what the model is sure of, or allow fewer tokens.",
+)
+
 
 def closing_table(rows: Rows) -> list[str]:
     """One line per model and criterion group: counts by status, and the worst margin."""
@@ -81,6 +88,22 @@ def _commonest_skip(rows: Rows) -> str | None:
         row["reason"].splitlines()[0] for row in rows if row["status"] == "skip" and row["reason"]
     )
     return reasons.most_common(1)[0][0] if reasons else None
+
+
+def doubtful_goldens(rows: Rows) -> list[str]:
+    """What is said of recorded goldens that may not be fit to judge by; the first line is a title.
+
+    A golden is recorded all the same: whether it is the right one, only a person can tell.
+    """
+    recorded = [row for row in rows if row["criterion"] == "reference.replay"]
+    found = [row for row in recorded if row["status"] == "recorded" and row["reason"]]
+    if not found:
+        return []
+    return [
+        f"{len(found)} OF {len(recorded)} RECORDED GOLDENS ARE DOUBTFUL",
+        *(f"  {row['suite_class']} {row['case']}: {row['reason']}" for row in found),
+        *_WHAT_TO_DO,
+    ]
 
 
 def group_of(row: Mapping[str, Any]) -> str:

@@ -6,8 +6,9 @@ from typing import ClassVar
 
 from ..criteria import baseline as rules
 from ..spec import Capability, Case, ModelSpec
+from .comparison import Comparison
 from .criterion import Criterion, criterion
-from .session import Answers, ForcedAnswers, Goldens, Judge
+from .session import ForcedAnswers, Judge
 
 
 class BaselineCriteria:
@@ -16,9 +17,7 @@ class BaselineCriteria:
     model: ClassVar[ModelSpec]
 
     @criterion(Criterion("baseline.text", cases="text"))
-    def test_text_matches_reference(
-        self, case: Case, answers: Answers, golden: Goldens, judge: Judge
-    ) -> None:
+    def test_text_matches_reference(self, case: Case, comparison: Comparison, judge: Judge) -> None:
         """The answer to a text equals the reference's; after a near-tie, most of it still does.
 
         This is the control that isolates the language model: no image is involved.
@@ -27,13 +26,12 @@ class BaselineCriteria:
         was sure, a kernel is wrong: try enforce_eager, then dtype float32, and compare. If whole
         answers differ in style, compare chat template and generation settings.
         """
-        served, reference = answers(case), golden(case)
-        rules.require_same_prompt(served, reference)
+        served, reference = comparison(case)
         judge(rules.text_matches(served, reference, self.model.thresholds))
 
     @criterion(Criterion("baseline.image", needs=Capability.IMAGE, cases="image"))
     def test_image_matches_reference(
-        self, case: Case, answers: Answers, golden: Goldens, judge: Judge
+        self, case: Case, comparison: Comparison, judge: Judge
     ) -> None:
         """The answer to an image equals the reference's; after a near-tie, most of it still does.
 
@@ -41,14 +39,11 @@ class BaselineCriteria:
         (mRoPE) or the image preprocessing differ: compare min_pixels, max_pixels and mean/std on
         both sides, then the attention backend of the vision tower.
         """
-        served, reference = answers(case), golden(case)
-        rules.require_same_prompt(served, reference)
+        served, reference = comparison(case)
         judge(rules.text_matches(served, reference, self.model.thresholds))
 
     @criterion(Criterion("baseline.divergence", cases="all"))
-    def test_divergence_is_rounding(
-        self, case: Case, answers: Answers, golden: Goldens, judge: Judge
-    ) -> None:
+    def test_divergence_is_rounding(self, case: Case, comparison: Comparison, judge: Judge) -> None:
         """Where the answers part, the reference itself was within rounding of a tie.
 
         bf16 rounding may turn a near-tie on any hardware; a choice that the reference was sure of
@@ -58,20 +53,14 @@ class BaselineCriteria:
         that the reference gives next to no probability points at wrong inputs, two close ones with
         shifted probabilities at a kernel's accuracy.
         """
-        served, reference = answers(case), golden(case)
-        rules.require_same_prompt(served, reference)
+        served, reference = comparison(case)
         if reference.numerics is None:
             judge.not_applicable(f"the reference is text only ({reference.source})")
         judge(rules.divergence_is_rounding(served, reference))
 
     @criterion(Criterion("baseline.logprobs", cases="all"))
     def test_logprobs_match_reference(
-        self,
-        case: Case,
-        answers: Answers,
-        forced: ForcedAnswers,
-        golden: Goldens,
-        judge: Judge,
+        self, case: Case, comparison: Comparison, forced: ForcedAnswers, judge: Judge
     ) -> None:
         """With the reference's answer forced, its 20 likeliest tokens are as likely as there.
 
@@ -83,8 +72,7 @@ class BaselineCriteria:
         wrong file); growing along the answer at positions or the KV cache; with images only at the
         vision tower.
         """
-        reference = golden(case)
+        _, reference = comparison(case)
         if reference.numerics is None:
             judge.not_applicable(f"the reference is text only ({reference.source})")
-        rules.require_same_prompt(answers(case), reference)
         judge(rules.logprobs_match(forced(case), reference.numerics, self.model.thresholds))

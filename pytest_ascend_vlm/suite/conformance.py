@@ -48,9 +48,15 @@ class VLMConformance(
 
     @pytest.fixture(autouse=True)
     def _server_runs(self, request: pytest.FixtureRequest) -> None:
-        """Starts the server again where a test before has ended it; a client does so by itself."""
-        if "server" in inspect.signature(request.function).parameters:
-            request.getfixturevalue("server").revive()
+        """Starts the server again where it died in a test before, or one that needs it ended it.
+
+        A client starts one that was ended by itself, when it asks.
+        """
+        if "server" in request.fixturenames:
+            server = request.getfixturevalue("server")
+            server.recover()
+            if "server" in inspect.signature(request.function).parameters:
+                server.revive()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -41,6 +41,7 @@ class Criterion:
             is an image too; "all" leaves out clips), or None where it makes its own requests.
         known_failures: defects of released engines that hit every model; reported, not failed.
         ends_server: whether it leaves no server behind for the next test.
+        offline: the task of the offline engines that it looks at; they do those that are selected.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Criterion:
     cases: str | None = None
     known_failures: tuple[ExpectedFailure, ...] = ()
     ends_server: bool = False
+    offline: str | None = None
 
     @property
     def group(self) -> str:

@@ -18,7 +18,7 @@ class EquivalenceCriteria:
 
     model: ClassVar[ModelSpec]
 
-    @criterion(Criterion("serving.offline", ends_server=True))
+    @criterion(Criterion("serving.offline", ends_server=True, offline="chat"))
     def test_offline_answers_agree(self, answers: Answers, numbers: Numbers, judge: Judge) -> None:
         """`LLM.chat` gives the server's answers; where they part, the choice was a near-tie.
 

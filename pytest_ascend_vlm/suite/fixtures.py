@@ -6,14 +6,15 @@ They read `model` from the test's class, so they work in every subclass of `VLMC
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ..errors import ConfigurationError
 from ..spec import Case, ModelSpec
+from .comparison import Comparison
 from .criterion import Criterion, NotApplicable, documentation
 from .numbers import Numbers
 from .run import RUN, Run
@@ -22,11 +23,10 @@ from .session import Answers, ForcedAnswers, Goldens, Judge, Reference, Task
 from .stage import Once, Stage
 
 if TYPE_CHECKING:
-    from pytest_benchmark.fixture import BenchmarkFixture
-
     from ..criteria.measures import Measures
     from ..engines.client import Client
     from ..engines.endpoint import Server
+    from ..observation import Timing
     from .dataset import Datasets
     from .measuring import Measuring
 
@@ -61,7 +61,8 @@ def stage(request: pytest.FixtureRequest, vlm_run: Run, vlm_model: ModelSpec) ->
 @pytest.fixture(scope="class")
 def server(stage: Stage) -> Iterator[Server]:
     """The served model: started for the first test that needs it, stopped after the last."""
-    server = stage.run.server(stage.model, stage.label, stage.place)
+    # A plugin that repeats tests asks for it again; the server knows that it did not start.
+    server = stage.server or stage.run.server(stage.model, stage.label, stage.place)
     stage.server = server
     try:
         server.start()
@@ -112,12 +113,14 @@ def forced(client: Client, golden: Goldens) -> ForcedAnswers:
 
 
 @pytest.fixture(scope="class")
-def numbers(stage: Stage, all_cases: tuple[Case, ...], golden: Goldens) -> Numbers:
+def numbers(
+    request: pytest.FixtureRequest, stage: Stage, all_cases: tuple[Case, ...], golden: Goldens
+) -> Numbers:
     """What is measured of the model's numbers without its server."""
     cases = tuple(case for case in all_cases if golden(case).numerics is not None)
     if not cases:
         raise NotApplicable("the references are text only")
-    return Numbers(stage, cases, golden)
+    return Numbers(stage, cases, golden, _offline_tasks(request))
 
 
 @pytest.fixture(scope="class")
@@ -130,28 +133,44 @@ def served_logits(forced: ForcedAnswers, numbers: Numbers) -> Once[Measures]:
 def measuring(
     stage: Stage, client: Client, golden: Goldens, tmp_path_factory: pytest.TempPathFactory
 ) -> Measuring:
-    """What measures the served model's speed, and what it found so far."""
+    """What measures the served model's speed, each thing once."""
     from .measuring import Measuring
 
     return Measuring(stage, client, golden, tmp_path_factory.mktemp("cold"))
 
 
 @pytest.fixture
-def stopwatch(request: pytest.FixtureRequest) -> BenchmarkFixture:
-    """pytest-benchmark's own fixture, where it measures.
+def stopwatch(
+    request: pytest.FixtureRequest, vlm_model: ModelSpec
+) -> Callable[[Sequence[Timing]], None]:
+    """Gives pytest-benchmark what was measured, as if it had measured it: `stopwatch(timings)`.
 
     Raises:
         ConfigurationError: it is not installed, or switched off.
     """
+    now = [0.0]
+    request.node.add_marker(pytest.mark.benchmark(timer=lambda: now[0]))
     try:
-        benchmark: BenchmarkFixture = request.getfixturevalue("benchmark")
+        benchmark: Any = request.getfixturevalue("benchmark")
     except pytest.FixtureLookupError:
         raise ConfigurationError(
             "speed is measured with pytest-benchmark: pip install 'pytest-ascend-vlm[perf]'"
         ) from None
     if benchmark.disabled:
         raise ConfigurationError("pytest-benchmark is switched off; leave out --benchmark-disable")
-    return benchmark
+
+    def replay(timings: Sequence[Timing]) -> None:
+        seconds = iter([timing.seconds for timing in timings])
+
+        def passes() -> None:
+            now[0] += next(seconds)
+
+        if timings:
+            benchmark.pedantic(passes, rounds=len(timings))
+        benchmark.extra_info["model"] = vlm_model.model_id
+        benchmark.extra_info["ttft_seconds"] = [timing.ttft_seconds for timing in timings]
+
+    return replay
 
 
 @pytest.fixture(scope="class")
@@ -179,16 +198,25 @@ def reference(
 def judge(request: pytest.FixtureRequest) -> Judge:
     """Takes the test's verdict: `judge(verdict)`."""
     what = criterion_of(request.node) or Criterion(f"own.{request.node.originalname}")
-    names = request.fixturenames
+    # A test that asks nobody gets no server for its verdict, and no goldens.
+    asks = "client" in request.fixturenames
+    cases = request.getfixturevalue("all_cases") if asks else ()
     judge = Judge(
         criterion=what,
         documentation=documentation(request.function),
         case_id=case_id_of(request.node),
-        client=request.getfixturevalue("client") if "client" in names else None,
-        goldens=request.getfixturevalue("golden") if "golden" in names else None,
+        client=request.getfixturevalue("client") if asks else None,
+        goldens=request.getfixturevalue("golden") if asks else None,
+        cases={case.id: case for case in cases},
     )
     request.node.stash[JUDGE] = judge
     return judge
+
+
+@pytest.fixture
+def comparison(answers: Answers, golden: Goldens, judge: Judge) -> Comparison:
+    """Served answers beside the reference's: `comparison(case)` gives both."""
+    return Comparison(answers, golden, judge)
 
 
 @pytest.fixture(scope="class")
@@ -240,16 +268,27 @@ def case_id_of(item: pytest.Item) -> str | None:
     return callspec.id if callspec is not None else None
 
 
+def _that_run(request: pytest.FixtureRequest) -> Iterator[pytest.Item]:
+    """The selected tests of a class, in their order, without those that are skipped already."""
+    for item in request.session.items:
+        if getattr(item, "cls", None) is request.cls and item.get_closest_marker("skip") is None:
+            yield item
+
+
+def _offline_tasks(request: pytest.FixtureRequest) -> frozenset[str]:
+    """What the tests of a class will ask of the offline engines."""
+    criteria = (criterion_of(item) for item in _that_run(request))
+    return frozenset(what.offline for what in criteria if what and what.offline)
+
+
 def _cases_to_ask(request: pytest.FixtureRequest) -> tuple[Case, ...]:
     """The cases that the tests of a class will ask the reference, in their order."""
-    items = (item for item in request.session.items if getattr(item, "cls", None) is request.cls)
-    cases = {case.id: case for item in items if (case := _case_for_reference(item)) is not None}
-    return tuple(cases.values())
+    found = (_case_for_reference(item) for item in _that_run(request))
+    return tuple({case.id: case for case in found if case is not None}.values())
 
 
 def _case_for_reference(item: pytest.Item) -> Case | None:
     callspec = getattr(item, "callspec", None)
     case = callspec.params.get("case") if callspec is not None else None
     uses = "reference" in getattr(item, "fixturenames", ())
-    runs = item.get_closest_marker("skip") is None
-    return case if uses and runs and isinstance(case, Case) else None
+    return case if uses and isinstance(case, Case) else None

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..criteria.performance import LEVELS, Asked, Measured, Prefill, Ratio, median_ratio
-from ..engines import load, metrics
+from ..criteria import performance as rules
+from ..criteria.performance import Asked, Measured, Prefill, Ratio, median_ratio
+from ..engines import load as generator
+from ..engines import metrics
 from ..engines.cold import Cold
 from ..engines.cpu_use import CpuUse
-from ..errors import GoldenError, PreconditionError, ServerError
+from ..engines.load import Workload
+from ..errors import PreconditionError, ServerError
 from ..golden import performance as stored
 from ..observation import Completion, Load, Timing
 from ..spec import Capability, Case
@@ -37,25 +42,22 @@ _TOLERANCE = 0.02
 
 
 class Measuring:
-    """Measures one model and keeps what it found.
+    """Measures one model: each thing when it is first asked for, and once.
 
-    Attributes:
-        found: every figure so far, by name.
+    So figures do not depend on which tests ran before. Whoever asks is not judged by the answers:
+    `requests_are_answered` and `require_answers` look at them.
     """
 
     def __init__(self, stage: Stage, client: Client, goldens: Goldens, directory: Path) -> None:
         """Args: directory: where changed images may be put."""
-        self.found: dict[str, Measured] = {}
         self._stage = stage
         self._client = client
         self._goldens = goldens
         self._cold = Cold(directory)
         self._loads: dict[str, Once[Load]] = {}
+        self._prefill = Once(self._measure_prefill)
+        self._cpu = Once(self._measure_cpu)
         self._tokens: dict[str, int] = {}
-
-    def keep(self, figures: Iterable[Measured]) -> None:
-        """Keeps figures for what looks at all of them."""
-        self.found |= {figure.name: figure for figure in figures}
 
     def cases(self, kind: str) -> tuple[Case, ...]:
         """The requests of a kind, "text" or "image".
@@ -68,19 +70,57 @@ class Measuring:
             raise PreconditionError(f"there is no {kind} case that this checkpoint can be asked")
         return cases
 
+    def load(self, name: str) -> Load:
+        """How requests were answered.
+
+        Args:
+            name: "text" or "image" for one streamed request after another, "load.c1" and so on for
+                as many at a time, "load.ramp" for ever more a second, up to what the highest level
+                was answered at.
+        """
+        if name not in self._loads:
+            self._loads[name] = Once(partial(self._measure_load, name))
+        return self._loads[name]()
+
+    def prefill(self) -> Prefill:
+        """TTFT with the largest image against that of a text of as many tokens, in turns."""
+        return self._prefill()
+
+    def cpu(self) -> tuple[list[float], list[float]]:
+        """CPU use of the server's processes while it waits, and while it answers, in percent.
+
+        Raises:
+            PreconditionError: they cannot be seen from here, or what it answers is none.
+            ServerError: the server is not running.
+        """
+        return self._cpu()
+
+    def figures(self, names: Iterable[str]) -> dict[str, Measured]:
+        """Every figure, by name, of the measurements that some figures come from.
+
+        Raises:
+            PreconditionError: one of the measurements cannot be made, or its requests were not
+                answered.
+        """
+        measurements = dict.fromkeys(map(rules.measurement_of, names))
+        return self._figures(measurements)
+
+    def all_figures(self) -> dict[str, Measured]:
+        """Every figure that this model has here, by name.
+
+        Raises:
+            PreconditionError: as `figures` does.
+        """
+        return self._figures(self._measurements)
+
     def asked_for(self, kind: str) -> Asked:
         """What is known about the requests of a kind."""
         cases = self.cases(kind)
         return Asked(
             {case.id: case.max_tokens for case in cases},
             {case.id: self._image_tokens(case) for case in cases if case.images},
-            {case.id: text for case in cases if (text := self._reference(case)) is not None},
+            {case.id: text for case in cases if (text := self._goldens.text_of(case)) is not None},
         )
-
-    def _reference(self, case: Case) -> str | None:
-        with contextlib.suppress(GoldenError):
-            return self._goldens(case).text
-        return None
 
     def _image_tokens(self, case: Case) -> int:
         if case.id not in self._tokens:
@@ -93,67 +133,6 @@ class Measuring:
         if tokens is None:
             raise PreconditionError("the server does not tell how many tokens a prompt has")
         return tokens
-
-    def one_at_a_time(self, kind: str, benchmark: Any) -> Load:
-        """One streamed request after another, timed by pytest-benchmark.
-
-        Args:
-            kind: "text" or "image".
-            benchmark: the fixture of pytest-benchmark.
-        """
-        cases = itertools.cycle(self.cases(kind))
-        answers: list[Timing] = []
-        errors: list[str] = []
-
-        def fresh() -> tuple[tuple[Case], dict[str, Any]]:
-            return (self._cold.case(next(cases)),), {}
-
-        def ask(case: Case) -> None:
-            try:
-                answers.append(self._time(self._client, case))
-            except ServerError as error:
-                errors.append(str(error))
-
-        _, server_seconds = metrics.while_doing(
-            self._client.endpoint,
-            lambda: benchmark.pedantic(ask, setup=fresh, rounds=ROUNDS, warmup_rounds=_WARMUPS),
-        )
-        answers, errors = answers[-ROUNDS:], errors[-ROUNDS:]
-        benchmark.extra_info["model"] = self._stage.model.model_id
-        benchmark.extra_info["ttft_seconds"] = [answer.ttft_seconds for answer in answers]
-        # Between two requests the images of the next one are made; nobody waits for an answer then.
-        seconds = sum(answer.seconds for answer in answers)
-        return Load(
-            "one request at a time",
-            1,
-            seconds,
-            tuple(answers),
-            tuple(errors),
-            server_seconds=server_seconds,
-        )
-
-    def prefill(self) -> Prefill:
-        """TTFT with the largest image against that of a text of as many tokens, in turns."""
-        image = max(self.cases("image"), key=self._image_tokens)
-        tokens = self._prompt_tokens(image)
-        text = self._text_of(tokens)
-        words = tokens - self._image_tokens(image)
-        # One token is no answer that could be judged; other requests' answers are.
-        with self._client.disposable() as other:
-
-            def first_token(case: Case, scale: float = 1.0) -> Timing:
-                return self._time(other, self._cold.case(case, scale), max_tokens=1)
-
-            pairs = _in_turns(
-                lambda: first_token(image).ttft_seconds, lambda: first_token(text).ttft_seconds
-            )
-            scaled = [first_token(image, scale) for scale in _SCALES for _ in range(_A_SIZE)]
-        return Prefill(
-            median_ratio(pairs),
-            tokens,
-            Measured("image.prefill.median", statistics.median(a - b for a, b in pairs), "s"),
-            [((one.prompt_tokens or words) - words, one.ttft_seconds) for one in scaled],
-        )
 
     def against(self, other: Client, kind: str) -> dict[str, Ratio]:
         """TTFT and latency here over those of another endpoint, asked the same in turns."""
@@ -170,37 +149,10 @@ class Measuring:
             "latency": median_ratio(_paired(here, there, lambda one: one.seconds)),
         }
 
-    def level(self, concurrency: int) -> Load:
-        """A load of so many requests at a time; measured once."""
-        return self._loaded(f"c{concurrency}", lambda: self._workload(concurrency))
-
-    def ramp(self) -> Load:
-        """Ever more requests a second, up to what the highest level was answered at."""
-        return self._loaded("ramp", self._ramp)
-
     @property
     def sees_processes(self) -> bool:
         """Whether the server is one of ours."""
         return self._stage.is_ours
-
-    def cpu(self) -> tuple[list[float], list[float]]:
-        """CPU use of the server's processes while it waits, and while it answers, in percent.
-
-        Raises:
-            ServerError: it is not running.
-        """
-        server = self._stage.server
-        if server is None or not server.processes():
-            raise ServerError("the server is not running, so its CPU use cannot be measured")
-        with CpuUse(server.processes) as idle:
-            time.sleep(_IDLE_SECONDS)
-        with CpuUse(server.processes) as busy:
-            deadline = time.monotonic() + _IDLE_SECONDS
-            for case in itertools.cycle(self.cases("image")):
-                self._time(self._client, self._cold.case(case))
-                if time.monotonic() > deadline:
-                    break
-        return idle.samples, busy.samples
 
     def client_of(self, url: str) -> Client:
         """A client of another endpoint that serves the model under its own name."""
@@ -212,24 +164,13 @@ class Measuring:
         return Client(server.endpoint, server.explain_loss)
 
     def save(self, baseline: stored.Baseline) -> Path:
-        """Stores the figures that runs are compared by; returns the file.
-
-        Raises:
-            PreconditionError: nothing was measured in this run.
-        """
-        run = {figure.name: figure.value for figure in self.found.values() if figure.is_typical}
-        if not run:
-            raise PreconditionError("nothing was measured; run all of -m performance to store it")
-        return stored.append(baseline, run)
+        """Stores the figures that runs are compared by, always the same ones; returns the file."""
+        figures = self.all_figures().values()
+        return stored.append(baseline, {one.name: one.value for one in figures if one.is_typical})
 
     def baseline(self) -> stored.Baseline:
         """The runs that were stored under this run's key."""
         run, model = self._stage.run, self._stage.model
-        workload = [
-            [case.id, case.prompt, case.max_tokens, [image.name for image in case.images]]
-            for kind in ("text", "image")
-            for case in run.cases_for(model, kind)
-        ]
         server = self._stage.server
         key = {
             "model": model.model_id,
@@ -238,16 +179,135 @@ class Measuring:
             "versions": dict(run.platform.versions()),
             "serve_command": server.serve_command if server else "",
             "env": dict(model.env),
-            "workload": stored.digest([workload, ROUNDS, run.options.requests]),
+            "workload": stored.digest(self._workload_key()),
         }
         return stored.load(run.options.performance_dir, model.slug, key)
 
-    def _loaded(self, name: str, workload: Callable[[], load.Workload]) -> Load:
-        if name not in self._loads:
-            self._loads[name] = Once(lambda: self._generate(name, workload()))
-        return self._loads[name]()
+    def _workload_key(self) -> list[Any]:
+        """All that decides about what is asked and how it is measured."""
+        run, model = self._stage.run, self._stage.model
+        cases = [_described(case) for kind in rules.KINDS for case in run.cases_for(model, kind)]
+        how = [ROUNDS, PAIRS, _WARMUPS, _IDLE_SECONDS, _SERVICE_LEVEL, _LEAST_LEVEL_MS]
+        return [cases, self._measurements, how, run.options.requests]
 
-    def _generate(self, name: str, workload: load.Workload) -> Load:
+    @property
+    def _measurements(self) -> tuple[str, ...]:
+        """What can be measured of this model here, by what it supports and where it is served."""
+        of_images = Capability.IMAGE in self._stage.model.supports
+        return tuple(
+            name
+            for name in rules.MEASUREMENTS
+            if (of_images or name == "text") and (self.sees_processes or name != "cpu")
+        )
+
+    def _figures(self, measurements: Iterable[str]) -> dict[str, Measured]:
+        found = itertools.chain.from_iterable(map(self._figures_of, measurements))
+        return {figure.name: figure for figure in found}
+
+    def _figures_of(self, measurement: str) -> Sequence[Measured]:
+        if measurement == "cpu":
+            return rules.cpu_figures(self.cpu()[1])
+        if measurement == "image.prefill":
+            return (self.prefill().added,)
+        seen = self.load(measurement)
+        rules.require_answers(measurement, seen, self.asked_for(_kind(measurement)))
+        return rules.figures(measurement, seen)
+
+    def _measure_load(self, name: str) -> Load:
+        if name in rules.KINDS:
+            with self._warm(name) as client:
+                return self._one_at_a_time(client, name)
+        level = name.removeprefix("load.")
+        workload = self._ramp() if level == "ramp" else self._workload(int(level.removeprefix("c")))
+        with self._warm("image"):
+            return self._generate(level, workload)
+
+    @contextlib.contextmanager
+    def _warm(self, kind: str) -> Iterator[Client]:
+        """A client of a server that has just answered such requests, whatever ran before.
+
+        The client is nobody else's, so its answers are no matter of the test that measures first.
+        """
+        with self._client.disposable() as client:
+            for case in itertools.islice(itertools.cycle(self.cases(kind)), _WARMUPS):
+                with contextlib.suppress(ServerError):
+                    self._time(client, self._cold.case(case))
+            yield client
+
+    def _one_at_a_time(self, client: Client, kind: str) -> Load:
+        answers: list[Timing] = []
+        errors: list[str] = []
+
+        def ask_all() -> None:
+            for case in itertools.islice(itertools.cycle(self.cases(kind)), ROUNDS):
+                try:
+                    answers.append(self._time(client, self._cold.case(case)))
+                except ServerError as error:
+                    errors.append(str(error))
+
+        _, server_seconds = metrics.while_doing(self._client.endpoint, ask_all)
+        # Between two requests the images of the next one are made; nobody waits for an answer then.
+        seconds = sum(answer.seconds for answer in answers)
+        return Load(
+            "one request at a time",
+            1,
+            seconds,
+            tuple(answers),
+            tuple(errors),
+            server_seconds=server_seconds,
+        )
+
+    def _measure_prefill(self) -> Prefill:
+        image = max(self.cases("image"), key=self._image_tokens)
+        tokens = self._prompt_tokens(image)
+        text = self._text_of(tokens)
+        words = tokens - self._image_tokens(image)
+        # One token is no answer that could be judged; other requests' answers are.
+        with self._client.disposable() as client:
+
+            def first_token(case: Case, scale: float = 1.0) -> Timing:
+                return self._time(client, self._cold.case(case, scale), max_tokens=1)
+
+            pairs = _in_turns(
+                lambda: first_token(image).ttft_seconds, lambda: first_token(text).ttft_seconds
+            )
+            scaled = [first_token(image, scale) for scale in _SCALES for _ in range(_A_SIZE)]
+        return Prefill(
+            median_ratio(pairs),
+            tokens,
+            Measured("image.prefill.median", statistics.median(a - b for a, b in pairs), "s"),
+            [((one.prompt_tokens or words) - words, one.ttft_seconds) for one in scaled],
+        )
+
+    def _measure_cpu(self) -> tuple[list[float], list[float]]:
+        if not self.sees_processes:
+            raise PreconditionError(
+                "the CPU use of a server that someone else runs cannot be measured. Declare no "
+                "limit of cpu.mean and cpu.peak for it, or let the suite start the server."
+            )
+        # The warm-up also starts a server again that was stopped in the meantime.
+        with self._warm("image") as client:
+            server = self._stage.server
+            if server is None or not server.processes():
+                raise ServerError("the server is not running, so its CPU use cannot be measured")
+            with CpuUse(server.processes) as idle:
+                time.sleep(_IDLE_SECONDS)
+            with CpuUse(server.processes) as busy:
+                answers = self._keep_busy(client)
+        seen = Load("one request at a time", 1, _IDLE_SECONDS, answers)
+        rules.require_answers("cpu", seen, self.asked_for("image"))
+        return idle.samples, busy.samples
+
+    def _keep_busy(self, client: Client) -> tuple[Timing, ...]:
+        answers = []
+        deadline = time.monotonic() + _IDLE_SECONDS
+        for case in itertools.cycle(self.cases("image")):
+            answers.append(self._time(client, self._cold.case(case)))
+            if time.monotonic() > deadline:
+                break
+        return tuple(answers)
+
+    def _generate(self, name: str, workload: Workload) -> Load:
         run, model = self._stage.run, self._stage.model
         endpoint = self._client.endpoint
         directory = run.options.log_dir / f"{self._stage.label}-load" / name
@@ -256,19 +316,19 @@ class Measuring:
             run.say(f"{model.model_id}: load {name}: {doing}")
 
         found, server_seconds = metrics.while_doing(
-            endpoint, lambda: load.generate(workload, endpoint, directory, say)
+            endpoint, lambda: generator.generate(workload, endpoint, directory, say)
         )
         return replace(found, server_seconds=server_seconds)
 
-    def _workload(self, concurrency: int, **more: Any) -> load.Workload:
+    def _workload(self, concurrency: int, **more: Any) -> Workload:
         wanted = self._stage.run.options.requests
         cases = itertools.islice(itertools.cycle(self.cases("image")), wanted)
         requests = tuple(self._cold.case(case) for case in cases)
-        return load.Workload(requests, concurrency, **more)
+        return Workload(requests, concurrency, **more)
 
-    def _ramp(self) -> load.Workload:
-        highest = max(LEVELS)
-        alone, most = self.level(1), self.level(highest)
+    def _ramp(self) -> Workload:
+        highest = max(rules.LEVELS)
+        alone, most = self.load("load.c1"), self.load(f"load.c{highest}")
         if not alone.timings or not most.timings:
             raise PreconditionError(
                 "nothing was answered one at a time, so there is no service level"
@@ -304,6 +364,17 @@ class Measuring:
                 "of TTFT cannot be told from that of its tokens"
             )
         return text
+
+
+def _kind(measurement: str) -> str:
+    """The kind of request that a load sends."""
+    return "text" if measurement == "text" else "image"
+
+
+def _described(case: Case) -> list[Any]:
+    """What decides how long a request takes."""
+    images = [hashlib.sha256(path.read_bytes()).hexdigest() for path in case.images]
+    return [case.id, case.prompt, case.max_tokens, images]
 
 
 def _in_turns(a: Callable[[], float], b: Callable[[], float]) -> list[tuple[float, float]]:

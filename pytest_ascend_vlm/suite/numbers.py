@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +25,23 @@ class Numbers:
         references: every reference that has numbers, by case id.
     """
 
-    def __init__(self, stage: Stage, cases: tuple[Case, ...], golden: Goldens) -> None:
-        """Args: cases: those whose reference has numbers."""
+    def __init__(
+        self, stage: Stage, cases: tuple[Case, ...], golden: Goldens, tasks: Collection[str]
+    ) -> None:
+        """Nothing is measured yet.
+
+        Args:
+            stage: where engines and other servers run.
+            cases: those whose reference has numbers.
+            golden: the references.
+            tasks: what the selected criteria will ask of the offline engines.
+        """
         self.stage = stage
         self.cases = cases
         self.references: Mapping[str, Reference] = {case.id: golden(case) for case in cases}
         self._golden = golden
-        self._offline = Once(self._run_offline)
+        self._planned = frozenset(tasks)
+        self._jobs: dict[frozenset[str], Once[OfflineResult]] = {}
         self._variants = {
             variant.name: Once(partial(self._serve, variant)) for variant in stage.model.variants
         }
@@ -102,14 +112,21 @@ class Numbers:
         )
 
     def _done(self, task: str) -> OfflineResult:
-        """What the offline engines made, if this task of theirs went well."""
-        result = self._offline()
+        """What the offline engines made, if this task of theirs went well.
+
+        One process does all that is planned. A task that is not, because no criterion that needs
+        it is selected, gets a process of its own: what it says is the same as if it had been.
+        """
+        tasks = self._planned if task in self._planned else frozenset({task})
+        result = self._jobs.setdefault(tasks, Once(partial(self._run_offline, tasks)))()
         if task in result.errors:
             raise ServerError(f"the offline task {task!r} failed: {result.errors[task]}")
         return result
 
-    def _run_offline(self) -> OfflineResult:
-        return self.stage.offline([(case, self.references[case.id].text) for case in self.cases])
+    def _run_offline(self, tasks: frozenset[str]) -> OfflineResult:
+        log = "-".join(["offline", *(tasks - self._planned)])
+        requests = [(case, self.references[case.id].text) for case in self.cases]
+        return self.stage.offline(log, tasks, requests)
 
     def _serve(self, variant: Variant) -> Seen:
         with self.stage.variant(variant) as client:

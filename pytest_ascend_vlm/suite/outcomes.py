@@ -10,8 +10,9 @@ import pytest
 
 from ..criteria.verdict import Verdict
 from ..errors import CriterionFailed, VlmError
-from ..reporting.rows import Row, as_json
+from ..reporting.rows import Row, as_json, name_of
 from .criterion import NotApplicable
+from .findings import FINDINGS, TOLD_AT, Findings, Place, in_one_line
 from .fixtures import JUDGE, case_id_of
 from .run import Run
 from .selection import EXPECTED_FAILURES, NOT_APPLICABLE, criterion_of, model_of
@@ -20,15 +21,20 @@ from .session import Judge
 EVIDENCE = "ascend_vlm"
 """The attribute of a test's report that carries its rows; xdist takes it to the controller."""
 
-_SHOWN = pytest.StashKey[set[str]]()
-
 
 @dataclass(frozen=True)
 class _Ending:
-    """How a phase of a test ended: the row's status, and why it is not a pass."""
+    """How a phase of a test ended.
+
+    Attributes:
+        status: the row's status.
+        reason: why it is not a pass.
+        first: the test that has an error in full, where that is another one.
+    """
 
     status: str
     reason: str = ""
+    first: Place | None = None
 
 
 def explain_collection(report: pytest.CollectReport) -> pytest.CollectReport:
@@ -44,7 +50,7 @@ def finish(
 ) -> pytest.TestReport:
     """Attaches the rows that the report is made of, then shapes what is shown."""
     judge = item.stash.get(JUDGE, None)
-    ending = _ending(item, call, report, judge)
+    ending = _told_once(item, _ending(item, call, report, judge))
     rows = _rows(item, ending, judge if call.when == "call" else None, report.duration)
     models = [_of_class(item, record) for record in run.model_records]
     run.model_records.clear()
@@ -80,6 +86,24 @@ def _ending(
     return _Ending(status, call.excinfo.exconly())
 
 
+def _told_once(item: pytest.Item, ending: _Ending | None) -> _Ending | None:
+    """Of an error that stops many tests, as a failed start does, one line for all but the first."""
+    if ending is None or ending.status != "error":
+        return ending
+    place = _place(item)
+    first = item.config.stash.setdefault(FINDINGS, Findings()).first(ending.reason, place)
+    if first == place:
+        return ending
+    return _Ending("error", in_one_line(ending.reason, first), first)
+
+
+def _place(item: pytest.Item) -> Place:
+    judge = item.stash.get(JUDGE, None)
+    what = criterion_of(item) or (judge.criterion if judge else None)
+    name = name_of(what.id, case_id_of(item)) if what else item.nodeid
+    return Place(item.parent.nodeid if item.parent else "", item.nodeid, name)
+
+
 def _skipped(item: pytest.Item, error: BaseException) -> _Ending:
     if NOT_APPLICABLE in item.stash:
         return _Ending("na", item.stash[NOT_APPLICABLE])
@@ -100,7 +124,7 @@ def _without_exception(
     if report.when != "call":
         return None
     if judge is not None and judge.recorded_path is not None:
-        return _Ending("recorded", f"written: {judge.recorded_path}")
+        return _Ending("recorded", "; ".join(judge.doubts))
     if criterion_of(item) is not None and (judge is None or not judge.verdicts):
         return _Ending("error", f"{item.nodeid} ended without a verdict, so it verified nothing.")
     return _Ending("pass")
@@ -134,6 +158,8 @@ def _rows(
             status=end.status,
             reason=end.reason,
             seconds=seconds,
+            told_at=end.first.criterion if end.first else None,
+            reference_knows=judge is None or judge.reference_knows,
         ).with_verdict(verdict)
 
     return [row(*pair) for pair in _endings(ending, judge.verdicts if judge else [])]
@@ -159,8 +185,11 @@ def _show(
     report.outcome = "failed"
     if hasattr(report, "wasxfail"):  # an xfail that excuses nothing
         del report.wasxfail
-    if call.excinfo is None or call.excinfo.errisinstance((VlmError, CriterionFailed)):
-        report.longrepr = _once(item, ending.reason)
+    if ending.first is not None:
+        setattr(report, TOLD_AT, ending.first.test)
+    ours = call.excinfo is None or call.excinfo.errisinstance((VlmError, CriterionFailed))
+    if ours or ending.first is not None:
+        report.longrepr = ending.reason
     if ending.status == "error" and report.when == "call":
         report.when = "setup"  # pytest's word for an error, which a failure is not
 
@@ -170,15 +199,6 @@ def _is_ours(item: pytest.Item, call: pytest.CallInfo[None]) -> bool:
     if criterion_of(item) is not None or JUDGE in item.stash:
         return True
     return call.excinfo is not None and call.excinfo.errisinstance((VlmError, CriterionFailed))
-
-
-def _once(item: pytest.Item, text: str) -> str:
-    """A message; of one that stops many tests, as a failed start does, once in full."""
-    shown = item.config.stash.setdefault(_SHOWN, set())
-    if text in shown:
-        return text.splitlines()[0] + " (in full above, at the first test it stopped)"
-    shown.add(text)
-    return text
 
 
 def _of_class(item: pytest.Item, record: Mapping[str, Any]) -> dict[str, Any]:

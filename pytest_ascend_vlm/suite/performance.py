@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
 from ..criteria import performance as rules
 from ..errors import PreconditionError
-from ..observation import Load
+from ..observation import Load, Timing
 from ..spec import Capability, ModelSpec
 from .criterion import Criterion, criterion
 from .run import Run
@@ -30,19 +31,25 @@ class PerformanceCriteria:
     @criterion(Criterion("performance.single_stream"))
     @_KINDS
     def test_requests_one_at_a_time(
-        self, kind: str, measuring: Measuring, stopwatch: Any, judge: Judge
+        self,
+        kind: str,
+        measuring: Measuring,
+        stopwatch: Callable[[Sequence[Timing]], None],
+        judge: Judge,
     ) -> None:
         """30 streamed requests, one at a time, are all answered; latency, TTFT and TPOT are kept.
 
         No request meets a cache: each has a salt of its own, and its image differs from all others
-        in the last bits of one pixel. pytest-benchmark times them, so its JSON and its comparisons
-        work as everywhere. Means, medians and p90 (p99 from 299 requests on) are the figures that
-        limits and stored runs are about.
+        in the last bits of one pixel. pytest-benchmark is given their latencies, so its JSON and
+        its comparisons work as everywhere. Means, medians and p90 are the figures that limits and
+        stored runs are about.
 
         If this fails: the first error is the server's own; its log has more. An answer that is
         none makes its time meaningless: look at the degeneration that is named.
         """
-        judge_load(measuring, judge, kind, measuring.one_at_a_time(kind, stopwatch))
+        load = measuring.load(kind)
+        stopwatch(load.timings)
+        judge_load(measuring, judge, kind, load)
 
     @criterion(Criterion("performance.image_prefill", needs=Capability.IMAGE))
     def test_image_prefill_is_in_proportion(self, measuring: Measuring, judge: Judge) -> None:
@@ -56,9 +63,7 @@ class PerformanceCriteria:
         If this fails: profile the encoder alone. On Ascend look for attention that falls back to
         an unfused kernel, for float32, and for images that are preprocessed by one slow thread.
         """
-        prefill = measuring.prefill()
-        measuring.keep([prefill.added])
-        judge(rules.image_prefill(prefill, self.model.thresholds.prefill_ratio))
+        judge(rules.image_prefill(measuring.prefill(), self.model.thresholds.prefill_ratio))
 
     @criterion(Criterion("performance.load", needs=Capability.IMAGE))
     @pytest.mark.parametrize("level", _LEVELS)
@@ -75,10 +80,8 @@ class PerformanceCriteria:
         If this fails: errors under load alone are usually memory (lower max_num_seqs or
         gpu_memory_utilization) or a queue that gives up; garbage under load alone is shared state.
         """
-        load = (
-            measuring.ramp() if level == "ramp" else measuring.level(int(level.removeprefix("c")))
-        )
-        judge_load(measuring, judge, f"load.{level}", load)
+        name = f"load.{level}"
+        judge_load(measuring, judge, name, measuring.load(name))
 
     @criterion(Criterion("performance.scaling", needs=Capability.IMAGE))
     def test_throughput_scales(self, measuring: Measuring, judge: Judge) -> None:
@@ -90,8 +93,8 @@ class PerformanceCriteria:
         If this fails: look for max_num_seqs=1, a lock in the preprocessing of images, or a proxy
         with one worker.
         """
-        bar = self.model.thresholds.load_scaling
-        judge(rules.scales_with_load(measuring.level(1), measuring.level(max(rules.LEVELS)), bar))
+        alone, together = (measuring.load(f"load.c{level}") for level in (1, max(rules.LEVELS)))
+        judge(rules.scales_with_load(alone, together, self.model.thresholds.load_scaling))
 
     @criterion(Criterion("performance.cpu_use", needs=Capability.IMAGE))
     def test_waiting_costs_little(self, measuring: Measuring, judge: Judge) -> None:
@@ -107,7 +110,6 @@ class PerformanceCriteria:
         if not measuring.sees_processes:
             judge.not_applicable("the server's processes cannot be seen from here")
         idle, busy = measuring.cpu()
-        measuring.keep(rules.cpu_figures(busy))
         judge(rules.waits_quietly(idle, busy, self.model.thresholds.idle_cpu))
 
     @criterion(Criterion("performance.regression"))
@@ -136,7 +138,9 @@ class PerformanceCriteria:
         """Every limit that the model file declares for this device is kept.
 
         A limit holds for the full checkpoint on the device that it names and nowhere else. On an
-        NPU a model without one is an error: what nobody declared cannot be kept.
+        NPU a model without one is an error: what nobody declared cannot be kept. So is a limit of a
+        figure that cannot be measured. What the limits are about is measured here, where no other
+        criterion has done so.
 
         If this fails: the worst figure comes first. Compare it with the figures of the last green
         report, taken on the same device with the same serve command.
@@ -149,8 +153,8 @@ class PerformanceCriteria:
         if not limits and options.platform != "npu":
             judge.not_applicable(f"no limit is declared for {device}")
         if not limits:
-            raise PreconditionError(rules.undeclared(measuring.found, device))
-        judge(rules.within_limits(measuring.found, limits))
+            raise PreconditionError(rules.undeclared(measuring.all_figures(), device))
+        judge(rules.within_limits(measuring.figures(limit.figure for limit in limits), limits))
 
     @criterion(Criterion("performance.baseline"))
     def test_no_slower_than_stored(self, measuring: Measuring, vlm_run: Run, judge: Judge) -> None:
@@ -161,7 +165,8 @@ class PerformanceCriteria:
 
         Runs are stored in `performance/` with --vlm-save-performance; from the third on they are
         judged by, each typical figure (medians, means, throughputs) within 1.1 times, and beyond
-        what one more run may scatter by how the stored ones do.
+        what one more run may scatter by how the stored ones do. All of them are measured here,
+        where no other criterion has done so.
 
         If this fails: run again first, on a host that does nothing else. What stays slower came
         with something that the key does not show: the driver's clock settings, other cards' load.
@@ -176,11 +181,10 @@ class PerformanceCriteria:
                 "more with --vlm-save-performance"
             )
         bar = self.model.thresholds.slowdown
-        judge(rules.no_regression(measuring.found, baseline.runs, bar))
+        judge(rules.no_regression(measuring.all_figures(), baseline.runs, bar))
 
 
 def judge_load(measuring: Measuring, judge: Judge, name: str, load: Load) -> None:
-    """Keeps a load's figures, and judges whether it was answered."""
-    measuring.keep(rules.figures(name, load))
+    """Judges whether a load was answered."""
     asked_for = measuring.asked_for("text" if name == "text" else "image")
     judge(rules.requests_are_answered(name, load, asked_for))

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ..engines.cpu import bf16_in_words, bf16_speed
-from ..engines.transformers_local import Draft
+from ..engines.transformers_local import HIDDEN_ROWS, Draft
 from ..files import write_atomically
 from ..golden.recorder import circumstances, record, recorded
 from ..golden.store import relative_path
@@ -97,19 +97,18 @@ class Drafts:
     engine: dict[str, Any]
 
     def has(self, case: Case) -> bool:
-        """Whether there is a draft, made under the circumstances of today."""
+        """Whether there is a draft, made under the circumstances of today, that fits together."""
         try:
             with safe_open(self._path(case), "numpy") as file:
-                metadata: dict[str, str] = file.metadata()
+                return file.metadata() == self._metadata(case) and _fits(file)
         except (OSError, SafetensorError):
             return False
-        return metadata == self._metadata(case)
 
     def load(self, case: Case) -> Draft:
         """A draft that is there."""
         with safe_open(self._path(case), "numpy") as file:
-            tokens, logits, hidden = map(file.get_tensor, ("token_ids", "logits", "hidden"))
-        return Draft(tuple(tokens.tolist()), logits, hidden)
+            tokens, *numbers = map(file.get_tensor, ("token_ids", "rows", "logits", "hidden"))
+        return Draft(tuple(tokens.tolist()), *numbers)
 
     def keep(self, case: Case, draft: Draft) -> None:
         """Writes a draft."""
@@ -119,6 +118,7 @@ class Drafts:
         tokens = np.array(draft.token_ids, dtype=np.int64)
         tensors: dict[str, npt.NDArray[Any]] = {
             "token_ids": tokens,
+            "rows": draft.rows,
             "logits": draft.logits,
             "hidden": draft.hidden,
         }
@@ -133,6 +133,14 @@ class Drafts:
 
     def _metadata(self, case: Case) -> dict[str, str]:
         return {"circumstances": json.dumps(circumstances(self.key, case, self.engine))}
+
+
+def _fits(draft: Any) -> bool:
+    """Whether a draft's file has logits for each of its rows, and hidden states as it should."""
+    rows, logits, hidden = (
+        draft.get_slice(name).get_shape() for name in ("rows", "logits", "hidden")
+    )
+    return bool(logits[0] == rows[0] and hidden[0] == min(rows[0], HIDDEN_ROWS))
 
 
 class Recording:

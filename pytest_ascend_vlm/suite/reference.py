@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from ..criteria import baseline as rules
+from ..criteria.recorded import doubts
 from ..spec import Case, ModelSpec
 from .criterion import Criterion, criterion
 from .session import Goldens, Judge, Reference
@@ -28,6 +29,7 @@ class ReferenceCriteria:
         difference, and commit it only if the new answer is the right one.
         """
         if reference.recording:
-            judge.recorded(reference.record(case))
+            path = reference.record(case)
+            judge.recorded(path, doubts(reference.recorded(case), case.max_tokens))
             return
         judge(rules.reference_holds(reference.answer(case), golden(case)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -156,19 +156,22 @@ class Run:
         return GoldenStore(self.options.golden_roots, shlex.join(words))
 
     def offline(
-        self, model: ModelSpec, label: str, place: Place, requests: Sequence[tuple[Case, str]]
+        self,
+        model: ModelSpec,
+        label: str,
+        place: Place,
+        tasks: Collection[str],
+        requests: Sequence[tuple[Case, str]],
     ) -> OfflineResult:
         """What the offline engines of a model make of requests and their forced answers."""
         from ..engines import offline
-        from ..engines.offline_worker import Job
+        from ..engines.offline_worker import TASKS, Job
 
-        # Transformers last: it loads into the worker itself, and only its end frees the memory.
-        engines = ("chat", "hidden_states", *(("float32",) if self.platform.serves_float32 else ()))
         job = Job(
             model_path=self.checkpoint(model).path,
             trust_remote_code=model.trust_remote_code,
             device=self.platform.torch_device or "cpu",
-            tasks=(*engines, "transformers"),
+            tasks=tuple(task for task in TASKS if task in tasks and self._does(task)),
             serve=self.arguments(model).all,
             cases=tuple(requests),
         )
@@ -176,10 +179,13 @@ class Run:
         return offline.run(
             job,
             {**self.platform.environment(model), **place.env},
-            self.options.log_dir / f"{label}-offline.log",
+            self.options.log_dir / f"{label}.log",
             lambda doing: self.say(f"{model.model_id}: {doing}"),
             len(job.tasks) * sum(budgets),
         )
+
+    def _does(self, task: str) -> bool:
+        return task != "float32" or self.platform.serves_float32
 
     def place(self, model: ModelSpec) -> AbstractContextManager[Place]:
         """Where servers of a model run; on cards, they are nobody else's meanwhile.

@@ -79,10 +79,15 @@ class ServingCriteria:
 
     @criterion(Criterion("serving.text", cases="text"))
     def test_text_is_answered(self, case: Case, answers: Answers, judge: Judge) -> None:
-        """A text request gets 200, a finish reason, and a usage whose parts add up.
+        """A text request gets 200, a finish reason, a true usage and log-probabilities of its own.
+
+        Usage adds up, and is the number of the tokens that the reply itself returns. Each greedy
+        token is the first of its own list of log-probabilities, or ties with it.
 
         If this fails: an HTTP 5xx means the engine raised; its log has the traceback. A missing
-        finish reason or wrong usage points at a proxy or at an incompatible vLLM version.
+        finish reason or wrong usage points at a proxy or at an incompatible vLLM version. Lists
+        that belong to other tokens point at how sampled tokens and log-probabilities are gathered:
+        chunked prefill, asynchronous scheduling, speculative decoding.
         """
         judge(rules.answer_is_sound(answers.ask(case)))
 
@@ -90,7 +95,7 @@ class ServingCriteria:
     def test_image_is_answered(
         self, case: Case, answers: Answers, client: Client, judge: Judge
     ) -> None:
-        """An image request gets 200, a finish reason, a sound usage, and the image cost tokens.
+        """An image request is answered as soundly as a text, and the image cost tokens.
 
         An image that costs no tokens never reached the model: its answer is invented from the
         text alone, and fluent enough to pass a quick look.
@@ -104,7 +109,7 @@ class ServingCriteria:
     def test_video_is_answered(
         self, case: Case, answers: Answers, client: Client, judge: Judge
     ) -> None:
-        """A clip sent as `video_url` gets 200, a finish reason, a sound usage, and cost tokens.
+        """A clip sent as `video_url` is answered as soundly as a text, and cost tokens.
 
         What is said about it is not compared with the reference: the two sample frames differently.
 

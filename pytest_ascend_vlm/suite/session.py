@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from ..criteria.verdict import Verdict
-from ..errors import CriterionFailed, PreconditionError
+from ..errors import CriterionFailed, GoldenError, PreconditionError
 from ..spec import Case
 from .criterion import NotApplicable
 from .explain import explain
@@ -60,12 +61,16 @@ class ForcedAnswers:
         """What it thinks of the reference's answer to a case.
 
         Raises:
-            PreconditionError: the server does not tell.
+            PreconditionError: the server does not tell, or saw a prompt of another length.
             ServerError: it refused the request.
         """
+        from ..criteria.baseline import require_same_forced_prompt
+
         if case.id not in self._known:
-            answer, token_ids = self._goldens(case).text, self._goldens.numerics(case).token_ids
-            self._known[case.id] = self._client.force(case, answer, token_ids)
+            reference, token_ids = self._goldens(case), self._goldens.numerics(case).token_ids
+            forced = self._client.force(case, reference.text, token_ids)
+            require_same_forced_prompt(forced, reference)
+            self._known[case.id] = forced
         return self._known[case.id]
 
 
@@ -99,10 +104,11 @@ class Goldens:
             raise PreconditionError(f"{case.id}: the reference is text only ({reference.source})")
         return reference.numerics
 
-    def text_of(self, case_id: str) -> str | None:
-        """The reference's text of a case that was looked up or published, else None."""
-        known = self._known.get(case_id)
-        return known.text if known else self._published().get(case_id)
+    def text_of(self, case: Case) -> str | None:
+        """The reference's text of a case; None where there is no golden that holds."""
+        with contextlib.suppress(GoldenError):
+            return self(case).text
+        return None
 
     def _find(self, case: Case) -> ReferenceAnswer:
         from ..observation import Reference as ReferenceAnswer
@@ -162,6 +168,16 @@ class Reference:
         """Records the reference's answer to a case, unless its golden holds; returns its path."""
         return self._recording.record(case)
 
+    def recorded(self, case: Case) -> ReferenceAnswer:
+        """A case's golden as it is on disk, once it was recorded.
+
+        Raises:
+            GoldenError: it does not hold.
+        """
+        from ..golden.store import GoldenStore
+
+        return GoldenStore([self.task.golden_dir], "the same command").load(self.task.key, case)
+
     def close(self) -> None:
         """Gives the engine's memory back."""
         if "_engine" in vars(self):
@@ -193,9 +209,13 @@ class Judge:
         documentation: what its failures explain themselves with.
         case_id: the case, where there is one.
         client: its completions pass the degeneration guard before any verdict counts.
-        goldens: excuse what the reference does too.
+        goldens: excuse what the reference does too; None without a client.
+        cases: id -> case, of every case of the model that may have a golden.
         verdicts: the verdicts taken so far.
         recorded_path: the golden that was written instead of a verdict.
+        doubts: what speaks against judging by it.
+        reference_knows: False where the reference does not know what was asked; then there is no
+            verdict either.
     """
 
     criterion: Criterion
@@ -203,8 +223,11 @@ class Judge:
     case_id: str | None
     client: Client | None
     goldens: Goldens | None
+    cases: Mapping[str, Case]
     verdicts: list[Verdict] = field(default_factory=list)
     recorded_path: Path | None = None
+    doubts: tuple[str, ...] = ()
+    reference_knows: bool = True
     _guarded: int = 0
 
     def __post_init__(self) -> None:
@@ -234,9 +257,9 @@ class Judge:
         """Ends the test: the criterion cannot apply to this model as it is declared."""
         raise NotApplicable(reason)
 
-    def recorded(self, path: Path) -> None:
-        """Notes that a golden was written; there is nothing to judge."""
-        self.recorded_path = path
+    def recorded(self, path: Path, doubts: tuple[str, ...] = ()) -> None:
+        """Notes that a golden was written, and what is doubtful about it; nothing is judged."""
+        self.recorded_path, self.doubts = path, doubts
 
     def _degenerate(self) -> Iterator[tuple[Completion, str]]:
         from ..criteria.degeneration import degeneration
@@ -246,6 +269,12 @@ class Judge:
         fresh = self.client.completions[self._guarded :]
         self._guarded = len(self.client.completions)
         for completion in fresh:
-            expected = self.goldens.text_of(completion.case_id) if self.goldens else None
-            if problem := degeneration(completion, expected):
+            # Goldens are read only where one may excuse something.
+            if degeneration(completion) and (
+                problem := degeneration(completion, self._reference_text(completion.case_id))
+            ):
                 yield completion, problem
+
+    def _reference_text(self, case_id: str) -> str | None:
+        case = self.cases.get(case_id)
+        return self.goldens.text_of(case) if self.goldens and case else None

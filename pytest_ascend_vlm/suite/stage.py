@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from ..errors import VlmError
+import pytest
+
 from ..spec import Case, ModelSpec, Variant
 from .run import Run
 
@@ -22,28 +24,26 @@ _T = TypeVar("_T")
 
 
 class Once(Generic[_T]):
-    """Something slow that several criteria look at: done once, and a failure is kept too."""
+    """Something slow that several criteria look at: done once, whatever it gives or raises."""
 
     def __init__(self, work: Callable[[], _T]) -> None:
         self._work = work
-        self._outcome: _T | None = None
-        self._error: VlmError | None = None
+        self._outcome: Future[_T] = Future()
 
     def __call__(self) -> _T:
         """What the work gave.
 
         Raises:
-            VlmError: it failed, now or before.
+            Exception: what it raised, now or before.
         """
-        if self._error is not None:
-            raise self._error
-        if self._outcome is None:
+        if not self._outcome.done():
             try:
-                self._outcome = self._work()
-            except VlmError as error:
-                self._error = error
+                self._outcome.set_result(self._work())
+            except pytest.exit.Exception:  # the run ends; this is not what the work gave
                 raise
-        return self._outcome
+            except Exception as error:
+                self._outcome.set_exception(error)
+        return self._outcome.result()
 
 
 @dataclasses.dataclass
@@ -90,10 +90,18 @@ class Stage:
         finally:
             server.stop()
 
-    def offline(self, requests: Sequence[tuple[Case, str]]) -> OfflineResult:
-        """What the offline engines make of requests and their forced answers."""
+    def offline(
+        self, log: str, tasks: Collection[str], requests: Sequence[tuple[Case, str]]
+    ) -> OfflineResult:
+        """What the offline engines make of requests and their forced answers.
+
+        Args:
+            log: name of their log, behind that of the model.
+            tasks: what they are asked to do.
+            requests: each with the answer that is forced.
+        """
         self.vacate()
-        return self.run.offline(self.model, self.label, self.place, requests)
+        return self.run.offline(self.model, f"{self.label}-{log}", self.place, tasks, requests)
 
 
 @dataclasses.dataclass(frozen=True)

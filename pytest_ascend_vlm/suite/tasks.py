@@ -1,4 +1,8 @@
-"""tasks.*: the five kinds of question that the field's documents ask, and grounding."""
+"""tasks.*: the five kinds of question that the field's documents ask, and grounding.
+
+Each is judged where the reference knows the answer: what it does not know cannot be asked of the
+served model, and is not applicable.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,9 @@ from typing import TYPE_CHECKING, ClassVar
 from ..criteria import tasks as rules
 from ..errors import ConfigurationError
 from ..spec import Capability, Case, ModelSpec
+from .comparison import Comparison
 from .criterion import Criterion, criterion
-from .session import Answers, Goldens, Judge
+from .session import Judge
 
 if TYPE_CHECKING:
     from ..criteria.verdict import Verdict
@@ -22,42 +27,36 @@ class TaskCriteria:
     model: ClassVar[ModelSpec]
 
     @criterion(Criterion("tasks.scene_text", needs=_VQA, cases="scene_text"))
-    def test_scene_text_is_read(
-        self, case: Case, answers: Answers, golden: Goldens, judge: Judge
-    ) -> None:
+    def test_scene_text_is_read(self, case: Case, comparison: Comparison, judge: Judge) -> None:
         """Text on a sign somewhere in the picture is named, where the reference names it.
 
         If this fails: see whether baseline.image holds on the same case. If it does not, compare
         the image's preprocessing; if it does, the reference reads as badly.
         """
-        judge(_answered(case, answers, golden))
+        judge(_answered(case, comparison))
 
     @criterion(Criterion("tasks.document", needs=_VQA, cases="document_question"))
     def test_document_question_is_answered(
-        self, case: Case, answers: Answers, golden: Goldens, judge: Judge
+        self, case: Case, comparison: Comparison, judge: Judge
     ) -> None:
         """A question about one part of a page gets that part, where the reference finds it.
 
         If this fails: if document.* holds, the page is read but the question is not followed:
         compare the chat templates of both sides.
         """
-        judge(_answered(case, answers, golden))
+        judge(_answered(case, comparison))
 
     @criterion(Criterion("tasks.chart", needs=_VQA, cases="chart"))
-    def test_chart_is_understood(
-        self, case: Case, answers: Answers, golden: Goldens, judge: Judge
-    ) -> None:
+    def test_chart_is_understood(self, case: Case, comparison: Comparison, judge: Judge) -> None:
         """The longest bar of a bar chart is named, where the reference names it.
 
         If this fails: labels are read but lengths are not compared where the positions of image
         tokens (mRoPE, tile order) are wrong.
         """
-        judge(_answered(case, answers, golden))
+        judge(_answered(case, comparison))
 
     @criterion(Criterion("tasks.reasoning", needs=_VQA, cases="reasoning"))
-    def test_things_are_counted(
-        self, case: Case, answers: Answers, golden: Goldens, judge: Judge
-    ) -> None:
+    def test_things_are_counted(self, case: Case, comparison: Comparison, judge: Judge) -> None:
         """Scattered squares are counted, where the reference counts them.
 
         Counting needs every part of the picture at once: tokens that are dropped or seen twice
@@ -66,23 +65,21 @@ class TaskCriteria:
         If this fails: compare the number of image tokens of both sides, then the attention mask of
         the vision tower.
         """
-        judge(_answered(case, answers, golden))
+        judge(_answered(case, comparison))
 
     @criterion(Criterion("tasks.chinese", needs=_VQA, cases="chinese"))
     def test_chinese_question_is_answered(
-        self, case: Case, answers: Answers, golden: Goldens, judge: Judge
+        self, case: Case, comparison: Comparison, judge: Judge
     ) -> None:
         """A Chinese question about a picture is answered, where the reference answers it.
 
         If this fails: compare with tasks.reasoning, which asks the same in English. Only this one
         failing points at the tokenizer or at text that is not UTF-8 on its way.
         """
-        judge(_answered(case, answers, golden))
+        judge(_answered(case, comparison))
 
     @criterion(Criterion("tasks.grounding", needs=Capability.GROUNDING, cases="grounding"))
-    def test_boxes_are_found(
-        self, case: Case, answers: Answers, golden: Goldens, judge: Judge
-    ) -> None:
+    def test_boxes_are_found(self, case: Case, comparison: Comparison, judge: Judge) -> None:
         """The box of what was asked for overlaps the true one, by intersection over union.
 
         Boxes are where wrong image positions show first: a shifted mRoPE section still reads text,
@@ -93,18 +90,23 @@ class TaskCriteria:
         """
         from PIL import Image
 
-        if case.box is None:
+        truth, bar = case.box, self.model.thresholds.box_iou
+        if truth is None:
             raise ConfigurationError(f"the case {case.id} has no box in fixtures/cases.json.")
         with Image.open(case.images[0]) as image:
             size = image.size
-        served, reference = (
-            rules.read_box(text, size, self.model.box_range)
-            for text in (answers(case).text, golden(case).text)
-        )
-        judge(rules.box_is_found(case.box, served, reference, self.model.thresholds.box_iou))
+
+        def box(answer: str) -> rules.Box | None:
+            return rules.read_box(answer, size, self.model.box_range)
+
+        comparison.require_known(case, lambda golden: rules.no_box(truth, box(golden), bar))
+        served, reference = comparison(case)
+        judge(rules.box_is_found(truth, box(served.text), box(reference.text), bar))
 
 
-def _answered(case: Case, answers: Answers, golden: Goldens) -> Verdict:
+def _answered(case: Case, comparison: Comparison) -> Verdict:
     if not case.accepted:
         raise ConfigurationError(f"the case {case.id} accepts no answer in fixtures/cases.json.")
-    return rules.question_is_answered(case.accepted, answers(case).text, golden(case).text)
+    comparison.require_known(case, lambda golden: rules.unnamed(case.accepted, golden))
+    served, reference = comparison(case)
+    return rules.question_is_answered(case.accepted, served.text, reference.text)

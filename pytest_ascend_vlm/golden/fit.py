@@ -1,0 +1,71 @@
+"""Whether a reference's numbers belong to its rows, asked before writing and after reading.
+
+Tables that are shifted against each other would give verdicts all the same, and wrong ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy.typing as npt
+
+from ..errors import GoldenError
+from ..observation import Reference, ReferenceNumerics
+
+
+def require_fit(reference: Reference) -> None:
+    """Refuses a reference whose numbers are not one for each of its rows.
+
+    Raises:
+        GoldenError: tables and rows differ in length, tables in width, or the rows are not those
+            of a prompt of this length and its answer.
+    """
+    numerics = reference.numerics
+    if numerics is None:
+        return
+    hidden = numerics.hidden
+    _require_rows(
+        numerics.rows,
+        columns={
+            "is_image": numerics.is_image,
+            "fp32_logsumexp": numerics.fp32_logsumexp,
+            "bf16_logsumexp": numerics.bf16_logsumexp,
+        },
+        tables={"listed": numerics.listed, "fp32": numerics.fp32, "bf16": numerics.bf16},
+    )
+    _require_rows(
+        hidden.rows,
+        columns={"hidden_is_image": hidden.is_image},
+        tables={"hidden_fp32": hidden.fp32, "hidden_bf16": hidden.bf16},
+    )
+    _require_answer(numerics, reference.prompt_tokens)
+
+
+def _require_rows(
+    rows: npt.NDArray[Any],
+    columns: dict[str, npt.NDArray[Any]],
+    tables: dict[str, npt.NDArray[Any]],
+) -> None:
+    """Refuses columns and tables that have not one entry a row, and tables of several widths."""
+    if rows.ndim != 1 or not len(rows) or not (rows[1:] > rows[:-1]).all():
+        raise GoldenError(f"the rows, of shape {rows.shape}, are not positions that ascend")
+    width = next(iter(tables.values())).shape[-1:]
+    expected = {**dict.fromkeys(columns, rows.shape), **dict.fromkeys(tables, rows.shape + width)}
+    for name, numbers in {**columns, **tables}.items():
+        if numbers.shape != expected[name]:
+            raise GoldenError(
+                f"{name} is of shape {numbers.shape} where {expected[name]} is expected, so its "
+                "numbers do not belong to its rows"
+            )
+
+
+def _require_answer(numerics: ReferenceNumerics, prompt_tokens: int | None) -> None:
+    """Refuses rows that do not end with the answer's, behind a prompt of that length."""
+    rows, first, tokens = numerics.rows, numerics.first_answer_row, len(numerics.token_ids)
+    if first < 0 or rows[-1] - rows[first] != tokens or rows[first] + 1 != prompt_tokens:
+        raise GoldenError(
+            f"rows up to {rows[-1]} do not end in those of an answer of {tokens} tokens behind a "
+            f"prompt of {prompt_tokens}"
+        )
+    if numerics.hidden.rows[-1] > rows[-1]:
+        raise GoldenError(f"hidden states are at position {numerics.hidden.rows[-1]}, behind that")
