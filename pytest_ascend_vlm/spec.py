@@ -204,7 +204,11 @@ class Published:
 
 @dataclass(frozen=True)
 class Budgets:
-    """Seconds that each phase of a server's start may take."""
+    """Seconds that each phase of a server's start may take.
+
+    A first start that takes longer in one of them fails serving.ready. Any start is given up, as an
+    error, at twice the budget of the phase that it is in.
+    """
 
     start: float = 900.0
     weights: float = 1800.0

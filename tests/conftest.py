@@ -13,6 +13,7 @@ from typing import Any
 import pygal  # noqa: F401 - importlib_metadata comes with it, see below
 import pytest
 import stand_in
+from catching import pytest_pyfunc_call, seen  # noqa: F401 - the hook that catching.py describes
 from stub_server import Behaviour, Knowledge, read_goldens, serve
 from three_models import write as write_three_models
 
@@ -24,8 +25,7 @@ import pytest_ascend_vlm.reporting.markdown  # noqa: F401
 from pytest_ascend_vlm import ModelSpec
 from pytest_ascend_vlm.engines.client import Client
 from pytest_ascend_vlm.engines.endpoint import Endpoint
-from pytest_ascend_vlm.suite.conformance import VLMConformance
-from pytest_ascend_vlm.suite.criterion import Criterion
+from pytest_ascend_vlm.suite import catalogue
 
 REPOSITORY = Path(__file__).parents[1]
 MODEL_FILE = REPOSITORY / "conformance" / "test_mineru2_5.py"
@@ -42,12 +42,7 @@ Judged = Callable[..., "Outcome"]
 
 def criteria() -> dict[str, str]:
     """Every criterion of the suite: id -> name of its test method."""
-    found = {}
-    for name in dir(VLMConformance):
-        for mark in getattr(getattr(VLMConformance, name), "pytestmark", ()):
-            if mark.name == "vlm_criterion" and isinstance(mark.args[0], Criterion):
-                found[mark.args[0].id] = name
-    return found
+    return {what.id: test.__name__ for what, _, test in catalogue.criteria()}
 
 
 @dataclass(frozen=True)
@@ -170,7 +165,7 @@ def judged(project: pytest.Pytester, _warm: None) -> Judged:
         )
         path = directory / "report.json"
         report = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-        return Outcome(result, report, directory)
+        return Outcome(result, seen(report), directory)
 
     return run
 
@@ -189,7 +184,8 @@ def model_file(project: pytest.Pytester, body: str, **spec: str) -> None:
         test_own_model=f"""
 import pytest
 from pytest_ascend_vlm import Capability as C
-from pytest_ascend_vlm import ExpectedFailure, ModelSpec, Published, Thresholds, VLMConformance
+from pytest_ascend_vlm import Budgets, ExpectedFailure, ModelSpec, Published, Thresholds
+from pytest_ascend_vlm import VLMConformance
 
 class TestOwn(VLMConformance):
     model = ModelSpec("OpenDataLab/MinerU2.5-2509-1.2B", {arguments})

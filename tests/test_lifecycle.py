@@ -157,7 +157,7 @@ def test_a_ready_server_answers(starter: Starter) -> None:
         assert client.complete(CAPITAL, Sampling()).text == "Paris"
 
 
-def test_a_passed_budget_names_the_phase_and_shows_what_the_log_says(starter: Starter) -> None:
+def test_a_start_that_hangs_is_given_up_at_twice_the_budget_of_its_phase(starter: Starter) -> None:
     lines = ["Starting to load model /m...", "reading shard 3 of 9", *NOISE]
     server = starter(
         Budgets(start=60, weights=1, graphs=60, first_image=60),
@@ -167,7 +167,7 @@ def test_a_passed_budget_names_the_phase_and_shows_what_the_log_says(starter: St
     with pytest.raises(ServerError) as caught:
         server.start()
     message = str(caught.value)
-    assert "spent 1 s in the phase 'weights'; its budget is 1 s" in message
+    assert "was still in the phase 'weights' after 2 s; its budget is 1 s" in message
     assert "  | reading shard 3 of 9\n  | up\n(whole log: " in message
     assert str(starter.log_path) in message
     assert not starter.watch.left_after(0)
@@ -191,7 +191,7 @@ def test_a_server_that_answers_no_image_is_not_ready(starter: Starter) -> None:
     assert not starter.watch.left_after(0)
 
 
-def test_a_first_image_beyond_its_budget_is_an_error_when_the_budget_is_over(
+def test_a_first_image_that_hangs_is_given_up_at_twice_its_budget(
     starter: Starter,
 ) -> None:
     budgets = Budgets(start=60, weights=60, graphs=60, first_image=1)
@@ -199,7 +199,7 @@ def test_a_first_image_beyond_its_budget_is_an_error_when_the_budget_is_over(
     since = time.monotonic()
     with pytest.raises(ServerError, match="first image"):
         server.start()
-    assert time.monotonic() - since < 30  # not when a budget or an answer's time is over
+    assert time.monotonic() - since < 30  # not when the answer's time is over
     assert not starter.watch.left_after(0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -135,7 +136,10 @@ def test_a_driver_that_does_not_answer_is_no_npu(three_models: Path, tmp_path: P
     assert "driver" in done.stdout.splitlines()[-1]
 
 
-@pytest.mark.parametrize(("leak_mib", "status"), [(0, "pass"), (5000, "fail")])
+@pytest.mark.parametrize(
+    ("leak_mib", "status"),
+    [(0, "pass"), pytest.param(5000, "fail", marks=pytest.mark.catches("lifecycle.stop"))],
+)
 def test_memory_that_does_not_come_back_is_noticed(
     leak_mib: int, status: str, three_models: Path, tmp_path: Path
 ) -> None:
@@ -160,6 +164,22 @@ def test_what_outlives_its_server_is_noticed(three_models: Path, tmp_path: Path)
     assert (stop["criterion"], stop["status"]) == ("lifecycle.stop", "fail")
     assert (kill["criterion"], kill["status"]) == ("lifecycle.kill", "xfail")
     assert "had to be killed" not in stop["reason"] or "pid" in stop["reason"]
+
+
+@pytest.mark.catches("lifecycle.kill")
+@pytest.mark.parametrize("runaways", [0, 1], ids=["alone", "beside a process that stays"])
+def test_memory_that_a_kill_does_not_give_back_is_no_known_failure(
+    runaways: int, three_models: Path, tmp_path: Path
+) -> None:
+    _, document = judge(
+        three_models,
+        *("-m", "npu", "-k", "TestSmall and (ready or kill)"),
+        **simulate(tmp_path, leak_mib=5000),
+        STAND_IN=json.dumps({"runaways": runaways}),
+    )
+    row = document["rows"][-1]
+    assert (row["criterion"], row["status"]) == ("lifecycle.kill", "fail")
+    assert "5000 MiB more than before" in row["reason"]
 
 
 @pytest.mark.vllm

@@ -86,6 +86,7 @@ def test_a_good_server_meets_them(stub: Serve, judged: Judged) -> None:
     assert outcome.criteria("pass") == {*TASKS, "serving.video"}
 
 
+@pytest.mark.catches(*TASKS)
 def test_another_picture_is_noticed_by_each(stub: Serve, judged: Judged) -> None:
     outcome = judged(stub(Behaviour(seen=another_picture), **SERVED), "-k", ASKED)
     assert outcome.criteria("fail") == TASKS
@@ -107,6 +108,7 @@ def grounded(project: pytest.Pytester) -> Knowledge:
     return read_goldens(project.path / "golden" / SLUG / "tiny", FIXTURES, TINY)
 
 
+@pytest.mark.catches("tasks.grounding")
 def test_a_box_in_its_place_is_found_and_a_shifted_one_noticed(
     grounded: Knowledge, judged: Judged
 ) -> None:
@@ -188,6 +190,7 @@ def test_a_box_that_the_reference_does_not_find_is_not_applicable(
     assert "its IoU is 0, below 0.5; it answered 'The box is" in outcome.rows[-1]["reason"]
 
 
+@pytest.mark.catches("serving.video")
 def test_a_clip_that_costs_nothing_is_noticed(stub: Serve, judged: Judged) -> None:
     outcome = judged(stub(Behaviour(seen=blind), **SERVED), "-k", ASKED)
     assert outcome.criteria("fail") == {"serving.video"}

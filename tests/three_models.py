@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from catching import seen
+
 MODELS = """
 import pytest
 from pytest_ascend_vlm import Capability as C, ModelSpec, VLMConformance
@@ -64,4 +66,4 @@ def judge(
         check=False,
         env={**os.environ, **environment},
     )
-    return done, json.loads(report.read_text("utf-8")) if report.is_file() else None
+    return done, seen(json.loads(report.read_text("utf-8"))) if report.is_file() else None

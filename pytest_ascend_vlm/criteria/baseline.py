@@ -28,8 +28,9 @@ class Divergence:
         position: its index in the answer.
         expected: the reference's token.
         got: the served token; None where the served answer is shorter.
-        margin: how far the reference (fp32) preferred its first choice to the served token, nats.
-            Where the served token is not among the listed ones this is a lower bound.
+        margin: how far the reference (fp32) preferred its first choice to the served token, or to
+            the one that is recorded of it, whichever is further; nats. Where the served token is
+            not among the listed ones this is a lower bound.
         tie: the margin up to which rounding alone can turn the choice, nats.
     """
 
@@ -139,7 +140,10 @@ def find_divergence(served: Completion, reference: Reference) -> Divergence | No
         position <= len(numerics.token_ids)
         and numerics.token_ids[:position] == reference.token_ids[:position]
     )
-    margin = _margin(numerics.logprobs_at(position), got) if known else float("inf")
+    # A recorded token that the numbers do not prefer is no choice of the reference.
+    candidates = numerics.logprobs_at(position) if known else {}
+    chosen = 0.0 if expected is None else _margin(candidates, expected)
+    margin = max(_margin(candidates, got), chosen)
     tie = _tie(numerics, position) if known else 0.0
     return Divergence(position, expected, got, margin, tie)
 
@@ -235,9 +239,9 @@ def _token_at(tokens: tuple[int, ...], position: int) -> int | None:
 
 
 def _margin(candidates: dict[int, float], token: int | None) -> float:
-    best = max(candidates.values())
-    if token is None:
+    if token is None or not candidates:
         return float("inf")
+    best = max(candidates.values())
     return best - candidates.get(token, min(candidates.values()))
 
 

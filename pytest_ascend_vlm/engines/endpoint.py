@@ -38,7 +38,9 @@ class Server(Protocol):
 
     Attributes:
         endpoint: where it listens; a restart keeps it.
-        phases_seconds: start phase -> seconds; empty where someone else started it.
+        phases_seconds: start phase -> seconds, of the latest start; empty where someone else
+            started it.
+        first_start_seconds: the same of the first start.
         starts: how often we started it.
         can_restart: whether `restart` and `kill` may be called.
         remains: what its latest stop left behind; None before the first.
@@ -46,6 +48,7 @@ class Server(Protocol):
 
     endpoint: Endpoint
     phases_seconds: Mapping[str, float]
+    first_start_seconds: Mapping[str, float]
     starts: int
     can_restart: bool
     remains: Remains | None
@@ -100,6 +103,7 @@ class RunningServer:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.phases_seconds: Mapping[str, float] = {}
+        self.first_start_seconds: Mapping[str, float] = {}
 
     def processes(self) -> list[psutil.Process]:
         """None that could be seen."""

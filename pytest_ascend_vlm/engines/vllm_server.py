@@ -40,6 +40,8 @@ _POLL_SECONDS = 0.25
 _LAST_GASP_SECONDS = supervisor.LINGER_SECONDS + 2.0
 _MEMORY_SECONDS = 15.0
 _MOST_DEATHS = 3
+_PATIENCE = 2
+"""A phase of a start may take so many times its budget. Longer is a hang, and an error."""
 
 
 class Phase(enum.Enum):
@@ -110,6 +112,7 @@ class VllmServer:
         self.starts = 0
         self.remains: Remains | None = None
         self.phases_seconds: Mapping[str, float] = {}
+        self.first_start_seconds: Mapping[str, float] = {}
         self._first_request = first_request
         self.endpoint = Endpoint(
             f"http://127.0.0.1:{_free_port()}", launch.served_name, secrets.token_urlsafe(24)
@@ -171,8 +174,8 @@ class VllmServer:
         """Starts the server and returns when it is ready.
 
         Raises:
-            ServerError: it died, or a phase passed its budget; the message has the root cause. The
-                same again if an earlier start has failed.
+            ServerError: it died, or a phase took twice its budget; the message has the root cause.
+                The same again if an earlier start has failed.
         """
         if self._did_not_start is not None:
             raise self._did_not_start
@@ -197,6 +200,7 @@ class VllmServer:
         try:
             self._follow_phases()
             self._follow_first_image()
+            self.first_start_seconds = self.first_start_seconds or self.phases_seconds
             self._serves = True
         except BaseException as error:
             self._did_not_start = error if isinstance(error, ServerError) else None
@@ -342,15 +346,15 @@ class VllmServer:
         }
 
     def _follow_phases(self) -> None:
-        """Until `/health` is 200: reads the phase off the log and holds it to its budget."""
+        """Until `/health` is 200: reads the phase off the log, and gives up one that hangs."""
         phase, since = Phase.START, time.monotonic()
         with httpx.Client(base_url=self.endpoint.url, timeout=5.0, trust_env=False) as http:
             while not _is_healthy(http):
                 elapsed = time.monotonic() - since
                 self._note(phase, elapsed)
                 self.require_alive()
-                if elapsed > _budget(self.launch.budgets, phase):
-                    raise ServerError(self._out_of_time(phase, elapsed))
+                if elapsed > _PATIENCE * _budget(self.launch.budgets, phase):
+                    raise ServerError(self._out_of_time(phase))
                 if (latest := phase_of(self._log())) is not phase:
                     phase, since = latest, time.monotonic()
                 time.sleep(_POLL_SECONDS)
@@ -358,15 +362,15 @@ class VllmServer:
 
     def _follow_first_image(self) -> None:
         phase, since = Phase.FIRST_IMAGE, time.monotonic()
-        budget = _budget(self.launch.budgets, phase)
+        longest = _PATIENCE * _budget(self.launch.budgets, phase)
         self._note(phase, 0.0)
         try:
-            with contextlib.closing(Client(self.endpoint, self.explain_loss, budget)) as client:
+            with contextlib.closing(Client(self.endpoint, self.explain_loss, longest)) as client:
                 client.complete(self._first_request, Sampling(max_tokens=1))
         except ServerError as error:
             self.require_alive()
-            if time.monotonic() - since >= budget:
-                raise ServerError(self._out_of_time(phase, budget)) from error
+            if time.monotonic() - since >= longest:
+                raise ServerError(self._out_of_time(phase)) from error
             raise ServerError(
                 self._post_mortem(
                     f"the server of {self.launch.served_name} is healthy but did not answer its "
@@ -382,11 +386,11 @@ class VllmServer:
     def _log(self) -> str:
         return self.log_path.read_text("utf-8", errors="replace")
 
-    def _out_of_time(self, phase: Phase, elapsed: float) -> str:
+    def _out_of_time(self, phase: Phase) -> str:
         budget = _budget(self.launch.budgets, phase)
         return self._post_mortem(
-            f"the server of {self.launch.served_name} spent {elapsed:.0f} s in the phase "
-            f"'{phase.value}'; its budget is {budget:.0f} s (ModelSpec.budgets)"
+            f"the server of {self.launch.served_name} was still in the phase '{phase.value}' after "
+            f"{_PATIENCE * budget:.0f} s; its budget is {budget:.0f} s (ModelSpec.budgets)"
         )
 
     def _post_mortem(self, problem: str) -> str:

@@ -16,6 +16,8 @@ _ORPHANED_ENGINE = ExpectedFailure(
     criterion="lifecycle.kill",
     reason="vLLM up to 0.32 leaves its engine process behind when the API server is killed",
     issue="vllm-ascend#9888",
+    # This check alone: memory that does not come back either is another defect.
+    shows="do not hold: every process ended\n",
 )
 
 

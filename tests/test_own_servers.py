@@ -1,0 +1,95 @@
+"""Bad servers and engines that the suite starts itself, each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fake_vllm
+import pytest
+import stub_vllm
+from three_models import judge
+
+from conftest import REPOSITORY, model_file
+
+Judge = Callable[..., list[dict[str, Any]]]
+
+# Far from both ends of what the verdict asks for: more than the budget, less than twice it.
+SLOW, BUDGET = 15.0, 10.0
+LOADING = ("Starting to load model /m...", f"Loading weights took {SLOW} seconds")
+
+
+@pytest.fixture
+def own(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Judge:
+    """Runs the project's own model file on the CPU; returns the report's rows."""
+    # pytest-benchmark measures nothing in a worker of xdist; the runs in here are nobody's.
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+
+    def run(*arguments: str, **environment: str) -> list[dict[str, Any]]:
+        command = ("test_own_model.py", "--vlm-platform=cpu", *arguments)
+        done, document = judge(project.path, *command, **environment)
+        assert document is not None, done.stdout + done.stderr
+        rows: list[dict[str, Any]] = document["rows"]
+        return rows
+
+    return run
+
+
+@pytest.fixture
+def stubbed(project: pytest.Pytester, own: Judge, tmp_path: Path) -> Judge:
+    """The same, of a model that the stub serves and whose offline engine says one thing to all."""
+    root = fake_vllm.install(stub_vllm.install(tmp_path / "stub"))
+    model_file(project, "    pass")
+
+    def run(*arguments: str, **environment: str) -> list[dict[str, Any]]:
+        stub = {"PYTHONPATH": str(root), "STUB_ROOT": str(REPOSITORY)}
+        return own(*arguments, **stub, **environment)
+
+    return run
+
+
+def statuses(rows: list[dict[str, Any]]) -> dict[str, str]:
+    return {row["criterion"]: row["status"] for row in rows}
+
+
+@pytest.mark.catches("serving.ready")
+@pytest.mark.parametrize(
+    ("phase", "plan"),
+    [
+        ("weights", {"log": list(zip((0, SLOW), LOADING, strict=True))}),
+        ("first image", {"slow": SLOW}),
+    ],
+    ids=["weights", "first image"],
+)
+@pytest.mark.usefixtures("stand_in_root")
+def test_a_start_beyond_its_budget_fails_and_all_else_is_judged(
+    phase: str, plan: dict[str, Any], project: pytest.Pytester, own: Judge
+) -> None:
+    budgets = {"weights": BUDGET, "first_image": BUDGET}
+    model_file(project, "    pass", budgets=f"Budgets(**{budgets})")
+    rows = own("-k", "ready or text_is_answered and capital]", STAND_IN=json.dumps(plan))
+    assert statuses(rows) == {"serving.ready": "fail", "serving.text": "pass"}
+    assert f"closest to its budget: {phase}" in rows[0]["reason"]
+
+
+@pytest.mark.parametrize("defect", ["TEXT_OFF_BY_ONE_TOKEN", "A_DIGIT_IS_WRONG"])
+@pytest.mark.catches("determinism.restart")
+def test_answers_that_depend_on_the_start_are_caught(defect: str, stubbed: Judge) -> None:
+    rows = stubbed("-k", "restart or text_matches", STUB_DEFECTS=json.dumps({"again": defect}))
+    assert statuses(rows) == {"baseline.text": "pass", "determinism.restart": "fail"}
+
+
+@pytest.mark.catches("serving.offline")
+def test_offline_answers_of_another_system_are_caught(stubbed: Judge) -> None:
+    (row,) = stubbed("-k", "offline_answers")
+    assert row["status"] == "fail"
+    assert row["finding"].startswith("0 of 18 answers are equal")
+
+
+@pytest.mark.catches("performance.cpu_use")
+def test_a_server_that_spins_while_it_waits_is_caught(stubbed: Judge) -> None:
+    (row,) = stubbed("-m", "performance", "-k", "waiting_costs", STUB_SPINS="1")
+    assert row["status"] == "fail"
+    assert row["measured"] > row["threshold"]
