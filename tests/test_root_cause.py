@@ -327,6 +327,13 @@ def test_any_log_can_be_read(text: str) -> None:
     assert all(line.isprintable() for line in message.split("\n"))
 
 
+@pytest.mark.parametrize("unit", ["x", "a.", "(a", "ab-", "died "])
+def test_a_line_of_megabytes_is_read_no_further_than_it_tells(unit: str) -> None:
+    long = unit * 1_000_000
+    error = "ValueError: no kernel"
+    assert cause_of([long], printed("", error), [long])[1].startswith(error)
+
+
 def test_a_long_line_is_cut_and_colours_are_gone() -> None:
     error = f"\x1b[31mValueError: \x1b[0m{'长' * 5000}\r"
     assert len(cause_of(printed("", error))[1]) < 500

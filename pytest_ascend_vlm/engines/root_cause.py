@@ -52,7 +52,7 @@ _NATIVE = re.compile(
 _NATIVE_DETAIL = re.compile(r'\s+(?:what\(\): |File ")')
 _SIGNALLED = (
     re.compile(r"proc\(s\): .*'(?P<name>[\w-]+)': (?P<code>-\d+)"),
-    re.compile(r"(?P<name>[\w-]+)(?: \(PID: \d+\))? died .*exit code:? (?P<code>-\d+)"),
+    re.compile(r"(?<![\w-])(?P<name>[\w-]+)(?: \(PID: \d+\))? died .*exit code:? (?P<code>-\d+)"),
 )
 # What CANN reports, the layer below torch on Ascend: E10001, EZ9999, EI0006, ...
 _DEVICE = re.compile(r"\bE[A-Z0-9]\d{4}: (?!Inner Error)")

@@ -38,6 +38,7 @@ _OTHER = re.compile(
     r"|.*(?:failed to start|hit an exception)\.$"
 )
 _MESSAGE_LINES = 60
+_READ_LENGTH = 2000
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,10 @@ def raised(lines: Iterable[Line]) -> list[Raised]:
 
 
 def plain(text: str) -> str:
-    """A line without colours and control characters."""
+    """A line without colours and control characters; what is very long is cut."""
+    text = text[:_READ_LENGTH]
+    if text.isprintable():
+        return text
     text = _COLOUR.sub("", text).replace("\t", "    ")
     return "".join(char for char in text if char.isprintable())
 
