@@ -71,13 +71,14 @@ def test_a_start_beyond_its_budget_fails_and_all_else_is_judged(
     model_file(project, "    pass", budgets=f"Budgets(**{budgets})")
     rows = own("-k", "ready or text_is_answered and capital]", STAND_IN=json.dumps(plan))
     assert statuses(rows) == {"serving.ready": "fail", "serving.text": "pass"}
-    assert f"closest to its budget: {phase}" in rows[0]["reason"]
+    reason = next(row["reason"] for row in rows if row["status"] == "fail")
+    assert f"closest to its budget: {phase}" in reason
 
 
-@pytest.mark.parametrize("defect", ["TEXT_OFF_BY_ONE_TOKEN", "A_DIGIT_IS_WRONG"])
 @pytest.mark.catches("determinism.restart")
-def test_answers_that_depend_on_the_start_are_caught(defect: str, stubbed: Judge) -> None:
-    rows = stubbed("-k", "restart or text_matches", STUB_DEFECTS=json.dumps({"again": defect}))
+def test_answers_that_depend_on_the_start_are_caught(stubbed: Judge) -> None:
+    defects = json.dumps({"again": "TEXT_OFF_BY_ONE_TOKEN"})
+    rows = stubbed("-k", "restart or text_matches", STUB_DEFECTS=defects)
     assert statuses(rows) == {"baseline.text": "pass", "determinism.restart": "fail"}
 
 
