@@ -64,13 +64,14 @@ def _shell_code(returncode: int | None) -> int:
 
 
 def _step_back_from_the_terminal() -> None:
-    """Ctrl-C reaches the test run, which then tells us to stop.
+    """Ctrl-C is for the test run, which then tells us to stop.
 
-    A process group of our own keeps that away, and the server's own keeps away what is sent to
-    ours. A session would do so too, but the kernel shares the CPUs out by session
-    (`sched_autogroup`): a busy server would starve the client whose times are the measurement.
-    Whoever is not in the foreground is stopped when it uses the terminal, unless it ignores that:
-    then the terminal is to be written to and not to be read, as without one.
+    We have a process group of our own for that, and the server another one, so that it can be
+    signalled as a whole. Not a session: the kernel shares the CPUs out by session
+    (`kernel.sched_autogroup_enabled`), and a busy server would starve the client that measures it.
+
+    A process that uses the terminal from the background is stopped. One that ignores SIGTTIN and
+    SIGTTOU, as the server then does as well, gets an error when it reads and may write.
     """
     os.setpgid(0, 0)
     for number in (*_ENDING, signal.SIGTTIN, signal.SIGTTOU):
