@@ -83,8 +83,9 @@ CAUGHT = {
     Defect.NAME_NOT_LISTED: Caught({"serving.models"}),
     Defect.TEXT_GIVES_500: Caught(
         # What an image costs cannot be told where its text alone is refused.
-        {"serving.text", "serving.image", "serving.bad_input", "serving.unsupported"},
+        {"serving.text", "serving.image", "serving.unsupported"},
         errors={
+            "serving.bad_input",
             "serving.streaming",
             "baseline.text",
             *NUMERIC,
@@ -111,7 +112,12 @@ CAUGHT = {
     Defect.ANSWERS_TOO_MANY_IMAGES: Caught({"serving.multi_image"}),
     Defect.ANSWERS_VIDEO: Caught({"serving.unsupported"}),
     Defect.BAD_IMAGE_GIVES_500: Caught({"serving.bad_input"}),
-    Defect.BAD_IMAGE_KILLS_ENGINE: Caught({"serving.bad_input"}, only="bad_input"),
+    Defect.BAD_IMAGE_KILLS_ENGINE: Caught(
+        # The first bad image is its end; the others then have nobody to refuse them.
+        {"serving.bad_input"},
+        errors={"serving.bad_input"},
+        only="bad_input",
+    ),
     Defect.UNKNOWN_MODEL_IS_ANSWERED: Caught({"serving.bad_input"}),
     Defect.LONG_PROMPT_GIVES_500: Caught({"serving.bad_input"}),
     Defect.ERRORS_ARE_PLAIN_TEXT: Caught({"serving.bad_input"}),
@@ -392,7 +398,7 @@ def test_a_determinism_test_that_returns_nothing_is_told_so(
         test_mine="import pytest\n\n@pytest.mark.determinism(2)\ndef test_mine():\n    pass\n"
     )
     outcome = judged(stub(), "test_mine.py")
-    assert outcome.result.parseoutcomes()["failed"] == 1
+    assert outcome.result.parseoutcomes()["errors"] == 1
     assert "so it has to return the completion" in outcome.text
 
 
@@ -478,7 +484,7 @@ def test_mine():
 """
     )
     outcome = judged(stub(), "test_mine.py")
-    assert outcome.result.parseoutcomes()["failed"] == 1
+    assert outcome.result.parseoutcomes()["errors"] == 1
     assert "ended without a verdict, so it verified nothing" in outcome.text
 
 
