@@ -6,19 +6,23 @@ installed pays a few milliseconds.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Container, Generator, Sequence
 from typing import Any
 
 import pytest
 
 from . import options
+from .errors import ConfigurationError
+from .model_files import model_files
 from .reporting import Report, write
 from .reporting.summary import closing_line, closing_table
 from .scheduling import xdist
-from .suite import arguments, fixtures, outcomes, selection
+from .suite import arguments, fixtures, hints, order, outcomes, selection
 from .suite.run import RUN, Run
 from .terminal import Progress
 
+_COLLECTED = pytest.StashKey[Sequence[pytest.Item]]()
+_HINTS = pytest.StashKey[list[str]]()
 _MARKERS = (
     "npu: needs the served model on an Ascend NPU (or on the platform chosen by --vlm-platform)",
     "cpu_baseline: replays the reference engine on CPU; runs only where -m names it",
@@ -44,16 +48,27 @@ def pytest_configure(config: pytest.Config) -> None:
     for marker in _MARKERS:
         config.addinivalue_line("markers", marker)
     xdist.refuse_performance(config)
-    run = Run(options.read(config), Progress(config))
+    run = Run(options.read(config), Progress(config), xdist.run_name(config))
     config.stash[RUN] = run
     config.pluginmanager.register(fixtures, "ascend_vlm_fixtures")
-    if not hasattr(config, "workerinput"):
+    if not xdist.is_worker(config):
         config.pluginmanager.register(_Reporter(config, run), "ascend_vlm_reporter")
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Lets a criterion's name select it, and notes its place in the report."""
+    selection.let_names_select(item)
+    order.note(item)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Ends what only collecting needed."""
-    arguments.close(session.config)
+    """Ends what only collecting needed; where nothing was selected, finds out why."""
+    config = session.config
+    arguments.close(config)
+    if not session.items:
+        config.stash[_HINTS] = hints.hints(config.stash.get(_COLLECTED, ()), config)
+    if xdist.is_worker(config):
+        xdist.tell_hints(config, config.stash.get(_HINTS, []))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -66,11 +81,9 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     if not any(str(arg).startswith("--vlm-") for arg in config.invocation_params.args):
         return []
     run = config.stash[RUN]
-    options = run.options
-    return [
-        f"ascend-vlm: platform {options.platform}, {options.checkpoint} checkpoints, "
-        f"servers' logs in {options.log_dir}"
-    ]
+    served = f"platform {run.options.platform}, {run.options.checkpoint} checkpoints"
+    logs = f", logs in {run.logs.home / run.logs.name}" if run.options.server_url is None else ""
+    return [f"ascend-vlm: {served}{logs}"]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -82,6 +95,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves out what was not asked for; marks what does not apply or cannot run here."""
     run = config.stash[RUN]
+    config.stash[_COLLECTED] = list(items)
     kept = [item for item in items if selection.is_asked_for(item, config)]
     removed = [item for item in items if item not in set(kept)]
     if removed:
@@ -90,7 +104,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     selection.server_ends_last(items)
     for item in items:
         selection.mark(item, run)
-    if hasattr(config, "workerinput"):
+    if xdist.is_worker(config):
         xdist.most_cards_first(items)
 
 
@@ -128,6 +142,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Shows verdicts and set-up errors as their messages, and attaches the report's rows."""
     report = yield
+    report.vlm_place = order.place_of(item)  # type: ignore[attr-defined]
     return outcomes.finish(item, call, report, item.config.stash[RUN])
 
 
@@ -138,30 +153,66 @@ class _Reporter:
         self._config = config
         self._run = run
         self._report = Report()
+        self._has_asked = False
+        self._told: list[str] = []
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self) -> None:
+        """Refuses what the workers of xdist could not refuse in words."""
+        hints.refuse_unknown_markers(self._config)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> None:
+        """Asks, before the first test, for what tests need that is not the model's."""
+        if not session.testsfailed and not self._config.option.collectonly:
+            self._require_setup(selection.fixtures_of(session.items))
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Makes the workers of xdist part of this run."""
+        xdist.tell_run_name(node, self._run.logs.name)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
+        """Asks once for all workers; what their tests take is not told to this process."""
+        if ids and not self._has_asked and any(model_files(self._config)):
+            self._has_asked = True
+            self._require_setup({"server"})
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Takes what a worker found out about a selection of nothing."""
+        self._config.stash[_HINTS] = xdist.told_hints(node)
+
+    def _require_setup(self, wanted: Container[str]) -> None:
+        try:
+            self._run.require_setup(wanted)
+        except ConfigurationError as error:
+            raise pytest.UsageError(str(error)) from error
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Takes the rows off a test's report, unless pytest-rerunfailures will run it again."""
         if report.outcome != "rerun":  # type: ignore[comparison-overlap]
-            self._report.take(report.user_properties)
+            self._report.take(report.user_properties, getattr(report, "vlm_place", ()))
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Prints model x criterion group with counts and worst margins, and writes the report."""
-        if not self._report.rows:
-            return
-        terminalreporter.section("ascend-vlm")
-        for line in closing_table(self._report.rows):
-            terminalreporter.line(line)
-        directory = self._run.options.report
-        if directory is not None:
-            argv = list(self._config.invocation_params.args)
-            for path in write(self._report, self._run.receipt(argv), directory):
-                terminalreporter.line(f"written: {path}")
+    def pytest_terminal_summary(
+        self, terminalreporter: pytest.TerminalReporter, exitstatus: int
+    ) -> None:
+        """Prints model x criterion group with counts and worst margins."""
+        if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+            for hint in self._config.stash.get(_HINTS, []):
+                terminalreporter.line(hint)
+        if self._report.rows:
+            terminalreporter.section("ascend-vlm")
+            for line in [*closing_table(self._report.rows), *self._told]:
+                terminalreporter.line(line)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
-        """Closes the gate, and says as the last line of all what was verified and what was not."""
+        """Writes the report, closes the gate, and says in the last line what was verified."""
         missing = self._run.gate_shortfalls(self._report.rows)
-        if missing and session.exitstatus in {
+        is_written = self._write()
+        if (missing or not is_written) and session.exitstatus in {
             pytest.ExitCode.OK,
             pytest.ExitCode.NO_TESTS_COLLECTED,
         }:
@@ -174,3 +225,17 @@ class _Reporter:
             if self._report.rows:
                 terminal.line(closing_line(self._report.rows, self._run.where()))
         return result
+
+    def _write(self) -> bool:
+        """Writes the report where one is wanted; False where the disk refuses it."""
+        directory = self._run.options.report
+        if directory is None or not self._report.rows:
+            return True
+        receipt = self._run.receipt(list(self._config.invocation_params.args))
+        try:
+            paths = write(self._report, receipt, directory)
+        except OSError as error:
+            self._told = [f"the report could not be written to {directory}: {error.strerror}"]
+            return False
+        self._told = [f"written: {path}" for path in paths]
+        return True

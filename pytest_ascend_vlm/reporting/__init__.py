@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,18 +20,27 @@ class Report:
     """What the tests reported so far.
 
     Attributes:
-        rows: one per criterion and case, see `rows.Row`.
         models: (model id, test class) -> facts of its server.
     """
 
-    rows: list[dict[str, Any]] = field(default_factory=list)
     models: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    _placed: list[tuple[tuple[int, ...], dict[str, Any]]] = field(default_factory=list)
 
-    def take(self, properties: Iterable[tuple[str, Any]]) -> None:
-        """Takes the rows and model facts out of a test's properties."""
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """One per criterion and case, see `rows.Row`; by place, whatever order tests ended in."""
+        return [row for _, row in sorted(self._placed, key=lambda placed: placed[0])]
+
+    def take(self, properties: Iterable[tuple[str, Any]], place: Sequence[int] = ()) -> None:
+        """Takes the rows and model facts out of a test's properties.
+
+        Args:
+            properties: the test's `user_properties`.
+            place: where its rows stand among those of other tests.
+        """
         for name, value in properties:
             if name == "vlm_row":
-                self.rows.append(value)
+                self._placed.append((tuple(place), value))
             elif name == "vlm_model":
                 key = (value["model"], value["suite_class"])
                 known = self.models.setdefault(key, {"variants": {}})
@@ -40,7 +49,10 @@ class Report:
 
     def document(self, receipt: Mapping[str, Any]) -> dict[str, Any]:
         """The content of report.json."""
-        models = list(self.models.values())
+        rows = self.rows
+        in_order = dict.fromkeys((row["model"], row["suite_class"]) for row in rows)
+        keys = dict.fromkeys([*in_order, *self.models])
+        models = [self.models[key] for key in keys if key in self.models]
         others = [facts for model in models for facts in model["variants"].values()]
         return {
             "schema": SCHEMA,
@@ -51,7 +63,7 @@ class Report:
                 "requests": sum(facts.get("requests", 0) for facts in [*models, *others]),
             },
             "models": models,
-            "rows": self.rows,
+            "rows": rows,
         }
 
 

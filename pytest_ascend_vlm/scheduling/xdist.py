@@ -6,26 +6,51 @@ is needed by two workers is started twice. A project without model files keeps i
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from fnmatch import fnmatch
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ..model_files import model_files
 from ..platforms import select_platform
 from ..suite.selection import is_named, model_of
 
 if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
+    from xdist.workermanage import WorkerController
 
-_SUBCLASSED = b"VLMConformance"
+_RUN_NAME = "vlm_run_name"
+_HINTS = "vlm_hints"
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this process tests for another one, which prints."""
+    return hasattr(config, "workerinput")
+
+
+def run_name(config: pytest.Config) -> str | None:
+    """The name of the run that a worker is part of; None in a process that begins one."""
+    return config.workerinput[_RUN_NAME] if is_worker(config) else None  # type: ignore[attr-defined]
+
+
+def tell_run_name(node: WorkerController, name: str) -> None:
+    """Tells a worker, before it starts, which run it is part of."""
+    node.workerinput[_RUN_NAME] = name
+
+
+def tell_hints(config: pytest.Config, hints: list[str]) -> None:
+    """Tells the process that prints why a worker selected nothing."""
+    config.workeroutput[_HINTS] = hints  # type: ignore[attr-defined]
+
+
+def told_hints(node: WorkerController) -> list[str]:
+    """What a worker that has ended told with `tell_hints`; nothing of one that was killed."""
+    told: list[str] = getattr(node, "workeroutput", {}).get(_HINTS, [])
+    return told
 
 
 def make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
     """A scheduler by class; None, for xdist's own, where no model file is among the arguments."""
-    if not _has_model_files(config):
+    if not any(model_files(config)):
         return None
     from xdist.scheduler import LoadScopeScheduling
 
@@ -48,7 +73,7 @@ def refuse_performance(config: pytest.Config) -> None:
 
 def auto_workers(config: pytest.Config) -> int | None:
     """What `-n auto` means: one worker for every usable card; None where that cannot be counted."""
-    if not _has_model_files(config):
+    if not any(model_files(config)):
         return None
     cards = select_platform(config.getoption("vlm_platform")).usable_cards()
     return None if cards is None else max(cards, 1)
@@ -57,25 +82,3 @@ def auto_workers(config: pytest.Config) -> int | None:
 def most_cards_first(items: list[pytest.Item]) -> None:
     """Orders models so that the largest start first: the others fill the cards that are left."""
     items.sort(key=lambda item: -model.npus if (model := model_of(item)) else 0)
-
-
-def _has_model_files(config: pytest.Config) -> bool:
-    """Whether a test file mentions the suite; the controller of xdist collects nothing itself."""
-    return any(_SUBCLASSED in path.read_bytes() for path in _test_files(config))
-
-
-def _test_files(config: pytest.Config) -> Iterator[Path]:
-    """The files that pytest would collect, without importing any."""
-    for argument in config.args:
-        path = config.invocation_params.dir / str(argument).partition("::")[0]
-        if path.is_file():
-            yield path
-        for directory, subdirectories, names in os.walk(path):
-            ignored = config.getini("norecursedirs")
-            subdirectories[:] = [name for name in subdirectories if not _matches(name, ignored)]
-            tests = (name for name in names if _matches(name, config.getini("python_files")))
-            yield from (Path(directory, name) for name in tests)
-
-
-def _matches(name: str, patterns: list[str]) -> bool:
-    return any(fnmatch(name, pattern) for pattern in patterns)
