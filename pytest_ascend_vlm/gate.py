@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 Pair = tuple[str, str]
 """(test class, criterion id)."""
 
+LISTED_APART = ("performance", "dataset")
+"""Markers whose criteria have lists of their own: they run only where `-m` names them."""
+
 _HEAD = "# Written by `ascend-vlm required`: test class and criterion that --vlm-gate must see.\n"
 _SHOWN = 20
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from . import gate
-from .engines.address import base_url
+from .engines.address import KEY_VARIABLE, base_url
 from .errors import ConfigurationError
 from .files import unwritable
 from .model_files import model_files
 from .platforms import PLATFORMS
 from .resources import roots
+from .suite.expressions import asks_for
 
-API_KEY_VARIABLE = "VLM_SERVER_API_KEY"
 HARNESS_PYTHON_VARIABLE = "VLM_HARNESS_PYTHON"
 
 
@@ -112,7 +112,7 @@ def register(parser: pytest.Parser) -> None:
         "--vlm-server-url",
         metavar="URL",
         help="judge an endpoint that already runs, http://host:port; its key, if it needs one, "
-        f"comes from the environment variable {API_KEY_VARIABLE}",
+        f"comes from the environment variable {KEY_VARIABLE}",
     )
     group.addoption(
         "--vlm-report",
@@ -225,10 +225,10 @@ def _url(config: pytest.Config, option: str) -> str | None:
 
 
 def _api_key() -> str | None:
-    key = os.environ.get(API_KEY_VARIABLE, "").strip()
+    key = os.environ.get(KEY_VARIABLE, "").strip()
     if not (key.isascii() and key.isprintable()):
         raise ConfigurationError(
-            f"{API_KEY_VARIABLE} has a character that no HTTP header can have, such as a line "
+            f"{KEY_VARIABLE} has a character that no HTTP header can have, such as a line "
             "break; set it again"
         )
     return key or None
@@ -262,6 +262,7 @@ def _command_for(required: Path, config: pytest.Config) -> str:
     here = config.invocation_params.dir
     found = {path.parent for path in model_files(config)}
     directory = os.path.relpath(os.path.commonpath(found), here) if found else "DIR"
-    return shlex.join(
-        ["ascend-vlm", "required", directory, "--output", os.path.relpath(required, here)]
-    )
+    named = [one for one in gate.LISTED_APART if asks_for(one, config.getoption("markexpr"))]
+    marker = ["--marker", named[0]] if named else []
+    output = os.path.relpath(required, here)
+    return shlex.join(["ascend-vlm", "required", directory, "--output", output, *marker])

@@ -9,6 +9,9 @@ from urllib.parse import urlsplit
 
 from ..errors import ConfigurationError
 
+KEY_VARIABLE = "VLM_SERVER_API_KEY"
+"""The environment variable with the key of an endpoint that someone else runs."""
+
 _FORM = "http://host:port"
 _SCHEME = re.compile(r"(https?):?/+|\w+://|//", re.IGNORECASE)
 _API = re.compile(r"/v1(/.*)?$")

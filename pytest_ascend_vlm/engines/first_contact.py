@@ -15,10 +15,9 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 
 from ..errors import ConfigurationError
-from .address import base_url, is_loopback
+from .address import KEY_VARIABLE, base_url, is_loopback
 
 _MODELS = "/v1/models"
-_CHAT = "/v1/chat/completions"
 
 
 @dataclass(frozen=True)
@@ -28,20 +27,18 @@ class Contact:
     Attributes:
         option: the option that names the endpoint.
         url: its value.
-        key_variable: the environment variable that has the key.
-        key: the key; None where the variable is not set.
+        key: the key that `KEY_VARIABLE` has; None where it is not set.
         seconds: how long to wait for a connection, and then for an answer.
     """
 
     option: str
     url: str
-    key_variable: str
     key: str | None
     seconds: float = 30.0
 
 
 def require_answer(contact: Contact) -> None:
-    """Asks an endpoint for its models, and whether the key may ask for completions.
+    """Asks an endpoint for its models; which they are is for the criteria to judge.
 
     Raises:
         ConfigurationError: it does not answer, refuses the key, or has no such API.
@@ -56,12 +53,9 @@ def _problem(contact: Contact) -> str | None:
     try:
         with httpx.Client(timeout=contact.seconds, headers=headers, trust_env=not local) as http:
             listed = http.get(f"{contact.url}{_MODELS}")
-            if problem := _refused_key(contact, listed) or _no_models(contact, listed):
-                return problem
-            # A gateway may list its models to everyone. Without a model this asks none.
-            return _refused_key(contact, http.post(f"{contact.url}{_CHAT}", json={}))
     except (httpx.RequestError, httpx.InvalidURL) as error:
         return _no_answer(contact, error)
+    return _refused_key(contact, listed) or _no_models(contact, listed)
 
 
 def _refused_key(contact: Contact, reply: httpx.Response) -> str | None:
@@ -69,8 +63,8 @@ def _refused_key(contact: Contact, reply: httpx.Response) -> str | None:
         return None
     told = f"HTTP {reply.status_code}"
     if contact.key is None:
-        return f"the server at {contact.url} wants a key ({told}): set {contact.key_variable}"
-    return f"the key in {contact.key_variable} is refused by {contact.url} ({told}): correct it"
+        return f"the server at {contact.url} wants a key ({told}): set {KEY_VARIABLE}"
+    return f"the key in {KEY_VARIABLE} is refused by {contact.url} ({told}): correct it"
 
 
 def _no_models(contact: Contact, reply: httpx.Response) -> str | None:

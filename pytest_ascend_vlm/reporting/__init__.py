@@ -10,7 +10,7 @@ from typing import Any
 
 from ..files import write_atomically
 
-__all__ = ["SCHEMA", "Report", "write"]
+__all__ = ["SCHEMA", "Report", "rendered", "write", "write_files"]
 
 SCHEMA = 1
 
@@ -68,15 +68,33 @@ class Report:
 
 
 def write(report: Report, receipt: Mapping[str, Any], directory: Path) -> list[Path]:
-    """Writes report.json and what is rendered from it; returns the paths."""
-    from .charts import charts
-    from .markdown import LANGUAGES, render
+    """Writes report.json and what is rendered from it; returns the paths.
+
+    Raises:
+        OSError: one cannot be written.
+    """
+    from .markdown import LANGUAGES
 
     document = report.document(receipt)
     text = json.dumps(document, ensure_ascii=False, indent=1) + "\n"
-    files = {"report.json": text}
-    files |= {f"adaptation.{language}.md": render(document, language) for language in LANGUAGES}
-    files |= charts(document)
+    return write_files({"report.json": text, **rendered(document, LANGUAGES)}, directory)
+
+
+def rendered(document: Mapping[str, Any], languages: Iterable[str]) -> dict[str, str]:
+    """Name -> content of what is rendered from a report: its documents and their charts."""
+    from .charts import charts
+    from .markdown import render
+
+    documents = {f"adaptation.{language}.md": render(document, language) for language in languages}
+    return {**documents, **charts(document)}
+
+
+def write_files(files: Mapping[str, str], directory: Path) -> list[Path]:
+    """Writes files of a directory by name; returns their paths.
+
+    Raises:
+        OSError: one cannot be written.
+    """
     for name, content in files.items():
         write_atomically(directory / name, content.encode("utf-8", "replace"))
     return [directory / name for name in files]

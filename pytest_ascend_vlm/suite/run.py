@@ -18,7 +18,7 @@ from ..errors import CheckpointError, ConfigurationError
 from ..files import unwritable
 from ..logs import RunLogs, new_name
 from ..observation import FORCED_TOKENS
-from ..options import API_KEY_VARIABLE, Options
+from ..options import Options
 from ..platforms import Platform, select_platform
 from ..platforms.base import installed_versions
 from ..platforms.remote import Remote
@@ -126,7 +126,7 @@ class Run:
         endpoints["measuring"] = ("--vlm-compare-url", options.compare_url)
         for fixture, (option, url) in endpoints.items():
             if url is not None and fixture in wanted:
-                require_answer(Contact(option, url, API_KEY_VARIABLE, options.api_key))
+                require_answer(Contact(option, url, options.api_key))
         writes = self.starts_servers if "server" in wanted else options.record
         if writes and (why := unwritable(options.log_dir)):
             raise ConfigurationError(
