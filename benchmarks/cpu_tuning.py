@@ -509,7 +509,7 @@ def serving(checkpoint: Path, tuning: Mapping[str, Any], log: Path) -> Iterator[
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": f"0-{threads_here() - 1}",
     }
-    launch = Launch(checkpoint, "mineru", serve, env, False, Budgets(), log)
+    launch = Launch(checkpoint, "mineru", serve, env, Budgets(), log)
     page = ROOT / "fixtures" / "documents" / "page-01.png"
     first = Case("image/first", Capability.IMAGE, "Extract all text.", (page,))
     others = set(psutil.Process().children(recursive=True))

@@ -136,13 +136,23 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
     return selection.repeat_if_marked(pyfuncitem)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_report_teststatus(
+    report: pytest.CollectReport | pytest.TestReport,
+) -> tuple[str, str, str] | None:
+    """Counts what does not apply apart from skips, and draws no letter: one class has hundreds."""
+    if outcomes.is_not_applicable(report):
+        return "not applicable", "", "NOT APPLICABLE"
+    return None
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Shows verdicts and set-up errors as their messages, and attaches the report's rows."""
     report = yield
-    report.vlm_place = order.place_of(item)  # type: ignore[attr-defined]
+    setattr(report, order.PLACE, order.place_of(item))
     return outcomes.finish(item, call, report, item.config.stash[RUN])
 
 
@@ -193,7 +203,8 @@ class _Reporter:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Takes the rows off a test's report, unless pytest-rerunfailures will run it again."""
         if report.outcome != "rerun":  # type: ignore[comparison-overlap]
-            self._report.take(report.user_properties, getattr(report, "vlm_place", ()))
+            place = getattr(report, order.PLACE, ())
+            self._report.take(getattr(report, outcomes.EVIDENCE, ()), place)
 
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter, exitstatus: int

@@ -130,11 +130,16 @@ class ExpectedFailure:
         criterion: the criterion's id, `determinism.concurrent`.
         reason: what is wrong, in a sentence.
         issue: where it is tracked.
+        shows: text that the failure's message has; another failure of the criterion is not excused.
     """
 
     criterion: str
     reason: str
     issue: str
+    shows: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.reason} ({self.issue})"
 
 
 @dataclass(frozen=True)
@@ -280,6 +285,27 @@ class Variant:
     is_lossy: bool = False
 
 
+RESERVED_SERVE_ARGUMENTS = frozenset(
+    {
+        # The suite sets them: where the server listens and under which name and key, what it
+        # samples with, and what it tells of tokens and logits.
+        "api_key",
+        "enable_prompt_tokens_details",
+        "generation_config",
+        "host",
+        "logprobs_mode",
+        "max_logprobs",
+        "model",
+        "port",
+        "served_model_name",
+        # Either would set any of those behind the suite's back.
+        "config",
+        "override_generation_config",
+    }
+)
+"""Arguments of the vLLM server that a model file cannot set."""
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """One model: its checkpoint, how it is served, what it can do and how well.
@@ -391,8 +417,11 @@ class ModelSpec:
         if in_parallel > self.npus:
             yield f"serve asks for {in_parallel} cards in parallel, but npus={self.npus}."
         yield from self._variant_problems()
-        if {"host", "port", "api_key", "model", "served_model_name"} & self.serve.keys():
-            yield "host, port, api_key, model and served_model_name are the plugin's, not serve's."
+        if reserved := sorted(RESERVED_SERVE_ARGUMENTS & self.serve.keys()):
+            yield (
+                f"serve sets {', '.join(reserved)}, which the suite sets itself to see what it "
+                "judges; leave it out."
+            )
         if "trust_remote_code" in self.serve:
             yield "declare trust_remote_code=True on the model, not in serve."
         dashed = [name for name in self.serve if "-" in name]

@@ -115,7 +115,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
         served_name=MODEL.model_id,
         serve=SERVE,
         env={"VLLM_CPU_KVCACHE_SPACE": "1"},
-        trust_remote_code=False,
         budgets=Budgets(start=900),  # beside other servers on few cores
         log_path=tmp_path_factory.mktemp("logs") / "server.log",
     )

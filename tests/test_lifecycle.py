@@ -115,7 +115,6 @@ class Starter:
             served_name="stand-in",
             serve={"max_model_len": 64},
             env={**self.watch.environment, "STAND_IN": json.dumps(plan)},
-            trust_remote_code=False,
             budgets=budgets or Budgets(start=60, weights=60, graphs=60, first_image=60),
             log_path=self.log_path,
         )

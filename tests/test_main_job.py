@@ -76,7 +76,20 @@ def test_harm_is_noticed() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_reference_still_gives_its_goldens() -> None:
-    done = run("-m", "pytest", "conformance", "-m", "cpu_baseline", "--vlm-checkpoint=tiny")
+def test_the_reference_still_gives_its_goldens(tmp_path: Path) -> None:
+    reference = ("-m", "cpu_baseline", "--vlm-checkpoint=tiny", f"--vlm-report={tmp_path}")
+    done = run("-m", "pytest", "conformance", *reference)
     assert done.returncode == 0, done.stdout
     assert "5 of 5 criteria verified on the CPU reference" in done.stdout
+    assert (tmp_path / "adaptation.en.md").read_text("utf-8").startswith("# CPU REFERENCE run")
+
+
+def test_a_recording_verifies_nothing(tmp_path: Path) -> None:
+    one = ("conformance/test_mineru2_5.py", "-k", "TestMinerU25 and capital]", "--vlm-record")
+    where = ("-o", f"vlm_golden_dir={tmp_path / 'golden'}", f"--vlm-report={tmp_path / 'report'}")
+    done = run("-m", "pytest", *one, *where, "--vlm-checkpoint=tiny")
+    assert done.returncode == 0, done.stdout
+    assert "0 of 1 criteria verified on the CPU reference; 1 recorded" in done.stdout
+    document = (tmp_path / "report" / "adaptation.en.md").read_text("utf-8")
+    assert document.startswith("# CPU REFERENCE run: not an NPU result")
+    assert "📝 1 recorded" in document

@@ -59,7 +59,7 @@ def test_an_engine_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
 
 def test_the_engine_gets_its_own_arguments_and_not_the_servers(tmp_path: Path) -> None:
     said = run(job("chat"), tmp_path).answers[CASE.id].text.split()[1:]
-    assert said == ["model", "seed", "trust_remote_code"]
+    assert said == ["model", "seed"]
 
 
 def test_a_process_that_dies_is_an_error_with_the_tail_of_its_log(tmp_path: Path) -> None:

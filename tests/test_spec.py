@@ -31,8 +31,8 @@ DOCUMENT, VIDEO = Capability.DOCUMENT, Capability.VIDEO
             "every criterion needs Capability.TEXT",
         ),
         ({"npus": 0}, "npus=0"),
-        ({"serve": {"port": 8000}}, "served_model_name"),
-        ({"serve": {"model": "x"}}, "served_model_name"),
+        ({"serve": {"port": 8000}}, "serve sets port"),
+        ({"serve": {"model": "x"}}, "serve sets model"),
         ({"serve": {"trust_remote_code": True}}, "trust_remote_code=True on the model"),
         ({"serve": {"max-model-len": 8192}}, "underscores: max-model-len"),
     ],
@@ -276,7 +276,7 @@ def test_the_page_of_criteria_is_current() -> None:
         ((Variant("two cards", {"seed": 1}),), "one word"),
         ((Variant("a", {"seed": 1}), Variant("a", {"seed": 2})), "no other variant's"),
         ((Variant("tp2", {"tensor_parallel_size": 2}),), "2 cards in parallel, but npus=1"),
-        ((Variant("port", {"port": 1}),), "are the plugin's"),
+        ((Variant("port", {"port": 1}),), "serve sets port"),
     ],
 )
 def test_a_variant_that_cannot_be_is_refused(variants: tuple[Variant, ...], problem: str) -> None:

@@ -180,14 +180,18 @@ def all_refused(
 ) -> Verdict:
     """Each request is refused with a 4xx and a JSON error, and the next good one is answered.
 
+    Where it is not, that is the finding: how the bad ones were refused matters no more.
+
     Args:
         answers: what was wrong with a request -> what came back.
         afterwards: the answer to a good request sent after all of them.
     """
+    if isinstance(afterwards, Refusal):
+        came = f"HTTP {afterwards.status}" if afterwards.status else "no answer"
+        after = f"it got {came} after {', '.join(answers)}: {afterwards.message}"
+        return all_hold({"the next good request": after})
     checks = {label: client_error(answer) for label, answer in answers.items()}
-    recovered = isinstance(afterwards, Completion)
-    checks["the next good request"] = _unless(recovered, f"got {afterwards}")
-    return all_hold(checks)
+    return all_hold({**checks, "the next good request": None})
 
 
 def client_error(answer: Completion | Refusal) -> str | None:

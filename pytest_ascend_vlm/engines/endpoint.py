@@ -55,6 +55,10 @@ class Server(Protocol):
         """The command that serves the model, for the report."""
 
     @property
+    def suite_arguments(self) -> str:
+        """What the suite added to it to see what it judges."""
+
+    @property
     def memory_mib(self) -> float | None:
         """Memory the server's processes hold; None where that cannot be told."""
 
@@ -86,6 +90,7 @@ class RunningServer:
     can_restart = False
     starts = 0
     serve_command = "(started by someone else)"
+    suite_arguments = ""
     memory_mib: float | None = None
     remains: Remains | None = None
 

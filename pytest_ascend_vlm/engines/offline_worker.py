@@ -249,11 +249,7 @@ def _engine(job: Job, **changes: Any) -> Any:
 
     known = {field.name for field in dataclasses.fields(EngineArgs)}
     serve = {name: value for name, value in job.serve.items() if name in known}
-    return vllm.LLM(
-        model=str(job.model_path),
-        trust_remote_code=job.trust_remote_code,
-        **{**serve, **changes},
-    )
+    return vllm.LLM(model=str(job.model_path), **{**serve, **changes})
 
 
 def _require_same_tokens(outputs: list[Any], sequences: list[Sequence]) -> None:

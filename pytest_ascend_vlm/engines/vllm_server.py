@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -61,20 +61,22 @@ class Launch:
     Attributes:
         model_path: the checkpoint's directory.
         served_name: the name it is served under.
-        serve: vLLM's arguments as Python values.
-        env: environment on top of the caller's.
-        trust_remote_code: whether the checkpoint may run code of its own.
+        serve: vLLM's arguments of the deployment, as Python values.
+        env: environment of the deployment, on top of the caller's.
         budgets: seconds per phase.
         log_path: file that gets the server's output.
+        suite_serve: vLLM's arguments that the suite adds to see what it judges.
+        device_env: environment that confines the server to its devices.
     """
 
     model_path: Path
     served_name: str
     serve: Mapping[str, Any]
     env: Mapping[str, str]
-    trust_remote_code: bool
     budgets: Budgets
     log_path: Path
+    suite_serve: Mapping[str, Any] = field(default_factory=dict)
+    device_env: Mapping[str, str] = field(default_factory=dict)
 
 
 class VllmServer:
@@ -112,8 +114,18 @@ class VllmServer:
 
     @property
     def serve_command(self) -> str:
-        """The command as a reader would type it; address and key are left out."""
-        return shlex.join(["vllm", "serve", self.launch.served_name, *self._arguments()])
+        """The deployment as a reader would type it, with its environment.
+
+        Address, key, the choice of devices and the suite's own arguments are left out.
+        """
+        env = [f"{name}={shlex.quote(value)}" for name, value in self.launch.env.items()]
+        words = ["vllm", "serve", self.launch.served_name, *command_line(self.launch.serve)]
+        return " ".join([*env, shlex.join(words)])
+
+    @property
+    def suite_arguments(self) -> str:
+        """The arguments that the suite added to those of the deployment."""
+        return shlex.join(command_line(self.launch.suite_serve))
 
     @property
     def log_path(self) -> Path:
@@ -265,18 +277,14 @@ class VllmServer:
             "--model", str(self.launch.model_path),
             "--served-model-name", self.launch.served_name,
             "--host", "127.0.0.1", "--port", port,
-            *self._arguments(),
+            *command_line({**self.launch.serve, **self.launch.suite_serve}),
         ]  # fmt: skip
-
-    def _arguments(self) -> list[str]:
-        """What the model itself asks of vLLM, without its place and address."""
-        trust = {"trust_remote_code": True} if self.launch.trust_remote_code else {}
-        return command_line({**self.launch.serve, **trust})
 
     def _environment(self) -> dict[str, str]:
         return {
             **os.environ,
             **self.launch.env,
+            **self.launch.device_env,
             "PYTHONPATH": torch_extras.child_pythonpath(os.environ.get("PYTHONPATH")),
             "PYTHONUNBUFFERED": "1",
             "VLLM_API_KEY": self.endpoint.api_key,

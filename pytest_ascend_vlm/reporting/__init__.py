@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ..files import write_atomically
+from .origin import origin
 
 __all__ = ["SCHEMA", "Report", "rendered", "write", "write_files"]
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass
@@ -31,14 +32,14 @@ class Report:
         """One per criterion and case, see `rows.Row`; by place, whatever order tests ended in."""
         return [row for _, row in sorted(self._placed, key=lambda placed: placed[0])]
 
-    def take(self, properties: Iterable[tuple[str, Any]], place: Sequence[int] = ()) -> None:
-        """Takes the rows and model facts out of a test's properties.
+    def take(self, evidence: Iterable[tuple[str, Any]], place: Sequence[int] = ()) -> None:
+        """Takes the rows ("vlm_row") and the facts of servers ("vlm_model") of a test.
 
         Args:
-            properties: the test's `user_properties`.
-            place: where its rows stand among those of other tests.
+            evidence: pairs of a name and a row or facts.
+            place: where the test's rows stand among those of other tests.
         """
-        for name, value in properties:
+        for name, value in evidence:
             if name == "vlm_row":
                 self._placed.append((tuple(place), value))
             elif name == "vlm_model":
@@ -58,6 +59,7 @@ class Report:
             "schema": SCHEMA,
             "receipt": {
                 **receipt,
+                "origin": origin(receipt, self.rows),
                 "server_starts": sum(model.get("server_starts", 0) for model in models)
                 + len(others),
                 "requests": sum(facts.get("requests", 0) for facts in [*models, *others]),

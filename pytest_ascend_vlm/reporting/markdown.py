@@ -13,7 +13,7 @@ from importlib import resources
 from typing import Any
 
 from .charts import error_chart_name, performance_chart_names
-from .rows import HOLDS
+from .rows import STATUSES
 from .summary import group_of, worst_margin
 
 LANGUAGES = ("zh", "en")
@@ -38,7 +38,15 @@ _FIGURES = (
     "images",
 )
 _STATISTICS = ("value", "mean", "median", "p90", "p99", "peak")
-_MARKS = {"pass": "✅", "xfail": "⚠️", "na": "N/A", "skip": "⏭️", "fail": "❌", "error": "💥"}
+_MARKS = {
+    "pass": "✅",
+    "xfail": "⚠️",
+    "na": "N/A",
+    "skip": "⏭️",
+    "fail": "❌",
+    "error": "💥",
+    "recorded": "📝",
+}
 
 
 def render(document: Mapping[str, Any], language: str, *, charts: bool = True) -> str:
@@ -90,19 +98,25 @@ def code_block(text: Any) -> str:
     return f"{fence}text\n{content}\n{fence}"
 
 
-def _models(document: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], list[str]]:
-    """The models of a report by test class, and the names of those to which nothing applied.
+def _models(
+    document: Mapping[str, Any],
+) -> tuple[list[Mapping[str, Any]], list[tuple[str, str]]]:
+    """The models of a report by test class, and those to which nothing applied with the reason.
 
     One that never got a server has rows only.
     """
     known = {(model["model"], model["suite_class"]): model for model in document["models"]}
-    statuses: dict[tuple[str, str], set[str]] = {}
+    rows: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in document["rows"]:
-        statuses.setdefault((row["model"], row["suite_class"]), set()).add(row["status"])
-    judged = [key for key, found in statuses.items() if found != {"na"}]
+        rows.setdefault((row["model"], row["suite_class"]), []).append(row)
+    judged = [key for key, own in rows.items() if any(row["status"] != "na" for row in own)]
     return (
         [known.get(key, {"model": key[0], "suite_class": key[1]}) for key in judged],
-        [name for name, suite_class in statuses if (name, suite_class) not in judged],
+        [
+            (f"{key[0]} ({key[1]})", own[0]["reason"])
+            for key, own in rows.items()
+            if key not in judged
+        ],
     )
 
 
@@ -116,10 +130,9 @@ def _model_view(model: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> 
         "facts": model,
         "name": f"{key[0]} ({key[1]})" if len(classes) > 1 else key[0],
         "criteria": criteria,
-        "holds": all(row["status"] in HOLDS for row in own),
+        "counts": _counts(own),
         "problems": [row for row in own if row["status"] in {"fail", "error"}],
-        "skipped": sum(row["status"] == "skip" for row in own),
-        "notes": [row for row in own if row["status"] in {"xfail", "skip", "na"}],
+        "notes": [row for row in own if row["status"] in {"xfail", "skip", "na", "recorded"}],
         "numerics": _numerics(own),
         "error_charts": _error_charts(own),
         "performance": _performance(own),
@@ -131,9 +144,15 @@ def _criterion_view(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, A
     return {
         "id": name,
         "group": group_of(rows[0]),
-        "counts": Counter(row["status"] for row in rows),
+        "counts": _counts(rows),
         "worst": worst_margin(rows),
     }
+
+
+def _counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Status -> number of rows, what went wrong first."""
+    found = Counter(row["status"] for row in rows)
+    return {status: found[status] for status in STATUSES if status in found}
 
 
 def _numerics(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Any]]]:
@@ -207,11 +226,8 @@ def _words(name: str, words: Mapping[str, str]) -> str:
 
 def _limit(row: Mapping[str, Any]) -> str:
     """The bar of a row, with the side of it that is asked for."""
-    measured, threshold, margin = (row[name] for name in ("measured", "threshold", "margin"))
-    known = all(isinstance(value, (int, float)) for value in (measured, threshold, margin))
-    if not known or margin == 0:  # either side of the bar then
-        return _number(threshold)
-    return ("≥ " if (measured > threshold) == (margin > 0) else "≤ ") + _number(threshold)
+    sign = {"at least": "≥ ", "at most": "≤ ", None: ""}[row["sense"]]
+    return sign + _number(row["threshold"])
 
 
 def _is_answer(row: Mapping[str, Any]) -> bool:

@@ -10,7 +10,9 @@ from typing import Any
 
 from ..criteria.verdict import Verdict
 
-STATUSES = ("pass", "fail", "error", "xfail", "skip", "na")
+STATUSES = ("fail", "error", "pass", "xfail", "skip", "na", "recorded")
+"""Pass and fail are verdicts about the model, xfail is a failure that was declared; error is about
+the set-up; na is declared not to apply; skip could not run; recorded wrote a reference."""
 
 HOLDS = frozenset({"pass", "xfail", "na"})
 """The statuses that leave a gate open: a pass, and what was declared not to be one."""
@@ -40,11 +42,14 @@ class Row:
 
     def with_verdict(self, verdict: Verdict | None) -> dict[str, Any]:
         """The row as JSON, with what was measured where there is a verdict."""
-        measured: dict[str, Any] = dict.fromkeys(("measured", "threshold", "unit", "margin"))
+        measured: dict[str, Any] = dict.fromkeys(
+            ("measured", "threshold", "sense", "unit", "margin")
+        )
         if verdict is not None:
             measured = {
                 "measured": verdict.measured,
                 "threshold": verdict.threshold,
+                "sense": verdict.sense,
                 "unit": verdict.unit,
                 "margin": verdict.margin,
                 "finding": verdict.reason,

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ..platforms.base import with_declared_limits
 from ..spec import ModelSpec
 from .run import Run
 
@@ -40,14 +39,23 @@ def checked(
     model = getattr(collector.obj, "model", None)
     if not isinstance(model, ModelSpec):
         return report
-    arguments = {**with_declared_limits(model), "trust_remote_code": model.trust_remote_code}
-    if problem := _parser(collector.config).problem(arguments):
+    if problem := _problem(_parser(collector.config), model, run):
         report.outcome = "failed"
         report.result = []
-        report.longrepr = (
-            f"{collector.nodeid}: vLLM refuses ModelSpec({model.model_id!r}, serve=...): {problem}"
-        )
+        report.longrepr = f"{collector.nodeid}: vLLM refuses {problem}"
     return report
+
+
+def _problem(parser: ServeParser, model: ModelSpec, run: Run) -> str | None:
+    """What vLLM refuses of the arguments that a model and its variants are launched with."""
+    launched = {f"ModelSpec({model.model_id!r}, serve=...)": model}
+    for variant in model.variants:
+        if run.same_here(model, variant) is None:
+            launched[f"Variant({variant.name!r}, serve=...)"] = model.as_variant(variant)
+    for name, one in launched.items():
+        if problem := parser.problem(run.arguments(one).all):
+            return f"{name}: {problem}"
+    return None
 
 
 def close(config: pytest.Config) -> None:

@@ -16,6 +16,13 @@ from ..spec import Capability, ExpectedFailure
 Test = TypeVar("Test", bound=Callable[..., None])
 
 
+class NotApplicable(pytest.skip.Exception):  # type: ignore[name-defined, misc]
+    """A criterion cannot apply to a model as it is declared; the message is the reason.
+
+    A type of its own, because it opens a gate and a skip does not.
+    """
+
+
 VARIANT = "equivalence.<variant>"
 """Id of the criterion that each variant of a model is judged by under its own name."""
 

@@ -14,11 +14,11 @@ import pytest
 
 from ..errors import ConfigurationError
 from ..spec import Case, ModelSpec
-from .criterion import Criterion, documentation
+from .criterion import Criterion, NotApplicable, documentation
 from .numbers import Numbers
 from .run import RUN, Run
 from .selection import criterion_of
-from .session import NOT_APPLICABLE, Answers, ForcedAnswers, Goldens, Judge, Reference, Task
+from .session import Answers, ForcedAnswers, Goldens, Judge, Reference, Task
 from .stage import Once, Stage
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def numbers(stage: Stage, all_cases: tuple[Case, ...], golden: Goldens) -> Numbe
     """What is measured of the model's numbers without its server."""
     cases = tuple(case for case in all_cases if golden(case).numerics is not None)
     if not cases:
-        pytest.skip(f"{NOT_APPLICABLE}the references are text only")
+        raise NotApplicable("the references are text only")
     return Numbers(stage, cases, golden)
 
 

@@ -9,6 +9,9 @@ import pytest
 
 from .selection import criterion_of, model_of
 
+PLACE = "ascend_vlm_place"
+"""The attribute of a test's report that carries its place; xdist takes it to the controller."""
+
 _PLACE = pytest.StashKey[tuple[int, ...]]()
 _FIRST = pytest.StashKey[dict[Hashable, int]]()
 

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
+from ..criteria.verdict import Verdict
 from ..errors import CriterionFailed, VlmError
 from ..reporting.rows import Row, as_json
+from .criterion import NotApplicable
 from .fixtures import JUDGE, case_id_of
 from .run import Run
-from .selection import criterion_of, model_of
-from .session import NOT_APPLICABLE, Judge
+from .selection import EXPECTED_FAILURES, NOT_APPLICABLE, criterion_of, model_of
+from .session import Judge
+
+EVIDENCE = "ascend_vlm"
+"""The attribute of a test's report that carries its rows; xdist takes it to the controller."""
 
 _SHOWN = pytest.StashKey[set[str]]()
+
+
+@dataclass(frozen=True)
+class _Ending:
+    """How a phase of a test ended: the row's status, and why it is not a pass."""
+
+    status: str
+    reason: str = ""
 
 
 def explain_collection(report: pytest.CollectReport) -> pytest.CollectReport:
@@ -28,90 +42,152 @@ def explain_collection(report: pytest.CollectReport) -> pytest.CollectReport:
 def finish(
     item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, run: Run
 ) -> pytest.TestReport:
-    """Shortens what is shown, and attaches the rows that the report is made of."""
+    """Attaches the rows that the report is made of, then shapes what is shown."""
     judge = item.stash.get(JUDGE, None)
-    if report.when == "call" and report.passed and _judged_nothing(item, judge):
-        report.outcome = "failed"
-        report.longrepr = f"{item.nodeid} ended without a verdict, so it verified nothing."
-    error = call.excinfo.value if call.excinfo else None
-    if isinstance(error, (VlmError, CriterionFailed)) and report.failed:
-        report.longrepr = _message(item, error)
-    # A strict expected failure that passes is a verdict too: the declaration is wrong.
-    is_verdict = (
-        isinstance(error, CriterionFailed) or "[XPASS(strict)]" in str(report.longrepr)[:20]
-    )
-    rows = _rows(item, report, judge, is_verdict)
-    models = [("vlm_model", _of_class(item, record)) for record in run.model_records]
+    ending = _ending(item, call, report, judge)
+    rows = _rows(item, ending, judge if call.when == "call" else None, report.duration)
+    models = [_of_class(item, record) for record in run.model_records]
     run.model_records.clear()
-    report.user_properties = [*report.user_properties, *rows, *models]
+    setattr(
+        report,
+        EVIDENCE,
+        [*(("vlm_row", row) for row in rows), *(("vlm_model", model) for model in models)],
+    )
+    if ending is not None:
+        _show(item, call, report, ending)
     return report
 
 
-def _of_class(item: pytest.Item, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Facts of a server, with the class whose it was: two may serve one model."""
-    stamped: dict[str, Any] = as_json({**record, "suite_class": item.cls.__name__})  # type: ignore[attr-defined]
-    return stamped
+def is_not_applicable(report: pytest.TestReport | pytest.CollectReport) -> bool:
+    """Whether a test was declared not to apply, which is no skip."""
+    evidence = getattr(report, EVIDENCE, ())
+    return {row["status"] for name, row in evidence if name == "vlm_row"} == {"na"}
 
 
-def _judged_nothing(item: pytest.Item, judge: Judge | None) -> bool:
+def _ending(
+    item: pytest.Item,
+    call: pytest.CallInfo[None],
+    report: pytest.TestReport,
+    judge: Judge | None,
+) -> _Ending | None:
+    """What a phase settles, told from the verdict or the exception; None where it is nothing."""
+    if call.excinfo is None:
+        return _without_exception(item, report, judge)
+    error = call.excinfo.value
+    if isinstance(error, pytest.skip.Exception):
+        return _skipped(item, error)
+    if isinstance(error, CriterionFailed):
+        excuse = _excuse(item, report, str(error))
+        return _Ending("fail", str(error)) if excuse is None else _Ending("xfail", excuse)
+    if isinstance(error, VlmError):
+        return _Ending("error", str(error))
+    is_own = criterion_of(item) is None  # a plain assert of a user's own is about the model
+    status = "fail" if is_own and isinstance(error, AssertionError) else "error"
+    return _Ending(status, call.excinfo.exconly())
+
+
+def _skipped(item: pytest.Item, error: BaseException) -> _Ending:
+    if NOT_APPLICABLE in item.stash:
+        return _Ending("na", item.stash[NOT_APPLICABLE])
+    return _Ending("na" if isinstance(error, NotApplicable) else "skip", str(error))
+
+
+def _without_exception(
+    item: pytest.Item, report: pytest.TestReport, judge: Judge | None
+) -> _Ending | None:
+    if report.failed and (expected := item.stash.get(EXPECTED_FAILURES, ())):
+        return _Ending(
+            "fail",
+            f"{expected[0].criterion} is expected to fail, but passes: {expected[0]}. "
+            "Take it out of ModelSpec(expected_failures=...).",
+        )
+    if report.failed:  # by another plugin
+        return _Ending("error", str(report.longrepr))
+    if report.when != "call":
+        return None
+    if judge is not None and judge.recorded_path is not None:
+        return _Ending("recorded", f"written: {judge.recorded_path}")
+    if criterion_of(item) is not None and (judge is None or not judge.verdicts):
+        return _Ending("error", f"{item.nodeid} ended without a verdict, so it verified nothing.")
+    return _Ending("pass")
+
+
+def _excuse(item: pytest.Item, report: pytest.TestReport, message: str) -> str | None:
+    """Why a failure was expected, or None. Of a criterion only what is declared of it counts."""
+    if not hasattr(report, "wasxfail"):
+        return None
     if criterion_of(item) is None:
-        return False
-    return judge is None or not (judge.verdicts or judge.recorded_path)
+        return str(report.wasxfail)
+    expected = item.stash.get(EXPECTED_FAILURES, ())
+    return next((str(failure) for failure in expected if failure.shows in message), None)
 
 
-def _message(item: pytest.Item, error: Exception) -> str:
-    """The error's message; of one that stops many tests, as a failed start does, once in full."""
+def _rows(
+    item: pytest.Item, ending: _Ending | None, judge: Judge | None, seconds: float
+) -> list[dict[str, Any]]:
+    what, model = criterion_of(item), model_of(item)
+    if what is None and (judge := item.stash.get(JUDGE, None)) is not None:
+        what = judge.criterion  # a test of the user's own that judges
+    if what is None or model is None or ending is None:
+        return []
+
+    def row(end: _Ending, verdict: Verdict | None) -> dict[str, Any]:
+        return Row(
+            model=model.model_id,
+            suite_class=item.cls.__name__,  # type: ignore[attr-defined]
+            criterion=what.id,
+            case=case_id_of(item),
+            status=end.status,
+            reason=end.reason,
+            seconds=seconds,
+        ).with_verdict(verdict)
+
+    return [row(*pair) for pair in _endings(ending, judge.verdicts if judge else [])]
+
+
+def _endings(ending: _Ending, verdicts: list[Verdict]) -> Iterator[tuple[_Ending, Verdict | None]]:
+    """One ending for each verdict, and one without where none of them explains how it ended."""
+    held = [verdict for verdict in verdicts if verdict.passed]
+    yield from ((_Ending("pass"), verdict) for verdict in held)
+    broken = [verdict for verdict in verdicts if not verdict.passed]
+    if broken:  # the first one that is not met ends a test
+        yield ending, broken[0]
+    elif ending.status != "pass" or not held:
+        yield ending, None
+
+
+def _show(
+    item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, ending: _Ending
+) -> None:
+    """Makes the terminal, JUnit and every other plugin tell the same story as the rows."""
+    if ending.status not in {"fail", "error"} or not _is_ours(item, call):
+        return
+    report.outcome = "failed"
+    if hasattr(report, "wasxfail"):  # an xfail that excuses nothing
+        del report.wasxfail
+    if call.excinfo is None or call.excinfo.errisinstance((VlmError, CriterionFailed)):
+        report.longrepr = _once(item, ending.reason)
+    if ending.status == "error" and report.when == "call":
+        report.when = "setup"  # pytest's word for an error, which a failure is not
+
+
+def _is_ours(item: pytest.Item, call: pytest.CallInfo[None]) -> bool:
+    """Whether a test judges, or what it ended with is this package's own."""
+    if criterion_of(item) is not None or JUDGE in item.stash:
+        return True
+    return call.excinfo is not None and call.excinfo.errisinstance((VlmError, CriterionFailed))
+
+
+def _once(item: pytest.Item, text: str) -> str:
+    """A message; of one that stops many tests, as a failed start does, once in full."""
     shown = item.config.stash.setdefault(_SHOWN, set())
-    text = str(error)
     if text in shown:
         return text.splitlines()[0] + " (in full above, at the first test it stopped)"
     shown.add(text)
     return text
 
 
-def _rows(
-    item: pytest.Item, report: pytest.TestReport, judge: Judge | None, is_verdict: bool
-) -> list[tuple[str, dict[str, Any]]]:
-    what, model = criterion_of(item), model_of(item)
-    if what is None and judge is not None:
-        what = judge.criterion  # a test of the user's own that judges
-    status = _status(report, is_verdict)
-    if what is None or model is None or status is None:
-        return []
-    row = Row(
-        model=model.model_id,
-        suite_class=item.cls.__name__,  # type: ignore[attr-defined]
-        criterion=what.id,
-        case=case_id_of(item),
-        status=status,
-        reason=_reason(report),
-        seconds=report.duration,
-    )
-    judged = judge.verdicts if judge and report.when == "call" else []
-    if not judged:
-        return [("vlm_row", row.with_verdict(None))]
-    return [("vlm_row", row.with_verdict(verdict)) for verdict in judged]
-
-
-def _status(report: pytest.TestReport, is_verdict: bool) -> str | None:
-    """The row's status; None where this phase of the test settles nothing."""
-    if report.skipped:
-        if hasattr(report, "wasxfail"):
-            return "xfail"
-        return "na" if NOT_APPLICABLE in _skip_reason(report) else "skip"
-    if report.failed:
-        return "fail" if is_verdict else "error"
-    return "pass" if report.when == "call" else None
-
-
-def _reason(report: pytest.TestReport) -> str:
-    if hasattr(report, "wasxfail"):
-        return str(report.wasxfail)
-    if report.skipped:
-        return _skip_reason(report).removeprefix("Skipped: ").removeprefix(NOT_APPLICABLE)
-    return str(report.longrepr) if report.failed else ""
-
-
-def _skip_reason(report: pytest.TestReport) -> str:
-    longrepr = report.longrepr
-    return str(longrepr[2]) if isinstance(longrepr, tuple) else str(longrepr)
+def _of_class(item: pytest.Item, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts of a server, with the class whose it was: two may serve one model."""
+    stamped: dict[str, Any] = as_json({**record, "suite_class": item.cls.__name__})  # type: ignore[attr-defined]
+    return stamped

@@ -17,12 +17,12 @@ from ..cases import load_cases, untaught
 from ..errors import CheckpointError, ConfigurationError
 from ..files import unwritable
 from ..logs import RunLogs, new_name
-from ..observation import FORCED_TOKENS
 from ..options import Options
 from ..platforms import Platform, select_platform
 from ..platforms.base import installed_versions
 from ..platforms.remote import Remote
 from ..spec import Case, ModelSpec, Variant
+from .launch import LaunchArguments, launch_arguments
 
 if TYPE_CHECKING:
     from ..checkpoints import Checkpoint
@@ -33,15 +33,6 @@ if TYPE_CHECKING:
     from ..platforms.base import Place
 
 RUN = pytest.StashKey["Run"]()
-
-# Greedy means greedy: a checkpoint's own generation settings must not reach the sampler. The cache
-# criterion needs to see how many tokens were cached, the numerics see logits as they were computed.
-_OURS = {
-    "generation_config": "vllm",
-    "enable_prompt_tokens_details": True,
-    "logprobs_mode": "raw_logits",
-    "max_logprobs": FORCED_TOKENS,
-}
 
 
 class Run:
@@ -99,10 +90,13 @@ class Run:
         if variant.checkpoint:
             tiny = self.options.checkpoint == "tiny"
             return "there is no tiny checkpoint of its own weights" if tiny else None
-        other = self.platform.serve_arguments(model.as_variant(variant))
-        if other != self.platform.serve_arguments(model):
+        if self.arguments(model.as_variant(variant)) != self.arguments(model):
             return None
         return f"on the platform {self.platform.name} it is served as the model is"
+
+    def arguments(self, model: ModelSpec) -> LaunchArguments:
+        """The arguments that a model is launched with in this run."""
+        return launch_arguments(model, self.platform)
 
     @property
     def starts_servers(self) -> bool:
@@ -206,7 +200,7 @@ class Run:
             trust_remote_code=model.trust_remote_code,
             device=self.platform.torch_device or "cpu",
             tasks=(*engines, "transformers"),
-            serve={**_OURS, **self.platform.serve_arguments(model)},
+            serve=self.arguments(model).all,
             cases=tuple(requests),
         )
         budgets = dataclasses.astuple(model.budgets)
@@ -245,12 +239,14 @@ class Run:
         def progress(phase: Phase, seconds: float) -> None:
             self.say(f"{model.model_id}: {phase.value} {seconds:.0f} s")
 
+        arguments = self.arguments(model)
         launch = Launch(
             model_path=self.checkpoint(model).path,
             served_name=model.model_id,
-            serve={**_OURS, **self.platform.serve_arguments(model)},
-            env={**self.platform.environment(model), **place.env},
-            trust_remote_code=model.trust_remote_code,
+            serve=arguments.deployment,
+            suite_serve=arguments.suite,
+            env=self.platform.environment(model),
+            device_env=place.env,
             budgets=model.budgets,
             log_path=self.logs.directory / f"{log_name}.log",
         )
@@ -267,6 +263,7 @@ class Run:
                 "revision": checkpoint.revision if checkpoint else None,
                 "weights_sha256": checkpoint.weights_sha256 if checkpoint else None,
                 "serve_command": server.serve_command,
+                "suite_arguments": server.suite_arguments,
                 "env": dict(model.env),
                 "cards": list(place.cards),
                 "published": _published(model),

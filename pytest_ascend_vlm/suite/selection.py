@@ -14,7 +14,12 @@ from ..spec import Case, ExpectedFailure, ModelSpec, Variant
 from .criterion import DATASET, VARIANT, Criterion
 from .expressions import asks_for
 from .run import Run
-from .session import NOT_APPLICABLE
+
+NOT_APPLICABLE = pytest.StashKey[str]()
+"""Why a criterion does not apply to the model of its test."""
+
+EXPECTED_FAILURES = pytest.StashKey[tuple[ExpectedFailure, ...]]()
+"""The failures that are declared of the criterion of a test."""
 
 ONLY_WHERE_NAMED = ("cpu_baseline", "performance", "dataset")
 _RUNS = 3
@@ -142,21 +147,20 @@ def mark(item: pytest.Item, run: Run) -> None:
     what, model = criterion_of(item), model_of(item)
     if model is not None and "server" in getattr(item, "fixturenames", ()):
         item.add_marker(pytest.mark.npu)  # a test of the user's own that needs the served model
-    if reason := _skipped(item, what, model, run):
+    if what and model and (reason := _not_applicable(item, what, model, run)):
+        item.stash[NOT_APPLICABLE] = reason
+        item.add_marker(pytest.mark.skip(reason=f"not applicable: {reason}"))
+    elif reason := _cannot_run(item, model, run):
         item.add_marker(pytest.mark.skip(reason=reason))
     if what is None or model is None:
         return
     for failure in _matching(model.expected_failures, item, what):
-        item.add_marker(_expected(failure, strict=True))
+        _expect(item, failure, strict=True)
     for failure in _matching(what.known_failures, item, what):
-        item.add_marker(_expected(failure, strict=False))
+        _expect(item, failure, strict=False)
 
 
-def _skipped(
-    item: pytest.Item, what: Criterion | None, model: ModelSpec | None, run: Run
-) -> str | None:
-    if what and model and (reason := _not_applicable(item, what, model, run)):
-        return f"{NOT_APPLICABLE}{reason}"
+def _cannot_run(item: pytest.Item, model: ModelSpec | None, run: Run) -> str | None:
     if item.get_closest_marker("npu") is None:
         return None
     if run.unavailable or model is None:
@@ -204,9 +208,9 @@ def _matching(
     return (failure for failure in failures if failure.criterion in names)
 
 
-def _expected(failure: ExpectedFailure, *, strict: bool) -> pytest.MarkDecorator:
-    reason = f"{failure.reason} ({failure.issue})"
-    return pytest.mark.xfail(strict=strict, raises=CriterionFailed, reason=reason)
+def _expect(item: pytest.Item, failure: ExpectedFailure, *, strict: bool) -> None:
+    item.stash[EXPECTED_FAILURES] = (*item.stash.get(EXPECTED_FAILURES, ()), failure)
+    item.add_marker(pytest.mark.xfail(strict=strict, raises=CriterionFailed, reason=str(failure)))
 
 
 def repeat_if_marked(item: pytest.Function) -> object | None:

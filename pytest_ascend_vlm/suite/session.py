@@ -8,11 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-import pytest
-
 from ..criteria.verdict import Verdict
 from ..errors import CriterionFailed, PreconditionError
 from ..spec import Case
+from .criterion import NotApplicable
 from .explain import explain
 
 if TYPE_CHECKING:
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from ..observation import Reference as ReferenceAnswer
     from .criterion import Criterion, Documentation
     from .recording import Countdown, Recording
-
-NOT_APPLICABLE = "not applicable: "
 
 
 class Answers:
@@ -219,7 +216,6 @@ class Judge:
         Raises:
             CriterionFailed: it does not hold, or an answer of this test is degenerate.
         """
-        self.verdicts.append(verdict)
         for completion, problem in self._degenerate():
             raise CriterionFailed(
                 f"{self.criterion.id}: what came back for {completion.case_id} is no answer: "
@@ -228,6 +224,7 @@ class Judge:
                 "What to try: compare eager with graph mode, then look at attention masks and "
                 "the weights' data type. Nothing measured on such an answer means anything."
             )
+        self.verdicts.append(verdict)
         if not verdict.passed:
             raise CriterionFailed(
                 explain(self.criterion, self.documentation, self.case_id, verdict)
@@ -235,7 +232,7 @@ class Judge:
 
     def not_applicable(self, reason: str) -> NoReturn:
         """Ends the test: the criterion cannot apply to this model as it is declared."""
-        pytest.skip(f"{NOT_APPLICABLE}{reason}")
+        raise NotApplicable(reason)
 
     def recorded(self, path: Path) -> None:
         """Notes that a golden was written; there is nothing to judge."""

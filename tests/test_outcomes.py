@@ -1,0 +1,227 @@
+"""A row is made from the verdict or the exception, and every view of a run tells the same story."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stub_server import Behaviour, Defect, Refused, Request, State
+
+from conftest import Judged, Outcome, Serve, model_file
+from pytest_ascend_vlm.criteria.verdict import at_most
+from pytest_ascend_vlm.reporting import Report
+from pytest_ascend_vlm.reporting.markdown import LANGUAGES, render
+from pytest_ascend_vlm.reporting.origin import origin
+from pytest_ascend_vlm.reporting.rows import Row
+
+GIGAPIXEL = "bad_input and gigapixel"
+
+
+def statuses(outcome: Outcome) -> list[tuple[str, str]]:
+    return [(row["criterion"], row["status"]) for row in outcome.rows]
+
+
+# --- only the failure that was declared is expected ----------------------------------------------
+
+
+def dies_of_a_gigapixel() -> Behaviour:
+    """A server that has the known defect, and whose engine then is gone."""
+
+    def refuse(refused: Refused, state: State) -> Refused:
+        state.is_broken = refused.kind == "image" or state.is_broken
+        return Refused(500, refused.message, refused.kind)
+
+    return Behaviour(refuse=refuse)
+
+
+def test_the_known_defect_alone_is_expected(stub: Serve, judged: Judged) -> None:
+    outcome = judged(stub(Defect.BAD_IMAGE_GIVES_500.value), "-k", GIGAPIXEL)
+    assert statuses(outcome) == [("serving.bad_input", "xfail")]
+    assert outcome.result.ret == 0
+
+
+def test_an_engine_that_dies_of_it_is_not(stub: Serve, judged: Judged) -> None:
+    outcome = judged(stub(dies_of_a_gigapixel()), "-k", GIGAPIXEL)
+    assert statuses(outcome) == [("serving.bad_input", "fail")]
+    assert outcome.result.ret == 1
+    assert "the next good request: it got HTTP 500 after gigapixel-image" in outcome.text
+
+
+def test_a_server_that_answers_nothing_has_refused_nothing(stub: Serve, judged: Judged) -> None:
+    def crash(_request: Request, state: State) -> Refused:
+        state.is_gone = True
+        return Refused(500, "never sent: it hangs up", "dead")
+
+    outcome = judged(stub(Behaviour(crash=crash)), "-k", GIGAPIXEL)
+    assert statuses(outcome) == [("serving.bad_input", "error")]
+    assert outcome.result.ret == 1
+    assert "0 of 1 criteria verified" in outcome.text.splitlines()[-1]
+
+
+XFAIL_ALL = """
+TestOwn = pytest.mark.xfail(reason="whatever happens")(TestOwn)
+"""
+
+
+@pytest.mark.parametrize(
+    ("defect", "status"),
+    [(Defect.LOGPROBS_ARE_NOISY, "fail"), (Defect.PROMPT_LOGPROBS_ARE_DROPPED, "error")],
+)
+def test_a_marker_of_pytest_excuses_no_criterion(
+    defect: Defect, status: str, project: pytest.Pytester, stub: Serve, judged: Judged
+) -> None:
+    model_file(project, "    pass\n" + XFAIL_ALL)
+    outcome = judged(stub(defect.value), "-k", "logprobs and capital]", "test_own_model.py")
+    assert {found for _, found in statuses(outcome)} == {status}
+    assert outcome.result.ret == 1
+
+
+# --- not applicable is a type --------------------------------------------------------------------
+
+SKIPS = """
+    def test_mine(self, judge):
+        pytest.skip("not applicable: {}")
+"""
+
+
+def test_a_phrase_in_a_skip_is_no_declaration(
+    project: pytest.Pytester, stub: Serve, judged: Judged
+) -> None:
+    model_file(project, SKIPS.format("nobody declared that"))
+    outcome = judged(stub(), "-k", "mine", "test_own_model.py")
+    assert statuses(outcome) == [("own.test_mine", "skip")]
+
+
+# --- a row is what happened, not what was printed ------------------------------------------------
+
+
+def test_a_message_that_is_printed_once_is_whole_in_every_row(stub: Serve, judged: Judged) -> None:
+    outcome = judged(stub(Defect.ENDLESS_LOOP.value), "-k", "text_is_answered and capital")
+    reasons = outcome.reasons("serving.text")
+    assert reasons
+    assert not [reason for reason in reasons if "in full above" in reason]
+
+
+TWO_VERDICTS = """
+    def test_two(self, judge):
+        from pytest_ascend_vlm.criteria.verdict import at_most
+        judge(at_most(1, 2, "s", "the first"))
+        judge(at_most(3, 2, "s", "the second"))
+"""
+
+
+def test_each_verdict_has_the_status_that_it_earned(
+    project: pytest.Pytester, stub: Serve, judged: Judged
+) -> None:
+    model_file(project, TWO_VERDICTS)
+    rows = judged(stub(), "-k", "two", "test_own_model.py").rows
+    assert [(row["finding"], row["status"]) for row in rows] == [
+        ("the first", "pass"),
+        ("the second", "fail"),
+    ]
+
+
+@pytest.mark.parametrize("sense", ["at least", "at most"])
+def test_a_row_knows_its_sense_whatever_the_margin(sense: str) -> None:
+    verdict = at_most(1.0, 1.0, "s", "exactly")
+    if sense == "at least":
+        verdict = type(verdict)(True, 1.0, 1.0, "s", "at least", "exactly")
+    row = Row("m", "T", "serving.ready", None, "pass", "", 0.1).with_verdict(verdict)
+    assert row["sense"] == sense
+
+
+# --- JUnit ---------------------------------------------------------------------------------------
+
+
+def test_junit_tells_an_error_of_the_set_up_from_a_failure(
+    project: pytest.Pytester, stub: Serve, judged: Judged
+) -> None:
+    xml = project.path / "junit.xml"
+    url = stub(Defect.PROMPT_LOGPROBS_ARE_DROPPED.value)
+    judged(url, "-k", "logprobs and capital] or models", f"--junitxml={xml}")
+    (suite,) = ET.parse(xml).getroot()  # noqa: S314
+    assert (suite.get("errors"), suite.get("failures")) == ("1", "0")
+    judged(stub(Defect.NAME_NOT_LISTED.value), "-k", "models", f"--junitxml={xml}")
+    (suite,) = ET.parse(xml).getroot()  # noqa: S314
+    assert (suite.get("errors"), suite.get("failures")) == ("0", "1")
+    assert "vlm_" not in xml.read_text("utf-8")
+
+
+def test_the_terminal_counts_it_as_an_error(stub: Serve, judged: Judged) -> None:
+    url = stub(Defect.PROMPT_LOGPROBS_ARE_DROPPED.value)
+    judged(url, "-k", "logprobs and capital]").result.assert_outcomes(
+        errors=1, deselected=pytest.approx(0, abs=10**6)
+    )
+
+
+# --- where the evidence came from ----------------------------------------------------------------
+
+NPU = {"platform": "npu", "simulated": False}
+
+
+def row(criterion: str, status: str) -> dict[str, Any]:
+    return {"criterion": criterion, "status": status}
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([], "nothing"),
+        ([row("serving.text", "skip")], "nothing"),
+        ([row("serving.text", "na"), row("serving.image", "error")], "nothing"),
+        ([row("reference.replay", "pass")], "reference"),
+        ([row("reference.replay", "recorded")], "reference"),
+        ([row("reference.replay", "pass"), row("serving.text", "skip")], "reference"),
+        ([row("own.test_mine", "pass")], "nothing"),
+        ([row("serving.text", "fail")], "npu, nothing verified"),
+        ([row("serving.text", "xfail")], "npu, nothing verified"),
+        ([row("serving.text", "pass"), row("serving.image", "fail")], "npu"),
+    ],
+)
+def test_only_what_passed_on_an_npu_is_an_npu_result(
+    rows: list[dict[str, Any]], expected: str
+) -> None:
+    assert origin(NPU, rows) == expected
+    simulated = origin({**NPU, "simulated": True}, rows)
+    assert simulated == ("simulated" if expected.startswith("npu") else expected)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("status", ["pass", "recorded"])
+def test_the_reference_alone_prints_no_npu_document(status: str, language: str) -> None:
+    one = Row("an-org/a-model", "TestIt", "reference.replay", "text/a", status, "", 0.1)
+    report = Report()
+    report.take([("vlm_row", one.with_verdict(None))])
+    receipt = {**NPU, "checkpoint": "full", "device": "8 x 910B4", "versions": {}, "seconds": 1.0}
+    text = render(report.document({**receipt, "argv": []}), language)
+    assert_no_npu_document(text, language)
+    assert "910B4" not in text
+
+
+@pytest.mark.skipif(any(Path("/dev").glob("davinci[0-9]*")), reason="this machine has an NPU")
+def test_a_run_in_which_all_was_skipped_prints_no_npu_document(judged: Judged) -> None:
+    outcome = judged(None, "-k", "models")
+    assert outcome.report["receipt"]["origin"] == "nothing"
+    for language in LANGUAGES:
+        assert_no_npu_document(render(outcome.report, language), language)
+
+
+def assert_no_npu_document(text: str, language: str) -> None:
+    assert "hardware: NPU" not in text
+    first = text.strip().split("\n")[0]
+    assert {"en": "not an NPU result", "zh": "不是 NPU 结果"}[language] in first
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_headline_of_a_model_counts_what_did_not_pass(
+    language: str, stub: Serve, judged: Judged
+) -> None:
+    report = judged(stub(), "-k", "bad_input or video_is_answered").report
+    headline = next(
+        line for line in render(report, language).splitlines() if line.startswith("## OpenData")
+    )
+    assert "✅ 7 " in headline
+    assert "⚠️ 1 " in headline
+    assert "N/A 1 " in headline
