@@ -14,7 +14,7 @@ from pathlib import Path
 
 from . import gate
 from .errors import ConfigurationError, VlmError
-from .reporting import rendered, write_files
+from .reporting import SCHEMA, rendered, write_files
 from .reporting.markdown import LANGUAGES, render
 
 _CONFORMANCE = Path("conformance")
@@ -25,7 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a subcommand; returns the exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors="replace")  # whatever the locale
+            # Whatever the locale; a path that it could not decode is printed as it was typed.
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
     try:
         try:
             return _main(arguments)
@@ -127,8 +128,14 @@ def _render(options: argparse.Namespace) -> str:
 
     try:
         document = json.loads(options.report.read_text("utf-8"))
+        if (schema := document["schema"]) != SCHEMA:
+            raise ConfigurationError(
+                f"{options.report} has schema {schema}, this version renders {SCHEMA}; render it "
+                "with the version that wrote it."
+            )
         if options.output is None:
-            return render(document, options.language, charts=False)
+            text = render(document, options.language, charts=False)
+            return text.encode("utf-8", "replace").decode("utf-8")
         files = rendered(document, [options.language])
     except (
         OSError,

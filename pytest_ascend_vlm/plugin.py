@@ -18,11 +18,11 @@ from .reporting import Report, write
 from .reporting.summary import closing_line, closing_table
 from .scheduling import xdist
 from .suite import arguments, fixtures, hints, order, outcomes, selection
+from .suite.expressions import require_wellformed
 from .suite.run import RUN, Run
 from .terminal import Progress
 
 _COLLECTED = pytest.StashKey[Sequence[pytest.Item]]()
-_HINTS = pytest.StashKey[list[str]]()
 _MARKERS = (
     "npu: needs the served model on an Ascend NPU (or on the platform chosen by --vlm-platform)",
     "cpu_baseline: replays the reference engine on CPU; runs only where -m names it",
@@ -47,12 +47,13 @@ def pytest_configure(config: pytest.Config) -> None:
     """Registers markers and fixtures and sets up the run."""
     for marker in _MARKERS:
         config.addinivalue_line("markers", marker)
+    require_wellformed(config)
     xdist.refuse_performance(config)
     run = Run(options.read(config), Progress(config), xdist.run_name(config))
     config.stash[RUN] = run
     config.pluginmanager.register(fixtures, "ascend_vlm_fixtures")
-    if not xdist.is_worker(config):
-        config.pluginmanager.register(_Reporter(config, run), "ascend_vlm_reporter")
+    process = _Worker(config) if xdist.is_worker(config) else _Reporter(config, run)
+    config.pluginmanager.register(process, "ascend_vlm_process")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -62,13 +63,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Ends what only collecting needed; where nothing was selected, finds out why."""
-    config = session.config
-    arguments.close(config)
-    if not session.items:
-        config.stash[_HINTS] = hints.hints(config.stash.get(_COLLECTED, ()), config)
-    if xdist.is_worker(config):
-        xdist.tell_hints(config, config.stash.get(_HINTS, []))
+    """Ends what only collecting needed."""
+    arguments.close(session.config)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -156,6 +152,34 @@ def pytest_runtest_makereport(
     return outcomes.finish(item, call, report, item.config.stash[RUN])
 
 
+class _Worker:
+    """What a worker of xdist finds out and another process prints."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(
+        self, items: list[pytest.Item]
+    ) -> Generator[None, object, object]:
+        """Hands a usage error on: what a worker raises, xdist shows as a failure of its own."""
+        try:
+            return (yield)
+        except pytest.UsageError as error:
+            xdist.tell(self._config, [str(error), *_hints(self._config)])
+            items.clear()
+            return None
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Hands on why nothing was selected."""
+        if not session.items:
+            xdist.tell(self._config, _hints(self._config))
+
+
+def _hints(config: pytest.Config) -> list[str]:
+    return hints.hints(config.stash.get(_COLLECTED, ()), config)
+
+
 class _Reporter:
     """Gathers the rows in the process that prints, which under xdist is not the one that tests."""
 
@@ -164,12 +188,21 @@ class _Reporter:
         self._run = run
         self._report = Report()
         self._has_asked = False
+        self._hints: list[str] = []
         self._told: list[str] = []
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionstart(self) -> None:
-        """Refuses what the workers of xdist could not refuse in words."""
-        hints.refuse_unknown_markers(self._config)
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(self) -> Generator[None, object, object]:
+        """Adds what to type to pytest's refusal of a marker that a strict project does not know."""
+        try:
+            return (yield)
+        except pytest.UsageError as error:
+            raise pytest.UsageError("\n".join([str(error), *_hints(self._config)])) from error
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Finds out why nothing was selected."""
+        if not session.items:
+            self._hints = _hints(self._config)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
@@ -191,8 +224,8 @@ class _Reporter:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """Takes what a worker found out about a selection of nothing."""
-        self._config.stash[_HINTS] = xdist.told_hints(node)
+        """Takes what a worker found out; all find out the same."""
+        self._hints = xdist.told(node) or self._hints
 
     def _require_setup(self, wanted: Container[str]) -> None:
         try:
@@ -211,7 +244,7 @@ class _Reporter:
     ) -> None:
         """Prints model x criterion group with counts and worst margins."""
         if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
-            for hint in self._config.stash.get(_HINTS, []):
+            for hint in self._hints:
                 terminalreporter.line(hint)
         if self._report.rows:
             terminalreporter.section("ascend-vlm")

@@ -252,6 +252,19 @@ def test_a_proxy_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) 
     assert "proxy" not in problem(NOBODY)
 
 
+@pytest.mark.parametrize("proxy", ["nonsense://proxy.invalid", "http://127.0.0.1:{port}"])
+def test_a_proxy_that_cannot_be_used_is_no_server_without_http(
+    proxy: str, answering: Answering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    port = answering(403).rpartition(":")[2]
+    monkeypatch.setenv("https_proxy", proxy.format(port=port))
+    said = problem("https://192.0.2.1")
+    assert said.startswith("https://192.0.2.1 cannot be asked (")
+    assert "through the proxy in HTTPS_PROXY" in said
+
+
 @contextlib.contextmanager
 def tls_server(directory: Path) -> Iterator[str]:
     """A TLS server whose certificate it signed itself."""

@@ -160,15 +160,28 @@ def test_in_a_project_without_models_a_typo_is_pytests_affair(pytester: pytest.P
     assert "did you mean" not in result.stdout.str()
 
 
+def test_in_a_strict_project_a_typo_says_what_to_type(project: pytest.Pytester) -> None:
+    result = project.runpytest_inprocess("-p", "no:hypothesispytest", "-m", "determinsm")
+    assert result.ret in {pytest.ExitCode.NO_TESTS_COLLECTED, pytest.ExitCode.USAGE_ERROR}
+    assert "did you mean determinism?" in result.stdout.str() + result.stderr.str()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "hint"),
     [
         (["-k", "baselnie"], pytest.ExitCode.NO_TESTS_COLLECTED, "did you mean baseline?"),
-        (["-m", "serivng", "--strict-markers"], None, "did you mean serving?"),
+        (["-m", "serivng"], pytest.ExitCode.NO_TESTS_COLLECTED, "did you mean serving?"),
+        (
+            ["-m", "serivng", "--strict-markers"],
+            pytest.ExitCode.NO_TESTS_COLLECTED,
+            "mean serving?",
+        ),
+        (["-m", "serving and ("], pytest.ExitCode.USAGE_ERROR, "Wrong expression passed to '-m'"),
+        (["-k", "serving and ("], pytest.ExitCode.USAGE_ERROR, "Wrong expression passed to '-k'"),
     ],
 )
 def test_workers_hand_the_hint_on(
-    arguments: list[str], code: pytest.ExitCode | None, hint: str, three_models: Path
+    arguments: list[str], code: pytest.ExitCode, hint: str, three_models: Path
 ) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-n", "2", *arguments],
@@ -179,7 +192,7 @@ def test_workers_hand_the_hint_on(
     )
     assert (done.stdout + done.stderr).count(hint) == 1, done.stdout
     assert "INTERNALERROR" not in done.stdout
-    assert done.returncode in ({code} if code else {4, 5})  # 4 where pytest itself is strict
+    assert done.returncode == code
 
 
 def test_recording_runs_nothing_of_a_users_own(project: pytest.Pytester) -> None:

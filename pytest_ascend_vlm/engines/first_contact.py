@@ -53,7 +53,8 @@ def _problem(contact: Contact) -> str | None:
     try:
         with httpx.Client(timeout=contact.seconds, headers=headers, trust_env=not local) as http:
             listed = http.get(f"{contact.url}{_MODELS}")
-    except (httpx.RequestError, httpx.InvalidURL) as error:
+    # The last two are of proxies: an unknown scheme, or one whose package is not installed.
+    except (httpx.RequestError, httpx.InvalidURL, ValueError, ImportError) as error:
         return _no_answer(contact, error)
     return _refused_key(contact, listed) or _no_models(contact, listed)
 
@@ -96,30 +97,42 @@ def _has_models(reply: httpx.Response) -> bool:
 
 def _no_answer(contact: Contact, error: Exception) -> str:
     url, cause = contact.url, _root(error)
-    if isinstance(error, httpx.ConnectTimeout) and "handshake" not in str(error):
-        return (
-            f"no connection to {url} in {contact.seconds:g} s: look at the host, the port and the "
-            f"firewalls between, or correct {contact.option}"
-        )
     if isinstance(error, httpx.TimeoutException):
-        return (
-            f"the server at {url} takes the connection and does not answer in "
-            f"{contact.seconds:g} s: it still starts, hangs, or speaks no HTTP. Restart it, or "
-            f"correct {contact.option}"
-        )
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return (
-            f"the certificate of {url} is not trusted here ({cause.verify_message}): set "
-            "SSL_CERT_FILE to that of its authority"
-        )
+        return _timed_out(contact, error)
     if isinstance(cause, ssl.SSLError):
-        return f"the server at {url} does not speak TLS: {_with_scheme(contact, 'http')}"
+        return _no_tls(contact, cause)
     reason = str(getattr(cause, "strerror", None) or error).rstrip(".")
     if isinstance(error, httpx.ConnectError):
         said = reason[:1].lower() + reason[1:]
         return f"nothing answers at {url} ({said}): start the server, or correct {contact.option}"
+    if not isinstance(error, (httpx.NetworkError, httpx.ProtocolError)):
+        return f"{url} cannot be asked ({reason})"
     other = _with_scheme(contact, "https") if url.startswith("http:") else "correct the port"
     return f"what listens at {url} does not speak HTTP ({reason}): {other}"
+
+
+def _timed_out(contact: Contact, error: httpx.TimeoutException) -> str:
+    url, seconds = contact.url, contact.seconds
+    if isinstance(error, httpx.ConnectTimeout) and "handshake" not in str(error):
+        return (
+            f"no connection to {url} in {seconds:g} s: look at the host, the port and the "
+            f"firewalls between, or correct {contact.option}"
+        )
+    return (
+        f"the server at {url} takes the connection and does not answer in {seconds:g} s: it still "
+        f"starts, hangs, or speaks no HTTP. Restart it, or correct {contact.option}"
+    )
+
+
+def _no_tls(contact: Contact, cause: ssl.SSLError) -> str:
+    if not isinstance(cause, ssl.SSLCertVerificationError):
+        plain = _with_scheme(contact, "http")
+        return f"the server at {contact.url} does not speak TLS: {plain}"
+    # On loopback nothing of the environment is read.
+    trusted = "set SSL_CERT_FILE to that of its authority"
+    advice = "serve it on this host without TLS" if is_loopback(contact.url) else trusted
+    said = f"the certificate of {contact.url} is not trusted here ({cause.verify_message})"
+    return f"{said}: {advice}"
 
 
 def _root(error: BaseException) -> BaseException:

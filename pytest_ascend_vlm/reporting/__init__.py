@@ -59,7 +59,7 @@ class Report:
             "schema": SCHEMA,
             "receipt": {
                 **receipt,
-                "origin": origin(receipt, self.rows),
+                "origin": origin(receipt, rows),
                 "server_starts": sum(model.get("server_starts", 0) for model in models)
                 + len(others),
                 "requests": sum(facts.get("requests", 0) for facts in [*models, *others]),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
 _RUN_NAME = "vlm_run_name"
-_HINTS = "vlm_hints"
+_TOLD = "vlm_told"
 
 
 def is_worker(config: pytest.Config) -> bool:
@@ -37,15 +37,15 @@ def tell_run_name(node: WorkerController, name: str) -> None:
     node.workerinput[_RUN_NAME] = name
 
 
-def tell_hints(config: pytest.Config, hints: list[str]) -> None:
-    """Tells the process that prints why a worker selected nothing."""
-    config.workeroutput[_HINTS] = hints  # type: ignore[attr-defined]
+def tell(config: pytest.Config, lines: list[str]) -> None:
+    """Tells the process that prints, unless this worker has told it something already."""
+    config.workeroutput.setdefault(_TOLD, lines)  # type: ignore[attr-defined]
 
 
-def told_hints(node: WorkerController) -> list[str]:
-    """What a worker that has ended told with `tell_hints`; nothing of one that was killed."""
-    told: list[str] = getattr(node, "workeroutput", {}).get(_HINTS, [])
-    return told
+def told(node: WorkerController) -> list[str]:
+    """What a worker that has ended told; nothing of one that was killed."""
+    lines: list[str] = getattr(node, "workeroutput", {}).get(_TOLD, [])
+    return lines
 
 
 def make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:

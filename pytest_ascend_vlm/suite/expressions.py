@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+import pytest
+
 # Private, but in every pytest since 8.0; its error is the one that pytest itself would show.
 from _pytest.mark import _parse_expression
 
@@ -18,6 +20,16 @@ class _Undecided(Exception):
     def __init__(self, mark: tuple[object, ...]) -> None:
         super().__init__(mark)
         self.mark = mark
+
+
+def require_wellformed(config: pytest.Config) -> None:
+    """Refuses a malformed `-m` or `-k` before workers are started, which cannot refuse in words.
+
+    Raises:
+        pytest.UsageError: one of them is malformed.
+    """
+    for option, name in (("-m", "markexpr"), ("-k", "keyword")):
+        _parsed(option, config.getoption(name))
 
 
 def asks_for(marker: str, expression: str) -> bool:

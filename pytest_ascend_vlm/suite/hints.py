@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import pytest
 
-from ..model_files import model_files
 from .expressions import names_in
 from .selection import ONLY_WHERE_NAMED, is_asked_for, model_of
 
@@ -26,37 +25,9 @@ def hints(items: Sequence[pytest.Item], config: pytest.Config) -> list[str]:
     """
     if not any(model_of(item) for item in items):
         return []
+    registered = {re.split(r"[:(]", line)[0].strip() for line in config.getini("markers")}
     used = {mark.name for item in items for mark in item.iter_markers()}
-    return [*_markers(config, _registered(config) | used), *_keywords(items, config)]
-
-
-def refuse_unknown_markers(config: pytest.Config) -> None:
-    """Refuses in a strict project what pytest refuses too, with what to type instead.
-
-    pytest does so when tests are collected, which with `-n` is in a worker, and xdist then shows
-    its own confusion.
-
-    Raises:
-        pytest.UsageError: `-m` names a marker that is not registered.
-    """
-    if not (config.getoption("markexpr") and _is_strict(config) and any(model_files(config))):
-        return
-    if unknown := list(_markers(config, _registered(config))):
-        raise pytest.UsageError("; ".join(unknown))
-
-
-def _registered(config: pytest.Config) -> set[str]:
-    """The names of the markers that are registered."""
-    return {re.split(r"[:(]", line)[0].strip() for line in config.getini("markers")}
-
-
-def _is_strict(config: pytest.Config) -> bool:
-    """Whether this pytest refuses unknown names in `-m`; before 9.0 none does."""
-    try:
-        strict = config.getini("strict_markers")
-        return bool(config.getini("strict") if strict is None else strict)
-    except ValueError:
-        return False
+    return [*_markers(config, registered | used), *_keywords(items, config)]
 
 
 def _markers(config: pytest.Config, known: set[str]) -> Iterator[str]:
