@@ -65,7 +65,10 @@ def _tiny(model: ModelSpec, fixture_roots: Sequence[Path]) -> Path:
         if (candidate / "config.json").is_file():
             return candidate.resolve()
     searched = ", ".join(str(root / "tiny") for root in fixture_roots)
-    raise CheckpointError(f"there is no tiny checkpoint {model.tiny!r} in {searched}.")
+    raise CheckpointError(
+        f"there is no tiny checkpoint {model.tiny!r} in {searched}, nor a directory "
+        f"{Path(model.tiny).resolve()} with a config.json; ModelSpec(tiny=...) is a name or a path."
+    )
 
 
 def _full(model: ModelSpec, weights_root: Path | None) -> Copy:
@@ -81,7 +84,24 @@ def _full(model: ModelSpec, weights_root: Path | None) -> Copy:
     if refused:
         unusable = [f"the weights of {model.model_id} on this machine cannot be used:", *refused]
         raise CheckpointError("\n".join([*unusable, download]))
-    raise CheckpointError(f"the weights of {model.model_id} are not in {places}.\n{download}")
+    absent = f"the weights of {model.model_id} are not in {places}."
+    raise CheckpointError("\n".join([absent, *_misplaced(model, weights_root), download]))
+
+
+def _misplaced(model: ModelSpec, weights_root: Path | None) -> Iterable[str]:
+    """What to type where `--vlm-weights-root` is the directory of the model, or of who made it."""
+    *above, name = Path(model.model_id).parts
+    for directory in [weights_root, weights_root / name] if weights_root is not None else []:
+        if not (directory / "config.json").is_file():
+            continue
+        path = directory.resolve()
+        if path.parts[-len(above) - 1 :] == (*above, name):
+            yield f"But {path} is there: type --vlm-weights-root={path.parents[len(above)]}."
+        else:
+            yield (
+                f"But {path} has a config.json. If that is the model, make DIR/{model.model_id} a "
+                "link to it (ln -s), and type --vlm-weights-root=DIR."
+            )
 
 
 def _search(model: ModelSpec, weights_root: Path | None) -> tuple[str, list[Copy]]:

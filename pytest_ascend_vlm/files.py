@@ -6,6 +6,8 @@ import os
 import tempfile
 from pathlib import Path
 
+_PROBED_BYTES = 2**16  # about what a report takes
+
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Writes a file through a temporary one in the same directory."""
@@ -21,3 +23,17 @@ def write_atomically(path: Path, data: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def unwritable(directory: Path) -> str | None:
+    """Why no file can be written to a directory, which may not exist yet; None where one can.
+
+    Nothing of the attempt stays behind.
+    """
+    nearest = next(path for path in (directory, *directory.parents) if os.path.lexists(path))
+    try:
+        with tempfile.TemporaryFile(dir=nearest) as probe:
+            probe.write(bytes(_PROBED_BYTES))
+    except OSError as error:
+        return error.strerror
+    return None

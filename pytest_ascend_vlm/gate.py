@@ -15,7 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import ConfigurationError
+from .errors import ConfigurationError, VlmError
+from .model_files import model_files_in
 from .reporting.rows import HOLDS
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 Pair = tuple[str, str]
 """(test class, criterion id)."""
+
+LISTED_APART = ("performance", "dataset")
+"""Markers whose criteria have lists of their own: they run only where `-m` names them."""
 
 _HEAD = "# Written by `ascend-vlm required`: test class and criterion that --vlm-gate must see.\n"
 _SHOWN = 20
@@ -88,22 +92,27 @@ def _counted(criteria: Sequence[str], of_class: Mapping[str, Any]) -> str:
     return names + (f" and {len(criteria) - _SHOWN} more" if len(criteria) > _SHOWN else "")
 
 
-def read(path: Path) -> list[Pair]:
+def read(path: Path, written_by: str = "ascend-vlm required") -> list[Pair]:
     """The content of a required.txt.
+
+    Args:
+        path: the file.
+        written_by: the command that writes it, for the message.
 
     Raises:
         ConfigurationError: it is not there, empty, or not of its form.
     """
     try:
         lines = path.read_text("utf-8").splitlines()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "not UTF-8"
         raise ConfigurationError(
-            f"--vlm-gate needs {path} ({error.strerror}); write it with `ascend-vlm required`."
+            f"--vlm-gate needs {path} ({why}); write it with `{written_by}`."
         ) from error
     pairs = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#")]
     if not pairs or any(len(pair) != 2 for pair in pairs):
         raise ConfigurationError(
-            f"{path} is no list of test class and criterion; write it with `ascend-vlm required`."
+            f"{path} is no list of test class and criterion; write it with `{written_by}`."
         )
     return [(suite_class, criterion) for suite_class, criterion in pairs]
 
@@ -112,14 +121,14 @@ def text(directory: Path, only: Sequence[str] = (), marker: str | None = None) -
     """The required.txt of the model files in a directory.
 
     Args:
-        directory: where the model files are.
+        directory: where the model files are, at any depth; or one of them.
         only: the test classes to list; where none is named, all that are deployed on NPUs.
         marker: list the criteria of a marker that runs only where `-m` names it ("performance",
             "dataset"); None for all others.
 
     Raises:
-        ConfigurationError: there is no model file, two classes have one name, or one of `only` is
-            not among them.
+        ConfigurationError: there is no model file, one cannot be imported, two classes have one
+            name, or one of `only` is not among them.
     """
     from .suite.catalogue import criteria
     from .suite.selection import ONLY_WHERE_NAMED
@@ -164,7 +173,7 @@ def _suite_classes(directory: Path) -> dict[str, ModelSpec]:
 
     home: dict[str, Path] = {}
     models: dict[str, ModelSpec] = {}
-    for path in sorted(directory.glob("test_*.py")):
+    for path in model_files_in(directory):
         for name, value in vars(_imported(path)).items():
             is_suite = isinstance(value, type) and issubclass(value, VLMConformance)
             if not is_suite or not name.startswith("Test"):
@@ -177,15 +186,29 @@ def _suite_classes(directory: Path) -> dict[str, ModelSpec]:
             home[name] = path
             models[name] = value.model
     if not home:
-        raise ConfigurationError(f"there is no model file (test_*.py) in {directory}.")
+        raise ConfigurationError(
+            f"there is no model file in {directory}: no test_*.py with a class Test… that "
+            "subclasses VLMConformance. Name their directory: `ascend-vlm required DIR`."
+        )
     return models
 
 
 def _imported(path: Path) -> Any:
+    """A model file as a module; what lies beside it can be imported by it, as under pytest."""
+    import pytest
+
     spec = importlib.util.spec_from_file_location(f"_required_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ConfigurationError(f"{path} cannot be imported.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    except VlmError:
+        raise
+    except (Exception, pytest.skip.Exception) as error:
+        raise ConfigurationError(f"{path} cannot be imported: {error!r}.") from error
+    finally:
+        sys.path.remove(str(path.parent))
     return module

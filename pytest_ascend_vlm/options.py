@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from . import gate
+from .engines.address import KEY_VARIABLE, base_url
 from .errors import ConfigurationError
+from .files import unwritable
+from .model_files import model_files
 from .platforms import PLATFORMS
 from .resources import roots
+from .suite.expressions import asks_for
 
-API_KEY_VARIABLE = "VLM_SERVER_API_KEY"
 HARNESS_PYTHON_VARIABLE = "VLM_HARNESS_PYTHON"
 
 
@@ -29,10 +33,10 @@ class Options:
         record: write goldens instead of judging.
         required: what a gate must see; None where the run is none.
         server_url: an endpoint that already runs.
-        api_key: its key, from the environment.
+        api_key: its key, from the environment; None where there is none. Never shown.
         weights_root: directory of full checkpoints.
         report: directory to write the report to.
-        log_dir: directory of the servers' logs.
+        log_dir: directory of the logs of all runs, and of work that the next run goes on with.
         fixture_roots: where cases and tiny checkpoints are looked for.
         golden_roots: where goldens are looked for; the first is written to.
         golden_dir: the project's own golden directory.
@@ -50,7 +54,7 @@ class Options:
     record: bool
     required: list[gate.Pair] | None
     server_url: str | None
-    api_key: str
+    api_key: str | None = field(repr=False)
     weights_root: Path | None
     report: Path | None
     log_dir: Path
@@ -64,6 +68,11 @@ class Options:
     datasets_root: Path | None = None
     datasets_limit: int | None = None
     harness_python: Path = Path(sys.executable)
+
+    @property
+    def bearer(self) -> str:
+        """What is sent as the key; without one something that a header can carry."""
+        return self.api_key or "none"
 
 
 def register(parser: pytest.Parser) -> None:
@@ -103,7 +112,7 @@ def register(parser: pytest.Parser) -> None:
         "--vlm-server-url",
         metavar="URL",
         help="judge an endpoint that already runs, http://host:port; its key, if it needs one, "
-        f"comes from the environment variable {API_KEY_VARIABLE}",
+        f"comes from the environment variable {KEY_VARIABLE}",
     )
     group.addoption(
         "--vlm-report",
@@ -115,7 +124,8 @@ def register(parser: pytest.Parser) -> None:
         "--vlm-log-dir",
         metavar="DIR",
         type=Path,
-        help="directory of the servers' logs (default: .vlm-logs under pytest's root directory)",
+        help="directory of the servers' logs, a directory a run (default: .vlm-logs under pytest's "
+        "root directory); the latest 20 runs are kept",
     )
     group.addoption(
         "--vlm-requests",
@@ -167,31 +177,39 @@ def read(config: pytest.Config) -> Options:
     """The options of a run.
 
     Raises:
-        pytest.UsageError: two options contradict each other, or a gate has no list.
+        pytest.UsageError: two options contradict each other, one cannot work as it is, or a gate
+            has no list.
     """
-    url = config.getoption("vlm_server_url")
+    try:
+        return _read(config)
+    except ConfigurationError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def _read(config: pytest.Config) -> Options:
+    url, compare_url = _url(config, "--vlm-server-url"), _url(config, "--vlm-compare-url")
     record = config.getoption("vlm_record")
     if url and record:
-        raise pytest.UsageError(
+        raise ConfigurationError(
             "--vlm-record runs the reference engine alone; leave out --vlm-server-url"
         )
     if config.getoption("vlm_gate") and record:
-        raise pytest.UsageError("--vlm-record judges nothing; leave out --vlm-gate")
+        raise ConfigurationError("--vlm-record judges nothing; leave out --vlm-gate")
     golden_dir = config.rootpath / config.getini("vlm_golden_dir")
     return Options(
         platform="endpoint" if url else config.getoption("vlm_platform"),
         checkpoint=config.getoption("vlm_checkpoint"),
         record=record,
         required=_required(config),
-        server_url=_base(url),
-        api_key=os.environ.get(API_KEY_VARIABLE, "none"),
+        server_url=url,
+        api_key=_api_key() if url or compare_url else None,
         weights_root=config.getoption("vlm_weights_root"),
-        report=config.getoption("vlm_report"),
-        log_dir=config.getoption("vlm_log_dir") or config.rootpath / ".vlm-logs",
+        report=_writable(config, "--vlm-report"),
+        log_dir=_writable(config, "--vlm-log-dir") or config.rootpath / ".vlm-logs",
         fixture_roots=roots("fixtures", config.rootpath / config.getini("vlm_fixtures_dir")),
         golden_roots=roots("golden", golden_dir),
         golden_dir=golden_dir,
-        compare_url=_base(config.getoption("vlm_compare_url")),
+        compare_url=compare_url,
         requests=config.getoption("vlm_requests"),
         save_performance=config.getoption("vlm_save_performance"),
         performance_dir=config.rootpath / config.getini("vlm_performance_dir"),
@@ -201,8 +219,28 @@ def read(config: pytest.Config) -> Options:
     )
 
 
-def _base(url: str | None) -> str | None:
-    return url.rstrip("/").removesuffix("/v1") if url else None
+def _url(config: pytest.Config, option: str) -> str | None:
+    typed = config.getoption(option)
+    return None if typed is None else base_url(option, typed)
+
+
+def _api_key() -> str | None:
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigurationError(
+            f"{KEY_VARIABLE} has a character that no HTTP header can have, such as a line "
+            "break; set it again"
+        )
+    return key or None
+
+
+def _writable(config: pytest.Config, option: str) -> Path | None:
+    directory: Path | None = config.getoption(option)
+    if directory is not None and (why := unwritable(directory)):
+        raise ConfigurationError(
+            f"nothing can be written to {option}={directory} ({why}); name another directory"
+        )
+    return directory
 
 
 def _positive(text: str) -> int:
@@ -215,7 +253,16 @@ def _positive(text: str) -> int:
 def _required(config: pytest.Config) -> list[gate.Pair] | None:
     if not config.getoption("vlm_gate"):
         return None
-    try:
-        return gate.read(config.rootpath / config.getini("vlm_required"))
-    except ConfigurationError as error:
-        raise pytest.UsageError(str(error)) from error
+    path = config.rootpath / config.getini("vlm_required")
+    return gate.read(path, _command_for(path, config))
+
+
+def _command_for(required: Path, config: pytest.Config) -> str:
+    """The command that writes a gate's list from here, for the model files of this run."""
+    here = config.invocation_params.dir
+    found = {path.parent for path in model_files(config)}
+    directory = os.path.relpath(os.path.commonpath(found), here) if found else "DIR"
+    named = [one for one in gate.LISTED_APART if asks_for(one, config.getoption("markexpr"))]
+    marker = ["--marker", named[0]] if named else []
+    output = os.path.relpath(required, here)
+    return shlex.join(["ascend-vlm", "required", directory, "--output", output, *marker])

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from . import options
-from .reporting import Report, write
-from .reporting.summary import closing_line, closing_table, doubtful_goldens
 from .scheduling import xdist
-from .suite import arguments, findings, fixtures, outcomes, selection
+from .suite import arguments, findings, fixtures, hints, order, outcomes, selection
+from .suite.expressions import require_wellformed
+from .suite.reporter import Reporter
 from .suite.run import RUN, Run
 from .terminal import Progress
 
@@ -43,12 +43,19 @@ def pytest_configure(config: pytest.Config) -> None:
     """Registers markers and fixtures and sets up the run."""
     for marker in _MARKERS:
         config.addinivalue_line("markers", marker)
+    require_wellformed(config)
     xdist.refuse_performance(config)
-    run = Run(options.read(config), Progress(config))
+    run = Run(options.read(config), Progress(config), xdist.run_name(config))
     config.stash[RUN] = run
     config.pluginmanager.register(fixtures, "ascend_vlm_fixtures")
-    if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(_Reporter(config, run), "ascend_vlm_reporter")
+    process = xdist.Worker(config) if xdist.is_worker(config) else Reporter(config, run)
+    config.pluginmanager.register(process, "ascend_vlm_process")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Lets a criterion's name select it, and notes its place in the report."""
+    selection.let_names_select(item)
+    order.note(item)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -66,11 +73,9 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     if not any(str(arg).startswith("--vlm-") for arg in config.invocation_params.args):
         return []
     run = config.stash[RUN]
-    options = run.options
-    return [
-        f"ascend-vlm: platform {options.platform}, {options.checkpoint} checkpoints, "
-        f"servers' logs in {options.log_dir}"
-    ]
+    served = f"platform {run.options.platform}, {run.options.checkpoint} checkpoints"
+    logs = f", logs in {run.logs.home / run.logs.name}" if run.options.server_url is None else ""
+    return [f"ascend-vlm: {served}{logs}"]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -82,6 +87,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves out what was not asked for; marks what does not apply or cannot run here."""
     run = config.stash[RUN]
+    config.stash[hints.COLLECTED] = list(items)
     kept = [item for item in items if selection.is_asked_for(item, config)]
     removed = [item for item in items if item not in set(kept)]
     if removed:
@@ -90,7 +96,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     selection.server_ends_last(items)
     for item in items:
         selection.mark(item, run)
-    if hasattr(config, "workerinput"):
+    if xdist.is_worker(config):
         xdist.most_cards_first(items)
 
 
@@ -122,68 +128,19 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
     return selection.repeat_if_marked(pyfuncitem)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_report_teststatus(
+    report: pytest.CollectReport | pytest.TestReport,
+) -> tuple[str, str, str] | None:
+    """Counts apart what does not apply, and what an error stopped that is told at another test."""
+    return outcomes.status(report) or findings.status(report)
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Shows verdicts and set-up errors as their messages, and attaches the report's rows."""
     report = yield
+    setattr(report, order.PLACE, order.place_of(item))
     return outcomes.finish(item, call, report, item.config.stash[RUN])
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_report_teststatus(
-    report: pytest.TestReport | pytest.CollectReport,
-) -> tuple[str, str, str] | None:
-    """Counts apart what an error stopped that is told at another test."""
-    return findings.status(report)
-
-
-class _Reporter:
-    """Gathers the rows in the process that prints, which under xdist is not the one that tests."""
-
-    def __init__(self, config: pytest.Config, run: Run) -> None:
-        self._config = config
-        self._run = run
-        self._report = Report()
-        self._repeats = findings.Repeats()
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Takes the rows off a test's report, unless pytest-rerunfailures will run it again."""
-        if report.outcome != "rerun":  # type: ignore[comparison-overlap]
-            self._report.take(getattr(report, outcomes.EVIDENCE, ()))
-            self._repeats.take(report)
-
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Prints model x criterion group with counts and worst margins, and writes the report."""
-        if not self._report.rows:
-            return
-        terminalreporter.section("ascend-vlm")
-        for line in closing_table(self._report.rows):
-            terminalreporter.line(line)
-        for line in doubtful_goldens(self._report.rows):
-            terminalreporter.line(line, yellow=True, bold=True)
-        directory = self._run.options.report
-        if directory is not None:
-            argv = list(self._config.invocation_params.args)
-            for path in write(self._report, self._run.receipt(argv), directory):
-                terminalreporter.line(f"written: {path}")
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
-        """Closes the gate, and says as the last line of all what was verified and what was not."""
-        missing = self._run.gate_shortfalls(self._report.rows)
-        if missing and session.exitstatus in {
-            pytest.ExitCode.OK,
-            pytest.ExitCode.NO_TESTS_COLLECTED,
-        }:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        self._repeats.count()
-        result = yield
-        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
-        if terminal is not None:
-            for line in (f"gate: {problem}" for problem in missing):
-                terminal.line(line)
-            if self._report.rows:
-                terminal.line(closing_line(self._report.rows, self._run.where()))
-        return result

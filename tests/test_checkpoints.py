@@ -88,6 +88,33 @@ def test_a_weights_root_is_the_only_place(home: Path, tmp_path: Path) -> None:
     assert find(root=root) == Checkpoint("full", path, weights_digest(path), None)
 
 
+@pytest.mark.parametrize("named", [MODEL, "组织"])
+def test_a_weights_root_at_the_model_itself_says_what_to_type(named: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "权重" / MODEL)
+    said = refusal(root=tmp_path / "权重" / named)
+    assert f"But {path} is there: type --vlm-weights-root={tmp_path / '权重'}.\n" in said
+
+
+def test_a_weights_root_at_some_model_says_how_to_link_it(tmp_path: Path) -> None:
+    path = write(tmp_path / "models" / "mine")
+    said = refusal(root=path)
+    assert f"But {path} has a config.json. If that is the model, make DIR/{MODEL} a link" in said
+    assert "config.json" not in refusal(root=tmp_path / "models")
+
+
+def test_a_tiny_checkpoint_that_is_not_there_may_be_named_by_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = model_spec(model_id=MODEL, tiny="own/tiny")
+    with pytest.raises(CheckpointError) as caught:
+        find_checkpoint(model, "tiny", [tmp_path / "fixtures"], None)
+    assert f"nor a directory {tmp_path / 'own' / 'tiny'} with a config.json" in str(caught.value)
+    assert "ModelSpec(tiny=...) is a name or a path" in str(caught.value)
+    path = write(tmp_path / "own" / "tiny")
+    assert find_checkpoint(model, "tiny", [tmp_path / "fixtures"], None).path == path
+
+
 @pytest.mark.parametrize(
     "directory",
     [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -208,8 +210,103 @@ def test_an_expected_failure_that_passes_closes_the_gate(
     assert f"gate: TestOwn: all 1 criteria: fail: {told}" in outcome.text
 
 
-@pytest.mark.usefixtures("project")
-def test_a_gate_without_its_list_does_not_start(stub: Serve, judged: Judged) -> None:
-    outcome = judged(stub(), "--vlm-gate")
-    assert outcome.result.ret == pytest.ExitCode.USAGE_ERROR
-    assert "ascend-vlm required" in outcome.result.stderr.str()
+# In a repository of one's own: README's model file, and the command that the gate's message names.
+
+README_MODEL = re.compile(r"```python\n# test_mineru2_5\.py\n(.*?)```", re.DOTALL)
+WRITTEN_BY = re.compile(r"`ascend-vlm (required .*)`")
+
+
+def readme_model() -> str:
+    found = README_MODEL.search((REPOSITORY / "README.md").read_text("utf-8"))
+    assert found
+    return found[1]
+
+
+@pytest.mark.parametrize(
+    ("model_file", "rootdir", "working_directory", "more"),
+    [
+        ("test_mineru2_5.py", ".", ".", []),
+        ("models/test_mineru2_5.py", ".", ".", []),
+        ("模型/mineru_test.py", ".", ".", ["-o", "vlm_required=ci/模型.txt"]),
+        ("models/test_mineru2_5.py", ".", "models", []),
+        ("models/test_mineru2_5.py", "elsewhere", "work", []),
+        ("models/test_mineru2_5.py", ".", ".", ["-m", "performance"]),
+    ],
+)
+def test_the_command_that_a_gate_names_writes_its_list(  # noqa: PLR0917
+    model_file: str,
+    rootdir: str,
+    working_directory: str,
+    more: list[str],
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in (rootdir, working_directory, Path(model_file).parent):
+        (pytester.path / name).mkdir(exist_ok=True)
+    (pytester.path / rootdir / "pytest.ini").write_text("[pytest]\n", "utf-8")
+    (pytester.path / model_file).write_text(readme_model(), "utf-8")
+    monkeypatch.chdir(pytester.path / working_directory)
+    arguments = [
+        *(str(pytester.path / model_file), "--vlm-gate", "-p", "no:hypothesispytest"),
+        *(
+            f"--rootdir={pytester.path / rootdir}",
+            "-c",
+            str(pytester.path / rootdir / "pytest.ini"),
+        ),
+        *more,
+    ]
+    refused = pytester.runpytest_inprocess(*arguments)
+    assert refused.ret == pytest.ExitCode.USAGE_ERROR
+    (command,) = WRITTEN_BY.findall(refused.stderr.str())
+    assert cli.main(shlex.split(command)) == 0
+    assert re.search(r"written: .* \(\d\d? criteria\)", capsys.readouterr().out)
+
+    run = pytester.runpytest_inprocess(*arguments)
+    assert run.ret == pytest.ExitCode.TESTS_FAILED  # there is no NPU
+    gate_lines = [line for line in run.outlines if line.startswith("gate: ")]
+    assert gate_lines
+    assert all(f": skip: {NO_NPU}" in line for line in gate_lines)
+
+
+def test_where_model_files_lie_in_the_current_directory_the_gate_finds_its_list(
+    pytester: pytest.Pytester, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytester.makepyfile(test_mine=readme_model(), test_other="raise SystemExit('not of a model')")
+    assert cli.main(["required"]) == 0
+    assert "written: conformance/required.txt" in capsys.readouterr().out
+    pairs = gate.read(pytester.path / "conformance" / "required.txt")
+    assert {name for name, _ in pairs} == {"TestMinerU25"}
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("import not_there", "cannot be imported: ModuleNotFoundError"),
+        (
+            "import pytest; pytest.importorskip('not_there')",
+            "cannot be imported: could not import 'not_there'",
+        ),
+    ],
+)
+def test_a_model_file_that_cannot_be_imported_is_named(
+    source: str, told: str, pytester: pytest.Pytester, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytester.makepyfile(test_mine=f"{source}  # VLMConformance")
+    assert cli.main(["required", "."]) == 2
+    assert f"ascend-vlm: test_mine.py {told}" in capsys.readouterr().err
+
+
+def test_what_lies_beside_a_model_file_can_be_imported(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(beside_it="PROMPT = 'Read.'")
+    pytester.makepyfile(test_mine=f"from beside_it import PROMPT\n{readme_model()}")
+    before = list(sys.path)
+    assert "TestMinerU25 serving.text" in gate.text(pytester.path)
+    assert sys.path == before
+
+
+def test_a_directory_without_model_files_says_what_is_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["required", str(tmp_path)]) == 2
+    assert f"there is no model file in {tmp_path}" in capsys.readouterr().err

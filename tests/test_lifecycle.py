@@ -332,7 +332,7 @@ class RunningPytest:
     log_dir: Path
 
     def log(self) -> str:
-        return "".join(path.read_text("utf-8", "replace") for path in self.log_dir.glob("*.log"))
+        return "".join(path.read_text("utf-8", "replace") for path in self.log_dir.glob("*/*.log"))
 
     def wait_for(self, pattern: str, seconds: float = 120.0) -> None:
         """Until the server's log has a line that matches."""
@@ -424,6 +424,7 @@ def project(tmp_path: Path, stand_in_root: Path) -> Path:  # noqa: ARG001
     return directory
 
 
+LOG_NAME = "stand--in-TestStandIn.log"
 # phase of the run -> how the stand-in behaves, the line of its log that tells the phase
 STAND_IN_PHASES: dict[str, tuple[dict[str, Any], str]] = {
     "starting": ({"healthy": False}, "\nup\n"),
@@ -456,7 +457,9 @@ def test_a_killed_run_leaves_nothing_behind(
     assert len(watch.processes()) >= 4  # pytest, supervisor, server, runaway
     assert run.end(number) == code
     assert not watch.left_after(GONE_WITHIN_SECONDS)
-    assert files_under(project) - before == {"logs.out", "logs/stand--in-TestStandIn.log"}
+    (logs,) = (project / "logs").iterdir()
+    left = {"logs.out", *(f"logs/{logs.name}/{name}" for name in (".lock", LOG_NAME))}
+    assert files_under(project) - before == left
 
 
 @pytest.fixture
@@ -513,4 +516,4 @@ def test_a_killed_run_leaves_no_vllm_behind(phase: str, tmp_path: Path, watch: W
     assert len(watch.processes()) >= 4  # pytest, supervisor, server, engine core
     assert run.end(signal.SIGKILL) == -signal.SIGKILL
     assert not watch.left_after(GONE_WITHIN_SECONDS)
-    assert {path.suffix for path in (tmp_path / "logs").iterdir()} == {".log"}
+    assert {path.suffix for path in (tmp_path / "logs").glob("*/[!.]*")} == {".log"}

@@ -144,6 +144,28 @@ def test_only_extras_need_an_engine(wheel: Path) -> None:
     assert not core & {"torch", "torchvision", "transformers", "vllm", "vllm-ascend", "torch-npu"}
 
 
+def test_every_extra_that_is_named_is_there(wheel: Path) -> None:
+    named = re.compile(r"(?:pytest-ascend-vlm|'\.)\[([\w,]+)\]")
+    sources = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", REPOSITORY / "tox.ini"]
+    sources += [
+        *(REPOSITORY / "docs").glob("*.md"),
+        *(REPOSITORY / "pytest_ascend_vlm").rglob("*.py"),
+    ]
+    found = {
+        extra
+        for path in sources
+        for names in named.findall(path.read_text("utf-8"))
+        for extra in names.split(",")
+    }
+    assert found >= {"cpu", "perf", "cluster"}
+    assert found <= set(metadata(wheel).get_all("Provides-Extra") or [])
+
+
+def test_no_extra_promises_an_npu(wheel: Path) -> None:
+    """vllm, vllm-ascend and torch-npu of one release do not resolve together."""
+    assert "npu" not in (metadata(wheel).get_all("Provides-Extra") or [])
+
+
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 @pytest.mark.parametrize("python", ["3.10", "3.11"])
 def test_a_container_keeps_its_packages(

@@ -358,6 +358,30 @@ def test_one_bad_case_takes_its_whole_criterion() -> None:
     assert closing_line(rows, "here").startswith("0 of 1 criteria verified")
 
 
+def test_rows_come_in_the_order_of_their_places(receipt: Row) -> None:
+    report = Report()
+    for place in (3, 1, 2):
+        row = report_row("x", criterion=f"serving.{place}", suite_class=f"Test{place}")
+        facts = {"model": row["model"], "suite_class": row["suite_class"]}
+        report.take([("vlm_row", row), ("vlm_model", facts)], (place,))
+    shown = report.document(receipt)
+    assert [row["criterion"] for row in shown["rows"]] == ["serving.1", "serving.2", "serving.3"]
+    assert [model["suite_class"] for model in shown["models"]] == ["Test1", "Test2", "Test3"]
+
+
+def test_two_classes_of_one_model_have_a_row_each_in_the_closing_table() -> None:
+    rows = [
+        report_row("x", suite_class="TestIt", status="pass"),
+        report_row("x", suite_class="TestTuned", status="fail"),
+        report_row("why not", suite_class="TestOther", status="na"),
+    ]
+    first, first_group, second, second_group, third = closing_table([*rows, rows[0]])
+    assert (first, second) == ("TestIt (an-org/a-model)", "TestTuned (an-org/a-model)")
+    assert "2 pass" in first_group
+    assert "1 fail" in second_group
+    assert third == "TestOther (an-org/a-model): not applicable: why not"
+
+
 def test_the_worst_margin_is_relative_to_the_bar() -> None:
     near = report_row("x", criterion="a.near", margin=0.01, threshold=0.02, unit="CER")
     far = report_row("x", criterion="a.far", margin=0.1, threshold=10.0, unit="s")

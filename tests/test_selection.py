@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from conftest import Judged, Serve, model_file
+from conftest import MODEL_FILE, Judged, Serve, model_file
 
 REPLAY = "test_reference_holds"
 
@@ -62,6 +67,132 @@ def test_not_naming_it_by_negation_leaves_the_reference_out(project: pytest.Pyte
     found = collected(project, "-m", "not cpu_baseline")
     assert found
     assert not any(REPLAY in name for name in found)
+
+
+@pytest.mark.parametrize(
+    ("expression", "tests"),
+    [
+        (
+            "baseline",
+            {
+                "test_text_matches_reference",
+                "test_image_matches_reference",
+                "test_divergence_is_rounding",
+                "test_logprobs_match_reference",
+            },
+        ),
+        ("baseline.logprobs", {"test_logprobs_match_reference"}),
+        ("BASELINE.LOGPROBS and capital", {"test_logprobs_match_reference"}),
+        ("serving.models", {"test_models_are_listed"}),
+        ("document.lines", {"test_lines_are_read"}),
+        ("lifecycle", {"test_stop_leaves_nothing", "test_kill_leaves_nothing"}),
+        ("equivalence.no_prefix_cache", {"test_variant_agrees"}),
+        ("baseline.image[document/page-04]", {"test_image_matches_reference"}),
+        ("models", {"test_models_are_listed"}),
+    ],
+)
+def test_the_name_in_every_message_selects(
+    expression: str, tests: set[str], project: pytest.Pytester
+) -> None:
+    found = collected(project, "-k", expression)
+    assert {name.split("::")[-1].partition("[")[0] for name in found} == tests
+    if "[" in expression:
+        assert len(found) == 1
+
+
+def test_the_names_of_speed_and_data_sets_select_where_they_run(project: pytest.Pytester) -> None:
+    model_file(project, "    pass", datasets="(DatasetTask('mmmu_val'), DatasetTask('docvqa_val'))")
+    path = project.path / "test_own_model.py"
+    text = path.read_text("utf-8").replace("import Capability", "import DatasetTask, Capability")
+    path.write_text(text, "utf-8")
+    asked = ("test_own_model.py", "-m", "dataset or performance")
+    (found,) = collected(project, *asked, "-k", "dataset.mmmu")
+    assert found.endswith("test_dataset_score_holds[mmmu_val]")
+    assert len(collected(project, *asked, "-k", "performance.limits")) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["-k", "baselnie"], "-k baselnie matches no test; did you mean baseline?"),
+        (["-k", "captial or nmubers"], "-k captial matches no test; did you mean capital?"),
+        (
+            ["-k", "serving.modles"],
+            "-k serving.modles matches no test; did you mean serving.models?",
+        ),
+        (["-k", "TestMinreU25"], "-k TestMinreU25 matches no test; did you mean TestMinerU25?"),
+        (["-k", "zzz"], "-k zzz matches no test"),
+        (["-m", "determinsm"], "-m determinsm: there is no such marker; did you mean determinism?"),
+        (["-m", "npu and acuracy"], "-m acuracy: there is no such marker; did you mean accuracy?"),
+        (["-m", "baseline"], "-m baseline: there is no such marker; did you mean -k baseline?"),
+        (
+            ["-k", "performance.limits"],
+            "-k performance.limits matches what runs only with -m performance",
+        ),
+        (["-m", "npu", "-k", "replay"], "-k replay matches what runs only with -m cpu_baseline"),
+    ],
+)
+def test_a_selection_of_nothing_says_what_to_type(
+    arguments: list[str], hint: str, pytester: pytest.Pytester
+) -> None:
+    (pytester.path / "pytest.ini").write_text("[pytest]\n", "utf-8")
+    shutil.copy(MODEL_FILE, pytester.path)
+    result = pytester.runpytest_inprocess("-p", "no:hypothesispytest", *arguments)
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    assert hint in result.outlines
+
+
+@pytest.mark.parametrize("arguments", [["-k", "models or baselnie"], ["-m", "serving or baselnie"]])
+def test_a_selection_of_something_is_not_commented_on(
+    arguments: list[str], pytester: pytest.Pytester
+) -> None:
+    (pytester.path / "pytest.ini").write_text("[pytest]\n", "utf-8")
+    shutil.copy(MODEL_FILE, pytester.path)
+    result = pytester.runpytest_inprocess("-p", "no:hypothesispytest", "--collect-only", *arguments)
+    assert result.ret == 0
+    assert "baselnie" not in result.stdout.str()
+
+
+def test_in_a_project_without_models_a_typo_is_pytests_affair(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_mine():\n    pass\n")
+    result = pytester.runpytest_inprocess("-p", "no:hypothesispytest", "-k", "mien")
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    assert "did you mean" not in result.stdout.str()
+
+
+def test_in_a_strict_project_a_typo_says_what_to_type(project: pytest.Pytester) -> None:
+    result = project.runpytest_inprocess("-p", "no:hypothesispytest", "-m", "determinsm")
+    assert result.ret in {pytest.ExitCode.NO_TESTS_COLLECTED, pytest.ExitCode.USAGE_ERROR}
+    assert "did you mean determinism?" in result.stdout.str() + result.stderr.str()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "hint"),
+    [
+        (["-k", "baselnie"], pytest.ExitCode.NO_TESTS_COLLECTED, "did you mean baseline?"),
+        (["-m", "serivng"], pytest.ExitCode.NO_TESTS_COLLECTED, "did you mean serving?"),
+        (
+            ["-m", "serivng", "--strict-markers"],
+            pytest.ExitCode.NO_TESTS_COLLECTED,
+            "mean serving?",
+        ),
+        (["-m", "serving and ("], pytest.ExitCode.USAGE_ERROR, "Wrong expression passed to '-m'"),
+        (["-k", "serving and ("], pytest.ExitCode.USAGE_ERROR, "Wrong expression passed to '-k'"),
+    ],
+)
+def test_workers_hand_the_hint_on(
+    arguments: list[str], code: pytest.ExitCode, hint: str, three_models: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-n", "2", *arguments],
+        cwd=three_models,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout + done.stderr).count(hint) == 1, done.stdout
+    assert "INTERNALERROR" not in done.stdout
+    assert done.returncode == code
 
 
 def test_recording_runs_nothing_of_a_users_own(project: pytest.Pytester) -> None:

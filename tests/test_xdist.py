@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 from three_models import judge as run
+
+from pytest_ascend_vlm.suite.catalogue import criteria
 
 CPU = ("--vlm-platform=cpu", "-k", "text_is_answered or own")
 
@@ -34,6 +37,60 @@ def test_three_models_start_three_servers(dist: str | None, three_models: Path) 
         "stand-in/large",
     }
     assert done.stdout.splitlines()[-1] == alone.stdout.splitlines()[-1]
+
+
+def test_rows_keep_the_criteria_s_order(
+    three_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTEST_ADDOPTS")  # shuffles tests
+    options = ("--vlm-platform=cpu", "-k", "serving or baseline.text or repeat or lifecycle or own")
+    _, expected = run(three_models, *options, "-p", "no:randomly")
+    for more in (("-n", "2", "-p", "no:randomly"), ("-p", "randomly", "--randomly-seed=3")):
+        done, document = run(three_models, *options, *more)
+        assert order(document) == order(expected), done.stdout
+        assert [model["model"] for model in document["models"]] == [
+            "stand-in/small",
+            "stand-in/middle",
+            "stand-in/large",
+        ]
+    of_small = [criterion for name, criterion, _ in order(expected) if name == "TestSmall"]
+    catalogue = [what.id for what, _, _ in criteria()]
+    assert of_small == sorted(of_small, key=catalogue.index)
+    assert len(set(of_small)) > 8
+
+
+def order(document: Any) -> list[tuple[str, str, str]]:
+    return [(row["suite_class"], row["criterion"], row["case"]) for row in document["rows"]]
+
+
+WITHOUT_CHECKPOINT = """
+class TestSibling(VLMConformance):
+    model = ModelSpec(
+        "stand-in/sibling", supports={C.TEXT}, unsupported={c: "-" for c in C if c is not C.TEXT}
+    )
+"""
+
+
+@pytest.mark.parametrize("more", [(), ("-n", "2")])
+def test_a_class_to_which_nothing_applies_is_one_line(
+    more: tuple[str, ...], three_models: Path
+) -> None:
+    path = three_models / "test_models.py"
+    path.write_text(path.read_text("utf-8") + WITHOUT_CHECKPOINT, "utf-8")
+    done, document = run(three_models, "--vlm-platform=cpu", "-k", "TestSibling", *more)
+    rows = [row for row in document["rows"] if row["suite_class"] == "TestSibling"]
+    assert {row["status"] for row in rows} == {"na"}
+    assert not re.search(r"^(test_models.py )?s+( |$)", done.stdout, re.MULTILINE)
+    assert done.stdout.count("TestSibling") == 1
+    assert re.search(rf"\b{len(rows)} not applicable in", done.stdout)
+    assert "skipped" not in done.stdout
+
+
+def test_who_asks_for_each_test_sees_what_does_not_apply(three_models: Path) -> None:
+    path = three_models / "test_models.py"
+    path.write_text(path.read_text("utf-8") + WITHOUT_CHECKPOINT, "utf-8")
+    done, _ = run(three_models, "--vlm-platform=cpu", "-k", "TestSibling and models", "-v")
+    assert "TestSibling::test_models_are_listed NOT APPLICABLE" in done.stdout
 
 
 def test_the_largest_model_is_started_first(three_models: Path) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import httpx
 import openai
 
-from ..errors import ServerError
+from ..errors import ConfigurationError, ServerError
 from ..observation import (
     FORCED_TOKENS,
     TOP_LOGPROBS,
@@ -33,6 +33,7 @@ from ..observation import (
 )
 from ..spec import Case, Sampling
 from . import listed
+from .address import KEY_VARIABLE
 from .endpoint import Endpoint
 
 
@@ -107,6 +108,7 @@ class Client:
         """The answer to a case; greedy unless told otherwise.
 
         Raises:
+            ConfigurationError: the key is refused.
             ServerError: the server refused the request or could not be reached.
         """
         return require_answer(case.id, self.ask(case, sampling))
@@ -380,6 +382,10 @@ def _token_id(name: str) -> int:
 
 
 def _refusal(response: _Response) -> Refusal:
+    if response.status_code == 401:
+        raise ConfigurationError(
+            f"the server refuses the key that it was asked with (HTTP 401): set {KEY_VARIABLE}"
+        )
     try:
         body = response.json()
     except json.JSONDecodeError:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
-from urllib.parse import urlsplit
 
 import psutil
 
 from ..errors import ServerError
 from ..observation import Remains
+from .address import is_loopback
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Endpoint:
     @property
     def is_local(self) -> bool:
         """Whether it is on this host, where a proxy of the environment has no business."""
-        return urlsplit(self.url).hostname in {"127.0.0.1", "localhost", "::1"}
+        return is_loopback(self.url)
 
 
 class Server(Protocol):

@@ -20,7 +20,7 @@ class Remote(Cardless):
         self._url = url
 
     def unavailable(self) -> str | None:
-        """None: whether the endpoint answers is for the criteria to say."""
+        """None: an endpoint that does not answer is an error of the run, not a skip."""
         return None
 
     def device(self) -> str:

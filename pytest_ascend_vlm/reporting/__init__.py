@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from ..files import write_atomically
 from .origin import origin
 
-__all__ = ["SCHEMA", "Report", "write"]
+__all__ = ["SCHEMA", "Report", "rendered", "write", "write_files"]
 
 SCHEMA = 2
 
@@ -21,18 +21,27 @@ class Report:
     """What the tests reported so far.
 
     Attributes:
-        rows: one per criterion and case, see `rows.Row`.
         models: (model id, test class) -> facts of its server.
     """
 
-    rows: list[dict[str, Any]] = field(default_factory=list)
     models: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    _placed: list[tuple[tuple[int, ...], dict[str, Any]]] = field(default_factory=list)
 
-    def take(self, evidence: Iterable[tuple[str, Any]]) -> None:
-        """Takes the rows ("vlm_row") and the facts of servers ("vlm_model") of a test."""
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """One per criterion and case, see `rows.Row`; by place, whatever order tests ended in."""
+        return [row for _, row in sorted(self._placed, key=lambda placed: placed[0])]
+
+    def take(self, evidence: Iterable[tuple[str, Any]], place: Sequence[int] = ()) -> None:
+        """Takes the rows ("vlm_row") and the facts of servers ("vlm_model") of a test.
+
+        Args:
+            evidence: pairs of a name and a row or facts.
+            place: where the test's rows stand among those of other tests.
+        """
         for name, value in evidence:
             if name == "vlm_row":
-                self.rows.append(value)
+                self._placed.append((tuple(place), value))
             elif name == "vlm_model":
                 key = (value["model"], value["suite_class"])
                 known = self.models.setdefault(key, {"variants": {}})
@@ -41,32 +50,53 @@ class Report:
 
     def document(self, receipt: Mapping[str, Any]) -> dict[str, Any]:
         """The content of report.json."""
-        models = list(self.models.values())
+        rows = self.rows
+        in_order = dict.fromkeys((row["model"], row["suite_class"]) for row in rows)
+        keys = dict.fromkeys([*in_order, *self.models])
+        models = [self.models[key] for key in keys if key in self.models]
         others = [facts for model in models for facts in model["variants"].values()]
         return {
             "schema": SCHEMA,
             "receipt": {
                 **receipt,
-                "origin": origin(receipt, self.rows),
+                "origin": origin(receipt, rows),
                 "server_starts": sum(model.get("server_starts", 0) for model in models)
                 + len(others),
                 "requests": sum(facts.get("requests", 0) for facts in [*models, *others]),
             },
             "models": models,
-            "rows": self.rows,
+            "rows": rows,
         }
 
 
 def write(report: Report, receipt: Mapping[str, Any], directory: Path) -> list[Path]:
-    """Writes report.json and what is rendered from it; returns the paths."""
-    from .charts import charts
-    from .markdown import LANGUAGES, render
+    """Writes report.json and what is rendered from it; returns the paths.
+
+    Raises:
+        OSError: one cannot be written.
+    """
+    from .markdown import LANGUAGES
 
     document = report.document(receipt)
     text = json.dumps(document, ensure_ascii=False, indent=1) + "\n"
-    files = {"report.json": text}
-    files |= {f"adaptation.{language}.md": render(document, language) for language in LANGUAGES}
-    files |= charts(document)
+    return write_files({"report.json": text, **rendered(document, LANGUAGES)}, directory)
+
+
+def rendered(document: Mapping[str, Any], languages: Iterable[str]) -> dict[str, str]:
+    """Name -> content of what is rendered from a report: its documents and their charts."""
+    from .charts import charts
+    from .markdown import render
+
+    documents = {f"adaptation.{language}.md": render(document, language) for language in languages}
+    return {**documents, **charts(document)}
+
+
+def write_files(files: Mapping[str, str], directory: Path) -> list[Path]:
+    """Writes files of a directory by name; returns their paths.
+
+    Raises:
+        OSError: one cannot be written.
+    """
     for name, content in files.items():
         write_atomically(directory / name, content.encode("utf-8", "replace"))
     return [directory / name for name in files]

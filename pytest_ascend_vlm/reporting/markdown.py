@@ -49,12 +49,13 @@ _MARKS = {
 }
 
 
-def render(document: Mapping[str, Any], language: str) -> str:
+def render(document: Mapping[str, Any], language: str, *, charts: bool = True) -> str:
     """The adaptation document of a report.
 
     Args:
         document: the content of report.json.
         language: one of `LANGUAGES`.
+        charts: whether it links charts, which then have to lie beside it.
     """
     import jinja2
 
@@ -72,9 +73,13 @@ def render(document: Mapping[str, Any], language: str) -> str:
     }
     template = environment.from_string(source.read_text("utf-8"))
     judged, not_judged = _models(document)
+    models = [_model_view(model, document["rows"]) for model in judged]
+    for model in models if not charts else ():
+        model["error_charts"] = []
+        model["performance"] |= {"charts": {}} if model["performance"] else {}
     return template.render(
         receipt=document["receipt"],
-        models=[_model_view(model, document["rows"]) for model in judged],
+        models=models,
         not_judged=not_judged,
     )
 

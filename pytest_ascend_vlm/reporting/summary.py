@@ -19,16 +19,19 @@ _WHAT_TO_DO = (
 
 
 def closing_table(rows: Rows) -> list[str]:
-    """One line per model and criterion group: counts by status, and the worst margin."""
+    """One line per test class and criterion group: counts by status, and the worst margin."""
+    classes: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        classes.setdefault((row["suite_class"], row["model"]), []).append(row)
     lines = []
-    for model in dict.fromkeys(row["model"] for row in rows):
-        of_model = [row for row in rows if row["model"] == model]
-        if all(row["status"] == "na" for row in of_model):
-            lines.append(f"{model}: not applicable: {of_model[0]['reason']}")
+    for (suite_class, model), of_class in classes.items():
+        head = f"{suite_class} ({model})"
+        if all(row["status"] == "na" for row in of_class):
+            lines.append(f"{head}: not applicable: {of_class[0]['reason']}")
             continue
-        lines.append(model)
-        for group in dict.fromkeys(group_of(row) for row in of_model):
-            lines.append("  " + _group_line(group, [r for r in of_model if group_of(r) == group]))
+        lines.append(head)
+        for group in dict.fromkeys(group_of(row) for row in of_class):
+            lines.append("  " + _group_line(group, [r for r in of_class if group_of(r) == group]))
     return lines
 
 

@@ -6,26 +6,53 @@ is needed by two workers is started twice. A project without model files keeps i
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from fnmatch import fnmatch
-from pathlib import Path
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ..model_files import model_files
 from ..platforms import select_platform
+from ..suite import hints
 from ..suite.selection import is_named, model_of
 
 if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
+    from xdist.workermanage import WorkerController
 
-_SUBCLASSED = b"VLMConformance"
+_RUN_NAME = "vlm_run_name"
+_TOLD = "vlm_told"
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this process tests for another one, which prints."""
+    return hasattr(config, "workerinput")
+
+
+def run_name(config: pytest.Config) -> str | None:
+    """The name of the run that a worker is part of; None in a process that begins one."""
+    return config.workerinput[_RUN_NAME] if is_worker(config) else None  # type: ignore[attr-defined]
+
+
+def tell_run_name(node: WorkerController, name: str) -> None:
+    """Tells a worker, before it starts, which run it is part of."""
+    node.workerinput[_RUN_NAME] = name
+
+
+def tell(config: pytest.Config, lines: list[str]) -> None:
+    """Tells the process that prints, unless this worker has told it something already."""
+    config.workeroutput.setdefault(_TOLD, lines)  # type: ignore[attr-defined]
+
+
+def told(node: WorkerController) -> list[str]:
+    """What a worker that has ended told; nothing of one that was killed."""
+    lines: list[str] = getattr(node, "workeroutput", {}).get(_TOLD, [])
+    return lines
 
 
 def make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
     """A scheduler by class; None, for xdist's own, where no model file is among the arguments."""
-    if not _has_model_files(config):
+    if not any(model_files(config)):
         return None
     from xdist.scheduler import LoadScopeScheduling
 
@@ -48,7 +75,7 @@ def refuse_performance(config: pytest.Config) -> None:
 
 def auto_workers(config: pytest.Config) -> int | None:
     """What `-n auto` means: one worker for every usable card; None where that cannot be counted."""
-    if not _has_model_files(config):
+    if not any(model_files(config)):
         return None
     cards = select_platform(config.getoption("vlm_platform")).usable_cards()
     return None if cards is None else max(cards, 1)
@@ -59,23 +86,25 @@ def most_cards_first(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: -model.npus if (model := model_of(item)) else 0)
 
 
-def _has_model_files(config: pytest.Config) -> bool:
-    """Whether a test file mentions the suite; the controller of xdist collects nothing itself."""
-    return any(_SUBCLASSED in path.read_bytes() for path in _test_files(config))
+class Worker:
+    """What a worker of xdist finds out and another process prints."""
 
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
 
-def _test_files(config: pytest.Config) -> Iterator[Path]:
-    """The files that pytest would collect, without importing any."""
-    for argument in config.args:
-        path = config.invocation_params.dir / str(argument).partition("::")[0]
-        if path.is_file():
-            yield path
-        for directory, subdirectories, names in os.walk(path):
-            ignored = config.getini("norecursedirs")
-            subdirectories[:] = [name for name in subdirectories if not _matches(name, ignored)]
-            tests = (name for name in names if _matches(name, config.getini("python_files")))
-            yield from (Path(directory, name) for name in tests)
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(
+        self, items: list[pytest.Item]
+    ) -> Generator[None, object, object]:
+        """Hands a usage error on: what a worker raises, xdist shows as a failure of its own."""
+        try:
+            return (yield)
+        except pytest.UsageError as error:
+            tell(self._config, [str(error), *hints.of_run(self._config)])
+            items.clear()
+            return None
 
-
-def _matches(name: str, patterns: list[str]) -> bool:
-    return any(fnmatch(name, pattern) for pattern in patterns)
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Hands on why nothing was selected."""
+        if not session.items:
+            tell(self._config, hints.of_run(self._config))

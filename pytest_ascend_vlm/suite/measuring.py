@@ -160,7 +160,7 @@ class Measuring:
         from ..engines.endpoint import Endpoint, RunningServer
 
         options = self._stage.run.options
-        server = RunningServer(Endpoint(url, self._stage.model.model_id, options.api_key))
+        server = RunningServer(Endpoint(url, self._stage.model.model_id, options.bearer))
         return Client(server.endpoint, server.explain_loss)
 
     def save(self, baseline: stored.Baseline) -> Path:
@@ -310,7 +310,7 @@ class Measuring:
     def _generate(self, name: str, workload: Workload) -> Load:
         run, model = self._stage.run, self._stage.model
         endpoint = self._client.endpoint
-        directory = run.options.log_dir / f"{self._stage.label}-load" / name
+        directory = run.logs.directory / f"{self._stage.label}-load" / name
 
         def say(doing: str) -> None:
             run.say(f"{model.model_id}: load {name}: {doing}")

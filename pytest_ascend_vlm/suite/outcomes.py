@@ -64,6 +64,14 @@ def finish(
     return report
 
 
+def status(report: pytest.TestReport | pytest.CollectReport) -> tuple[str, str, str] | None:
+    """How the terminal counts a test that does not apply: no skip, and no letter of hundreds."""
+    evidence = getattr(report, EVIDENCE, ())
+    if {row["status"] for name, row in evidence if name == "vlm_row"} != {"na"}:
+        return None
+    return "not applicable", "", "NOT APPLICABLE"
+
+
 def _ending(
     item: pytest.Item,
     call: pytest.CallInfo[None],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,8 @@ import pytest
 from .. import gate
 from ..cases import load_cases, untaught
 from ..errors import CheckpointError, ConfigurationError
+from ..files import unwritable
+from ..logs import RunLogs, new_name
 from ..options import Options
 from ..platforms import Platform, select_platform
 from ..platforms.base import installed_versions
@@ -40,12 +42,17 @@ class Run:
         options: what was asked for.
         platform: where models are served.
         say: shows a line of progress; replaced by the next one where the terminal can.
+        logs: where its servers log.
         model_records: facts of servers that ended, for the report.
     """
 
-    def __init__(self, options: Options, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, options: Options, say: Callable[[str], None], name: str | None = None
+    ) -> None:
+        """Args: name: the run's, where a worker is part of one that has it already."""
         self.options = options
         self.say = say
+        self.logs = RunLogs(options.log_dir, name or new_name())
         self.platform: Platform = (
             Remote(options.server_url)
             if options.server_url is not None
@@ -96,6 +103,30 @@ class Run:
         """Whether models are served here, and not by someone else or not at all."""
         options = self.options
         return options.server_url is None and not options.record and self.unavailable is None
+
+    def require_setup(self, wanted: Container[str]) -> None:
+        """What tests need that is not the model's: an endpoint that answers, a place for logs.
+
+        Args:
+            wanted: names of the fixtures that tests will take.
+
+        Raises:
+            ConfigurationError: it is not there; the message says what to type.
+        """
+        from ..engines.first_contact import Contact, require_answer
+
+        options = self.options
+        endpoints = {"server": ("--vlm-server-url", options.server_url)}
+        endpoints["measuring"] = ("--vlm-compare-url", options.compare_url)
+        for fixture, (option, url) in endpoints.items():
+            if url is not None and fixture in wanted:
+                require_answer(Contact(option, url, options.api_key))
+        writes = self.starts_servers if "server" in wanted else options.record
+        if writes and (why := unwritable(options.log_dir)):
+            raise ConfigurationError(
+                f"nothing can be written to {options.log_dir} ({why}); name another directory with "
+                "--vlm-log-dir=DIR"
+            )
 
     def cases_for(self, model: ModelSpec, group: str) -> tuple[Case, ...]:
         """The cases of a group ("text", "image", "all", ...) that this checkpoint can be asked."""
@@ -179,7 +210,7 @@ class Run:
         return offline.run(
             job,
             {**self.platform.environment(model), **place.env},
-            self.options.log_dir / f"{label}.log",
+            self.logs.directory / f"{label}.log",
             lambda doing: self.say(f"{model.model_id}: {doing}"),
             len(job.tasks) * sum(budgets),
         )
@@ -208,7 +239,7 @@ class Run:
         from ..engines.vllm_server import Launch, Phase, VllmServer
 
         if self.options.server_url is not None:
-            endpoint = Endpoint(self.options.server_url, model.model_id, self.options.api_key)
+            endpoint = Endpoint(self.options.server_url, model.model_id, self.options.bearer)
             return RunningServer(endpoint)
 
         def progress(phase: Phase, seconds: float) -> None:
@@ -223,7 +254,7 @@ class Run:
             env=self.platform.environment(model),
             device_env=place.env,
             budgets=model.budgets,
-            log_path=self.options.log_dir / f"{log_name}.log",
+            log_path=self.logs.directory / f"{log_name}.log",
         )
         first = self._first_request(model)
         return VllmServer(launch, first, progress, place.memory_used_mib)

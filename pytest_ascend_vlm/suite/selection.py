@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,6 +12,7 @@ from ..dataset_task import DatasetTask
 from ..errors import ConfigurationError, CriterionFailed
 from ..spec import Case, ExpectedFailure, ModelSpec, Variant
 from .criterion import DATASET, VARIANT, Criterion
+from .expressions import asks_for
 from .run import Run
 
 NOT_APPLICABLE = pytest.StashKey[str]()
@@ -76,6 +76,17 @@ def parametrize(metafunc: pytest.Metafunc, run: Run) -> None:
     metafunc.parametrize("case", cases, ids=ids)
 
 
+def let_names_select(item: pytest.Item) -> None:
+    """Lets `-k` select a criterion by the names that messages and reports give it.
+
+    `baseline`, `baseline.image` and `baseline.image[document/page-04]` are parts of one keyword.
+    """
+    what = criterion_of(item)
+    if what is not None:
+        callspec = getattr(item, "callspec", None)
+        item.extra_keyword_matches.add(f"{what.id}[{callspec.id}]" if callspec else what.id)
+
+
 def is_asked_for(item: pytest.Item, config: pytest.Config) -> bool:
     """Whether a test belongs to the run at all.
 
@@ -93,7 +104,13 @@ def is_asked_for(item: pytest.Item, config: pytest.Config) -> bool:
 
 def is_named(marker: str, config: pytest.Config) -> bool:
     """Whether `-m` asks for a marker, and not merely for all but it."""
-    return re.search(rf"(?<!not )\b{marker}\b", config.getoption("markexpr")) is not None
+    return asks_for(marker, config.getoption("markexpr"))
+
+
+def fixtures_of(items: Iterable[pytest.Item]) -> set[str]:
+    """The names of the fixtures that tests will take; those that are skipped take none."""
+    running = (item for item in items if item.get_closest_marker("skip") is None)
+    return {name for item in running for name in getattr(item, "fixturenames", ())}
 
 
 def server_ends_last(items: list[pytest.Item]) -> None:

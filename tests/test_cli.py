@@ -1,0 +1,142 @@
+"""`ascend-vlm`: its version, pipes that close, whatever the locale, and a report again."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from test_charts import document, row, single_stream
+
+from pytest_ascend_vlm import cli
+from pytest_ascend_vlm.reporting import SCHEMA
+from pytest_ascend_vlm.reporting.markdown import LANGUAGES
+
+PROGRAM = "import sys; from pytest_ascend_vlm.cli import main; sys.exit(main())"
+READER_GONE = 141
+HALF = "读出 \ud800"  # a surrogate by itself, which JSON can hold and UTF-8 cannot
+CHART = re.compile(r"!\[.*\]\(([\w.-]+\.svg)\)")
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Path:
+    """A report.json with charts, in a directory without them."""
+    path = tmp_path / "报告" / "report.json"
+    path.parent.mkdir()
+    rows = [row(sense="at most"), single_stream(0.3, 0.5, sense="at most", finding=HALF)]
+    path.write_text(json.dumps(document(*rows)), "utf-8")
+    return path
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-c", PROGRAM, *arguments]
+
+
+def test_it_has_a_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"ascend-vlm {metadata.version('pytest-ascend-vlm')}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["criteria"], ["render"], ["--help"], ["--version"]], ids=lambda words: words[0]
+)
+@pytest.mark.parametrize("lines", [0, 1])
+def test_a_reader_that_has_enough_is_no_error(
+    arguments: list[str], lines: int, report: Path
+) -> None:
+    words = [*arguments, *([str(report)] if arguments == ["render"] else [])]
+    process = subprocess.Popen(command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    for _ in range(lines):
+        process.stdout.readline()
+    process.stdout.close()
+    said = process.stderr.read().decode()
+    process.stderr.close()
+    assert process.wait() in {0, READER_GONE}
+    assert said == ""
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        {"PYTHONIOENCODING": "ascii"},
+        {"PYTHONIOENCODING": "latin-1"},
+    ],
+    ids=["C", "ascii", "latin-1"],
+)
+def test_what_is_printed_is_utf_8_whatever_the_locale(
+    environment: dict[str, str], report: Path
+) -> None:
+    done = subprocess.run(
+        command("render", str(report)),
+        env={**os.environ, "PYTHONUTF8": "0", **environment},
+        capture_output=True,
+        check=True,
+    )
+    assert "不是 NPU 结果" in done.stdout.decode("utf-8")
+    failed = subprocess.run(
+        command("render", str(report.parent)),
+        env={**os.environ, "PYTHONUTF8": "0", **environment},
+        capture_output=True,
+        check=False,
+    )
+    assert failed.returncode == 2
+    assert f"ascend-vlm: {report.parent} is not a report" in failed.stderr.decode("utf-8")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_is_printed_links_no_chart_that_is_not_there(
+    language: str, report: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["render", str(report), f"--language={language}"]) == 0
+    printed = capsys.readouterr().out
+    assert "numerics.logits" in printed.replace("\\", "")
+    assert not CHART.search(printed)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_is_written_has_its_charts_beside_it(
+    language: str, report: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out" / "文档"
+    assert cli.main(["render", str(report), f"--language={language}", f"--output={output}"]) == 0
+    written = output / f"adaptation.{language}.md"
+    linked = CHART.findall(written.read_text("utf-8"))
+    assert len(linked) == 2
+    assert {path.name for path in output.iterdir()} == {written.name, *linked}
+    assert f"written: {written}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"receipt": {}, "models": [], "rows": []}'])
+def test_what_is_no_report_is_told_in_one_line(
+    content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(content, "utf-8")
+    assert cli.main(["render", str(path)]) == 2
+    assert f"ascend-vlm: {path} is not a report that pytest" in capsys.readouterr().err
+
+
+def test_a_report_of_another_schema_is_told_apart(
+    report: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    older = {**json.loads(report.read_text("utf-8")), "schema": SCHEMA - 1}
+    report.write_text(json.dumps(older), "utf-8")
+    assert cli.main(["render", str(report)]) == 2
+    assert f"has schema {SCHEMA - 1}, this version renders {SCHEMA}" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_to_is_told_in_one_line(
+    report: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["render", str(report), f"--output={report}/below"]) == 2
+    assert capsys.readouterr().err.endswith("below (Not a directory).\n")
