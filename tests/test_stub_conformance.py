@@ -165,8 +165,16 @@ CAUGHT = {
     # Texts and forced numbers are right.
     Defect.LOGPROBS_OF_THE_NEXT_TOKEN: Caught({"serving.text", "serving.image"}),
     Defect.LOGPROBS_ARE_NAN: Caught(
-        {"serving.text", "serving.image", *LOGITS, "determinism.repeat"},
-        green={"serving.models", "baseline.text", "baseline.image", *PAGE},
+        {
+            "serving.text",
+            "serving.image",
+            "baseline.text",
+            "baseline.image",
+            *PAGE,
+            *LOGITS,
+            "determinism.repeat",
+        },
+        green={"serving.models"},
     ),
     Defect.EXCLAMATION_MARKS: Caught(
         {"serving.text", "serving.image", "baseline.text", "baseline.image", *PAGE},
@@ -321,6 +329,15 @@ def test_without_a_golden_a_loop_is_judged_and_no_error(
     assert outcome.criteria("fail") == {"serving.text"}, outcome.text
     good = judged(stub(), "-k", "text_is_answered and sum]", checkpoint="full")
     assert good.criteria("pass") == {"serving.text"}
+
+
+@pytest.mark.parametrize("before", ["", "text_is_answered or "])
+def test_an_answer_is_guarded_whoever_asked_for_it_first(
+    before: str, stub: Serve, judged: Judged
+) -> None:
+    asked = f"({before}text_matches) and capital]"
+    outcome = judged(stub(Defect.LOGPROBS_ARE_NAN.value), "-k", asked)
+    assert "baseline.text" in outcome.criteria("fail"), outcome.text
 
 
 OWN_VERDICT = """

@@ -61,7 +61,7 @@ class Client:
 
     Attributes:
         requests: number of requests sent so far.
-        completions: every completion received so far, in order of arrival.
+        completions: every completion so far, in the order in which tests received or reused them.
     """
 
     def __init__(

@@ -148,8 +148,12 @@ def stopwatch(
     Raises:
         ConfigurationError: it is not installed, or switched off.
     """
-    now = [0.0]
-    request.node.add_marker(pytest.mark.benchmark(timer=lambda: now[0]))
+    passed = [0.0]
+
+    def replayed() -> float:
+        return passed[0]
+
+    request.node.add_marker(pytest.mark.benchmark(timer=replayed))
     try:
         benchmark: Any = request.getfixturevalue("benchmark")
     except pytest.FixtureLookupError:
@@ -162,11 +166,11 @@ def stopwatch(
     def replay(timings: Sequence[Timing]) -> None:
         seconds = iter([timing.seconds for timing in timings])
 
-        def passes() -> None:
-            now[0] += next(seconds)
+        def answer() -> None:
+            passed[0] += next(seconds)
 
         if timings:
-            benchmark.pedantic(passes, rounds=len(timings))
+            benchmark.pedantic(answer, rounds=len(timings))
         benchmark.extra_info["model"] = vlm_model.model_id
         benchmark.extra_info["ttft_seconds"] = [timing.ttft_seconds for timing in timings]
 
