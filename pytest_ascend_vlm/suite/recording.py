@@ -140,7 +140,7 @@ def _fits(draft: Any) -> bool:
     rows, logits, hidden = (
         draft.get_slice(name).get_shape() for name in ("rows", "logits", "hidden")
     )
-    return bool(logits[0] == rows[0] and hidden[0] == min(rows[0], HIDDEN_ROWS))
+    return bool(logits[:1] == rows and hidden[:1] == [min(*rows, HIDDEN_ROWS)])
 
 
 class Recording:
