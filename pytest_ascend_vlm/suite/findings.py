@@ -81,4 +81,4 @@ class Repeats:
         for test, more in self._more.items():
             if test in self._errors:
                 report, tests = self._errors[test], "tests" if more > 1 else "test"
-                report.longrepr = f"{report.longreprtext}\nand {more} more {tests} that it stopped"
+                report.longrepr = f"{report.longrepr}\nand {more} more {tests} that it stopped"
