@@ -48,9 +48,11 @@ def row(model: str = "an-org/a-model", **changes: Any) -> dict[str, Any]:
         "status": "pass",
         "measured": 1.0,
         "threshold": 1.5,
+        "sense": "at most",
         "unit": "bf16 roundings",
         "margin": 0.5,
         "reason": "",
+        "told_at": None,
         "seconds": 0.1,
         "finding": "R = 1.00",
         "evidence": {
@@ -301,23 +303,16 @@ def test_figures_that_are_not_numbers_say_so(language: str) -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("measured", [1.0, 1.5, 2.0, "nan"])
 @pytest.mark.parametrize(
-    ("measured", "threshold", "margin", "shown"),
-    [
-        (1.0, 1.5, 0.5, "≤ 1.5"),
-        (2.0, 1.5, -0.5, "≤ 1.5"),
-        (2.0, 1.5, 0.5, "≥ 1.5"),
-        (1.0, 1.5, -0.5, "≥ 1.5"),
-        (1.0, 1.0, 0.0, "1"),
-        ("nan", 1.5, "nan", "1.5"),
-        (None, None, None, "–"),
-    ],
+    ("sense", "threshold", "shown"),
+    [("at most", 1.5, "≤ 1.5"), ("at least", 1.5, "≥ 1.5"), (None, None, "–")],
 )
-def test_a_bar_has_its_side(
-    measured: Any, threshold: Any, margin: Any, shown: str, language: str
+def test_a_threshold_has_its_sense_whatever_was_measured(
+    measured: Any, sense: str | None, threshold: float | None, shown: str, language: str
 ) -> None:
-    bar = {"measured": measured, "threshold": threshold, "margin": margin, "unit": "x"}
-    text = render(document(single_stream(0.3, **bar)), language)
+    judged = {"measured": measured, "threshold": threshold, "sense": sense, "margin": None}
+    text = render(document(single_stream(0.3, **judged)), language)
     assert table(text, r"performance.single\_stream\[text\]")[3] == shown
 
 
