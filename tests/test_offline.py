@@ -92,7 +92,7 @@ def test_what_ended_before_the_process_died_counts(tmp_path: Path) -> None:
     assert result.answers[CASE.id].text.startswith("巴黎")
     assert set(result.errors) == {"hidden_states", "transformers"}
     for problem in result.errors.values():
-        assert "died (exit code 139) at the task 'hidden states'" in problem
+        assert "SIGSEGV, a native crash) at the task 'hidden states'" in problem
         assert "Segmentation fault in a kernel" in problem
 
 

@@ -124,9 +124,9 @@ class Project:
         return path.read_text("utf-8").split() if path.exists() else []
 
     def tasks(self, log: str = "offline") -> list[str]:
-        """What the offline engines were told to do."""
-        (path,) = (self.root / ".vlm-logs").glob(f"*-{log}.log")
-        lines = path.read_text("utf-8").splitlines()
+        """What the offline engines were told to do in the last run."""
+        logs = (self.root / ".vlm-logs").rglob(f"*-{log}.log")
+        lines = max(logs, key=lambda path: path.stat().st_mtime_ns).read_text("utf-8").splitlines()
         return [line.removeprefix("[offline] ") for line in lines if line.startswith("[offline] ")]
 
 

@@ -196,7 +196,7 @@ def test_a_container_keeps_its_packages(
 
 def pins(name: str) -> dict[str, str]:
     """Package -> version, of a file of constraints; a line that is no such pin fails."""
-    text = (REPOSITORY / "constraints" / name).read_text("utf-8")
+    text = (REPOSITORY / ".ci" / "constraints" / name).read_text("utf-8")
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
     assert not [line for line in lines if not re.fullmatch(r"[a-z0-9-]+==[^\s+;]+", line)]
     return dict(line.split("==") for line in lines)
@@ -216,7 +216,7 @@ def test_the_constraints_pin_what_the_project_asks_for(wheel: Path) -> None:
 @pytest.mark.parametrize("name", ["main.txt", "harness.txt"])
 def test_the_constraints_fit_every_machine(name: str) -> None:
     """What only some have, a GPU's libraries or a build for one processor, is not pinned."""
-    of_some = (REPOSITORY / "constraints" / "unpinned.txt").read_text("utf-8").split("\n")
+    of_some = (REPOSITORY / ".ci" / "constraints" / "unpinned.txt").read_text("utf-8").split("\n")
     pinned = pins(name)
     assert pinned
     assert not [one for one in pinned if one in of_some or one.startswith("nvidia-")]
