@@ -14,6 +14,7 @@ from pathlib import Path
 
 from . import gate
 from .errors import ConfigurationError, VlmError
+from .model_files import model_files_in
 from .reporting import SCHEMA, rendered, write_files
 from .reporting.markdown import LANGUAGES, render
 
@@ -116,7 +117,8 @@ def _text(options: argparse.Namespace) -> str:
 
 
 def _required(options: argparse.Namespace) -> str:
-    searched = options.directory or (_CONFORMANCE if _CONFORMANCE.is_dir() else Path())
+    has_models = any(model_files_in(_CONFORMANCE))
+    searched = options.directory or (_CONFORMANCE if has_models else Path())
     path = options.output or (options.directory or _CONFORMANCE) / "required.txt"
     content = gate.text(searched, options.only, options.marker)
     _write({path.name: content}, path.parent)

@@ -12,6 +12,10 @@ class CriterionFailed(AssertionError):
     """The model does not meet a criterion; the message is the review a reader gets."""
 
 
+class NoAnswer(CriterionFailed):
+    """What the model answered is no answer: NaN, one symbol for ever, a loop, or nothing."""
+
+
 class VlmError(Exception):
     """Base of everything that stops a test from reaching a verdict."""
 

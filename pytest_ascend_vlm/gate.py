@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,13 +35,18 @@ _SHOWN = 20
 
 
 def shortfalls(
-    required: Sequence[Pair], rows: Iterable[Mapping[str, Any]], *, may_lack_checkpoints: bool
+    required: Sequence[Pair],
+    rows: Iterable[Mapping[str, Any]],
+    deselected: Collection[Pair] = (),
+    *,
+    may_lack_checkpoints: bool,
 ) -> list[str]:
     """What a gate misses, in words, one line a class and reason; empty where it is green.
 
     Args:
         required: the content of required.txt.
         rows: the report's rows.
+        deselected: criteria of which the run left out at least one case.
         may_lack_checkpoints: whether a class may be not applicable as a whole, as one without a
             tiny checkpoint is in a run on tiny checkpoints.
     """
@@ -56,7 +61,12 @@ def shortfalls(
         statuses = {row["status"] for rows in of_class.values() for row in rows}
         if statuses == {"na"} and not may_lack_checkpoints:
             lines.append(f"{suite_class}: nothing of it applies, so nothing was verified")
-    return lines
+    partly = [pair for pair in required if pair in deselected and pair in found]
+    lines += [
+        f"{name}: {criterion}: some of its cases were deselected" for name, criterion in partly
+    ]
+    passed = any(row["status"] == "pass" for pair in required for row in found.get(pair, ()))
+    return lines if lines or passed else ["no required criterion was verified"]
 
 
 def _problems(of_class: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[str]:

@@ -302,6 +302,7 @@ RESERVED_SERVE_ARGUMENTS = frozenset(
         "model",
         "port",
         "served_model_name",
+        "uds",
         # Either would set any of those behind the suite's back.
         "config",
         "override_generation_config",
@@ -421,7 +422,7 @@ class ModelSpec:
         if in_parallel > self.npus:
             yield f"serve asks for {in_parallel} cards in parallel, but npus={self.npus}."
         yield from self._variant_problems()
-        if reserved := sorted(RESERVED_SERVE_ARGUMENTS & self.serve.keys()):
+        if reserved := sorted(filter(_is_reserved, self.serve)):
             yield (
                 f"serve sets {', '.join(reserved)}, which the suite sets itself to see what it "
                 "judges; leave it out."
@@ -441,6 +442,11 @@ class ModelSpec:
             if not variant.serve and not variant.checkpoint:
                 yield f"variant {variant.name!r} is served as the model is."
             self.as_variant(variant)
+
+
+def _is_reserved(name: str) -> bool:
+    """Whether vLLM's parser takes a name for a reserved argument: abbreviated, or a part of it."""
+    return any(one.startswith(name.partition(".")[0]) for one in RESERVED_SERVE_ARGUMENTS)
 
 
 def _names(capabilities: Iterable[Capability]) -> str:

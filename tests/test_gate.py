@@ -64,6 +64,8 @@ def test_a_model_to_which_nothing_applies_was_not_verified() -> None:
     rows = [*ALL_PASS[:2], row(*REQUIRED[2], "na", "no tiny checkpoint")]
     assert missing(*rows) == ["TestB: nothing of it applies, so nothing was verified"]
     assert missing(*rows, tiny=True) == []
+    aside = [row(*pair, "na", "no tiny checkpoint") for pair in REQUIRED]
+    assert missing(*aside, tiny=True) == ["no required criterion was verified"]
 
 
 def test_a_criterion_of_which_the_reference_knows_nothing_was_not_verified() -> None:
@@ -155,9 +157,40 @@ def test_a_gate_that_saw_all_of_it_is_green(
     stub: Serve,
     judged: Judged,
 ) -> None:
-    outcome = judged(stub(), "--vlm-gate", "-k", f"({few_cases()}) and (models or text_is_ans)")
+    outcome = judged(stub(), "--vlm-gate", "-k", "models or text_is_ans")
     assert outcome.result.ret == 0
     assert "gate:" not in outcome.text
+
+
+@pytest.mark.usefixtures("listed")
+def test_a_case_that_was_deselected_closes_it(stub: Serve, judged: Judged) -> None:
+    few = f"({few_cases()}) and (models or text_is_ans)"
+    told = "gate: TestMinerU25: serving.text: some of its cases were deselected"
+    for workers in ("0", "2"):
+        outcome = judged(stub(), "--vlm-gate", "-k", few, "-n", workers)
+        assert outcome.result.ret == pytest.ExitCode.TESTS_FAILED
+        assert told in outcome.text
+
+
+CRASH = """
+import os
+import pytest
+
+@pytest.fixture(autouse=True)
+def _crash(request):
+    if "sum]" in request.node.name:
+        os._exit(9)
+"""
+
+
+@pytest.mark.usefixtures("listed")
+def test_a_test_that_was_lost_with_its_worker_is_told(
+    project: pytest.Pytester, stub: Serve, judged: Judged
+) -> None:
+    project.makeconftest(CRASH)
+    outcome = judged(stub(), "--vlm-gate", "-k", "models or text_is_ans", "-n", "1")
+    assert "ended without a row: its worker crashed" in outcome.text
+    assert "lost with a worker that crashed" in outcome.text.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

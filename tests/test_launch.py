@@ -40,6 +40,14 @@ def test_a_model_file_cannot_set_what_the_suite_needs_to_see(name: str) -> None:
         model_spec(serve={name: "x"})
 
 
+@pytest.mark.parametrize(
+    "name", ["override_generation_conf", "override_generation_config.temperature", "por", "uds"]
+)
+def test_nor_by_a_name_that_vllms_parser_completes(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"serve sets {name}, which the suite sets"):
+        model_spec(serve={name: "x"})
+
+
 @pytest.mark.parametrize("name", ["logprobs_mode", "override_generation_config"])
 def test_nor_can_a_variant(name: str) -> None:
     with pytest.raises(ConfigurationError, match=name):

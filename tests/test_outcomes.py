@@ -15,6 +15,7 @@ from pytest_ascend_vlm.reporting import Report
 from pytest_ascend_vlm.reporting.markdown import LANGUAGES, render
 from pytest_ascend_vlm.reporting.origin import origin
 from pytest_ascend_vlm.reporting.rows import Row
+from pytest_ascend_vlm.reporting.summary import closing_line
 
 GIGAPIXEL = "bad_input and gigapixel"
 
@@ -78,6 +79,18 @@ def test_a_marker_of_pytest_excuses_no_criterion(
     assert outcome.result.ret == 1
 
 
+def test_what_is_no_answer_is_expected_only_by_name(
+    project: pytest.Pytester, stub: Serve, judged: Judged
+) -> None:
+    expected = "(ExpectedFailure('baseline.text', 'style differs', 'none'),)"
+    model_file(project, "    pass", expected_failures=expected)
+    one = ("-k", "text_matches and capital]", "test_own_model.py")
+    outcome = judged(stub(Defect.EXCLAMATION_MARKS.value), *one)
+    assert statuses(outcome) == [("baseline.text", "fail")]
+    assert "is no answer" in outcome.rows[0]["reason"]
+    assert statuses(judged(stub(Defect.TEXT_OFF_BY_ONE_TOKEN.value), *one))[0][1] == "xfail"
+
+
 # --- not applicable is a type --------------------------------------------------------------------
 
 SKIPS = """
@@ -121,6 +134,27 @@ def test_each_verdict_has_the_status_that_it_earned(
         ("the first", "pass"),
         ("the second", "fail"),
     ]
+
+
+NO_VERDICT = """
+    def test_silent(self, judge):
+        pass
+
+    def test_caught(self, judge):
+        from pytest_ascend_vlm.criteria.verdict import at_most
+        with pytest.raises(AssertionError):
+            judge(at_most(3, 2, "s", "too slow"))
+"""
+
+
+def test_a_test_that_judges_needs_a_verdict_and_keeps_it(
+    project: pytest.Pytester, stub: Serve, judged: Judged
+) -> None:
+    model_file(project, NO_VERDICT)
+    outcome = judged(stub(), "-k", "test_silent or test_caught", "test_own_model.py")
+    found = {row["criterion"]: row["status"] for row in outcome.rows}
+    assert found == {"own.test_silent": "error", "own.test_caught": "fail"}
+    assert outcome.result.ret == 1
 
 
 @pytest.mark.parametrize("sense", ["at least", "at most"])
@@ -225,3 +259,27 @@ def test_the_headline_of_a_model_counts_what_did_not_pass(
     assert "✅ 7 " in headline
     assert "⚠️ 1 " in headline
     assert "N/A 1 " in headline
+
+
+def test_the_closing_line_counts_the_reference_apart() -> None:
+    rows = [
+        {**Row("m", "T", criterion, None, status, "why", 0.1).with_verdict(None)}
+        for criterion, status in [("serving.text", "skip"), ("reference.replay", "pass")]
+    ]
+    told = "0 of 1 criteria verified: why; and 1 of 1 criteria verified on the CPU reference"
+    assert closing_line(rows, "the NPU") == told
+
+
+def test_a_skip_hides_no_failure_in_the_closing_line() -> None:
+    rows = [
+        {**Row("m", "T", criterion, None, status, "why", 0.1).with_verdict(None)}
+        for criterion, status in [("serving.text", "skip"), ("serving.image", "fail")]
+    ]
+    assert closing_line(rows, "here") == "0 of 2 criteria verified on here; 1 skip, 1 fail"
+
+
+def test_a_reply_that_is_no_completion_is_the_models_failure(stub: Serve, judged: Judged) -> None:
+    empty = Behaviour(reply=lambda answer: {**answer, "choices": []})
+    outcome = judged(stub(empty), "-k", "text_is_answered and capital]")
+    assert statuses(outcome) == [("serving.text", "fail")]
+    assert "no completion" in outcome.text

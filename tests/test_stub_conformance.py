@@ -505,14 +505,23 @@ class Lenient:
 class TestMine(Lenient, VLMConformance):
     model = ModelSpec("a/b", unsupported=dict.fromkeys(set(C) - {C.TEXT, C.IMAGE}, "no"))
 """,
+        """
+import pytest
+class Lenient:
+    @pytest.fixture
+    def judge(self, judge): return lambda verdict: None
+class TestMine(Lenient, VLMConformance):
+    model = ModelSpec("a/b", unsupported=dict.fromkeys(set(C) - {C.TEXT, C.IMAGE}, "no"))
+""",
     ],
-    ids=["in the class", "through a mixin"],
+    ids=["in the class", "through a mixin", "what it is judged by"],
 )
 def test_a_criterion_cannot_be_overridden(
     source: str, project: pytest.Pytester, judged: Judged, stub: Serve
 ) -> None:
     text = refused(source, project, judged, stub)
-    assert "overrides test_models_are_listed." in text
+    name = "judge" if "def judge" in source else "test_models_are_listed"
+    assert f"overrides {name}." in text
     assert "ModelSpec(expected_failures=...)" in text
 
 

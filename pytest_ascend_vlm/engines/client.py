@@ -134,7 +134,10 @@ class Client:
         except openai.APIStatusError as error:
             return _refusal(error.response)
         seconds = time.perf_counter() - since
-        answers = tuple(_completion(choice, case_id, reply, seconds) for choice in reply.choices)
+        choices = getattr(reply, "choices", None)
+        if not choices or any(choice.message is None for choice in choices):
+            return Refusal(200, f"no completion: {str(reply)[:_SHOWN_BODY]}", is_json_error=False)
+        answers = tuple(_completion(choice, case_id, reply, seconds) for choice in choices)
         self.completions += answers
         return answers
 

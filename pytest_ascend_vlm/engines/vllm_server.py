@@ -249,6 +249,7 @@ class VllmServer:
                 "served, and is not started again. Each death is told at the test it came in."
             )
         self.stop()
+        self.remains = None  # of a crash: it says nothing about how a server stops
         self.start()
 
     def _stop(self, process: subprocess.Popen[bytes]) -> Remains:

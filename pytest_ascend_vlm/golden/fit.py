@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from ..errors import GoldenError
@@ -24,6 +25,7 @@ def require_fit(reference: Reference) -> None:
     if numerics is None:
         return
     hidden = numerics.hidden
+    _require_finite(numerics)
     _require_rows(
         numerics.rows,
         columns={
@@ -57,6 +59,22 @@ def _require_rows(
                 f"{name} is of shape {numbers.shape} where {expected[name]} is expected, so its "
                 "numbers do not belong to its rows"
             )
+
+
+def _require_finite(numerics: ReferenceNumerics) -> None:
+    """Refuses numbers that nothing can be compared with."""
+    tables: dict[str, npt.NDArray[Any]] = {
+        "fp32": numerics.fp32,
+        "bf16": numerics.bf16,
+        "fp32_logsumexp": numerics.fp32_logsumexp,
+        "bf16_logsumexp": numerics.bf16_logsumexp,
+        "hidden_fp32": numerics.hidden.fp32,
+        "hidden_bf16": numerics.hidden.bf16,
+        "logit_rmse": np.array(numerics.logit_rmse),
+    }
+    for name, numbers in tables.items():
+        if not np.isfinite(numbers).all():
+            raise GoldenError(f"{name} has numbers that are not finite")
 
 
 def _require_answer(numerics: ReferenceNumerics, prompt_tokens: int | None) -> None:

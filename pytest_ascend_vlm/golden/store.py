@@ -96,6 +96,12 @@ class GoldenStore:
         return document
 
     def _check(self, document: Mapping[str, Any], key: GoldenKey, case: Case, path: Path) -> None:
+        expected = {"model": key.model.model_id, "checkpoint": key.checkpoint, "case": case.id}
+        for name, value in expected.items():
+            if document.get(name) != value:
+                raise self._error(
+                    f"the golden {path} is of the {name} {document.get(name)!r}, not {value!r}"
+                )
         if document["inputs"]["sha256"] != inputs(case)["sha256"]:
             raise self._error(
                 f"the golden {path} was recorded for another request: "

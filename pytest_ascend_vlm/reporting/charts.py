@@ -73,7 +73,8 @@ def _error_chart(model: str, case: Mapping[str, Any]) -> str:
     ]
     for part in _PARTS:
         chart.add(f"served: {part}", [(x, y) for x, y, of in points if of == part])
-    rounding = list(zip(case["position"], case["rounding"], strict=True))
+    pairs = zip(case["position"], case["rounding"], strict=True)
+    rounding = [(position, error) for position, error in pairs if not isinstance(error, str)]
     chart.add("the reference's own bf16", rounding, stroke=True, show_dots=False)
     return _svg(chart)
 

@@ -130,7 +130,8 @@ def _model_view(model: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> 
         "facts": model,
         "name": f"{key[0]} ({key[1]})" if len(classes) > 1 else key[0],
         "criteria": criteria,
-        "counts": _counts(own),
+        # The reference's own rows are of this CPU, wherever the model was served.
+        "counts": _counts([r for r in own if group_of(r) != "reference"] or own),
         "problems": _problems(own),
         "notes": [row for row in own if _is_noted(row)],
         "numerics": _numerics(own),

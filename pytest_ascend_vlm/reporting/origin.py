@@ -22,8 +22,9 @@ ORIGINS = (
     "nothing",
 )
 
-_NOT_SERVED = frozenset({"reference", "own"})
-"""Criterion groups that can end without a served model: the reference's, and a user's own tests."""
+_NOT_SERVED = frozenset({"reference"})
+_NOT_SURELY_SERVED = frozenset({"reference", "own"})
+"""A user's own test may judge without a served model, so alone it is no NPU result."""
 
 
 def origin(receipt: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
@@ -36,7 +37,8 @@ def origin(receipt: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str
         receipt: "platform" and "simulated" of the run.
         rows: the report's rows.
     """
-    served = {row["status"] for row in rows if group_of(row) not in _NOT_SERVED}
+    apart = _NOT_SURELY_SERVED if receipt["platform"] == "npu" else _NOT_SERVED
+    served = {row["status"] for row in rows if group_of(row) not in apart}
     if not served & {"pass", "fail", "xfail"}:
         ran = {row["status"] for row in rows if group_of(row) == "reference"}
         return "reference" if ran & {"pass", "fail", "recorded"} else "nothing"

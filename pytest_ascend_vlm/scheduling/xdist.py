@@ -14,7 +14,7 @@ import pytest
 from ..model_files import model_files
 from ..platforms import select_platform
 from ..suite import hints
-from ..suite.selection import is_named, model_of
+from ..suite.selection import is_named, model_of, pair_of
 
 if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _RUN_NAME = "vlm_run_name"
 _TOLD = "vlm_told"
+_DESELECTED = "vlm_deselected"
 
 
 def is_worker(config: pytest.Config) -> bool:
@@ -48,6 +49,12 @@ def told(node: WorkerController) -> list[str]:
     """What a worker that has ended told; nothing of one that was killed."""
     lines: list[str] = getattr(node, "workeroutput", {}).get(_TOLD, [])
     return lines
+
+
+def deselected(node: WorkerController) -> set[tuple[str, str]]:
+    """The criteria that a worker that has ended did not ask with all of their cases."""
+    pairs = getattr(node, "workeroutput", {}).get(_DESELECTED, [])
+    return {(name, criterion) for name, criterion in pairs}
 
 
 def make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
@@ -103,6 +110,12 @@ class Worker:
             tell(self._config, [str(error), *hints.of_run(self._config)])
             items.clear()
             return None
+
+    def pytest_deselected(self, items: list[pytest.Item]) -> None:
+        """Hands on which criteria are not asked with all of their cases."""
+        pairs = {pair for item in items if (pair := pair_of(item)) is not None}
+        known = self._config.workeroutput.setdefault(_DESELECTED, [])  # type: ignore[attr-defined]
+        known += sorted(map(list, pairs))
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Hands on why nothing was selected."""

@@ -9,6 +9,7 @@ import pytest
 
 from ..errors import ConfigurationError
 from ..spec import ModelSpec
+from . import fixtures
 from .baseline import BaselineCriteria
 from .dataset import DatasetCriteria
 from .determinism import DeterminismCriteria
@@ -68,16 +69,26 @@ class VLMConformance(
         _refuse_unknown_figures(model)
 
 
+def _is_fixture(value: object) -> bool:
+    # pytest has a class for them since 8.4; before, it marked the function.
+    return type(value).__name__ == "FixtureFunctionDefinition" or hasattr(
+        value, "_pytestfixturefunction"
+    )
+
+
 def _refuse_overrides(cls: type) -> None:
     ours = set(VLMConformance.__mro__)
     criteria = {name for base in ours for name in vars(base) if name.startswith("test_")}
+    judged_by = {name for name, value in vars(fixtures).items() if _is_fixture(value)}
     for base in (base for base in cls.__mro__ if base not in ours):
-        overridden = sorted(criteria & vars(base).keys())
+        own = {name for name, value in vars(base).items() if _is_fixture(value)}
+        overridden = sorted((criteria & vars(base).keys()) | (judged_by & own))
         if overridden:
             raise ConfigurationError(
                 f"{base.__name__} overrides {', '.join(overridden)}. A criterion is the same for "
-                "every model; declare a known failure with ModelSpec(expected_failures=...), a "
-                "looser bar with Thresholds(..., because='...')."
+                "every model, and so is what it is judged by; declare a known failure with "
+                "ModelSpec(expected_failures=...), a looser bar with "
+                "Thresholds(..., because='...')."
             )
 
 

@@ -164,7 +164,9 @@ class Datasets:
     def _record_command(self) -> str:
         options = self._run.options
         words = ["pytest", self._test_path, "-m", "dataset", "--vlm-record"]
-        words += [f"--vlm-platform={options.platform}", f"--vlm-checkpoint={options.checkpoint}"]
+        if options.server_url is None:  # scores are recorded of a server that the suite starts
+            words.append(f"--vlm-platform={options.platform}")
+        words.append(f"--vlm-checkpoint={options.checkpoint}")
         return shlex.join([*words, f"--vlm-datasets-root={options.datasets_root or 'DIR'}"])
 
     def _recorded(self, task: DatasetTask) -> Evaluation | None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ..criteria.verdict import Verdict
-from ..errors import CriterionFailed, VlmError
+from ..errors import CriterionFailed, NoAnswer, VlmError
 from ..reporting.rows import Row, as_json, name_of
 from .criterion import NotApplicable
 from .findings import FINDINGS, TOLD_AT, Findings, Place, in_one_line
@@ -85,7 +85,7 @@ def _ending(
     if isinstance(error, pytest.skip.Exception):
         return _skipped(item, error)
     if isinstance(error, CriterionFailed):
-        excuse = _excuse(item, report, str(error))
+        excuse = _excuse(item, report, error)
         return _Ending("fail", str(error)) if excuse is None else _Ending("xfail", excuse)
     if isinstance(error, VlmError):
         return _Ending("error", str(error))
@@ -131,21 +131,35 @@ def _without_exception(
         return _Ending("error", str(report.longrepr))
     if report.when != "call":
         return None
+    if judge is None and criterion_of(item) is None:
+        return _Ending("pass")
+    return _judged(item, judge)
+
+
+def _judged(item: pytest.Item, judge: Judge | None) -> _Ending:
+    """How a test that judges, and ran to its end, ended."""
     if judge is not None and judge.recorded_path is not None:
         return _Ending("recorded", "; ".join(judge.doubts))
-    if criterion_of(item) is not None and (judge is None or not judge.verdicts):
+    verdicts = judge.verdicts if judge else []
+    if not verdicts:
         return _Ending("error", f"{item.nodeid} ended without a verdict, so it verified nothing.")
+    if missed := [verdict for verdict in verdicts if not verdict.passed]:
+        return _Ending("fail", f"{missed[0].reason}: this verdict fails, and the test caught that.")
     return _Ending("pass")
 
 
-def _excuse(item: pytest.Item, report: pytest.TestReport, message: str) -> str | None:
-    """Why a failure was expected, or None. Of a criterion only what is declared of it counts."""
+def _excuse(item: pytest.Item, report: pytest.TestReport, error: CriterionFailed) -> str | None:
+    """Why a failure was expected, or None. Of a criterion only what is declared of it counts.
+
+    What is no answer at all is expected only where the declaration names it.
+    """
     if not hasattr(report, "wasxfail"):
         return None
     if criterion_of(item) is None:
         return str(report.wasxfail)
     expected = item.stash.get(EXPECTED_FAILURES, ())
-    return next((str(failure) for failure in expected if failure.shows in message), None)
+    named = [failure for failure in expected if failure.shows or not isinstance(error, NoAnswer)]
+    return next((str(failure) for failure in named if failure.shows in str(error)), None)
 
 
 def _rows(

@@ -10,6 +10,7 @@ import pytest
 from ..errors import ConfigurationError
 from ..model_files import model_files
 from ..reporting import Report, write
+from ..reporting.origin import origin
 from ..reporting.summary import closing_line, closing_table, doubtful_goldens
 from ..scheduling import xdist
 from . import findings, hints, order, outcomes, selection
@@ -27,6 +28,8 @@ class Reporter:
         self._has_asked = False
         self._hints: list[str] = []
         self._told: list[str] = []
+        self._deselected: set[tuple[str, str]] = set()
+        self._lost: list[str] = []
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(self) -> Generator[None, object, object]:
@@ -40,6 +43,10 @@ class Reporter:
         """Finds out why nothing was selected."""
         if not session.items:
             self._hints = hints.of_run(self._config)
+
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        """Notes the criteria that are not asked with all of their cases."""
+        self._deselected |= set(filter(None, map(selection.pair_of, items)))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
@@ -63,6 +70,7 @@ class Reporter:
     def pytest_testnodedown(self, node: Any) -> None:
         """Takes what a worker found out; all find out the same."""
         self._hints = xdist.told(node) or self._hints
+        self._deselected |= xdist.deselected(node)
 
     def _require_setup(self, wanted: Container[str]) -> None:
         try:
@@ -76,6 +84,8 @@ class Reporter:
             place = getattr(report, order.PLACE, ())
             self._report.take(getattr(report, outcomes.EVIDENCE, ()), place)
             self._repeats.take(report)
+            if report.failed and not hasattr(report, outcomes.EVIDENCE):
+                self._lost.append(report.nodeid)  # its worker crashed
 
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter, exitstatus: int
@@ -94,7 +104,9 @@ class Reporter:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
         """Writes the report, closes the gate, and says in the last line what was verified."""
-        missing = self._run.gate_shortfalls(self._report.rows)
+        missing = self._run.gate_shortfalls(self._report.rows, self._deselected)
+        if missing or self._run.options.required is not None:
+            missing += [f"{test} ended without a row: its worker crashed" for test in self._lost]
         is_written = self._write()
         if (missing or not is_written) and session.exitstatus in {
             pytest.ExitCode.OK,
@@ -108,13 +120,22 @@ class Reporter:
             for line in (f"gate: {problem}" for problem in missing):
                 terminal.line(line)
             if self._report.rows:
-                terminal.line(closing_line(self._report.rows, self._run.where()))
+                terminal.line(self._closing_line())
         return result
+
+    def _closing_line(self) -> str:
+        facts = {
+            "platform": self._run.options.platform,
+            "simulated": self._run.platform.simulated,
+        }
+        nowhere = origin(facts, self._report.rows) == "nothing"
+        line = closing_line(self._report.rows, "no served model" if nowhere else self._run.where())
+        return f"{line}; {len(self._lost)} lost with a worker that crashed" if self._lost else line
 
     def _write(self) -> bool:
         """Writes the report where one is wanted; False where the disk refuses it."""
         directory = self._run.options.report
-        if directory is None or not self._report.rows:
+        if directory is None:
             return True
         receipt = self._run.receipt(list(self._config.invocation_params.args))
         try:

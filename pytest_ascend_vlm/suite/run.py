@@ -308,13 +308,15 @@ class Run:
         }[options.platform]
         return f"{place} ({options.checkpoint} checkpoint)"
 
-    def gate_shortfalls(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    def gate_shortfalls(
+        self, rows: Sequence[Mapping[str, Any]], deselected: Collection[gate.Pair]
+    ) -> list[str]:
         """What a gate misses, in words; empty where it is green or the run is none."""
         required = self.options.required
         if required is None:
             return []
         tiny = self.options.checkpoint == "tiny"
-        missing = gate.shortfalls(required, rows, may_lack_checkpoints=tiny)
+        missing = gate.shortfalls(required, rows, deselected, may_lack_checkpoints=tiny)
         if self.platform.simulated:
             missing.append("the cards are simulated, and a simulation opens no gate")
         return missing

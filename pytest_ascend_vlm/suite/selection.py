@@ -53,6 +53,12 @@ def model_of(item: pytest.Item) -> ModelSpec | None:
     return model if isinstance(model, ModelSpec) else None
 
 
+def pair_of(item: pytest.Item) -> tuple[str, str] | None:
+    """The test class and the criterion of a test, as a gate lists them; None for another test."""
+    what, cls = criterion_of(item), _cls(item)
+    return (cls.__name__, what.id) if what is not None and cls is not None else None
+
+
 def parametrize(metafunc: pytest.Metafunc, run: Run) -> None:
     """Gives a criterion its cases; without any it stays one test, which `mark` then explains."""
     what = criterion_of(metafunc.definition)
@@ -223,6 +229,8 @@ def repeat_if_marked(item: pytest.Function) -> object | None:
     if marker is None or criterion_of(item) is not None:
         return None
     runs = marker.kwargs.get("runs", marker.args[0] if marker.args else _RUNS)
+    if runs < 2:
+        raise ConfigurationError(f"{item.nodeid}: determinism(runs={runs}) compares nothing.")
     arguments = {name: item.funcargs[name] for name in item._fixtureinfo.argnames}
     texts = [_text(item.obj(**arguments), item) for _ in range(runs)]
     for index, text in enumerate(texts[1:], start=2):

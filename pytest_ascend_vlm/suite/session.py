@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from ..criteria.verdict import Verdict
-from ..errors import CriterionFailed, GoldenError, PreconditionError
+from ..errors import CriterionFailed, GoldenError, NoAnswer, PreconditionError
 from ..spec import Case
 from .criterion import NotApplicable
 from .explain import explain
@@ -243,10 +243,11 @@ class Judge:
         """Takes a verdict.
 
         Raises:
-            CriterionFailed: it does not hold, or an answer of this test is degenerate.
+            CriterionFailed: it does not hold.
+            NoAnswer: an answer of this test is degenerate.
         """
         for completion, problem in self._degenerate():
-            raise CriterionFailed(
+            raise NoAnswer(
                 f"{self.criterion.id}: what came back for {completion.case_id} is no answer: "
                 f"{problem}.\n"
                 f"  got: {completion.text[:200]!r}\n"
