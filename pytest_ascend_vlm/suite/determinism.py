@@ -132,7 +132,7 @@ class DeterminismCriteria:
         few = all_cases[:TOGETHER]
         before = {case.id: answers(case) for case in few}
         if not server.can_restart:
-            judge.not_applicable("an endpoint that someone else runs cannot be restarted")
+            judge.cannot_run("an endpoint that someone else runs cannot be restarted")
         server.restart()
         after = {case.id: [client.complete(case)] for case in few}
         judge(rules.answers_agree(before, after, self.model.thresholds.agreement))

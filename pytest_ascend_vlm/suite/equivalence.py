@@ -29,7 +29,7 @@ class EquivalenceCriteria:
         engine underneath is the same.
         """
         if not numbers.stage.is_ours:
-            judge.not_applicable("needs engines of our own, and the endpoint is someone else's")
+            judge.cannot_run("needs engines of our own, and the endpoint is someone else's")
         online = {case.id: answers(case) for case in numbers.cases}
         judge(rules.answers_agree(online, numbers.offline_answers(), numbers.references))
 

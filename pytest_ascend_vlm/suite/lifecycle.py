@@ -34,7 +34,7 @@ class LifecycleCriteria:
         with `npu-smi info` and end them; in deployments let a supervisor end the process group.
         """
         if not server.can_restart:
-            judge.not_applicable("an endpoint that someone else runs cannot be stopped")
+            judge.cannot_run("an endpoint that someone else runs cannot be stopped")
         judge(rules.nothing_is_left(server.remains or server.restart()))
 
     @criterion(Criterion("lifecycle.kill", known_failures=(_ORPHANED_ENGINE,), ends_server=True))
@@ -48,5 +48,5 @@ class LifecycleCriteria:
         group; look for the named processes before anything else is started on the card.
         """
         if not server.can_restart:
-            judge.not_applicable("an endpoint that someone else runs cannot be killed")
+            judge.cannot_run("an endpoint that someone else runs cannot be killed")
         judge(rules.nothing_is_left(server.kill()))

@@ -110,7 +110,7 @@ class NumericsCriteria:
 
 def _require_engines(numbers: Numbers, judge: Judge) -> None:
     if not numbers.stage.is_ours:
-        judge.not_applicable("needs engines of our own, and the endpoint is someone else's")
+        judge.cannot_run("needs engines of our own, and the endpoint is someone else's")
 
 
 def _operators_ratio(numbers: Numbers) -> float | str:

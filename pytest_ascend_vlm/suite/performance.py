@@ -108,7 +108,7 @@ class PerformanceCriteria:
         at threads of the dispatcher that spin, on CPU at OpenMP's wait policy.
         """
         if not measuring.sees_processes:
-            judge.not_applicable("the server's processes cannot be seen from here")
+            judge.cannot_run("the server's processes cannot be seen from here")
         idle, busy = measuring.cpu()
         judge(rules.waits_quietly(idle, busy, self.model.thresholds.idle_cpu))
 

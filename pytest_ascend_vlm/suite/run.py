@@ -86,7 +86,7 @@ class Run:
     def same_here(self, model: ModelSpec, variant: Variant) -> str | None:
         """Why serving a variant would say nothing here, or None."""
         if self.options.server_url is not None:
-            return "another way to serve needs a server of our own"
+            return None  # nothing is served here; that is no property of the model
         if variant.checkpoint:
             tiny = self.options.checkpoint == "tiny"
             return "there is no tiny checkpoint of its own weights" if tiny else None

@@ -172,6 +172,8 @@ def _cannot_run(item: pytest.Item, model: ModelSpec | None, run: Run) -> str | N
     if run.unavailable or model is None:
         return run.unavailable
     variant = variant_of(item)
+    if variant is not None and run.options.server_url is not None:
+        return "another way to serve needs a server of our own"
     return run.lacks_cards(model.as_variant(variant) if variant else model)
 
 

@@ -64,7 +64,7 @@ class ServingCriteria:
         }
         seconds = server.first_start_seconds
         if not seconds:
-            judge.not_applicable("the endpoint was started by someone else")
+            judge.cannot_run("the endpoint was started by someone else")
         judge(rules.start_within_budget(seconds, budgets, server.memory_mib))
 
     @criterion(Criterion("serving.models"))

@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+import pytest
+
 from ..criteria.verdict import Verdict
 from ..errors import CriterionFailed, GoldenError, NoAnswer, PreconditionError
 from ..spec import Case
@@ -259,6 +261,10 @@ class Judge:
             raise CriterionFailed(
                 explain(self.criterion, self.documentation, self.case_id, verdict)
             )
+
+    def cannot_run(self, reason: str) -> NoReturn:
+        """Ends the test: the criterion applies, but what it asks for is not to be had here."""
+        pytest.skip(reason)
 
     def not_applicable(self, reason: str) -> NoReturn:
         """Ends the test: the criterion cannot apply to this model as it is declared."""
