@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import xml.etree.ElementTree as ET
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,12 @@ import pytest
 from stub_server import Behaviour, Defect, Refused, Request, State
 
 from conftest import Judged, Outcome, Serve, model_file
+from pytest_ascend_vlm import reporting
 from pytest_ascend_vlm.criteria.verdict import at_most
 from pytest_ascend_vlm.reporting import Report
 from pytest_ascend_vlm.reporting.markdown import LANGUAGES, render
-from pytest_ascend_vlm.reporting.origin import origin
-from pytest_ascend_vlm.reporting.rows import Row
+from pytest_ascend_vlm.reporting.origin import ORIGINS, origin
+from pytest_ascend_vlm.reporting.rows import STATUSES, Row
 from pytest_ascend_vlm.reporting.summary import closing_line
 
 GIGAPIXEL = "bad_input and gigapixel"
@@ -261,9 +264,17 @@ def test_the_headline_of_a_model_counts_what_did_not_pass(
     assert "N/A 1 " in headline
 
 
+def test_the_schema_lists_what_there_is() -> None:
+    schema = json.loads(
+        resources.files(reporting).joinpath("report.schema.json").read_text("utf-8")
+    )["properties"]
+    assert set(schema["receipt"]["properties"]["origin"]["enum"]) == set(ORIGINS)
+    assert set(schema["rows"]["items"]["properties"]["status"]["enum"]) == set(STATUSES)
+
+
 def test_the_closing_line_counts_the_reference_apart() -> None:
     rows = [
-        {**Row("m", "T", criterion, None, status, "why", 0.1).with_verdict(None)}
+        Row("m", "T", criterion, None, status, "why", 0.1).with_verdict(None)
         for criterion, status in [("serving.text", "skip"), ("reference.replay", "pass")]
     ]
     told = "0 of 1 criteria verified: why; and 1 of 1 criteria verified on the CPU reference"
@@ -272,7 +283,7 @@ def test_the_closing_line_counts_the_reference_apart() -> None:
 
 def test_a_skip_hides_no_failure_in_the_closing_line() -> None:
     rows = [
-        {**Row("m", "T", criterion, None, status, "why", 0.1).with_verdict(None)}
+        Row("m", "T", criterion, None, status, "why", 0.1).with_verdict(None)
         for criterion, status in [("serving.text", "skip"), ("serving.image", "fail")]
     ]
     assert closing_line(rows, "here") == "0 of 2 criteria verified on here; 1 skip, 1 fail"
