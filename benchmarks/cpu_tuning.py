@@ -214,7 +214,7 @@ def in_torch(tower: Any, pixels: Any, grid: Grid) -> Any:
 
 def measure_vit(rounds: int) -> tuple[list[Finding], dict[str, Any]]:
     """Time of the vision encoder, by the size of the page."""
-    from pytest_ascend_vlm.engines.cpu import bf16_speed
+    from pytest_ascend_vlm.engines.transformers.cpu_threads import bf16_speed
 
     side = side_that_saves(CLAIMED_FALL)
     untuned, moderate, small = "2560 image tokens", f"{side} px", f"{LONGEST_SIDE} px"
@@ -315,7 +315,7 @@ def measure_ort(rounds: int) -> tuple[list[Finding], dict[str, Any]]:
 
 def threads_here() -> int:
     """The document's four, or as many as there are cores."""
-    from pytest_ascend_vlm.engines.cpu import physical_cores
+    from pytest_ascend_vlm.engines.transformers.cpu_threads import physical_cores
 
     return min(THREADS, physical_cores())
 
@@ -330,7 +330,7 @@ def torch_cost(tower: Any, pixels: Any, grid: Grid, threads: int) -> Cost:
 
 def run_ort(session: Any, pixels: Any) -> Any:
     """What a session makes of an image."""
-    from pytest_ascend_vlm.engines.vision_onnx import run
+    from vision_onnx import run
 
     return run(session, pixels)
 
@@ -338,8 +338,7 @@ def run_ort(session: Any, pixels: Any) -> Any:
 def ort_sessions(tower: Any, grid: Grid, directory: Path) -> dict[str, Any]:
     """A tower in float32, and with weights and activations of its linear layers in INT8."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    from pytest_ascend_vlm.engines.vision_onnx import export, open_session
+    from vision_onnx import export, open_session
 
     path = export(tower, grid, directory / "float32")
     quantised = directory / "int8.onnx"
@@ -356,8 +355,8 @@ def ort_sessions(tower: Any, grid: Grid, directory: Path) -> dict[str, Any]:
 
 def figures(observed: Any, exact: Any, rounded: Any = None) -> dict[str, float]:
     """The project's numeric measures; R only where PyTorch's bf16 is known."""
-    from pytest_ascend_vlm.criteria.compared import Compared
-    from pytest_ascend_vlm.criteria.measures import Measures
+    from pytest_ascend_vlm.criteria.comparison import Compared
+    from pytest_ascend_vlm.criteria.error_statistics import Measures
 
     rows = np.arange(len(exact))
     base = exact if rounded is None else rounded
@@ -376,8 +375,7 @@ def trained_numbers() -> dict[str, dict[str, float]]:
     import torch
     from PIL import Image
     from transformers import AutoImageProcessor
-
-    from pytest_ascend_vlm.engines.vision_onnx import load_tower
+    from vision_onnx import load_tower
 
     with Image.open(ROOT / "fixtures" / "documents" / "page-01.png") as page:
         made = AutoImageProcessor.from_pretrained(TINY)(page.convert("RGB"), return_tensors="np")
@@ -493,8 +491,8 @@ def serving(checkpoint: Path, tuning: Mapping[str, Any], log: Path) -> Iterator[
     """A server of the checkpoint, on the cores that the document would bind it to."""
     import psutil
 
-    from pytest_ascend_vlm.engines.vllm_server import Launch, VllmServer
-    from pytest_ascend_vlm.spec import Budgets, Capability, Case
+    from pytest_ascend_vlm.engines.vllm.server import Launch, VllmServer
+    from pytest_ascend_vlm.spec.model import Budgets, Capability, Case
 
     serve = {
         "load_format": "dummy",
@@ -641,9 +639,9 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.rounds < LEAST_ROUNDS:
         parser.error(f"--rounds must be at least {LEAST_ROUNDS}")
-    from pytest_ascend_vlm.engines import torch_extras
+    from pytest_ascend_vlm.engines import torch_companions
 
-    torch_extras.install()
+    torch_companions.install()
     print(this_cpu())
     findings, details = [], {}
     for part in arguments.part or PARTS:

@@ -31,11 +31,12 @@ from pathlib import Path
 
 from tiny_model import FIXTURES, MODEL, served
 
-from pytest_ascend_vlm.cases import load_cases
-from pytest_ascend_vlm.engines import load, torch_extras
+from pytest_ascend_vlm.engines import torch_companions
 from pytest_ascend_vlm.engines.endpoint import Endpoint
-from pytest_ascend_vlm.observation import Load
-from pytest_ascend_vlm.spec import Case
+from pytest_ascend_vlm.load import generator
+from pytest_ascend_vlm.observation.answers import Load
+from pytest_ascend_vlm.spec.case_files import load_cases
+from pytest_ascend_vlm.spec.model import Case
 
 PROMISE = 0.05
 READ_PROMISE = 0.01
@@ -125,13 +126,13 @@ class Bench:
         directory: where both leave their files.
     """
 
-    workload: load.Workload
+    workload: generator.Workload
     endpoint: Endpoint
     directory: Path
 
     def ours(self) -> Figures:
         """The figures of the suite's load engine."""
-        found = load.generate(self.workload, self.endpoint, self.directory, lambda _: None)
+        found = generator.generate(self.workload, self.endpoint, self.directory, lambda _: None)
         if found.errors:
             sys.exit(f"{len(found.errors)} requests failed: {found.errors[0]}")
         return Figures.of(found)
@@ -139,7 +140,7 @@ class Bench:
     def by_hand(self) -> tuple[Figures, Figures]:
         """The figures of the tool as its user runs it: its summary, and read as we read it."""
         result = self.directory / "by-hand.json"
-        path = torch_extras.child_pythonpath(os.environ.get("PYTHONPATH"))
+        path = torch_companions.child_pythonpath(os.environ.get("PYTHONPATH"))
         ran = subprocess.run(
             [sys.executable, "-c", COMMAND, *self._arguments(result)],
             env={**os.environ, "PYTHONPATH": path, "OPENAI_API_KEY": self.endpoint.api_key},
@@ -149,7 +150,7 @@ class Bench:
         )
         if ran.returncode != 0:
             sys.exit(f"vllm bench serve exited with {ran.returncode}:\n{ran.stdout}{ran.stderr}")
-        return Figures.told(result), Figures.of(load.read(result, self.workload))
+        return Figures.told(result), Figures.of(generator.read(result, self.workload))
 
     def _arguments(self, result: Path) -> list[str]:
         rows = self.directory / f"concurrency-{self.workload.concurrency}.rows.jsonl"
@@ -231,7 +232,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.rounds < LEAST_ROUNDS:
         parser.error(f"--rounds must be at least {LEAST_ROUNDS}")
-    workload = load.Workload(requests(arguments.requests), arguments.concurrency)
+    workload = generator.Workload(requests(arguments.requests), arguments.concurrency)
     with tempfile.TemporaryDirectory() as name, served(Path(name)) as endpoint:
         bench = Bench(workload, endpoint, Path(name))
         return 0 if show(measure(bench, arguments.rounds)) else 1

@@ -17,15 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pytest_ascend_vlm.criteria.dataset import (
-    CONFIDENCE,
-    Evaluation,
-    Protocol,
-    Sample,
-    paired,
-)
-from pytest_ascend_vlm.dataset_task import MARGIN
+from pytest_ascend_vlm.criteria.dataset import CONFIDENCE, Evaluation, Protocol, Sample, paired
 from pytest_ascend_vlm.errors import PreconditionError
+from pytest_ascend_vlm.spec.dataset import MARGIN
 
 LEAST_RUNS = 200
 PROTOCOL = Protocol("simulation", "1", "simulated", "score", "")

@@ -42,17 +42,17 @@ import numpy as np
 from defect_detection import noise
 
 from pytest_ascend_vlm import ModelSpec, Thresholds
-from pytest_ascend_vlm.cases import load_cases
-from pytest_ascend_vlm.checkpoints import find_checkpoint
-from pytest_ascend_vlm.criteria.compared import Table, compare_hidden_states, compare_logits
-from pytest_ascend_vlm.criteria.measures import Measures
+from pytest_ascend_vlm.checkpoints.find import find_checkpoint
+from pytest_ascend_vlm.criteria.comparison import Table, compare_hidden_states, compare_logits
+from pytest_ascend_vlm.criteria.error_statistics import Measures
 from pytest_ascend_vlm.criteria.numerics import HIDDEN_STATE_RULES, LOGIT_RULES, Bars
-from pytest_ascend_vlm.engines import listed, torch_extras
-from pytest_ascend_vlm.engines.logits import most_likely
-from pytest_ascend_vlm.engines.transformers_model import Dtype, Encoder, TransformersModel
+from pytest_ascend_vlm.engines import logprobs, torch_companions
+from pytest_ascend_vlm.engines.transformers.kept_logits import most_likely
+from pytest_ascend_vlm.engines.transformers.model import Dtype, Encoder, TransformersModel
 from pytest_ascend_vlm.golden.store import GoldenKey, GoldenStore
-from pytest_ascend_vlm.observation import FORCED_TOKENS, Forced, Reference, Scores
-from pytest_ascend_vlm.spec import Case
+from pytest_ascend_vlm.observation.answers import FORCED_TOKENS, Forced, Reference, Scores
+from pytest_ascend_vlm.spec.case_files import load_cases
+from pytest_ascend_vlm.spec.model import Case
 
 ROOT = Path(__file__).parent.parent
 MODELS = {
@@ -422,7 +422,7 @@ def vllm_scores(checkpoint: Path, prompts: Prompts, varied: Mapping[str, Any]) -
         [{str(t): dataclasses.asdict(entry) for t, entry in row.items()} for row in positions[1:]]
         for positions in (reply.prompt_logprobs for reply in replies)
     ]
-    return [listed.scores(positions) for positions in entries]
+    return [logprobs.scores(positions) for positions in entries]
 
 
 def vllm_hidden_states(
@@ -513,7 +513,7 @@ def measure_in_children(name: str, repeats: int, defects: Sequence[str]) -> list
             env = {
                 **os.environ,
                 **CHILD_ENV,
-                "PYTHONPATH": torch_extras.child_pythonpath(os.environ.get("PYTHONPATH")),
+                "PYTHONPATH": torch_companions.child_pythonpath(os.environ.get("PYTHONPATH")),
                 "ONEDNN_MAX_CPU_ISA": isa,
                 "VLLM_CACHE_ROOT": work,
             }

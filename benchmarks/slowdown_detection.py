@@ -24,11 +24,11 @@ from typing import Any
 import httpx
 from tiny_model import FIXTURES, MODEL, Rows, judge, served
 
-from pytest_ascend_vlm.cases import load_cases
 from pytest_ascend_vlm.engines.client import Client
-from pytest_ascend_vlm.engines.cold import Cold
 from pytest_ascend_vlm.engines.endpoint import Endpoint
-from pytest_ascend_vlm.spec import Case
+from pytest_ascend_vlm.load.uncached import Cold
+from pytest_ascend_vlm.spec.case_files import load_cases
+from pytest_ascend_vlm.spec.model import Case
 
 SLOWDOWN = 0.2
 SAMPLES = 12

@@ -68,8 +68,8 @@ def pytest_configure() -> None:
     from openai.resources.chat.completions import Completions
     from openai.resources.models import Models
 
-    from pytest_ascend_vlm.engines.vllm_server import Launch, VllmServer
-    from pytest_ascend_vlm.spec import Case
+    from pytest_ascend_vlm.engines.vllm.server import Launch, VllmServer
+    from pytest_ascend_vlm.spec.model import Case
 
     journal = Journal(Path(os.environ[JOURNAL_VARIABLE]))
 
@@ -145,8 +145,8 @@ class Bare:
             does(line)
 
     def _server(self, line: dict[str, Any]) -> None:
-        from pytest_ascend_vlm.engines.vllm_server import Launch, VllmServer
-        from pytest_ascend_vlm.spec import Budgets, Capability, Case
+        from pytest_ascend_vlm.engines.vllm.server import Launch, VllmServer
+        from pytest_ascend_vlm.spec.model import Budgets, Capability, Case
 
         launch, first = line["launch"], line["first_request"]
         asked = {"needs": Capability(first["needs"]), "images": tuple(map(Path, first["images"]))}
@@ -264,7 +264,7 @@ def timed(command: list[str], **environment: str) -> tuple[float, str]:
 
 def warm_up() -> None:
     """Reads vLLM from disk once, so that the side that runs first does not pay for it alone."""
-    from pytest_ascend_vlm.engines.torch_extras import child_pythonpath
+    from pytest_ascend_vlm.engines.torch_companions import child_pythonpath
 
     path = child_pythonpath(os.environ.get("PYTHONPATH"))
     timed(["-c", "import vllm.entrypoints.openai.api_server"], PYTHONPATH=path)

@@ -14,9 +14,9 @@ from typing import Any
 
 from pytest_ascend_vlm import ModelSpec
 from pytest_ascend_vlm.engines.endpoint import Endpoint
-from pytest_ascend_vlm.options import Options
+from pytest_ascend_vlm.integration.options import Options
 from pytest_ascend_vlm.platforms import Place
-from pytest_ascend_vlm.suite.run import Run
+from pytest_ascend_vlm.session.run import Run
 
 ROOT = Path(__file__).parent.parent
 FIXTURES = ROOT / "fixtures"

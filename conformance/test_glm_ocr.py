@@ -1,12 +1,5 @@
 from pytest_ascend_vlm import Capability as C
-from pytest_ascend_vlm import (
-    Figure,
-    ModelSpec,
-    Published,
-    Thresholds,
-    Variant,
-    VLMConformance,
-)
+from pytest_ascend_vlm import Figure, ModelSpec, Published, Thresholds, Variant, VLMConformance
 
 _LOAD = "128 input and 128 output tokens, concurrency 2, 10 requests, Ascend 910"
 _LOGITS = "Transformers on the NPU against Transformers on CPU, bf16"

@@ -1,12 +1,5 @@
 from pytest_ascend_vlm import Capability as C
-from pytest_ascend_vlm import (
-    DatasetTask,
-    Figure,
-    ModelSpec,
-    Published,
-    Variant,
-    VLMConformance,
-)
+from pytest_ascend_vlm import DatasetTask, Figure, ModelSpec, Published, Variant, VLMConformance
 
 _EAGER = "max_tokens 512, Ascend 910 (64 GB), vLLM-Ascend 0.18.0rc1"
 _GPU = "reference on GPU, the model card"

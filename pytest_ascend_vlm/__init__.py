@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .criteria.verdict import Verdict
-    from .dataset_task import DatasetTask, PublishedScore
-    from .spec import (
+    from .spec.dataset import DatasetTask, PublishedScore
+    from .spec.model import (
         Budgets,
         Capability,
         Case,
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
     from .suite.conformance import VLMConformance
 
 _HOME = {
-    "Budgets": ".spec",
-    "Capability": ".spec",
-    "Case": ".spec",
-    "DatasetTask": ".dataset_task",
-    "PublishedScore": ".dataset_task",
-    "ExpectedFailure": ".spec",
-    "Figure": ".spec",
-    "Limit": ".spec",
-    "ModelSpec": ".spec",
-    "Published": ".spec",
-    "Sampling": ".spec",
-    "Thresholds": ".spec",
-    "Variant": ".spec",
+    "Budgets": ".spec.model",
+    "Capability": ".spec.model",
+    "Case": ".spec.model",
+    "DatasetTask": ".spec.dataset",
+    "PublishedScore": ".spec.dataset",
+    "ExpectedFailure": ".spec.model",
+    "Figure": ".spec.model",
+    "Limit": ".spec.model",
+    "ModelSpec": ".spec.model",
+    "Published": ".spec.model",
+    "Sampling": ".spec.model",
+    "Thresholds": ".spec.model",
+    "Variant": ".spec.model",
     "Verdict": ".criteria.verdict",
     "VLMConformance": ".suite.conformance",
 }

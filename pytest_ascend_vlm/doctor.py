@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .checkpoints.hub_caches import hub_caches, prefers_modelscope
 from .errors import ConfigurationError
-from .hub_caches import hub_caches, prefers_modelscope
 from .platforms.ascend import POOL, Ascend, device_nodes
 from .platforms.base import installed_versions
 from .platforms.cards import Card

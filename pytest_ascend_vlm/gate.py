@@ -20,8 +20,8 @@ from .model_files import model_files_in
 from .reporting.rows import HOLDS
 
 if TYPE_CHECKING:
-    from .dataset_task import DatasetTask
-    from .spec import ModelSpec, Variant
+    from .spec.dataset import DatasetTask
+    from .spec.model import ModelSpec, Variant
     from .suite.criterion import Criterion
 
 Pair = tuple[str, str]
@@ -140,8 +140,8 @@ def text(directory: Path, only: Sequence[str] = (), marker: str | None = None) -
         ConfigurationError: there is no model file, one cannot be imported, two classes have one
             name, or one of `only` is not among them.
     """
+    from .integration.selection import ONLY_WHERE_NAMED
     from .suite.catalogue import criteria
-    from .suite.selection import ONLY_WHERE_NAMED
 
     listed = [
         what

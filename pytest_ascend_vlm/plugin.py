@@ -11,13 +11,21 @@ from typing import Any
 
 import pytest
 
-from . import options
+from .integration import (
+    findings,
+    fixtures,
+    hints,
+    options,
+    order,
+    outcomes,
+    selection,
+    serve_arguments,
+)
+from .integration.expressions import require_wellformed
+from .integration.progress import Progress
+from .integration.reporter import Reporter
 from .scheduling import xdist
-from .suite import arguments, findings, fixtures, hints, order, outcomes, selection
-from .suite.expressions import require_wellformed
-from .suite.reporter import Reporter
-from .suite.run import RUN, Run
-from .terminal import Progress
+from .session.run import RUN, Run
 
 _MARKERS = (
     "npu: needs the served model on an Ascend NPU (or on the platform chosen by --vlm-platform)",
@@ -60,12 +68,12 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Ends what only collecting needed."""
-    arguments.close(session.config)
+    serve_arguments.close(session.config)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """The same where collecting was broken off."""
-    arguments.close(config)
+    serve_arguments.close(config)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -106,7 +114,7 @@ def pytest_make_collect_report(
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     """Shows a mistake in a model file as its message, that of a serve argument included."""
     report = yield
-    checked = arguments.checked(collector, report, collector.config.stash[RUN])
+    checked = serve_arguments.checked(collector, report, collector.config.stash[RUN])
     return outcomes.explain_collection(checked)
 
 

@@ -20,7 +20,7 @@ from three_models import write as write_three_models
 # Runs inside this process forget what they import. What is slow to import, or cannot be imported
 # twice, is imported here once. One such is importlib_metadata: it turns off the standard library's
 # finder of plugins, and its own finder would be forgotten.
-import pytest_ascend_vlm.engines.vllm_server
+import pytest_ascend_vlm.engines.vllm.server
 import pytest_ascend_vlm.reporting.markdown  # noqa: F401
 from pytest_ascend_vlm import ModelSpec
 from pytest_ascend_vlm.engines.client import Client

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pytest_ascend_vlm import Thresholds
 from pytest_ascend_vlm.criteria import baseline as rules
 from pytest_ascend_vlm.errors import PreconditionError
-from pytest_ascend_vlm.observation import (
+from pytest_ascend_vlm.observation.answers import (
     Completion,
     Forced,
     Reference,

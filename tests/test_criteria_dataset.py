@@ -20,11 +20,11 @@ from pytest_ascend_vlm.criteria.dataset import (
     paired,
     require_same_protocol,
 )
-from pytest_ascend_vlm.dataset_task import DatasetTask, PublishedScore
 from pytest_ascend_vlm.errors import ConfigurationError, GoldenError, PreconditionError
 from pytest_ascend_vlm.golden import scores
 from pytest_ascend_vlm.golden.store import GoldenKey
-from pytest_ascend_vlm.spec import Capability, ModelSpec
+from pytest_ascend_vlm.spec.dataset import DatasetTask, PublishedScore
+from pytest_ascend_vlm.spec.model import Capability, ModelSpec
 
 LM_EVAL = Protocol("lm_eval", "0.4.13", "mmmu_val", "acc", "d" * 64)
 QWEN3_8B = PublishedScore(0.5389, 900, "lm_eval", "the Qwen-VL tutorial", stderr=0.0159)

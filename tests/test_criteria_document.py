@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import FIXTURES
-from pytest_ascend_vlm.cases import load_cases
 from pytest_ascend_vlm.criteria import document as rules
+from pytest_ascend_vlm.spec.case_files import load_cases
 
 PAGE = "季度报告 2024\n收入 1,234.50 元\n增长 12.5%\n备注:无\nTotal 99"
 LINES = st.lists(st.text(st.sampled_from("收入增长abc 123.5%"), max_size=12), max_size=6)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pytest_ascend_vlm import Thresholds
 from pytest_ascend_vlm.criteria import numerics as rules
-from pytest_ascend_vlm.criteria.compared import (
+from pytest_ascend_vlm.criteria.comparison import (
     Compared,
     Table,
     compare_hidden_states,
@@ -22,9 +22,9 @@ from pytest_ascend_vlm.criteria.compared import (
     divergence,
     log_softmax,
 )
-from pytest_ascend_vlm.criteria.measures import Measures, per_position
+from pytest_ascend_vlm.criteria.error_statistics import Measures, per_position
 from pytest_ascend_vlm.errors import PreconditionError
-from pytest_ascend_vlm.observation import Forced, ReferenceHidden, ReferenceNumerics, Scores
+from pytest_ascend_vlm.observation.answers import Forced, ReferenceHidden, ReferenceNumerics, Scores
 
 BARS = rules.Bars.of_logits(Thresholds())
 HIDDEN_BARS = rules.Bars.of_hidden_states(Thresholds())

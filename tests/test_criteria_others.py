@@ -20,9 +20,9 @@ from pytest_ascend_vlm.criteria.determinism import (
     seed_decides,
 )
 from pytest_ascend_vlm.criteria.verdict import all_hold, at_least, at_most
-from pytest_ascend_vlm.engines.listed import top_logprobs
+from pytest_ascend_vlm.engines.logprobs import top_logprobs
 from pytest_ascend_vlm.errors import PreconditionError
-from pytest_ascend_vlm.observation import Completion, Refusal, TopLogprobs, Usage
+from pytest_ascend_vlm.observation.answers import Completion, Refusal, TopLogprobs, Usage
 
 PAGE = "季度报告 2024\n收入 1,234.50 元\n增长 12.5%\n"
 GOOD = Completion("text/a", "巴黎。", (1, 2, 3), "stop", Usage(10, 3, 13), None, seconds=0.1)

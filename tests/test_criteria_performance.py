@@ -15,7 +15,7 @@ from pytest_ascend_vlm import Capability, Case, Limit
 from pytest_ascend_vlm.criteria import performance as rules
 from pytest_ascend_vlm.criteria.performance import Measured, Ratio, median_ratio
 from pytest_ascend_vlm.errors import ConfigurationError, PreconditionError
-from pytest_ascend_vlm.observation import Load, Timing
+from pytest_ascend_vlm.observation.answers import Load, Timing
 
 CASE = Case("document/page-01", Capability.DOCUMENT, "读出全文", max_tokens=64)
 

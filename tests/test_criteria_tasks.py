@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_ascend_vlm.criteria import lifecycle, tasks
-from pytest_ascend_vlm.observation import Remains
+from pytest_ascend_vlm.observation.answers import Remains
 
 BOX = (28.0, 56.0, 112.0, 140.0)
 SIZE = (392, 280)

@@ -8,12 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_ascend_vlm.criteria.text import (
-    first_difference,
-    side_by_side,
-    similarity,
-    word_overlap,
-)
+from pytest_ascend_vlm.criteria.text import first_difference, side_by_side, similarity, word_overlap
 
 # Chinese, Latin and white space in one text, as documents have them; and anything at all.
 MIXED = st.text(st.sampled_from("法国的首都是巴黎。Paris 3.5%\n\t"), max_size=40)

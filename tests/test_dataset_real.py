@@ -23,16 +23,16 @@ from rapidfuzz.distance import Levenshtein
 from test_harness import evaluate
 
 from pytest_ascend_vlm.criteria.dataset import Evaluation, Sample, paired
-from pytest_ascend_vlm.engines import harness
 from pytest_ascend_vlm.engines.endpoint import Endpoint
-from pytest_ascend_vlm.engines.evalscope_harness import EVALSCOPE
-from pytest_ascend_vlm.engines.harness import Harness, Request
-from pytest_ascend_vlm.engines.lm_eval_harness import LM_EVAL
-from pytest_ascend_vlm.engines.vllm_server import Launch, VllmServer
+from pytest_ascend_vlm.engines.vllm.server import Launch, VllmServer
 from pytest_ascend_vlm.errors import ConfigurationError, PreconditionError
 from pytest_ascend_vlm.golden import scores
 from pytest_ascend_vlm.golden.store import GoldenKey
-from pytest_ascend_vlm.spec import Budgets, Capability, Case, ModelSpec
+from pytest_ascend_vlm.harnesses import harness
+from pytest_ascend_vlm.harnesses.evalscope import EVALSCOPE
+from pytest_ascend_vlm.harnesses.harness import Harness, Request
+from pytest_ascend_vlm.harnesses.lm_eval import LM_EVAL
+from pytest_ascend_vlm.spec.model import Budgets, Capability, Case, ModelSpec
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 DATASETS = FIXTURES / "datasets"

@@ -16,11 +16,11 @@ import pytest
 from three_models import judge
 
 from pytest_ascend_vlm.engines.client import Client
-from pytest_ascend_vlm.engines.vllm_server import Launch, VllmServer
+from pytest_ascend_vlm.engines.vllm.server import Launch, VllmServer
 from pytest_ascend_vlm.errors import ServerError
 from pytest_ascend_vlm.reporting.markdown import LANGUAGES
 from pytest_ascend_vlm.reporting.rows import name_of
-from pytest_ascend_vlm.spec import Budgets, Capability, Case, Sampling
+from pytest_ascend_vlm.spec.model import Budgets, Capability, Case, Sampling
 
 LOGS = Path(__file__).parent / "logs"
 CAPITAL = Case("text/capital", Capability.TEXT, "What is the capital of France?")

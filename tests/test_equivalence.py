@@ -14,7 +14,7 @@ import stub_vllm
 from catching import seen
 
 from pytest_ascend_vlm.criteria import equivalence as rules
-from pytest_ascend_vlm.observation import Completion, Reference, TopLogprobs
+from pytest_ascend_vlm.observation.answers import Completion, Reference, TopLogprobs
 
 ROOT = Path(__file__).parent.parent
 MODEL = """

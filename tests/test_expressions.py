@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_ascend_vlm.suite.expressions import asks_for, names_in
+from pytest_ascend_vlm.integration.expressions import asks_for, names_in
 
 
 @pytest.mark.parametrize(

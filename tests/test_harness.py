@@ -19,12 +19,12 @@ import psutil
 import pytest
 
 from pytest_ascend_vlm.criteria.dataset import Evaluation, Protocol
-from pytest_ascend_vlm.engines import harness
 from pytest_ascend_vlm.engines.endpoint import Endpoint
-from pytest_ascend_vlm.engines.evalscope_harness import EVALSCOPE
-from pytest_ascend_vlm.engines.harness import API_KEY_VARIABLE, Benchmark, Harness, Request
-from pytest_ascend_vlm.engines.lm_eval_harness import LM_EVAL
 from pytest_ascend_vlm.errors import ConfigurationError, PreconditionError, ServerError
+from pytest_ascend_vlm.harnesses import harness
+from pytest_ascend_vlm.harnesses.evalscope import EVALSCOPE
+from pytest_ascend_vlm.harnesses.harness import API_KEY_VARIABLE, Benchmark, Harness, Request
+from pytest_ascend_vlm.harnesses.lm_eval import LM_EVAL
 
 DATASETS = Path(__file__).parents[1] / "fixtures" / "datasets"
 ENDPOINT = Endpoint("http://127.0.0.1:9", "组织/模型", "a secret key")

@@ -8,12 +8,18 @@ from pathlib import Path
 import pytest
 
 from conftest import model_spec
-from pytest_ascend_vlm.engines.vllm_server import Launch, VllmServer
+from pytest_ascend_vlm.engines.vllm.server import Launch, VllmServer
 from pytest_ascend_vlm.errors import ConfigurationError
 from pytest_ascend_vlm.platforms.ascend import Ascend
 from pytest_ascend_vlm.platforms.cpu import Cpu
-from pytest_ascend_vlm.spec import RESERVED_SERVE_ARGUMENTS, Budgets, Capability, Case, Variant
-from pytest_ascend_vlm.suite.launch import launch_arguments
+from pytest_ascend_vlm.session.launch import launch_arguments
+from pytest_ascend_vlm.spec.model import (
+    RESERVED_SERVE_ARGUMENTS,
+    Budgets,
+    Capability,
+    Case,
+    Variant,
+)
 
 SUITE = {"generation_config", "enable_prompt_tokens_details", "logprobs_mode", "max_logprobs"}
 

@@ -27,11 +27,11 @@ import httpx
 import psutil
 import pytest
 
-from pytest_ascend_vlm.engines.child import Child
 from pytest_ascend_vlm.engines.client import Client
-from pytest_ascend_vlm.engines.vllm_server import Launch, Phase, VllmServer
+from pytest_ascend_vlm.engines.vllm.server import Launch, Phase, VllmServer
 from pytest_ascend_vlm.errors import ServerError
-from pytest_ascend_vlm.spec import Budgets, Capability, Case, Sampling
+from pytest_ascend_vlm.processes.supervised import Child
+from pytest_ascend_vlm.spec.model import Budgets, Capability, Case, Sampling
 
 REPOSITORY = Path(__file__).parent.parent
 MODEL_FILE = REPOSITORY / "conformance" / "test_mineru2_5.py"

@@ -18,14 +18,14 @@ from stub_server import LISTS_FEW, Behaviour, Defect, Knowledge, serve
 from conftest import FIXTURES, GOLDENS, model_spec
 from pytest_ascend_vlm import Capability, Case, Thresholds
 from pytest_ascend_vlm.criteria import numerics as rules
-from pytest_ascend_vlm.criteria.compared import compare_logits
-from pytest_ascend_vlm.criteria.measures import Measures
-from pytest_ascend_vlm.engines import listed
+from pytest_ascend_vlm.criteria.comparison import compare_logits
+from pytest_ascend_vlm.criteria.error_statistics import Measures
+from pytest_ascend_vlm.engines import logprobs
 from pytest_ascend_vlm.engines.client import Client
 from pytest_ascend_vlm.engines.endpoint import Endpoint
 from pytest_ascend_vlm.errors import PreconditionError, ServerError
 from pytest_ascend_vlm.golden.store import GoldenKey, GoldenStore
-from pytest_ascend_vlm.observation import Forced, ReferenceNumerics
+from pytest_ascend_vlm.observation.answers import Forced, ReferenceNumerics
 
 Position = dict[str, dict[str, Any]]
 CASE = "text/首都"
@@ -49,7 +49,7 @@ def reply(*positions: Position | None) -> dict[str, Any]:
 
 
 def forced(*positions: Position, count: int = 64) -> Forced:
-    return listed.forced(CASE, reply(*positions), ANSWER, count)
+    return logprobs.forced(CASE, reply(*positions), ANSWER, count)
 
 
 # --- raw logits or log-probabilities -------------------------------------------------------------
@@ -64,8 +64,8 @@ def positions_of(values: np.ndarray) -> list[Position]:
 @given(LOGITS)
 def test_log_probabilities_are_taken_for_what_they_are(logits: np.ndarray) -> None:
     normal = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    assert not listed.scores(positions_of(normal)).are_logits
-    assert not listed.scores(positions_of(normal[:, :2])).are_logits
+    assert not logprobs.scores(positions_of(normal)).are_logits
+    assert not logprobs.scores(positions_of(normal[:, :2])).are_logits
 
 
 @given(LOGITS, st.floats(0.01, 30))
@@ -73,7 +73,7 @@ def test_what_would_be_more_than_all_probability_is_raw_logits(
     logits: np.ndarray, excess: float
 ) -> None:
     logits[1] += excess - np.log(np.exp(logits[1]).sum())
-    assert listed.scores(positions_of(logits)).are_logits
+    assert logprobs.scores(positions_of(logits)).are_logits
 
 
 def test_a_sum_that_is_rounded_up_is_still_of_probabilities() -> None:
@@ -83,10 +83,10 @@ def test_a_sum_that_is_rounded_up_is_still_of_probabilities() -> None:
 
 
 def test_an_answers_raw_logits_become_log_probabilities_and_those_stay() -> None:
-    raw = listed.top_logprobs([{3: 20.0, 4: 20.0}, {3: 11.0, 4: None}])
+    raw = logprobs.top_logprobs([{3: 20.0, 4: 20.0}, {3: 11.0, 4: None}])
     assert raw.at(0) == pytest.approx({3: math.log(0.5), 4: math.log(0.5)})
     assert raw.at(1) == pytest.approx({3: 0.0, 4: math.nan}, nan_ok=True)
-    assert listed.top_logprobs([{3: -0.5, 4: -2.0}]).at(0) == {3: -0.5, 4: -2.0}
+    assert logprobs.top_logprobs([{3: -0.5, 4: -2.0}]).at(0) == {3: -0.5, 4: -2.0}
 
 
 # --- from JSON to arrays -------------------------------------------------------------------------
@@ -136,7 +136,7 @@ def test_what_cannot_be_compared_is_an_error_of_the_set_up(
     body: dict[str, Any], advice: str
 ) -> None:
     with pytest.raises(PreconditionError, match=rf"^{CASE}: .*{advice}"):
-        listed.forced(CASE, body, ANSWER, 64)
+        logprobs.forced(CASE, body, ANSWER, 64)
 
 
 # --- from a server -------------------------------------------------------------------------------

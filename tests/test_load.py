@@ -24,14 +24,14 @@ from stub_server import Behaviour, Defect, Knowledge, pixel_digest
 
 from conftest import FIXTURES, NOBODY, Serve
 from pytest_ascend_vlm import Capability
-from pytest_ascend_vlm.cases import load_cases
-from pytest_ascend_vlm.engines import bench_serve, evalscope_perf, load
 from pytest_ascend_vlm.engines.client import messages
 from pytest_ascend_vlm.engines.endpoint import Endpoint
-from pytest_ascend_vlm.engines.load import Workload, generate, read
 from pytest_ascend_vlm.errors import PreconditionError, ServerError
-from pytest_ascend_vlm.observation import Load
-from pytest_ascend_vlm.spec import Case
+from pytest_ascend_vlm.load import evalscope_perf, generator, vllm_bench
+from pytest_ascend_vlm.load.generator import Workload, generate, read
+from pytest_ascend_vlm.observation.answers import Load
+from pytest_ascend_vlm.spec.case_files import load_cases
+from pytest_ascend_vlm.spec.model import Case
 
 KEY = "a-secret-key"
 GONE_WITHIN_SECONDS = 30.0
@@ -72,10 +72,10 @@ TWO = Workload((case("法国的首都"), case("sum")), concurrency=2)
 def test_rows_are_what_our_client_sends(tmp_path: Path) -> None:
     page = next(case for case in load_cases([FIXTURES]) if case.images)
     text = case("法国的首都是哪里？", max_tokens=7)
-    files = load._Files.of(tmp_path, TWO)
-    load._prepare(files, Workload((page, text), 2), Endpoint(NOBODY, "a-model", KEY))
+    files = generator._Files.of(tmp_path, TWO)
+    generator._prepare(files, Workload((page, text), 2), Endpoint(NOBODY, "a-model", KEY))
     job = json.loads(files.job.read_text("utf-8"))
-    rows = bench_serve.read_rows(job)
+    rows = vllm_bench.read_rows(job)
     assert rows[0]["content"] == messages(page)[0]["content"]
     assert [part["type"] for part in rows[0]["content"]] == ["image_url", "text"]
     assert rows[1] == {"content": [{"type": "text", "text": text.prompt}], "output_tokens": 7}
@@ -97,7 +97,7 @@ def _fed(tmp_path: Path, rows: list[dict[str, Any]], **job: Any) -> tuple[Any, l
         ASYNC_REQUEST_FUNCS={"openai-chat": ask},
         get_request=lambda *told: told,
     )
-    bench_serve._feed(tool, {"rows": str(path), "ramp": None, **job})
+    vllm_bench._feed(tool, {"rows": str(path), "ramp": None, **job})
     return tool, asked
 
 
@@ -183,7 +183,7 @@ def test_a_request_without_an_answer_is_an_error(
         {"itls": None},
         {"duration": "long"},
         {"output_lens": [3, None]},
-        dict.fromkeys(load._COLUMNS, ()),
+        dict.fromkeys(generator._COLUMNS, ()),
     ],
 )
 def test_a_result_of_another_form_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
@@ -204,9 +204,9 @@ def test_a_corrupt_result_is_refused(tmp_path: Path, content: bytes | None) -> N
 
 
 def test_a_module_is_found_without_an_import() -> None:
-    assert bench_serve.is_installed("email", "mime/text.py")
-    assert not bench_serve.is_installed("email", "mime/nothing.py")
-    assert not bench_serve.is_installed("no_such_package")
+    assert vllm_bench.is_installed("email", "mime/text.py")
+    assert not vllm_bench.is_installed("email", "mime/nothing.py")
+    assert not vllm_bench.is_installed("no_such_package")
 
 
 @pytest.fixture
@@ -214,7 +214,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool, bool], None]:
     """Says which generators are there: vLLM's, evalscope's."""
 
     def install(vllm: bool, evalscope: bool) -> None:
-        monkeypatch.setattr(bench_serve, "is_installed", lambda: vllm)
+        monkeypatch.setattr(vllm_bench, "is_installed", lambda: vllm)
         monkeypatch.setattr(evalscope_perf, "is_installed", lambda: evalscope)
 
     return install
@@ -222,9 +222,9 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool, bool], None]:
 
 def test_vllm_comes_first(installed: Callable[[bool, bool], None]) -> None:
     installed(True, True)
-    assert load._generator(TWO) is bench_serve
+    assert generator._generator(TWO) is vllm_bench
     installed(False, True)
-    assert load._generator(TWO) is evalscope_perf
+    assert generator._generator(TWO) is evalscope_perf
 
 
 def test_without_a_generator_it_says_what_to_install(
@@ -239,7 +239,7 @@ def test_without_a_generator_it_says_what_to_install(
 def test_evalscope_has_no_ramp(installed: Callable[[bool, bool], None]) -> None:
     installed(False, True)
     with pytest.raises(PreconditionError, match="cannot raise the request rate"):
-        load._generator(dataclasses.replace(TWO, ramp=(1.0, 2.0)))
+        generator._generator(dataclasses.replace(TWO, ramp=(1.0, 2.0)))
 
 
 # --- the life of the process ---------------------------------------------------------------------
@@ -356,8 +356,8 @@ def test_a_generator_that_hangs_is_ended(
     tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tool(HANGS)
-    monkeypatch.setattr(load, "_START_SECONDS", 5.0)
-    monkeypatch.setattr(load, "_ANSWER_SECONDS", 0.0)
+    monkeypatch.setattr(generator, "_START_SECONDS", 5.0)
+    monkeypatch.setattr(generator, "_ANSWER_SECONDS", 0.0)
     with pytest.raises(ServerError, match=r"2 requests, 2 at a time, did not end within 5 s"):
         run(tmp_path)
     assert not left(tmp_path)
@@ -469,10 +469,12 @@ def test_evalscope_does_the_same(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(bench_serve, "is_installed", lambda *_: False)
+    monkeypatch.setattr(vllm_bench, "is_installed", lambda *_: False)
     monkeypatch.setattr(evalscope_perf, "is_installed", lambda: True)
     # It pins packages that an engine has in other versions, so it has an interpreter of its own.
-    monkeypatch.setattr(load, "sys", SimpleNamespace(executable=os.environ["VLM_HARNESS_PYTHON"]))
+    monkeypatch.setattr(
+        generator, "sys", SimpleNamespace(executable=os.environ["VLM_HARNESS_PYTHON"])
+    )
     monkeypatch.setenv("PYTHONPATH", str(FIXTURES.parent))
     url = stub(Defect.TEXT_GIVES_500.value, key=KEY)
     workload = Workload(mixed, 2, goodput={"ttft": 60_000})

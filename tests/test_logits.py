@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pytest_ascend_vlm.engines.logits import at_tokens, most_likely, rmse
+from pytest_ascend_vlm.engines.transformers.kept_logits import at_tokens, most_likely, rmse
 from pytest_ascend_vlm.golden.bfloat16 import from_bits, to_bits
 
 VOCABULARY = 152_000

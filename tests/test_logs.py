@@ -10,8 +10,8 @@ import pytest
 from three_models import judge
 
 from pytest_ascend_vlm.errors import ConfigurationError
-from pytest_ascend_vlm.files import unwritable
-from pytest_ascend_vlm.logs import KEPT_RUNS, RunLogs, new_name
+from pytest_ascend_vlm.session.run_logs import KEPT_RUNS, RunLogs, new_name
+from pytest_ascend_vlm.writing import unwritable
 
 CPU = ("--vlm-platform=cpu", "-k", "TestSmall and text_is_answered")
 
@@ -50,7 +50,7 @@ def test_the_latest_runs_stay(tmp_path: Path) -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from pytest_ascend_vlm.logs import RunLogs
+from pytest_ascend_vlm.session.run_logs import RunLogs
 print(RunLogs(Path(sys.argv[1]), sys.argv[2]).directory, flush=True)
 sys.stdin.read()
 """

@@ -6,9 +6,9 @@ import pytest
 from stub_server import Stub
 
 from conftest import Serve
-from pytest_ascend_vlm.engines import metrics
 from pytest_ascend_vlm.engines.endpoint import Endpoint
-from pytest_ascend_vlm.engines.metrics import Counters
+from pytest_ascend_vlm.engines.vllm import metrics
+from pytest_ascend_vlm.engines.vllm.metrics import Counters
 
 
 def text(seconds: float, requests: int, engine: int = 0) -> str:

@@ -13,7 +13,7 @@ import pytest
 from catching import seen
 from safetensors.torch import load_file, save_file
 
-from pytest_ascend_vlm.checkpoints import weights_digest
+from pytest_ascend_vlm.checkpoints.find import weights_digest
 from pytest_ascend_vlm.golden.recorder import readable_json
 from pytest_ascend_vlm.golden.store import digest
 

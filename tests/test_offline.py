@@ -17,8 +17,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from pytest_ascend_vlm import Capability, Case
-from pytest_ascend_vlm.engines import offline
-from pytest_ascend_vlm.engines.offline_worker import Job
+from pytest_ascend_vlm.engines.vllm import offline
+from pytest_ascend_vlm.engines.vllm.offline_worker import Job
 from pytest_ascend_vlm.errors import ServerError
 
 TINY = Path(__file__).parent.parent / "fixtures" / "tiny" / "qwen2_vl"

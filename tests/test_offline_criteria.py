@@ -18,7 +18,7 @@ import fake_vllm
 import pytest
 import stub_vllm
 
-from pytest_ascend_vlm.suite.stage import Once
+from pytest_ascend_vlm.session.device_slot import Once
 
 ROOT = Path(__file__).parent.parent
 MODEL = """

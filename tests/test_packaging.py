@@ -157,7 +157,7 @@ def test_every_extra_that_is_named_is_there(wheel: Path) -> None:
         for names in named.findall(path.read_text("utf-8"))
         for extra in names.split(",")
     }
-    assert found >= {"cpu", "perf", "cluster"}
+    assert found >= {"cpu", "perf", "xdist"}
     assert found <= set(metadata(wheel).get_all("Provides-Extra") or [])
 
 
@@ -268,10 +268,10 @@ def test_the_model_file_alone_is_collected(unpacked: Path, somebody_elses: Path)
 FIND_ALL = """
 import json
 from pathlib import Path
-from pytest_ascend_vlm.cases import load_cases
-from pytest_ascend_vlm.checkpoints import find_checkpoint
+from pytest_ascend_vlm.spec.case_files import load_cases
+from pytest_ascend_vlm.checkpoints.find import find_checkpoint
 from pytest_ascend_vlm.golden.store import GoldenKey, GoldenStore
-from pytest_ascend_vlm.resources import roots
+from pytest_ascend_vlm.search_path import roots
 from test_mineru2_5 import TestMinerU25
 
 model, fixtures = TestMinerU25.model, roots("fixtures", Path("fixtures"))

@@ -21,11 +21,11 @@ from test_metrics import text as text_of_metrics
 from conftest import FIXTURES, Judged, Outcome, Serve, model_file
 from pytest_ascend_vlm import Capability, Case
 from pytest_ascend_vlm.criteria import performance
-from pytest_ascend_vlm.engines.cold import Cold
-from pytest_ascend_vlm.engines.cpu_use import CpuUse
 from pytest_ascend_vlm.errors import GoldenError
-from pytest_ascend_vlm.golden import performance as stored
-from pytest_ascend_vlm.suite import measuring
+from pytest_ascend_vlm.golden import performance_runs as stored
+from pytest_ascend_vlm.load.uncached import Cold
+from pytest_ascend_vlm.processes.cpu_usage import CpuUse
+from pytest_ascend_vlm.session import performance as measuring
 
 Crash = Callable[[Request, State], Refused | None]
 SECONDS = 0.01
@@ -454,13 +454,13 @@ def generated(monkeypatch: pytest.MonkeyPatch) -> None:
     """A load generator in this process; the real ones are in test_load.py."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from pytest_ascend_vlm.engines import load
     from pytest_ascend_vlm.engines.client import Client
     from pytest_ascend_vlm.engines.endpoint import Endpoint
     from pytest_ascend_vlm.errors import ServerError
-    from pytest_ascend_vlm.observation import Load, Timing
+    from pytest_ascend_vlm.load import generator
+    from pytest_ascend_vlm.observation.answers import Load, Timing
 
-    def generate(workload: load.Workload, endpoint: Endpoint, *_: Any) -> Load:
+    def generate(workload: generator.Workload, endpoint: Endpoint, *_: Any) -> Load:
         client = Client(endpoint, lambda: None)
 
         def ask(case: Case) -> Timing | str:
@@ -479,4 +479,4 @@ def generated(monkeypatch: pytest.MonkeyPatch) -> None:
         told = ("threads of this test", workload.concurrency, seconds, timings, errors, goodput)
         return Load(*told)
 
-    monkeypatch.setattr(load, "generate", generate)
+    monkeypatch.setattr(generator, "generate", generate)

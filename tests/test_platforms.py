@@ -17,9 +17,9 @@ from pytest_ascend_vlm.platforms.ascend import Ascend
 from pytest_ascend_vlm.platforms.cards import Card, CardProcess
 from pytest_ascend_vlm.platforms.cpu import Cpu
 from pytest_ascend_vlm.platforms.cuda import Cuda, NvidiaSmiError, parse_nvidia_smi
+from pytest_ascend_vlm.platforms.endpoint import Remote
 from pytest_ascend_vlm.platforms.npu_smi import NpuSmiError, driver_version, read_cards
 from pytest_ascend_vlm.platforms.preflight import obstacles, pair_problem, visible_cards
-from pytest_ascend_vlm.platforms.remote import Remote
 
 VARIABLE = "ASCEND_RT_VISIBLE_DEVICES"
 IDLE = Card(0, 0, 0, "910B4", "OK", 3050, 32768)

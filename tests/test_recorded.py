@@ -15,10 +15,10 @@ import pytest
 from goldens import answer
 
 from conftest import CHECKPOINT, FIXTURES, GOLDENS, MODEL_FILE, SLUG, model_spec
-from pytest_ascend_vlm.cases import load_cases
 from pytest_ascend_vlm.criteria.recorded import doubts
 from pytest_ascend_vlm.golden.store import GoldenKey, GoldenStore
-from pytest_ascend_vlm.observation import Reference
+from pytest_ascend_vlm.observation.answers import Reference
+from pytest_ascend_vlm.spec.case_files import load_cases
 
 # The margins of `answer()` are 0.5 nats; two of its logits may each be off by 0.04 in bf16.
 SURE = answer("Paris is the capital.")

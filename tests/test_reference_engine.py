@@ -25,23 +25,28 @@ from safetensors.numpy import load_file, save_file
 
 from conftest import CHECKPOINT, MODEL_FILE, SLUG, Judged, model_spec
 from pytest_ascend_vlm import Capability, Case
-from pytest_ascend_vlm.engines import cpu, torch_extras, transformers_local
-from pytest_ascend_vlm.engines.cpu import bf16_in_words, physical_cores, use_cores
-from pytest_ascend_vlm.engines.transformers_local import Draft, TransformersReference
-from pytest_ascend_vlm.engines.transformers_model import (
+from pytest_ascend_vlm.engines import torch_companions
+from pytest_ascend_vlm.engines.transformers import cpu_threads, reference
+from pytest_ascend_vlm.engines.transformers.cpu_threads import (
+    bf16_in_words,
+    physical_cores,
+    use_cores,
+)
+from pytest_ascend_vlm.engines.transformers.model import (
     Encoder,
     Numbers,
     Sequence,
     TransformersModel,
 )
+from pytest_ascend_vlm.engines.transformers.reference import Draft, TransformersReference
 from pytest_ascend_vlm.errors import ConfigurationError, PreconditionError
 from pytest_ascend_vlm.golden.recorder import readable_json
 from pytest_ascend_vlm.golden.store import GoldenKey, digest, relative_path
-from pytest_ascend_vlm.observation import Reference as ReferenceAnswer
-from pytest_ascend_vlm.suite import recording
-from pytest_ascend_vlm.suite.recording import Countdown, Drafts, Recording, in_words
-from pytest_ascend_vlm.suite.run import Run
-from pytest_ascend_vlm.suite.session import Task
+from pytest_ascend_vlm.observation.answers import Reference as ReferenceAnswer
+from pytest_ascend_vlm.session import recording
+from pytest_ascend_vlm.session.judge import Task
+from pytest_ascend_vlm.session.recording import Countdown, Drafts, Recording, in_words
+from pytest_ascend_vlm.session.run import Run
 
 SPEED = 0.2
 VOCABULARY = 288
@@ -340,7 +345,7 @@ def test_drafts_of_something_else_are_made_again(what: str, desk: Desk) -> None:
 
 PLUGIN = """
 import os, signal
-from pytest_ascend_vlm.engines.transformers_local import TransformersReference
+from pytest_ascend_vlm.engines.transformers.reference import TransformersReference
 from pytest_ascend_vlm.suite import recording
 
 record, draft = recording.record, TransformersReference.draft
@@ -464,14 +469,14 @@ def asked() -> Case:
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Every model that the engine loads; while it does, no other may have its weights."""
     models: list[Any] = []
-    original = transformers_local.TransformersModel
+    original = reference.TransformersModel
 
     def load(*arguments: Any, **more: Any) -> Any:
         assert not any(has_weights(model) for model in models)
         models.append(original(*arguments, **more))
         return models[-1]
 
-    monkeypatch.setattr(transformers_local, "TransformersModel", load)
+    monkeypatch.setattr(reference, "TransformersModel", load)
     return models
 
 
@@ -505,7 +510,7 @@ def test_never_are_both_data_types_in_memory(
 def test_numbers_of_the_two_passes_are_those_of_two_models_side_by_side(
     tiny: TransformersReference, asked: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transformers_local, "HIDDEN_ROWS", 16)
+    monkeypatch.setattr(reference, "HIDDEN_ROWS", 16)
     numerics = tiny.finish(asked, tiny.draft(asked)).numerics
     assert numerics is not None
     encoder = Encoder(CHECKPOINT, trust_remote_code=False)
@@ -532,7 +537,7 @@ def forced_numbers(asked: Case) -> tuple[Sequence, Numbers]:
 
 def change_forward(monkeypatch: pytest.MonkeyPatch, change: Callable[..., Any]) -> None:
     """Puts `change(forward, model, **inputs)` in the place of the model's own forward."""
-    torch_extras.install()
+    torch_companions.install()
     from transformers import Qwen2VLForConditionalGeneration as Model
 
     forward = Model.forward
@@ -606,7 +611,7 @@ def test_a_draft_of_other_rows_is_no_half_of_a_golden(
 def test_attention_is_fused_where_the_model_knows_it(
     supported: bool, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    torch_extras.install()
+    torch_companions.install()
     from transformers import Qwen2VLPreTrainedModel
 
     monkeypatch.setattr(Qwen2VLPreTrainedModel, "_supports_sdpa", supported)
@@ -626,7 +631,7 @@ def test_cores_are_counted_among_those_that_this_process_may_use(
     for number, siblings in enumerate(["0,2", "1,3", "0,2", "1,3"]):
         (tmp_path / str(number)).write_text(siblings, "ascii")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: allowed)
-    monkeypatch.setattr(cpu, "_SIBLINGS", f"{tmp_path}/{{}}")
+    monkeypatch.setattr(cpu_threads, "_SIBLINGS", f"{tmp_path}/{{}}")
     assert physical_cores() == cores
 
 
@@ -634,8 +639,8 @@ def test_cores_are_counted_where_sys_is_hidden(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    monkeypatch.setattr(cpu, "_SIBLINGS", f"{tmp_path}/{{}}")
-    monkeypatch.setattr(cpu.psutil, "cpu_count", lambda logical: 16 if logical else 4)
+    monkeypatch.setattr(cpu_threads, "_SIBLINGS", f"{tmp_path}/{{}}")
+    monkeypatch.setattr(cpu_threads.psutil, "cpu_count", lambda logical: 16 if logical else 4)
     assert physical_cores() == 4
 
 
@@ -651,15 +656,15 @@ def test_threads_are_as_many_as_the_weights_keep_busy(
 ) -> None:
     chosen: list[int] = []
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(set_num_threads=chosen.append))
-    monkeypatch.setattr(cpu, "physical_cores", lambda: 32)
+    monkeypatch.setattr(cpu_threads, "physical_cores", lambda: 32)
     monkeypatch.setattr(os, "environ", {f"OMP_NUM_THREADS{name[1:]}": env[name] for name in env})
     use_cores(weights)
     assert chosen == threads
 
 
 def test_the_speed_of_bf16_is_measured_once() -> None:
-    assert cpu.bf16_speed() > 0
-    assert cpu.bf16_speed() == cpu.bf16_speed()
+    assert cpu_threads.bf16_speed() > 0
+    assert cpu_threads.bf16_speed() == cpu_threads.bf16_speed()
 
 
 @pytest.mark.parametrize(

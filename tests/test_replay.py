@@ -9,10 +9,10 @@ from goldens import ENGINE
 from three_models import judge
 
 from conftest import CHECKPOINT, FIXTURES, GOLDENS, model_spec
-from pytest_ascend_vlm.cases import load_cases
-from pytest_ascend_vlm.checkpoints import weights_digest
+from pytest_ascend_vlm.checkpoints.find import weights_digest
 from pytest_ascend_vlm.golden.recorder import record
 from pytest_ascend_vlm.golden.store import GoldenKey, GoldenStore
+from pytest_ascend_vlm.spec.case_files import load_cases
 
 MODEL = "OpenDataLab/MinerU2.5-2509-1.2B"
 CAPITAL = "text/capital"

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_ascend_vlm.engines.exit_code import exit_code
-from pytest_ascend_vlm.engines.post_mortem import post_mortem
-from pytest_ascend_vlm.engines.root_cause import ENDED_FROM_OUTSIDE, root_cause
+from pytest_ascend_vlm.processes.exit_code import exit_code
+from pytest_ascend_vlm.processes.post_mortem import post_mortem
+from pytest_ascend_vlm.processes.root_cause import ENDED_FROM_OUTSIDE, root_cause
 
 LOGS = Path(__file__).parent / "logs"
 

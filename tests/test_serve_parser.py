@@ -18,8 +18,8 @@ from typing import Any
 import psutil
 import pytest
 
-from pytest_ascend_vlm.engines import serve_parser
-from pytest_ascend_vlm.engines.serve_parser import ServeParser
+from pytest_ascend_vlm.engines.vllm import argument_check
+from pytest_ascend_vlm.engines.vllm.argument_check import ServeParser
 
 PLACES = ("openai", "launchers")  # of the module `cli_args` in vLLM 0.11 and in 0.32
 
@@ -71,7 +71,7 @@ def stand_in(
         (directory / "__init__.py").touch()
     (package / "cli_args.py").write_text(STAND_IN, "utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(serve_parser, "installed_versions", lambda *_: {"vllm": "9.9"})
+    monkeypatch.setattr(argument_check, "installed_versions", lambda *_: {"vllm": "9.9"})
     starts = tmp_path / "starts"
     starts.touch()
     return starts
@@ -135,7 +135,7 @@ def test_a_remembered_answer_needs_no_process(
     again = ServeParser(cache)
     assert [again.problem(serve) for serve in ({"max_model_len": 8}, {"help": True})] == answers
     assert len(started(stand_in)) == 1
-    monkeypatch.setattr(serve_parser, "installed_versions", lambda *_: {"vllm": "10.0"})
+    monkeypatch.setattr(argument_check, "installed_versions", lambda *_: {"vllm": "10.0"})
     newer = ServeParser(cache)
     newer.problem({"max_model_len": 8})
     newer.close()
@@ -145,7 +145,7 @@ def test_a_remembered_answer_needs_no_process(
 def test_without_vllm_nobody_is_asked(
     stand_in: Path, cache: dict[str, str | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serve_parser, "installed_versions", lambda *_: {"vllm-ascend": "9.9"})
+    monkeypatch.setattr(argument_check, "installed_versions", lambda *_: {"vllm-ascend": "9.9"})
     parser = ServeParser(cache)
     assert parser.problem({"max_modle_len": 8}) is None
     parser.close()
@@ -179,10 +179,10 @@ def test_a_vllm_that_hangs_is_ended(
     parser: ServeParser, stand_in: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = (
-        f"from {serve_parser.__name__} import main; import {serve_parser.__name__} as module; "
+        f"from {argument_check.__name__} import main; import {argument_check.__name__} as module; "
         "module.TIME_LIMIT_SECONDS = 2; main()"
     )
-    monkeypatch.setattr(serve_parser, "_COMMAND", ["python", "-c", program])
+    monkeypatch.setattr(argument_check, "_COMMAND", ["python", "-c", program])
     monkeypatch.setenv("STAND_IN", "hang")
     assert "vLLM 9.9 took over" in str(parser.problem({"max_model_len": 8}))
     assert not psutil.pid_exists(*started(stand_in))
@@ -200,7 +200,7 @@ def test_close_ends_the_process(parser: ServeParser, stand_in: Path) -> None:
 
 def test_the_process_does_not_outlive_a_killed_run(stand_in: Path) -> None:
     program = (
-        f"import os, {serve_parser.__name__} as module; "
+        f"import os, {argument_check.__name__} as module; "
         "module.installed_versions = lambda *_: {'vllm': '9.9'}; "
         f"module.ServeParser({{}}).problem({{}}); os.kill(os.getpid(), {signal.SIGKILL.value})"
     )

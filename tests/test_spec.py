@@ -11,9 +11,9 @@ import pytest
 from conftest import FIXTURES, model_spec
 from pytest_ascend_vlm import Capability, Case, ExpectedFailure, ModelSpec, Thresholds, Variant
 from pytest_ascend_vlm import VLMConformance as Conformance
-from pytest_ascend_vlm.cases import load_cases
-from pytest_ascend_vlm.checkpoints import find_checkpoint, weights_digest
+from pytest_ascend_vlm.checkpoints.find import find_checkpoint, weights_digest
 from pytest_ascend_vlm.errors import CheckpointError, ConfigurationError
+from pytest_ascend_vlm.spec.case_files import load_cases
 
 TEXT, IMAGE = Capability.TEXT, Capability.IMAGE
 DOCUMENT, VIDEO = Capability.DOCUMENT, Capability.VIDEO

@@ -24,9 +24,9 @@ from conftest import (
     model_file,
 )
 from pytest_ascend_vlm import Capability, ModelSpec, VLMConformance
-from pytest_ascend_vlm.cases import load_cases
 from pytest_ascend_vlm.golden.recorder import record
 from pytest_ascend_vlm.golden.store import GoldenKey
+from pytest_ascend_vlm.spec.case_files import load_cases
 from pytest_ascend_vlm.suite.criterion import VARIANT, documentation
 
 HAS_NPU = any(Path("/dev").glob("davinci[0-9]*"))

@@ -13,9 +13,9 @@ from stub_server import Behaviour, Knowledge, Request, State, read_goldens, serv
 
 from conftest import FIXTURES, GOLDENS, REPOSITORY, Judged, Serve
 from pytest_ascend_vlm import Capability, ModelSpec
-from pytest_ascend_vlm.cases import load_cases
 from pytest_ascend_vlm.golden.recorder import record
 from pytest_ascend_vlm.golden.store import GoldenKey
+from pytest_ascend_vlm.spec.case_files import load_cases
 
 SLUG = "Qwen--Qwen3-VL-8B-Instruct"
 TINY = FIXTURES / "tiny" / "qwen3_vl"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_ascend_vlm.engines import torch_extras
+from pytest_ascend_vlm.engines import torch_companions
 
 NO_OPERATOR = 'raise RuntimeError("operator torchvision::nms does not exist")'
 
@@ -55,7 +55,7 @@ def python(code: str, *path: Path) -> subprocess.CompletedProcess[str]:
     inherited = os.pathsep.join(map(str, path))
     return subprocess.run(
         [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": torch_extras.child_pythonpath(inherited or None)},
+        env={**os.environ, "PYTHONPATH": torch_companions.child_pythonpath(inherited or None)},
         capture_output=True,
         text=True,
         timeout=300,

@@ -13,14 +13,14 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from benchmarks import vision_onnx
+from benchmarks.vision_onnx import Grid, OnnxVision, export, load_tower, open_session
 from conftest import CHECKPOINT, FIXTURES
 from pytest_ascend_vlm import Thresholds
 from pytest_ascend_vlm.criteria import numerics as rules
-from pytest_ascend_vlm.criteria.compared import Compared
-from pytest_ascend_vlm.criteria.measures import Measures
+from pytest_ascend_vlm.criteria.comparison import Compared
+from pytest_ascend_vlm.criteria.error_statistics import Measures
 from pytest_ascend_vlm.criteria.verdict import Verdict
-from pytest_ascend_vlm.engines import vision_onnx
-from pytest_ascend_vlm.engines.vision_onnx import Grid, OnnxVision, export, load_tower, open_session
 from pytest_ascend_vlm.errors import CheckpointError, ConfigurationError
 
 Pixels = npt.NDArray[np.float32]

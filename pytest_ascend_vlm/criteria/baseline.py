@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import PreconditionError
-from ..observation import TOP_LOGPROBS, Completion, Forced, Reference, ReferenceNumerics
-from ..spec import Thresholds
-from .compared import Table, compare_logits, log_softmax, tie_margin
+from ..observation.answers import TOP_LOGPROBS, Completion, Forced, Reference, ReferenceNumerics
+from ..spec.model import Thresholds
+from .comparison import Table, compare_logits, log_softmax, tie_margin
 from .text import side_by_side, similarity, word_overlap
 from .verdict import Verdict, at_least, at_most
 

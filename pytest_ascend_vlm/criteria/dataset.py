@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..dataset_task import MARGIN, PublishedScore
 from ..errors import PreconditionError
+from ..spec.dataset import MARGIN, PublishedScore
 from .verdict import Verdict, at_least
 
 CONFIDENCE = 0.95

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from ..observation import Completion, TopLogprobs
+from ..observation.answers import Completion, TopLogprobs
 
 _SHORTEST_RUN = 16
 _LEAST_REPEATS = 6

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
 from ..errors import PreconditionError
-from ..observation import Completion
+from ..observation.answers import Completion
 from .text import side_by_side
 from .verdict import Verdict, at_least
 

@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..observation import Completion, Reference
-from ..spec import Thresholds
+from ..observation.answers import Completion, Reference
+from ..spec.model import Thresholds
 from . import numerics
-from .compared import tie_margin
-from .measures import Measures
+from .comparison import tie_margin
+from .error_statistics import Measures
 from .text import side_by_side, similarity
 from .verdict import Verdict, at_least
 

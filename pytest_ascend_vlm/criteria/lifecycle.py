@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..observation import MEMORY_SLACK_MIB, Remains
+from ..observation.answers import MEMORY_SLACK_MIB, Remains
 from .verdict import Verdict, all_hold
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..spec import Thresholds
-from .measures import Measures, per_position
+from ..spec.model import Thresholds
+from .error_statistics import Measures, per_position
 from .verdict import Verdict, at_least, at_most
 
 ENOUGH_IMAGES = 8

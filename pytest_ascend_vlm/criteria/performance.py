@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import PreconditionError
-from ..observation import Completion, Load, Timing
-from ..spec import Limit
+from ..observation.answers import Completion, Load, Timing
+from ..spec.model import Limit
 from .degeneration import degeneration
 from .verdict import Verdict, at_least, at_most
 

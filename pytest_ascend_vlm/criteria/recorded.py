@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..observation import Completion, Reference, ReferenceNumerics
-from .compared import tie_margin
+from ..observation.answers import Completion, Reference, ReferenceNumerics
+from .comparison import tie_margin
 from .degeneration import degeneration
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from ..observation import Completion, Refusal
-from ..spec import Sampling
+from ..observation.answers import Completion, Refusal
+from ..spec.model import Sampling
 from .text import side_by_side
 from .verdict import Verdict, all_hold, at_most
 

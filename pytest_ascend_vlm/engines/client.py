@@ -21,7 +21,7 @@ import httpx
 import openai
 
 from ..errors import ConfigurationError, ServerError
-from ..observation import (
+from ..observation.answers import (
     FORCED_TOKENS,
     TOP_LOGPROBS,
     Completion,
@@ -31,8 +31,8 @@ from ..observation import (
     Usage,
     require_answer,
 )
-from ..spec import Case, Sampling
-from . import listed
+from ..spec.model import Case, Sampling
+from . import logprobs
 from .address import KEY_VARIABLE
 from .endpoint import Endpoint
 
@@ -241,7 +241,7 @@ class Client:
         for count in (FORCED_TOKENS, TOP_LOGPROBS):
             reply = self._force(chat, count)
             if not isinstance(reply, Refusal):
-                return listed.forced(case.id, reply.model_extra or {}, tuple(token_ids), count)
+                return logprobs.forced(case.id, reply.model_extra or {}, tuple(token_ids), count)
         raise ServerError(
             f"{case.id}: the server answered {reply.status} to a forced answer: {reply.message}"
         )
@@ -375,7 +375,9 @@ def _top_logprobs(choice: Any) -> TopLogprobs | None:
         {_token_id(entry.token): entry.logprob for entry in position.top_logprobs}
         for position in choice.logprobs.content
     ]
-    return None if any(-1 in position for position in positions) else listed.top_logprobs(positions)
+    return (
+        None if any(-1 in position for position in positions) else logprobs.top_logprobs(positions)
+    )
 
 
 def _token_id(name: str) -> int:

@@ -9,7 +9,7 @@ from typing import Protocol
 import psutil
 
 from ..errors import ServerError
-from ..observation import Remains
+from ..observation.answers import Remains
 from .address import is_loopback
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import GoldenError
-from ..observation import Reference, ReferenceNumerics
+from ..observation.answers import Reference, ReferenceNumerics
 
 
 def require_fit(reference: Reference) -> None:

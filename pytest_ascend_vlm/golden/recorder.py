@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import GoldenError
-from ..files import write_atomically
-from ..observation import Reference
-from ..spec import Case
+from ..observation.answers import Reference
+from ..spec.model import Case
+from ..writing import write_atomically
 from .bfloat16 import to_bits
 from .fit import require_fit
 from .store import SCHEMA, GoldenKey, GoldenStore, digest, inputs, relative_path

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..criteria.dataset import Evaluation, Protocol, Sample
 from ..errors import GoldenError
-from ..files import write_atomically
+from ..writing import write_atomically
 from .store import GoldenKey, digest
 
 SCHEMA = 1

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import GoldenError
-from ..observation import Reference, ReferenceHidden, ReferenceNumerics
-from ..spec import Case, ModelSpec
+from ..observation.answers import Reference, ReferenceHidden, ReferenceNumerics
+from ..spec.model import Case, ModelSpec
 from .bfloat16 import from_bits
 from .fit import require_fit
 

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from ..spec import ModelSpec
+from ..spec.model import ModelSpec
 from .base import Place, installed_versions, with_declared_limits
 from .cards import in_words
 from .npu_smi import NpuSmiError, driver_version, read_cards, read_table

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any, Protocol
 
-from ..spec import ModelSpec
+from ..spec.model import ModelSpec
 
 
 def _cannot_tell() -> None:
@@ -149,7 +149,7 @@ def installed_versions(*distributions: str) -> dict[str, str]:
 
 def with_declared_limits(model: ModelSpec) -> dict[str, Any]:
     """The model's serve arguments, with every modality it does not support switched off."""
-    from ..spec import Capability
+    from ..spec.model import Capability
 
     serve = dict(model.serve)
     limits = dict(serve.get("limit_mm_per_prompt", {}))

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..spec import ModelSpec
+from ..spec.model import ModelSpec
 from .base import Cardless, installed_versions, with_declared_limits, without_ascend_only
 
 # What these settle (device memory, captured graphs, dispatch queues, several devices) does not

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import ConfigurationError
-from ..spec import ModelSpec
+from ..spec.model import ModelSpec
 from .base import Place, installed_versions, with_declared_limits, without_ascend_only
 from .cards import Card, CardProcess, in_words
 from .pool import Pool

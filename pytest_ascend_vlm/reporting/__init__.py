@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..files import write_atomically
+from ..writing import write_atomically
 from .origin import origin
 
 __all__ = ["SCHEMA", "Report", "rendered", "write", "write_files"]

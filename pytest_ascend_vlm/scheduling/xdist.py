@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ..integration import hints
+from ..integration.selection import is_named, model_of, pair_of
 from ..model_files import model_files
 from ..platforms import select_platform
-from ..suite import hints
-from ..suite.selection import is_named, model_of, pair_of
 
 if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling

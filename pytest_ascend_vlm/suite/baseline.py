@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 from ..criteria import baseline as rules
-from ..spec import Capability, Case, ModelSpec
-from .comparison import Comparison
+from ..session.comparison import Comparison
+from ..session.judge import ForcedAnswers, Judge
+from ..spec.model import Capability, Case, ModelSpec
 from .criterion import Criterion, criterion
-from .session import ForcedAnswers, Judge
 
 
 class BaselineCriteria:

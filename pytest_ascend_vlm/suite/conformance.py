@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import pytest
 
 from ..errors import ConfigurationError
-from ..spec import ModelSpec
-from . import fixtures
+from ..integration import fixtures
+from ..spec.model import ModelSpec
 from .baseline import BaselineCriteria
 from .dataset import DatasetCriteria
 from .determinism import DeterminismCriteria

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from ..spec import Capability, ExpectedFailure
+from ..spec.model import Capability, ExpectedFailure
 
 Test = TypeVar("Test", bound=Callable[..., None])
 

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..criteria import dataset as rules
 from ..criteria.dataset import Evaluation
-from ..dataset_task import DatasetTask, PublishedScore
 from ..errors import ConfigurationError, GoldenError, PreconditionError
-from ..spec import Capability, ModelSpec
+from ..session.judge import Judge
+from ..session.run import Run
+from ..spec.dataset import DatasetTask, PublishedScore
+from ..spec.model import Capability, ModelSpec
 from .criterion import DATASET, Criterion, criterion
-from .run import Run
-from .session import Judge
 
 if TYPE_CHECKING:
     from ..engines.endpoint import Server
-    from ..engines.harness import Harness
     from ..golden.store import GoldenKey
+    from ..harnesses.harness import Harness
 
 
 class DatasetCriteria:
@@ -104,7 +104,7 @@ class Datasets:
             PreconditionError: the data is not there.
             ServerError: the harness died.
         """
-        from ..engines import harness
+        from ..harnesses import harness
 
         options = self._run.options
         request = harness.Request(
@@ -177,7 +177,7 @@ class Datasets:
 
     def _protocol(self, task: DatasetTask) -> rules.Protocol:
         """Looked up once: it takes the digest of gigabytes, and starts an interpreter."""
-        from ..engines import harness
+        from ..harnesses import harness
 
         if task not in self._protocols:
             python = self._run.options.harness_python
@@ -206,8 +206,8 @@ def harness_of(task: DatasetTask) -> Harness:
     Raises:
         ConfigurationError: there is none of that name.
     """
-    from ..engines.evalscope_harness import EVALSCOPE
-    from ..engines.lm_eval_harness import LM_EVAL
+    from ..harnesses.evalscope import EVALSCOPE
+    from ..harnesses.lm_eval import LM_EVAL
 
     known = {one.name: one for one in (EVALSCOPE, LM_EVAL)}
     if task.harness not in known:

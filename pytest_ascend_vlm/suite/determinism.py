@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ..criteria import determinism as rules
 from ..errors import PreconditionError
-from ..spec import Capability, Case, ModelSpec, Sampling
+from ..session.judge import Answers, Judge
+from ..spec.model import Capability, Case, ModelSpec, Sampling
 from .criterion import Criterion, criterion
-from .session import Answers, Judge
 
 if TYPE_CHECKING:
     from ..engines.client import Client
     from ..engines.endpoint import Server
-    from ..observation import Completion
+    from ..observation.answers import Completion
 
 RUNS = 3
 TOGETHER = 9

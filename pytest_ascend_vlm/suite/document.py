@@ -12,10 +12,10 @@ from ..criteria import document as rules
 from ..criteria.baseline import parts_at_near_tie
 from ..criteria.verdict import Verdict
 from ..errors import ConfigurationError
-from ..spec import Capability, Case, ModelSpec
-from .comparison import Comparison
+from ..session.comparison import Comparison
+from ..session.judge import Judge
+from ..spec.model import Capability, Case, ModelSpec
 from .criterion import Criterion, criterion
-from .session import Judge
 
 _NEEDS = Capability.DOCUMENT
 

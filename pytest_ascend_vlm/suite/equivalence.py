@@ -7,10 +7,10 @@ from typing import ClassVar
 import pytest
 
 from ..criteria import equivalence as rules
-from ..spec import ModelSpec, Variant
+from ..session.judge import Answers, Judge
+from ..session.numerics import Numbers
+from ..spec.model import ModelSpec, Variant
 from .criterion import VARIANT, Criterion, criterion
-from .numbers import Numbers
-from .session import Answers, Judge
 
 
 class EquivalenceCriteria:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..criteria import lifecycle as rules
-from ..spec import ExpectedFailure
+from ..session.judge import Judge
+from ..spec.model import ExpectedFailure
 from .criterion import Criterion, criterion
-from .session import Judge
 
 if TYPE_CHECKING:
     from ..engines.endpoint import Server

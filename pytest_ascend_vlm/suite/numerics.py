@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 
 from ..criteria import numerics as rules
-from ..spec import ModelSpec
+from ..session.device_slot import Once
+from ..session.judge import Judge
+from ..session.numerics import Numbers
+from ..spec.model import ModelSpec
 from .criterion import Criterion, criterion
-from .numbers import Numbers
-from .session import Judge
-from .stage import Once
 
 if TYPE_CHECKING:
-    from ..criteria.measures import Measures
+    from ..criteria.error_statistics import Measures
 
 _OPERATOR_RULES = (
     *(f"logits-{rule}" for rule in rules.LOGIT_RULES),

@@ -10,14 +10,14 @@ import pytest
 
 from ..criteria import performance as rules
 from ..errors import PreconditionError
-from ..observation import Load, Timing
-from ..spec import Capability, ModelSpec
+from ..observation.answers import Load, Timing
+from ..session.judge import Judge
+from ..session.run import Run
+from ..spec.model import Capability, ModelSpec
 from .criterion import Criterion, criterion
-from .run import Run
-from .session import Judge
 
 if TYPE_CHECKING:
-    from .measuring import Measuring
+    from ..session.performance import Measuring
 
 _KINDS = pytest.mark.parametrize("kind", rules.KINDS)
 _LEVELS = (*(f"c{level}" for level in rules.LEVELS), "ramp")

@@ -6,9 +6,9 @@ from typing import ClassVar
 
 from ..criteria import baseline as rules
 from ..criteria.recorded import doubts
-from ..spec import Case, ModelSpec
+from ..session.judge import Goldens, Judge, Reference
+from ..spec.model import Case, ModelSpec
 from .criterion import Criterion, criterion
-from .session import Goldens, Judge, Reference
 
 
 class ReferenceCriteria:

@@ -15,10 +15,10 @@ import pytest
 
 from ..criteria import serving as rules
 from ..errors import PreconditionError, ServerError
-from ..observation import Completion, Refusal
-from ..spec import Capability, Case, ExpectedFailure, ModelSpec, Sampling
+from ..observation.answers import Completion, Refusal
+from ..session.judge import Answers, Judge
+from ..spec.model import Capability, Case, ExpectedFailure, ModelSpec, Sampling
 from .criterion import Criterion, criterion
-from .session import Answers, Judge
 
 if TYPE_CHECKING:
     from ..engines.client import Client

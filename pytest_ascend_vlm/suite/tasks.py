@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ..criteria import tasks as rules
 from ..errors import ConfigurationError
-from ..spec import Capability, Case, ModelSpec
-from .comparison import Comparison
+from ..session.comparison import Comparison
+from ..session.judge import Judge
+from ..spec.model import Capability, Case, ModelSpec
 from .criterion import Criterion, criterion
-from .session import Judge
 
 if TYPE_CHECKING:
     from ..criteria.verdict import Verdict

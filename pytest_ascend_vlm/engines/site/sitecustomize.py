@@ -1,4 +1,4 @@
-"""Runs at the start of every server process: see `pytest_ascend_vlm.engines.torch_extras`.
+"""Runs at the start of every server process: see `pytest_ascend_vlm.engines.torch_companions`.
 
 Python imports one `sitecustomize`, the first on the path. This one steps aside for the next, so
 that a host's own still runs.
@@ -7,9 +7,9 @@ that a host's own still runs.
 import sys
 from pathlib import Path
 
-from pytest_ascend_vlm.engines import torch_extras
+from .. import torch_companions
 
-torch_extras.install()
+torch_companions.install()
 
 _HERE = Path(__file__).parent.resolve()
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != _HERE]

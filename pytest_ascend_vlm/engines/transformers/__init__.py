@@ -1,0 +1,1 @@
+"""Transformers: the model and the reference engine made of it."""

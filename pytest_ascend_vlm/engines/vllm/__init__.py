@@ -1,0 +1,1 @@
+"""vLLM: its server, arguments, offline engines and metrics."""

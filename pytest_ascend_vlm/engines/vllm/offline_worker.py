@@ -1,0 +1,273 @@
+"""A model without a server: what Transformers and vLLM's offline engine make of the same requests.
+
+Run as `python -m pytest_ascend_vlm.engines.vllm.offline_worker DIRECTORY`, which has a `job.json`.
+Each task writes `<task>.json` and `<task>.safetensors` there as it ends; one that fails writes its
+error and does not stop the others. All engines share one process, because importing vLLM costs more
+than loading a small model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from ...observation.answers import FORCED_TOKENS
+from ...spec.model import Capability, Case
+from ...writing import write_atomically
+from .. import torch_companions
+from ..client import messages
+from ..logprobs import scores
+from ..transformers.kept_logits import most_likely
+from ..transformers.model import Encoder, Sequence, TransformersModel
+
+Arrays = dict[str, npt.NDArray[Any]]
+Result = tuple[dict[str, Any], Arrays]
+PROGRESS = "[offline] "
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What is to be done.
+
+    Attributes:
+        model_path: the checkpoint's directory.
+        trust_remote_code: whether it may run code of its own.
+        device: the device as torch names it.
+        tasks: names of `TASKS`.
+        serve: the serve arguments.
+        cases: the requests, each with the answer that is forced.
+    """
+
+    model_path: Path
+    trust_remote_code: bool
+    device: str
+    tasks: tuple[str, ...]
+    serve: Mapping[str, Any]
+    cases: tuple[tuple[Case, str], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As `from_json` reads it."""
+        cases = [
+            {
+                "id": case.id,
+                "prompt": case.prompt,
+                "images": [str(path) for path in case.images],
+                "max_tokens": case.max_tokens,
+                "answer": answer,
+            }
+            for case, answer in self.cases
+        ]
+        return {
+            "model_path": str(self.model_path),
+            "trust_remote_code": self.trust_remote_code,
+            "device": self.device,
+            "tasks": list(self.tasks),
+            "serve": dict(self.serve),
+            "cases": cases,
+        }
+
+    @staticmethod
+    def from_json(document: Mapping[str, Any]) -> Job:
+        """What `to_json` wrote."""
+        cases = tuple((_case(entry), entry["answer"]) for entry in document["cases"])
+        return Job(
+            Path(document["model_path"]),
+            document["trust_remote_code"],
+            document["device"],
+            tuple(document["tasks"]),
+            document["serve"],
+            cases,
+        )
+
+
+def _case(entry: Mapping[str, Any]) -> Case:
+    images = tuple(Path(name) for name in entry["images"])
+    needs = Capability.IMAGE if images else Capability.TEXT
+    return Case(entry["id"], needs, entry["prompt"], images, max_tokens=entry["max_tokens"])
+
+
+def main(argv: list[str]) -> int:
+    """Does every task of the job in the directory `argv[0]`."""
+    directory = Path(argv[0])
+    job = Job.from_json(json.loads((directory / "job.json").read_text("utf-8")))
+    if job.device == "cpu":
+        # One process for engine and caller: there is no device whose memory only an exit returns.
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    # A device that this process has touched cannot be used again in a fork of it.
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+    torch_companions.install()
+    engines = Engines(job)
+    for task in job.tasks:
+        print(f"{PROGRESS}{task.replace('_', ' ')}", flush=True)
+        _attempt(directory, task, partial(TASKS[task], engines))
+        gc.collect()
+    return 0
+
+
+def _attempt(directory: Path, task: str, work: Callable[[], Result]) -> None:
+    """Does a task; its JSON is written last, so where there is one the task has ended."""
+    from safetensors.numpy import save_file
+
+    try:
+        document, arrays = work()
+        save_file(arrays, directory / f"{task}.safetensors")
+        result = json.dumps(document)
+    except Exception as error:  # of a foreign engine: anything; the others shall still run
+        import traceback
+
+        traceback.print_exc()
+        result = json.dumps({"error": f"{type(error).__name__}: {error}"})
+    write_atomically(directory / f"{task}.json", result.encode("utf-8"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Engines:
+    """The engines that a job asks for, one method a task.
+
+    Attributes:
+        job: the job.
+    """
+
+    job: Job
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The checkpoint's processor."""
+        return Encoder(self.job.model_path, trust_remote_code=self.job.trust_remote_code)
+
+    @cached_property
+    def sequences(self) -> list[Sequence]:
+        """The requests with their forced answers; not every task needs them."""
+        return [self.encoder.with_answer(case, answer) for case, answer in self.job.cases]
+
+    def transformers(self) -> Result:
+        """The checkpoint in bf16, op by op, on the device."""
+        model = TransformersModel(
+            self.job.model_path,
+            "bfloat16",
+            self.job.device,
+            trust_remote_code=self.job.trust_remote_code,
+        )
+        arrays: Arrays = {}
+        for index, sequence in enumerate(self.sequences):
+            numbers = model.force(sequence, sequence.rows)
+            kept = most_likely(numbers.logits, FORCED_TOKENS)
+            arrays |= {
+                f"{index}.rows": sequence.rows,
+                f"{index}.token_ids": kept.listed,
+                f"{index}.values": kept.logits,
+                f"{index}.hidden": numbers.hidden,
+            }
+        return {}, arrays
+
+    def chat(self) -> Result:
+        """The greedy answers of `LLM.chat`."""
+        from vllm import SamplingParams
+
+        sampling = [
+            SamplingParams(temperature=0, max_tokens=case.max_tokens) for case, _ in self.job.cases
+        ]
+        outputs = _engine(self.job).chat(
+            [messages(case) for case, _ in self.job.cases], sampling, use_tqdm=False
+        )
+        answers = [output.outputs[0] for output in outputs]
+        texts = [
+            {"text": a.text, "token_ids": list(a.token_ids), "finish_reason": a.finish_reason}
+            for a in answers
+        ]
+        return {"answers": texts}, {}
+
+    def hidden_states(self) -> Result:
+        """The last hidden state of every token, from the pooling runner."""
+        engine = _engine(
+            self.job,
+            runner="pooling",
+            convert="embed",
+            pooler_config={"task": "token_embed", "use_activation": False},
+            enable_prefix_caching=False,
+        )
+        prompts = [self.encoder.vllm_prompt(case, answer) for case, answer in self.job.cases]
+        outputs = engine.encode(
+            prompts,
+            pooling_task="token_embed",
+            tokenization_kwargs={"add_special_tokens": False},
+            use_tqdm=False,
+        )
+        _require_same_tokens(outputs, self.sequences)
+        return {}, {f"{i}.hidden": o.outputs.data.float().numpy() for i, o in enumerate(outputs)}
+
+    def float32(self) -> Result:
+        """The logits of the same engine in float32, at every position."""
+        from vllm import SamplingParams
+
+        chats = [
+            [*messages(case), {"role": "assistant", "content": a}] for case, a in self.job.cases
+        ]
+        outputs = _engine(self.job, dtype="float32").chat(
+            chats,
+            SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=FORCED_TOKENS),
+            add_generation_prompt=False,
+            continue_final_message=True,
+            use_tqdm=False,
+        )
+        _require_same_tokens(outputs, self.sequences)
+        arrays: Arrays = {}
+        are_logits = []
+        for index, output in enumerate(outputs):
+            found = scores([_entries(position) for position in output.prompt_logprobs[1:]])
+            arrays |= {
+                f"{index}.token_ids": found.token_ids,
+                f"{index}.values": found.values,
+                f"{index}.floor": found.floor,
+            }
+            are_logits.append(found.are_logits)
+        return {"are_logits": are_logits}, arrays
+
+
+# Transformers last: it loads into the worker itself, and only its end frees the memory.
+TASKS: dict[str, Callable[[Engines], Result]] = {
+    "chat": Engines.chat,
+    "hidden_states": Engines.hidden_states,
+    "float32": Engines.float32,
+    "transformers": Engines.transformers,
+}
+
+
+def _entries(position: Mapping[int, Any]) -> dict[str, dict[str, Any]]:
+    """One position as the server's JSON has it."""
+    return {
+        str(token): {"logprob": entry.logprob, "rank": entry.rank}
+        for token, entry in position.items()
+    }
+
+
+def _engine(job: Job, **changes: Any) -> Any:
+    """The offline engine of vLLM, with those of the serve arguments that are the engine's."""
+    import vllm
+    from vllm.engine.arg_utils import EngineArgs
+
+    known = {field.name for field in dataclasses.fields(EngineArgs)}
+    serve = {name: value for name, value in job.serve.items() if name in known}
+    return vllm.LLM(model=str(job.model_path), **{**serve, **changes})
+
+
+def _require_same_tokens(outputs: list[Any], sequences: list[Sequence]) -> None:
+    for output, sequence in zip(outputs, sequences, strict=True):
+        if tuple(output.prompt_token_ids) != sequence.token_ids:
+            raise ValueError(
+                f"{sequence.case_id}: the offline engine made {len(output.prompt_token_ids)} "
+                f"tokens of the request, the reference {len(sequence.token_ids)}"
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Evaluation harnesses, and the data sets that they know."""

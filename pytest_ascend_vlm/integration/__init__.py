@@ -1,0 +1,1 @@
+"""What speaks with pytest: options, selection, fixtures, outcomes, the closing report."""

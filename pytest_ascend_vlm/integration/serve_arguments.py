@@ -1,0 +1,73 @@
+"""The serve arguments of model files, put to vLLM's own parser as the files are collected."""
+
+from __future__ import annotations
+
+from collections import UserDict
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ..session.run import Run
+from ..spec.model import ModelSpec
+
+if TYPE_CHECKING:
+    from ..engines.vllm.argument_check import ServeParser
+
+_PARSER = pytest.StashKey["ServeParser"]()
+_REMEMBERED = "ascend-vlm/serve-arguments"
+
+
+class _Remembered(UserDict[str, "str | None"]):
+    """What the parser said before, in pytest's cache: a second run need not import vLLM."""
+
+    def __init__(self, cache: pytest.Cache) -> None:
+        super().__init__()
+        self._cache = cache
+        self.data = dict(cache.get(_REMEMBERED, {}))
+
+    def __setitem__(self, key: str, value: str | None) -> None:
+        super().__setitem__(key, value)
+        self._cache.set(_REMEMBERED, self.data)
+
+
+def checked(
+    collector: pytest.Collector, report: pytest.CollectReport, run: Run
+) -> pytest.CollectReport:
+    """Turns the collection of a model whose serve arguments vLLM refuses into an error."""
+    if report.failed or not isinstance(collector, pytest.Class) or not run.starts_servers:
+        return report
+    model = getattr(collector.obj, "model", None)
+    if not isinstance(model, ModelSpec):
+        return report
+    if problem := _problem(_parser(collector.config), model, run):
+        report.outcome = "failed"
+        report.result = []
+        report.longrepr = f"{collector.nodeid}: vLLM refuses {problem}"
+    return report
+
+
+def _problem(parser: ServeParser, model: ModelSpec, run: Run) -> str | None:
+    """What vLLM refuses of the arguments that a model and its variants are launched with."""
+    launched = {f"ModelSpec({model.model_id!r}, serve=...)": model}
+    for variant in model.variants:
+        if run.same_here(model, variant) is None:
+            launched[f"Variant({variant.name!r}, serve=...)"] = model.as_variant(variant)
+    for name, one in launched.items():
+        if problem := parser.problem(run.arguments(one).all):
+            return f"{name}: {problem}"
+    return None
+
+
+def close(config: pytest.Config) -> None:
+    """Ends the parser's process, if one was needed."""
+    if parser := config.stash.get(_PARSER, None):
+        parser.close()
+
+
+def _parser(config: pytest.Config) -> ServeParser:
+    from ..engines.vllm.argument_check import ServeParser
+
+    if _PARSER not in config.stash:
+        cache = getattr(config, "cache", None)
+        config.stash[_PARSER] = ServeParser(_Remembered(cache) if cache else {})
+    return config.stash[_PARSER]

@@ -1,0 +1,1 @@
+"""Load generators: who asks much at a time."""

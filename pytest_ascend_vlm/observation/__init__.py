@@ -1,0 +1,1 @@
+"""What is seen: answers, numerics, loads, evaluations, shutdowns. Plain data."""

@@ -1,0 +1,1 @@
+"""Processes that cannot outlive a test run: supervision, exit codes, logs, CPU usage."""

@@ -1,0 +1,1 @@
+"""What the tests of one run and of one model share."""

@@ -1,0 +1,30 @@
+"""A failed criterion in the words of a reviewer."""
+
+from __future__ import annotations
+
+import textwrap
+
+from ..criteria.verdict import Verdict
+from ..suite.criterion import Criterion, Documentation
+
+_WIDTH = 98
+
+
+def explain(
+    what: Criterion, documentation: Documentation, case_id: str | None, verdict: Verdict
+) -> str:
+    """Which case, what was measured against what, by how much, where it differs, what to try."""
+    case = f" [{case_id}]" if case_id else ""
+    measured = (
+        f"{verdict.measured:.4g} {verdict.unit}, {verdict.sense} {verdict.threshold:.4g} is asked "
+        f"(margin {verdict.margin:+.4g})"
+    )
+    details = [f"  {line}" for line in "\n".join(verdict.details).splitlines()]
+    advice = textwrap.fill(
+        " ".join(documentation.if_this_fails.split()),
+        _WIDTH,
+        initial_indent="What to try: ",
+        subsequent_indent="  ",
+    )
+    lines = [f"{what.id}{case}: {verdict.reason}", f"  measured {measured}", *details]
+    return "\n".join([*lines, advice] if documentation.if_this_fails else lines)

@@ -1,0 +1,1 @@
+"""What is declared: models, thresholds, cases, data sets, published figures."""

@@ -1,0 +1,73 @@
+"""The requests of the suite, read from `fixtures/cases.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigurationError
+from .model import Capability, Case
+
+
+def load_cases(fixture_roots: Sequence[Path]) -> tuple[Case, ...]:
+    """All cases of all roots, in file order; of two with one id the first root's is taken.
+
+    Raises:
+        ConfigurationError: a file is not of its form, or names an image that is not there.
+    """
+    found: dict[str, Case] = {}
+    for root in fixture_roots:
+        path = root / "cases.json"
+        if path.is_file():
+            for case in _read(path):
+                found.setdefault(case.id, case)
+    return tuple(found.values())
+
+
+def untaught(checkpoint: Path) -> Mapping[str, str]:
+    """What a tiny checkpoint cannot answer: case id or group -> the reason.
+
+    Raises:
+        ConfigurationError: the checkpoint's `untaught.json` is not of its form.
+    """
+    path = checkpoint / "untaught.json"
+    if not path.is_file():
+        return {}
+    try:
+        return {str(what): str(why) for what, why in json.loads(path.read_text("utf-8")).items()}
+    except (ValueError, AttributeError) as error:
+        raise ConfigurationError(f"{path} is not a map of case or group to reason.") from error
+
+
+def _read(path: Path) -> list[Case]:
+    try:
+        entries = json.loads(path.read_text("utf-8"))["cases"]
+        return [_case(path.parent, entry) for entry in entries]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigurationError(f"{path} is not a list of cases: {error!r}.") from error
+
+
+def _case(root: Path, entry: Mapping[str, Any]) -> Case:
+    images = tuple(root / name for name in entry.get("images", ()))
+    videos = tuple(root / name for name in entry.get("videos", ()))
+    for file in (*images, *videos):
+        if not file.is_file():
+            raise ConfigurationError(
+                f"{root / 'cases.json'}: {entry['id']} needs {file}, not there."
+            )
+    truth = entry.get("truth")
+    if "truth_file" in entry:
+        truth = (root / entry["truth_file"]).read_text("utf-8")
+    return Case(
+        id=entry["id"],
+        needs=Capability(entry["needs"]),
+        prompt=entry["prompt"],
+        images=images,
+        videos=videos,
+        truth=truth,
+        accepted=tuple(entry.get("accepted", ())),
+        box=tuple(entry["box"]) if "box" in entry else None,
+        max_tokens=entry.get("max_tokens", 64),
+    )
