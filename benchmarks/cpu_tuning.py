@@ -355,13 +355,15 @@ def ort_sessions(tower: Any, grid: Grid, directory: Path) -> dict[str, Any]:
 
 def figures(observed: Any, exact: Any, rounded: Any = None) -> dict[str, float]:
     """The project's numeric measures; R only where PyTorch's bf16 is known."""
-    from pytest_ascend_vlm.criteria.comparison import Compared
-    from pytest_ascend_vlm.criteria.error_statistics import Measures
+    from pytest_ascend_vlm.criteria.comparison import CaseComparison
+    from pytest_ascend_vlm.criteria.error_statistics import ErrorStatistics
 
     rows = np.arange(len(exact))
     base = exact if rounded is None else rounded
     part = np.full(len(exact), "image")
-    measures = Measures([Compared("page", "embeddings", rows, part, exact, base, observed)])
+    measures = ErrorStatistics(
+        [CaseComparison("page", "embeddings", rows, part, exact, base, observed)]
+    )
     measured = {
         "cosine": measures.cosine_similarity,
         "lowest cosine": measures.lowest_cosine,
@@ -492,7 +494,8 @@ def serving(checkpoint: Path, tuning: Mapping[str, Any], log: Path) -> Iterator[
     import psutil
 
     from pytest_ascend_vlm.engines.vllm.server import Launch, VllmServer
-    from pytest_ascend_vlm.spec.model import Budgets, Capability, Case
+    from pytest_ascend_vlm.spec.case import Capability, Case
+    from pytest_ascend_vlm.spec.model import Budgets
 
     serve = {
         "load_format": "dummy",

@@ -34,9 +34,9 @@ from tiny_model import FIXTURES, MODEL, served
 from pytest_ascend_vlm.engines import torch_companions
 from pytest_ascend_vlm.engines.endpoint import Endpoint
 from pytest_ascend_vlm.load import generator
-from pytest_ascend_vlm.observation.answers import Load
+from pytest_ascend_vlm.observation.load import Load
+from pytest_ascend_vlm.spec.case import Case
 from pytest_ascend_vlm.spec.case_files import load_cases
-from pytest_ascend_vlm.spec.model import Case
 
 PROMISE = 0.05
 READ_PROMISE = 0.01

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pytest_ascend_vlm.criteria.dataset import CONFIDENCE, Evaluation, Protocol, Sample, paired
+from pytest_ascend_vlm.criteria.dataset import CONFIDENCE, judge_paired
 from pytest_ascend_vlm.errors import PreconditionError
+from pytest_ascend_vlm.observation.evaluation import Evaluation, Protocol, Sample
 from pytest_ascend_vlm.spec.dataset import MARGIN
 
 LEAST_RUNS = 200
@@ -73,7 +74,7 @@ def verdicts(scenario: Scenario, runs: int, rng: np.random.Generator) -> Counter
         before = evaluation(np.where(won, 1 - scenario.step, 1.0))
         after = evaluation(np.where(lost, 1 - scenario.step, 1.0))
         try:
-            found["pass" if paired(before, after).passed else "fail"] += 1
+            found["pass" if judge_paired(before, after).passed else "fail"] += 1
         except PreconditionError:
             found["error"] += 1
     return found

@@ -44,15 +44,16 @@ from defect_detection import noise
 from pytest_ascend_vlm import ModelSpec, Thresholds
 from pytest_ascend_vlm.checkpoints.find import find_checkpoint
 from pytest_ascend_vlm.criteria.comparison import Table, compare_hidden_states, compare_logits
-from pytest_ascend_vlm.criteria.error_statistics import Measures
-from pytest_ascend_vlm.criteria.numerics import HIDDEN_STATE_RULES, LOGIT_RULES, Bars
+from pytest_ascend_vlm.criteria.error_statistics import ErrorStatistics
+from pytest_ascend_vlm.criteria.numerics import HIDDEN_STATE_RULES, LOGIT_RULES, NumericsThresholds
 from pytest_ascend_vlm.engines import logprobs, torch_companions
 from pytest_ascend_vlm.engines.transformers.kept_logits import most_likely
 from pytest_ascend_vlm.engines.transformers.model import Dtype, Encoder, TransformersModel
 from pytest_ascend_vlm.golden.store import GoldenKey, GoldenStore
-from pytest_ascend_vlm.observation.answers import FORCED_TOKENS, Forced, Reference, Scores
+from pytest_ascend_vlm.observation.answers import Reference
+from pytest_ascend_vlm.observation.numerics import FORCED_TOKENS, Forced, Scores
+from pytest_ascend_vlm.spec.case import Case
 from pytest_ascend_vlm.spec.case_files import load_cases
-from pytest_ascend_vlm.spec.model import Case
 
 ROOT = Path(__file__).parent.parent
 MODELS = {
@@ -76,11 +77,11 @@ CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
 SUMMED_AT_ONCE = 16
 """Products whose sum is exact in "bf16 accumulation", as in one step of a matrix unit."""
 
-FIGURES: dict[str, Callable[[Measures, Measures], float]] = {
+FIGURES: dict[str, Callable[[ErrorStatistics, ErrorStatistics], float]] = {
     "R": lambda logits, _hidden: logits.error_ratio.value,
     "R 97.5 %": lambda logits, _hidden: logits.error_ratio.high,
-    "K": lambda logits, _hidden: logits.divergence_ratio.value,
-    "K 97.5 %": lambda logits, _hidden: logits.divergence_ratio.high,
+    "K": lambda logits, _hidden: logits.kl_ratio.value,
+    "K 97.5 %": lambda logits, _hidden: logits.kl_ratio.high,
     "max abs": lambda logits, _hidden: logits.max_abs_error,
     "cosine": lambda logits, _hidden: logits.cosine_similarity,
     "flips": lambda logits, _hidden: logits.unexcused_flips,
@@ -100,7 +101,7 @@ BATCHES = tuple(
 Prompts = Sequence[Mapping[str, Any]]
 Harm = Callable[[Path], None]
 """Damages the checkpoint in a directory."""
-Seen = tuple[Measures, Measures]
+Measured = tuple[ErrorStatistics, ErrorStatistics]
 """Logits and hidden states of an engine beside the reference's."""
 
 
@@ -371,7 +372,7 @@ class Bench:
             harm(copy)
             yield copy
 
-    def _in_transformers(self, checkpoint: Path, dtype: Dtype) -> Seen:
+    def _in_transformers(self, checkpoint: Path, dtype: Dtype) -> Measured:
         encoder = Encoder(checkpoint, trust_remote_code=False)
         model = TransformersModel(checkpoint, dtype, trust_remote_code=False)
         sequences = [encoder.with_answer(case, golden.text) for case, golden in self._goldens]
@@ -380,7 +381,7 @@ class Bench:
         scores = [Scores(one.listed, one.logits, one.logits[:, -1], True) for one in kept]
         return self._compared(scores, [one.hidden for one in numbers], kept[0].listed.shape[1])
 
-    def _in_vllm(self, checkpoint: Path, order: int = 0, **varied: Any) -> Seen:
+    def _in_vllm(self, checkpoint: Path, order: int = 0, **varied: Any) -> Measured:
         encoder = Encoder(checkpoint, trust_remote_code=False)
         prompts = [encoder.vllm_prompt(case, golden.text) for case, golden in self._goldens]
         shuffled = np.random.default_rng(order).permutation(len(prompts))
@@ -390,20 +391,20 @@ class Bench:
         back = np.argsort(shuffled)
         return self._compared([scores[i] for i in back], [hidden[i] for i in back], FORCED_TOKENS)
 
-    def _compared(self, scores: Sequence[Scores], hidden: Sequence[Table], width: int) -> Seen:
+    def _compared(self, scores: Sequence[Scores], hidden: Sequence[Table], width: int) -> Measured:
         numerics = [golden.numerics for _, golden in self._goldens]
         ids = [case.id for case, _ in self._goldens]
         forced = [Forced(id_, one, width) for id_, one in zip(ids, scores, strict=True)]
         return (
-            Measures(list(map(compare_logits, forced, numerics))),
-            Measures(list(map(compare_hidden_states, hidden, numerics, ids))),
+            ErrorStatistics(list(map(compare_logits, forced, numerics))),
+            ErrorStatistics(list(map(compare_hidden_states, hidden, numerics, ids))),
         )
 
-    def _row(self, name: str, seen: Seen, effect: float = 0.0, **about: Any) -> Row:
+    def _row(self, name: str, seen: Measured, effect: float = 0.0, **about: Any) -> Row:
         bars = self._spec.thresholds
         judged = (
-            (seen[0], LOGIT_RULES, Bars.of_logits(bars)),
-            (seen[1], HIDDEN_STATE_RULES, Bars.of_hidden_states(bars)),
+            (seen[0], LOGIT_RULES, NumericsThresholds.of_logits(bars)),
+            (seen[1], HIDDEN_STATE_RULES, NumericsThresholds.of_hidden_states(bars)),
         )
         passed = [rule(one, held) for one, rules, held in judged for rule in rules.values()]
         failed = tuple(n for n, verdict in zip(RULES, passed, strict=True) if not verdict.passed)

@@ -26,9 +26,9 @@ from tiny_model import FIXTURES, MODEL, Rows, judge, served
 
 from pytest_ascend_vlm.engines.client import Client
 from pytest_ascend_vlm.engines.endpoint import Endpoint
-from pytest_ascend_vlm.load.uncached import Cold
+from pytest_ascend_vlm.load.uncached import UncachedRequests
+from pytest_ascend_vlm.spec.case import Case
 from pytest_ascend_vlm.spec.case_files import load_cases
-from pytest_ascend_vlm.spec.model import Case
 
 SLOWDOWN = 0.2
 SAMPLES = 12
@@ -86,7 +86,7 @@ def proxy(endpoint: Endpoint, delays: Mapping[str, float]) -> Iterator[Endpoint]
 
 def latencies(endpoint: Endpoint, work: Path) -> dict[str, float]:
     """Median seconds of a text and of an image request, one at a time."""
-    cold = Cold(work)
+    cold = UncachedRequests(work)
     asked = [
         MODEL.request(case) for case in load_cases((FIXTURES,)) if case.needs in MODEL.supports
     ]
@@ -97,7 +97,9 @@ def latencies(endpoint: Endpoint, work: Path) -> dict[str, float]:
     with contextlib.closing(Client(endpoint, lambda: None)) as client:
 
         def seconds(case: Case) -> float:
-            return client.stream(cold.case(case), Cold.sampling(case.max_tokens), bare=True).seconds
+            return client.stream(
+                cold.case(case), UncachedRequests.sampling(case.max_tokens), bare=True
+            ).seconds
 
         return {
             kind: statistics.median(seconds(cases[i % len(cases)]) for i in range(SAMPLES))

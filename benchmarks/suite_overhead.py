@@ -69,7 +69,7 @@ def pytest_configure() -> None:
     from openai.resources.models import Models
 
     from pytest_ascend_vlm.engines.vllm.server import Launch, VllmServer
-    from pytest_ascend_vlm.spec.model import Case
+    from pytest_ascend_vlm.spec.case import Case
 
     journal = Journal(Path(os.environ[JOURNAL_VARIABLE]))
 
@@ -146,7 +146,8 @@ class Bare:
 
     def _server(self, line: dict[str, Any]) -> None:
         from pytest_ascend_vlm.engines.vllm.server import Launch, VllmServer
-        from pytest_ascend_vlm.spec.model import Budgets, Capability, Case
+        from pytest_ascend_vlm.spec.case import Capability, Case
+        from pytest_ascend_vlm.spec.model import Budgets
 
         launch, first = line["launch"], line["first_request"]
         asked = {"needs": Capability(first["needs"]), "images": tuple(map(Path, first["images"]))}

@@ -14,8 +14,10 @@ from typing import Any
 
 from pytest_ascend_vlm import ModelSpec
 from pytest_ascend_vlm.engines.endpoint import Endpoint
-from pytest_ascend_vlm.integration.options import Options
-from pytest_ascend_vlm.platforms import Place
+from pytest_ascend_vlm.platforms import Allocation
+from pytest_ascend_vlm.session.device_slot import DeviceSlot
+from pytest_ascend_vlm.session.model import ModelSession
+from pytest_ascend_vlm.session.options import Options
 from pytest_ascend_vlm.session.run import Run
 
 ROOT = Path(__file__).parent.parent
@@ -29,21 +31,9 @@ Rows = list[dict[str, Any]]
 @contextlib.contextmanager
 def served(work: Path, fixture_roots: tuple[Path, ...] = (FIXTURES,)) -> Iterator[Endpoint]:
     """The model's tiny checkpoint in the first root that has it, served as the suite serves it."""
-    options = Options(
-        platform="cpu",
-        checkpoint="tiny",
-        record=False,
-        required=None,
-        server_url=None,
-        api_key="",
-        weights_root=None,
-        report=None,
-        log_dir=work,
-        fixture_roots=fixture_roots,
-        golden_roots=(),
-        golden_dir=work,
-    )
-    server = Run(options, lambda _line: None).server(MODEL, "server", Place())
+    options = Options("cpu", "tiny", log_dir=work, fixture_roots=fixture_roots)
+    session = ModelSession(Run(options, lambda _line: None), MODEL)
+    server = DeviceSlot(session, "TestTiny", Allocation()).own_server()
     server.start()
     try:
         yield server.endpoint

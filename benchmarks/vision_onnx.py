@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pytest_ascend_vlm.checkpoints.find import weights_digest
+from pytest_ascend_vlm.checkpoints.digest import weights_digest
 from pytest_ascend_vlm.engines import torch_companions
 from pytest_ascend_vlm.errors import ConfigurationError
 

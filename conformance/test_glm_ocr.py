@@ -1,5 +1,12 @@
 from pytest_ascend_vlm import Capability as C
-from pytest_ascend_vlm import Figure, ModelSpec, Published, Thresholds, Variant, VLMConformance
+from pytest_ascend_vlm import (
+    ModelSpec,
+    Published,
+    PublishedFigure,
+    Thresholds,
+    Variant,
+    VLMConformance,
+)
 
 _LOAD = "128 input and 128 output tokens, concurrency 2, 10 requests, Ascend 910"
 _LOGITS = "Transformers on the NPU against Transformers on CPU, bf16"
@@ -44,18 +51,18 @@ class TestGlmOcr(VLMConformance):
         published=Published(
             source="the GLM-OCR adaptation document (vLLM-Ascend 0.18.0rc1)",
             figures=(
-                Figure("latency, mean", 71.5, "ms", _LOAD),
-                Figure("latency, p99", 101.2, "ms", _LOAD),
-                Figure("throughput", 25.14, "req/s", _LOAD),
-                Figure("throughput", 326.81, "tok/s", _LOAD),
-                Figure("logits: max_abs_error", 0.171875, "logits", _LOGITS),
-                Figure("logits: mean_abs_error", 0.028762, "logits", _LOGITS),
-                Figure("logits: relative_error", 2.8886, "%", _LOGITS),
-                Figure("logits: cosine_similarity", 0.999978, "cosine", _LOGITS),
-                Figure("hidden states: max_abs_error", 0.25, "", _LOGITS),
-                Figure("hidden states: mean_abs_error", 0.018531, "", _LOGITS),
-                Figure("hidden states: relative_error", 7.4675, "%", _LOGITS),
-                Figure("hidden states: cosine_similarity", 0.999889, "cosine", _LOGITS),
+                PublishedFigure("latency, mean", 71.5, "ms", _LOAD),
+                PublishedFigure("latency, p99", 101.2, "ms", _LOAD),
+                PublishedFigure("throughput", 25.14, "req/s", _LOAD),
+                PublishedFigure("throughput", 326.81, "tok/s", _LOAD),
+                PublishedFigure("logits: max_abs_error", 0.171875, "logits", _LOGITS),
+                PublishedFigure("logits: mean_abs_error", 0.028762, "logits", _LOGITS),
+                PublishedFigure("logits: relative_error", 2.8886, "%", _LOGITS),
+                PublishedFigure("logits: cosine_similarity", 0.999978, "cosine", _LOGITS),
+                PublishedFigure("hidden states: max_abs_error", 0.25, "", _LOGITS),
+                PublishedFigure("hidden states: mean_abs_error", 0.018531, "", _LOGITS),
+                PublishedFigure("hidden states: relative_error", 7.4675, "%", _LOGITS),
+                PublishedFigure("hidden states: cosine_similarity", 0.999889, "cosine", _LOGITS),
             ),
         ),
     )

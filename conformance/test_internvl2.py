@@ -1,5 +1,12 @@
 from pytest_ascend_vlm import Capability as C
-from pytest_ascend_vlm import DatasetTask, Figure, ModelSpec, Published, Variant, VLMConformance
+from pytest_ascend_vlm import (
+    DatasetTask,
+    ModelSpec,
+    Published,
+    PublishedFigure,
+    Variant,
+    VLMConformance,
+)
 
 _EAGER = "max_tokens 512, Ascend 910 (64 GB), vLLM-Ascend 0.18.0rc1"
 _GPU = "reference on GPU, the model card"
@@ -38,20 +45,24 @@ class TestInternVL2(VLMConformance):
         published=Published(
             source="the InternVL2-2B adaptation document (vLLM-Ascend 0.18.0rc1)",
             figures=(
-                Figure("weights loading", 1.46, "s", "Ascend 910 (64 GB), vLLM-Ascend 0.18.0rc1"),
-                Figure("device memory of the weights", 4.13, "GB", "bf16"),
-                Figure("text in scene", 1.66, "s", f"14 output tokens, {_EAGER}"),
-                Figure("document", 1.96, "s", f"149 output tokens, {_EAGER}"),
-                Figure("chart", 2.35, "s", f"170 output tokens, {_EAGER}"),
-                Figure("visual reasoning", 0.69, "s", f"52 output tokens, {_EAGER}"),
-                Figure("Chinese", 1.85, "s", f"129 output tokens, {_EAGER}"),
-                Figure("MMMU_val", 36.6, "%", "329 of 900, Ascend 910, vLLM-Ascend 0.18.0rc1"),
-                Figure("MMMU_val", 36.3, "%", _GPU),
-                Figure("DocVQA test", 86.9, "%", _GPU),
-                Figure("ChartQA test", 76.2, "%", _GPU),
-                Figure("InfoVQA test", 58.9, "%", _GPU),
-                Figure("TextVQA val", 73.4, "%", _GPU),
-                Figure("OCRBench", 784, "of 1000", _GPU),
+                PublishedFigure(
+                    "weights loading", 1.46, "s", "Ascend 910 (64 GB), vLLM-Ascend 0.18.0rc1"
+                ),
+                PublishedFigure("device memory of the weights", 4.13, "GB", "bf16"),
+                PublishedFigure("text in scene", 1.66, "s", f"14 output tokens, {_EAGER}"),
+                PublishedFigure("document", 1.96, "s", f"149 output tokens, {_EAGER}"),
+                PublishedFigure("chart", 2.35, "s", f"170 output tokens, {_EAGER}"),
+                PublishedFigure("visual reasoning", 0.69, "s", f"52 output tokens, {_EAGER}"),
+                PublishedFigure("Chinese", 1.85, "s", f"129 output tokens, {_EAGER}"),
+                PublishedFigure(
+                    "MMMU_val", 36.6, "%", "329 of 900, Ascend 910, vLLM-Ascend 0.18.0rc1"
+                ),
+                PublishedFigure("MMMU_val", 36.3, "%", _GPU),
+                PublishedFigure("DocVQA test", 86.9, "%", _GPU),
+                PublishedFigure("ChartQA test", 76.2, "%", _GPU),
+                PublishedFigure("InfoVQA test", 58.9, "%", _GPU),
+                PublishedFigure("TextVQA val", 73.4, "%", _GPU),
+                PublishedFigure("OCRBench", 784, "of 1000", _GPU),
             ),
         ),
     )

@@ -1,8 +1,14 @@
 import pytest
 
 from pytest_ascend_vlm import Capability as C
-from pytest_ascend_vlm import Figure, ModelSpec, Published, Variant, VLMConformance
-from pytest_ascend_vlm.criteria.document import characters_are_read
+from pytest_ascend_vlm import (
+    ModelSpec,
+    Published,
+    PublishedFigure,
+    Variant,
+    VLMConformance,
+    judge_characters,
+)
 
 _ONE_PAGE = "one page after another, temperature 0.01, Ascend 910 (64 GB), vLLM-Ascend 0.11.0rc3"
 
@@ -39,12 +45,20 @@ class TestMinerU25(VLMConformance):
                 "text/capital": "What is the capital of France?" + 6 * "|Paris",
             },
             figures=(
-                Figure("load", 60, "s", "weights and start, Ascend 910 (64 GB)"),
-                Figure("text: latency, mean", 0.22, "s", f"6 output tokens, {_ONE_PAGE}"),
-                Figure("text: throughput", 27.47, "tok/s", f"6 output tokens, {_ONE_PAGE}"),
-                Figure("image: latency, mean", 4.06, "s", f"124 output tokens, {_ONE_PAGE}"),
-                Figure("image: prefill (TTFT)", 3.84, "s", f"2560 image tokens, {_ONE_PAGE}"),
-                Figure("image: throughput", 30.60, "tok/s", f"124 output tokens, {_ONE_PAGE}"),
+                PublishedFigure("load", 60, "s", "weights and start, Ascend 910 (64 GB)"),
+                PublishedFigure("text: latency, mean", 0.22, "s", f"6 output tokens, {_ONE_PAGE}"),
+                PublishedFigure(
+                    "text: throughput", 27.47, "tok/s", f"6 output tokens, {_ONE_PAGE}"
+                ),
+                PublishedFigure(
+                    "image: latency, mean", 4.06, "s", f"124 output tokens, {_ONE_PAGE}"
+                ),
+                PublishedFigure(
+                    "image: prefill (TTFT)", 3.84, "s", f"2560 image tokens, {_ONE_PAGE}"
+                ),
+                PublishedFigure(
+                    "image: throughput", 30.60, "tok/s", f"124 output tokens, {_ONE_PAGE}"
+                ),
             ),
         ),
     )
@@ -72,4 +86,4 @@ class TestMinerU25(VLMConformance):
         with Image.open(page.images[0]) as image:
             blocks = client.two_step_extract(image.convert("RGB"))
         read = "\n".join(block.content or "" for block in blocks)
-        judge(characters_are_read(page.truth, read, golden=page.truth, slack=0.05))
+        judge(judge_characters(page.truth, read, golden=page.truth, tolerance=0.05))

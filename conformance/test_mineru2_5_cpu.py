@@ -1,7 +1,7 @@
 import os
 
 from pytest_ascend_vlm import Capability as C
-from pytest_ascend_vlm import Figure, ModelSpec, Published, VLMConformance
+from pytest_ascend_vlm import ModelSpec, Published, PublishedFigure, VLMConformance
 
 _CORES = min(4, os.cpu_count() or 1)
 _QUEUED = "queue of 3, 5 requests a minute from one address, cores 0-3, a CPU that is not named"
@@ -18,7 +18,7 @@ class TestMinerU25CpuTuned(VLMConformance):
     model = ModelSpec(
         "OpenDataLab/MinerU2.5-2509-1.2B",
         tiny="qwen2_vl",
-        only_on="cpu",
+        platforms=("cpu",),
         serve={
             "dtype": "bfloat16",
             "max_model_len": 16384,
@@ -38,10 +38,12 @@ class TestMinerU25CpuTuned(VLMConformance):
         published=Published(
             source="the document on tuning MinerU2.5-1.2B for CPU",
             figures=(
-                Figure("CPU use, mean, before", 85, "%", "untuned, a CPU that is not named"),
-                Figure("CPU use, mean", 50, "%", _QUEUED),
-                Figure("CPU use, peak", 65, "%", "images of at most 768 px; 98 % before"),
-                Figure("image: latency, p95", 1.2, "s", _QUEUED),
+                PublishedFigure(
+                    "CPU use, mean, before", 85, "%", "untuned, a CPU that is not named"
+                ),
+                PublishedFigure("CPU use, mean", 50, "%", _QUEUED),
+                PublishedFigure("CPU use, peak", 65, "%", "images of at most 768 px; 98 % before"),
+                PublishedFigure("image: latency, p95", 1.2, "s", _QUEUED),
             ),
         ),
     )

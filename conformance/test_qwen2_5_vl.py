@@ -1,9 +1,9 @@
 from pytest_ascend_vlm import Capability as C
 from pytest_ascend_vlm import (
     DatasetTask,
-    Figure,
     ModelSpec,
     Published,
+    PublishedFigure,
     PublishedScore,
     VLMConformance,
 )
@@ -44,7 +44,7 @@ class TestQwen25VL32B(VLMConformance):
 
     model = ModelSpec(
         "Qwen/Qwen2.5-VL-32B-Instruct",
-        npus=2,
+        devices=2,
         serve={
             "dtype": "bfloat16",
             "async_scheduling": True,
@@ -69,7 +69,9 @@ class TestQwen25VL32B(VLMConformance):
         published=Published(
             source=_TUTORIAL,
             figures=(
-                Figure("mmmu_val", 57.44, "%", "± 1.58, lm-eval, vLLM-Ascend 0.11.0rc3, 2 cards"),
+                PublishedFigure(
+                    "mmmu_val", 57.44, "%", "± 1.58, lm-eval, vLLM-Ascend 0.11.0rc3, 2 cards"
+                ),
             ),
         ),
     )

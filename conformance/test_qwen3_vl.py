@@ -1,9 +1,9 @@
 from pytest_ascend_vlm import Capability as C
 from pytest_ascend_vlm import (
     DatasetTask,
-    Figure,
     ModelSpec,
     Published,
+    PublishedFigure,
     PublishedScore,
     Variant,
     VLMConformance,
@@ -29,7 +29,7 @@ class TestQwen3VL2B(VLMConformance):
         serve=_ONE_CARD,
         env=_ENV,
         supports=_EVERYTHING,
-        box_range=_THOUSANDTHS,
+        box_scale=_THOUSANDTHS,
     )
 
 
@@ -41,7 +41,7 @@ class TestQwen3VL4B(VLMConformance):
         serve=_ONE_CARD,
         env=_ENV,
         supports=_EVERYTHING,
-        box_range=_THOUSANDTHS,
+        box_scale=_THOUSANDTHS,
     )
 
 
@@ -54,10 +54,10 @@ class TestQwen3VL8B(VLMConformance):
         serve=_ONE_CARD,
         env=_ENV,
         supports=_EVERYTHING,
-        box_range=_THOUSANDTHS,
+        box_scale=_THOUSANDTHS,
         variants=(
             Variant("eager", {"enforce_eager": True}),
-            Variant("tp2", {"tensor_parallel_size": 2}, npus=2),
+            Variant("tp2", {"tensor_parallel_size": 2}, devices=2),
             Variant("no_chunked_prefill", {"enable_chunked_prefill": False}),
         ),
         datasets=(
@@ -70,7 +70,9 @@ class TestQwen3VL8B(VLMConformance):
         published=Published(
             source=_TUTORIAL,
             figures=(
-                Figure("mmmu_val", 53.89, "%", "± 1.59, lm-eval, vLLM-Ascend 0.11.0rc3, 1 card"),
+                PublishedFigure(
+                    "mmmu_val", 53.89, "%", "± 1.59, lm-eval, vLLM-Ascend 0.11.0rc3, 1 card"
+                ),
             ),
         ),
     )
@@ -81,9 +83,9 @@ class TestQwen3VL32B(VLMConformance):
 
     model = ModelSpec(
         "Qwen/Qwen3-VL-32B-Instruct",
-        npus=2,
+        devices=2,
         serve={**_ONE_CARD, "tensor_parallel_size": 2},
         env={**_ENV, "HCCL_OP_EXPANSION_MODE": "AIV"},
         supports=_EVERYTHING,
-        box_range=_THOUSANDTHS,
+        box_scale=_THOUSANDTHS,
     )

@@ -1,7 +1,8 @@
 """Decides, with evidence, whether a vision-language model works on Ascend NPUs under vLLM-Ascend.
 
-What a model file needs is importable from here. Names are resolved on first use (PEP 562), so that
-pytest start-up of a project that merely has the plugin installed imports next to nothing.
+Everything that a model file and a test of your own need is importable from here; every other module
+is private. Names are resolved on first use (PEP 562), so that pytest start-up of a project that
+merely has the plugin installed imports next to nothing.
 """
 
 from __future__ import annotations
@@ -10,64 +11,75 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .criteria.verdict import Verdict
+    from .criteria.document import judge_characters, judge_lines, judge_numbers, judge_order
+    from .criteria.tasks import judge_box, judge_question
+    from .criteria.text import similarity
+    from .criteria.verdict import Verdict, at_least, at_most, checklist
+    from .errors import ConfigurationError, CriterionFailed, PreconditionError, ServerError
+    from .observation.answers import Completion, Reference, Refusal
+    from .spec.case import Capability, Case, Sampling
     from .spec.dataset import DatasetTask, PublishedScore
-    from .spec.model import (
-        Budgets,
-        Capability,
-        Case,
-        ExpectedFailure,
-        Figure,
-        Limit,
-        ModelSpec,
-        Published,
-        Sampling,
-        Thresholds,
-        Variant,
-    )
+    from .spec.model import Budgets, ExpectedFailure, ModelSpec, Variant
+    from .spec.published import Limit, Published, PublishedFigure
+    from .spec.thresholds import Thresholds
     from .suite.conformance import VLMConformance
 
 _HOME = {
-    "Budgets": ".spec.model",
-    "Capability": ".spec.model",
-    "Case": ".spec.model",
-    "DatasetTask": ".spec.dataset",
-    "PublishedScore": ".spec.dataset",
-    "ExpectedFailure": ".spec.model",
-    "Figure": ".spec.model",
-    "Limit": ".spec.model",
-    "ModelSpec": ".spec.model",
-    "Published": ".spec.model",
-    "Sampling": ".spec.model",
-    "Thresholds": ".spec.model",
-    "Variant": ".spec.model",
-    "Verdict": ".criteria.verdict",
-    "VLMConformance": ".suite.conformance",
+    "criteria.document": ("judge_characters", "judge_lines", "judge_numbers", "judge_order"),
+    "criteria.tasks": ("judge_box", "judge_question"),
+    "criteria.text": ("similarity",),
+    "criteria.verdict": ("Verdict", "at_least", "at_most", "checklist"),
+    "errors": ("ConfigurationError", "CriterionFailed", "PreconditionError", "ServerError"),
+    "observation.answers": ("Completion", "Reference", "Refusal"),
+    "spec.case": ("Capability", "Case", "Sampling"),
+    "spec.dataset": ("DatasetTask", "PublishedScore"),
+    "spec.model": ("Budgets", "ExpectedFailure", "ModelSpec", "Variant"),
+    "spec.published": ("Limit", "Published", "PublishedFigure"),
+    "spec.thresholds": ("Thresholds",),
+    "suite.conformance": ("VLMConformance",),
 }
+_MODULE_OF = {name: f".{module}" for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "Budgets",
     "Capability",
     "Case",
+    "Completion",
+    "ConfigurationError",
+    "CriterionFailed",
     "DatasetTask",
     "ExpectedFailure",
-    "Figure",
     "Limit",
     "ModelSpec",
+    "PreconditionError",
     "Published",
+    "PublishedFigure",
     "PublishedScore",
+    "Reference",
+    "Refusal",
     "Sampling",
+    "ServerError",
     "Thresholds",
     "VLMConformance",
     "Variant",
     "Verdict",
+    "at_least",
+    "at_most",
+    "checklist",
+    "judge_box",
+    "judge_characters",
+    "judge_lines",
+    "judge_numbers",
+    "judge_order",
+    "judge_question",
+    "similarity",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME[name], __name__), name)
+    return getattr(import_module(_MODULE_OF[name], __name__), name)
 
 
 def __dir__() -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from . import gate
+from .criteria.groups import GATE_LIST_MARKERS
 from .errors import ConfigurationError, VlmError
 from .model_files import model_files_in
 from .reporting import SCHEMA, rendered, write_files
@@ -61,28 +61,28 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("doctor", help="say whether a model can be served on an NPU here, and why")
     commands.add_parser("criteria", help="print every criterion: what it asks and what to try")
-    required = commands.add_parser(
-        "required", help="write the list of what pytest --vlm-gate must see, from the model files"
+    gate_list = commands.add_parser(
+        "gate-list", help="write the list of what pytest --vlm-gate must see, from the model files"
     )
-    required.add_argument(
+    gate_list.add_argument(
         "directory",
         type=Path,
         nargs="?",
         help="where the model files are (default: conformance if there is one, else the current "
         "directory)",
     )
-    required.add_argument(
+    gate_list.add_argument(
         "--output",
         type=Path,
         metavar="FILE",
         help="default: required.txt in the directory, without one conformance/required.txt",
     )
-    required.add_argument(
+    gate_list.add_argument(
         "--only", nargs="+", metavar="CLASS", default=(), help="only these test classes"
     )
-    required.add_argument(
+    gate_list.add_argument(
         "--marker",
-        choices=gate.LISTED_APART,
+        choices=GATE_LIST_MARKERS,
         help="the criteria that run only where pytest's -m names this, instead of the others",
     )
     again = commands.add_parser("render", help="print the adaptation document of a report.json")
@@ -109,18 +109,20 @@ def _doctor() -> int:
 def _text(options: argparse.Namespace) -> str:
     if options.command == "render":
         return _render(options)
-    if options.command == "required":
-        return _required(options)
+    if options.command == "gate-list":
+        return _gate_list(options)
     from .suite.catalogue import markdown
 
     return markdown()
 
 
-def _required(options: argparse.Namespace) -> str:
+def _gate_list(options: argparse.Namespace) -> str:
     has_models = any(model_files_in(_CONFORMANCE))
     searched = options.directory or (_CONFORMANCE if has_models else Path())
     path = options.output or (options.directory or _CONFORMANCE) / "required.txt"
-    content = gate.text(searched, options.only, options.marker)
+    from .suite import gate_list
+
+    content = gate_list.text(searched, options.only, options.marker)
     _write({path.name: content}, path.parent)
     return f"written: {path} ({len(content.splitlines()) - 1} criteria)"
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from .checkpoints.hub_caches import hub_caches, prefers_modelscope
 from .errors import ConfigurationError
 from .platforms.ascend import POOL, Ascend, device_nodes
-from .platforms.base import installed_versions
 from .platforms.cards import Card
 from .platforms.cpu import Cpu
 from .platforms.leases import leased_by
 from .platforms.npu_smi import NpuSmiError, read_cards
 from .platforms.preflight import obstacles
+from .versions import installed_versions
 
 _PACKAGES = ("torch", "torch-npu", "vllm", "vllm-ascend", "transformers", "CANN", "driver")
 # What every card needs beside its own node.
@@ -165,6 +165,6 @@ def _existing(path: Path) -> Path:
 
 
 def _elsewhere() -> str:
-    if problem := Cpu().unavailable():
+    if problem := Cpu().unavailable_reason():
         return f"Without an NPU, {_HERE} works as soon as it can: {problem}"
     return f"Without an NPU, this works here: {_HERE}"

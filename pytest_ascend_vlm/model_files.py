@@ -6,8 +6,10 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pytest
+if TYPE_CHECKING:
+    import pytest
 
 _SUBCLASSED = b"VLMConformance"
 # What pytest looks for, and where not, unless a project says otherwise.

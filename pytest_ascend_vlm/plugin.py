@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from .criteria.groups import MARKERS
 from .integration import (
     findings,
     fixtures,
@@ -18,28 +19,16 @@ from .integration import (
     options,
     order,
     outcomes,
+    own_tests,
     selection,
     serve_arguments,
+    workers,
 )
 from .integration.expressions import require_wellformed
 from .integration.progress import Progress
 from .integration.reporter import Reporter
 from .scheduling import xdist
 from .session.run import RUN, Run
-
-_MARKERS = (
-    "npu: needs the served model on an Ascend NPU (or on the platform chosen by --vlm-platform)",
-    "cpu_baseline: replays the reference engine on CPU; runs only where -m names it",
-    "serving: the endpoint keeps the promises of the API",
-    "determinism(runs=3): equal requests get equal answers; a test of your own that returns a "
-    "completion is run that often and its answers compared",
-    "accuracy: answers against the reference and the ground truth",
-    "numerics: numbers against the reference",
-    "performance: latency, throughput, CPU use; runs only where -m names it, and without -n",
-    "dataset: scores of evaluation harnesses; runs only where -m names it",
-    "robustness: limits, bad input, and what a server leaves behind",
-    "vlm_criterion(criterion): the criterion that a test of the suite judges; set by the suite",
-)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,14 +38,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Registers markers and fixtures and sets up the run."""
-    for marker in _MARKERS:
-        config.addinivalue_line("markers", marker)
+    for marker, meaning in MARKERS.items():
+        config.addinivalue_line("markers", f"{marker}: {meaning}")
     require_wellformed(config)
-    xdist.refuse_performance(config)
-    run = Run(options.read(config), Progress(config), xdist.run_name(config))
+    xdist.refuse_parallel(config)
+    run = Run(options.read(config), Progress(config), workers.run_name(config))
     config.stash[RUN] = run
     config.pluginmanager.register(fixtures, "ascend_vlm_fixtures")
-    process = xdist.Worker(config) if xdist.is_worker(config) else Reporter(config, run)
+    process = workers.Worker(config) if workers.is_worker(config) else Reporter(config, run)
     config.pluginmanager.register(process, "ascend_vlm_process")
 
 
@@ -104,8 +93,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     selection.server_ends_last(items)
     for item in items:
         selection.mark(item, run)
-    if xdist.is_worker(config):
-        xdist.most_cards_first(items)
+    if workers.is_worker(config):
+        xdist.largest_models_first(items)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -133,7 +122,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
     """Repeats a test of the user's own that is marked `determinism`."""
-    return selection.repeat_if_marked(pyfuncitem)
+    return own_tests.repeat_if_marked(pyfuncitem)
 
 
 @pytest.hookimpl(tryfirst=True)

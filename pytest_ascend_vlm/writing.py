@@ -25,7 +25,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
-def unwritable(directory: Path) -> str | None:
+def unwritable_reason(directory: Path) -> str | None:
     """Why no file can be written to a directory, which may not exist yet; None where one can.
 
     Nothing of the attempt stays behind.

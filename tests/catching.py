@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from pytest_ascend_vlm.suite.criterion import DATASET, VARIANT
+from pytest_ascend_vlm.criteria.criterion import DATASET, VARIANT
 
 Report = TypeVar("Report", bound=Any)
 

@@ -23,9 +23,10 @@ from three_models import write as write_three_models
 import pytest_ascend_vlm.engines.vllm.server
 import pytest_ascend_vlm.reporting.markdown  # noqa: F401
 from pytest_ascend_vlm import ModelSpec
+from pytest_ascend_vlm.criteria.criterion import criteria as declared
 from pytest_ascend_vlm.engines.client import Client
 from pytest_ascend_vlm.engines.endpoint import Endpoint
-from pytest_ascend_vlm.suite import catalogue
+from pytest_ascend_vlm.suite.conformance import VLMConformance
 
 REPOSITORY = Path(__file__).parents[1]
 MODEL_FILE = REPOSITORY / "conformance" / "test_mineru2_5.py"
@@ -42,7 +43,7 @@ Judged = Callable[..., "Outcome"]
 
 def criteria() -> dict[str, str]:
     """Every criterion of the suite: id -> name of its test method."""
-    return {what.id: test.__name__ for what, _, test in catalogue.criteria()}
+    return {criterion.id: test.__name__ for criterion, test in declared(VLMConformance)}
 
 
 @dataclass(frozen=True)

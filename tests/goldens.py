@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pytest_ascend_vlm.observation.answers import Reference, ReferenceHidden, ReferenceNumerics
+from pytest_ascend_vlm.observation.answers import Reference
+from pytest_ascend_vlm.observation.numerics import ReferenceHidden, ReferenceNumerics
 
 ENGINE = {"processor": "AProcessor", "versions": {"torch": "2.13.0", "transformers": "5.19.0"}}
 PROMPT = 36

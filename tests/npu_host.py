@@ -43,11 +43,11 @@ class Shown:
 def table(*cards: Shown, first_id: int = 0) -> str:
     """What npu-smi prints for these cards."""
     rows, processes = "", ""
-    for npu_id, card in enumerate(cards, first_id):
-        rows += f"| {npu_id} {card.name} | {card.health} | 90.0 41 0 / 0 |\n"
-        rows += f"| 0 | 0000:{npu_id:02X}:00.0 | 0 0 / 0 {card.used}/ {card.total} |\n"
+    for board, card in enumerate(cards, first_id):
+        rows += f"| {board} {card.name} | {card.health} | 90.0 41 0 / 0 |\n"
+        rows += f"| 0 | 0000:{board:02X}:00.0 | 0 0 / 0 {card.used}/ {card.total} |\n"
         for pid, name, memory in card.processes:
-            processes += f"| {npu_id} 0 | {pid} | {name} | {memory} |\n"
+            processes += f"| {board} 0 | {pid} | {name} | {memory} |\n"
     return _HEAD + rows + _PROCESSES + processes
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from conftest import model_spec
-from pytest_ascend_vlm.checkpoints.find import Checkpoint, find_checkpoint, weights_digest
+from pytest_ascend_vlm.checkpoints.digest import weights_digest
+from pytest_ascend_vlm.checkpoints.find import Checkpoint, find_checkpoint
 from pytest_ascend_vlm.errors import CheckpointError
 
 MODEL = "组织/Model-2.5"

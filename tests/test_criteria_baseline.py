@@ -14,14 +14,12 @@ from hypothesis import strategies as st
 from pytest_ascend_vlm import Thresholds
 from pytest_ascend_vlm.criteria import baseline as rules
 from pytest_ascend_vlm.errors import PreconditionError
-from pytest_ascend_vlm.observation.answers import (
-    Completion,
+from pytest_ascend_vlm.observation.answers import Completion, Reference, Usage
+from pytest_ascend_vlm.observation.numerics import (
     Forced,
-    Reference,
     ReferenceHidden,
     ReferenceNumerics,
     Scores,
-    Usage,
 )
 
 BARS = Thresholds()
@@ -94,7 +92,7 @@ def test_numbers_within_three_roundings_hold_and_beyond_do_not() -> None:
     numerics = numerics_of(reference(bf16=0.01))
     for factor, holds in ((0.0, True), (2.9, True), (3.1, False), (math.nan, False)):
         observed = numerics.fp32 + factor * (numerics.bf16 - numerics.fp32)
-        verdict = rules.logprobs_match(forced(numerics, observed), numerics, BARS)
+        verdict = rules.judge_logprobs(forced(numerics, observed), numerics, BARS)
         assert verdict.passed == holds
         assert verdict.threshold == pytest.approx(3 * 0.01 * 2 / 3, rel=1e-3)
         assert verdict.evidence["positions"] == len(numerics.token_ids)
@@ -108,7 +106,7 @@ def test_a_constant_added_to_a_position_makes_no_difference(
     observed = numerics.fp32 + factor * (numerics.bf16 - numerics.fp32)
     shifted = observed + np.array([0, *constants, 0])[:, None]
     there, here = (
-        rules.logprobs_match(forced(numerics, values), numerics, BARS)
+        rules.judge_logprobs(forced(numerics, values), numerics, BARS)
         for values in (observed, shifted)
     )
     assert here.measured == pytest.approx(there.measured, abs=1e-9)
@@ -119,7 +117,7 @@ def test_a_token_that_is_not_listed_counts_with_its_least_difference() -> None:
     # The reference has the third token at 6; who lists two has it at most where the second is.
     for second, proven in ((11.0, 0.0), (6.0, 5.0), (5.0, 6.0 + 1.0)):
         answer = forced(numerics, np.tile([20.0, second, np.nan], (8, 1)), width=2)
-        measured = rules.logprobs_match(answer, numerics, BARS).measured
+        measured = rules.judge_logprobs(answer, numerics, BARS).measured
         assert measured == pytest.approx(proven / 3, abs=1e-3)
 
 
@@ -127,7 +125,7 @@ def test_the_worst_position_is_shown_with_the_candidates_of_both_sides() -> None
     numerics = numerics_of(reference())
     observed = numerics.fp32.copy()
     observed[numerics.first_answer_row + 2] = [18.0, 20.0, 3.0]
-    verdict = rules.logprobs_match(forced(numerics, observed), numerics, BARS)
+    verdict = rules.judge_logprobs(forced(numerics, observed), numerics, BARS)
     assert not verdict.passed
     assert verdict.details[1].startswith("largest at token 3 of 6: ")
     assert "expected token 180 (100.0%), token 88 (0.0%)" in verdict.details[1]
@@ -142,31 +140,31 @@ def test_the_candidates_are_shown_where_another_position_lists_one_more() -> Non
         token_ids=np.pad(answer.scores.token_ids, [(0, 0), (0, 1)], constant_values=-1),
         values=np.pad(answer.scores.values, [(0, 0), (0, 1)], constant_values=np.nan),
     )
-    verdict = rules.logprobs_match(dataclasses.replace(answer, scores=scores), numerics, BARS)
+    verdict = rules.judge_logprobs(dataclasses.replace(answer, scores=scores), numerics, BARS)
     assert "got token 229 (100.0%), token 88 (0.0%), token 89 (0.0%)" in verdict.details[1]
 
 
 def test_an_equal_answer_holds() -> None:
-    verdict = rules.text_matches(served("巴黎"), reference(), BARS)
+    verdict = rules.judge_text(served("巴黎"), reference(), BARS)
     assert verdict.passed
     assert verdict.evidence["exact_match"] is True
-    assert rules.divergence_is_rounding(served("巴黎"), reference()).passed
+    assert rules.judge_divergence(served("巴黎"), reference()).passed
 
 
 def test_a_token_the_reference_was_sure_of_is_not_excused() -> None:
     golden = reference(second=-9.0)
-    verdict = rules.divergence_is_rounding(with_x_at(0), golden)
+    verdict = rules.judge_divergence(with_x_at(0), golden)
     assert not verdict.passed
     assert verdict.measured == pytest.approx(9.0)
     assert any("was not near a tie" in line for line in verdict.details)
-    assert not rules.text_matches(with_x_at(0), golden, BARS).passed
+    assert not rules.judge_text(with_x_at(0), golden, BARS).passed
 
 
 def test_a_near_tie_is_excused_and_said_so() -> None:
     golden = reference("巴" * 20 + "a", second=-0.2)
     turned = with_x_at(60, golden.text)
-    assert rules.divergence_is_rounding(turned, golden).passed
-    verdict = rules.text_matches(turned, golden, BARS)
+    assert rules.judge_divergence(turned, golden).passed
+    verdict = rules.judge_text(turned, golden, BARS)
     assert verdict.passed
     assert verdict.threshold == BARS.similarity_after_tie
     assert "after a near-tie" in verdict.reason
@@ -180,25 +178,25 @@ def test_only_a_near_tie_widens_the_bars_of_a_page() -> None:
 
 
 def test_after_a_near_tie_most_of_the_text_still_has_to_agree() -> None:
-    assert not rules.text_matches(with_x_at(0, "ab"), reference("ab", second=-0.2), BARS).passed
+    assert not rules.judge_text(with_x_at(0, "ab"), reference("ab", second=-0.2), BARS).passed
 
 
 def test_a_token_far_outside_the_candidates_is_not_excused() -> None:
     tokens = (7, *tuple("巴黎".encode())[1:], END)
-    verdict = rules.divergence_is_rounding(served("?", tokens), reference(second=-0.05))
+    verdict = rules.judge_divergence(served("?", tokens), reference(second=-0.05))
     assert not verdict.passed
     assert verdict.measured >= 5
 
 
 @pytest.mark.parametrize("tokens", [(), tuple("巴黎".encode()), (*"巴黎".encode(), END, END)])
 def test_an_answer_of_another_length_diverges(tokens: tuple[int, ...]) -> None:
-    assert not rules.divergence_is_rounding(served("巴黎", tokens), reference()).passed
+    assert not rules.judge_divergence(served("巴黎", tokens), reference()).passed
 
 
 def test_texts_that_differ_never_hold_where_no_token_ids_are_known() -> None:
     unknown = dataclasses.replace(served("巴西"), token_ids=None)
     with contextlib.suppress(PreconditionError):  # an error of the set-up is an answer too
-        assert not rules.divergence_is_rounding(unknown, reference()).passed
+        assert not rules.judge_divergence(unknown, reference()).passed
 
 
 def test_the_tie_is_a_rounding_of_the_largest_logit_or_four_sigmas_of_the_reference() -> None:
@@ -244,17 +242,17 @@ def test_an_answer_is_forced_behind_a_prompt_of_the_same_length(longer: int) -> 
 
 def test_of_a_published_answer_only_what_was_published_is_compared() -> None:
     published = Reference("text/name", "published in a document", "I'm your son.", True)
-    assert rules.text_matches(served("I'm your son. And more."), published, BARS).passed
-    assert not rules.text_matches(served("I'm your sun. And more."), published, BARS).passed
-    verdict = rules.text_matches(served("I'm"), published, BARS)
+    assert rules.judge_text(served("I'm your son. And more."), published, BARS).passed
+    assert not rules.judge_text(served("I'm your sun. And more."), published, BARS).passed
+    verdict = rules.judge_text(served("I'm"), published, BARS)
     assert not verdict.passed
     assert verdict.evidence["reference"] == "published in a document"
 
 
 def test_a_reference_that_no_longer_gives_its_golden_is_red() -> None:
-    assert rules.reference_holds(reference(), reference()).passed
+    assert rules.judge_replay(reference(), reference()).passed
     other = dataclasses.replace(reference(), text="巴西", token_ids=(*"巴西".encode(), END))
-    verdict = rules.reference_holds(other, reference())
+    verdict = rules.judge_replay(other, reference())
     assert not verdict.passed
     assert any("recorded: " in line for line in verdict.details)
 
@@ -262,4 +260,4 @@ def test_a_reference_that_no_longer_gives_its_golden_is_red() -> None:
 def test_a_reference_that_parts_at_a_near_tie_still_holds() -> None:
     golden = reference("ab", second=-0.1)
     replayed = dataclasses.replace(golden, text="aX", token_ids=(97, 88, END))
-    assert rules.reference_holds(replayed, golden).passed
+    assert rules.judge_replay(replayed, golden).passed

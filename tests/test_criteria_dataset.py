@@ -11,20 +11,19 @@ import numpy as np
 import pytest
 
 from pytest_ascend_vlm.criteria.dataset import (
-    BLIND_SPOT,
-    Evaluation,
-    Protocol,
-    Sample,
-    against_published,
+    judge_paired,
+    judge_published,
     lower_bound,
-    paired,
     require_same_protocol,
 )
 from pytest_ascend_vlm.errors import ConfigurationError, GoldenError, PreconditionError
 from pytest_ascend_vlm.golden import scores
 from pytest_ascend_vlm.golden.store import GoldenKey
+from pytest_ascend_vlm.observation.evaluation import Evaluation, Protocol, Sample
+from pytest_ascend_vlm.spec.case import Capability
 from pytest_ascend_vlm.spec.dataset import DatasetTask, PublishedScore
-from pytest_ascend_vlm.spec.model import Capability, ModelSpec
+from pytest_ascend_vlm.spec.model import ModelSpec
+from pytest_ascend_vlm.spec.thresholds import PUBLISHED_BLIND_SPOT
 
 LM_EVAL = Protocol("lm_eval", "0.4.13", "mmmu_val", "acc", "d" * 64)
 QWEN3_8B = PublishedScore(0.5389, 900, "lm_eval", "the Qwen-VL tutorial", stderr=0.0159)
@@ -61,7 +60,7 @@ def pair(lost: int, won: int, of: int = 900) -> tuple[Evaluation, Evaluation]:
     ids=["36.6 against 36.3", "0.5389 again", "0.5744 again"],
 )
 def test_the_published_pairs_hold(published: PublishedScore, correct: int) -> None:
-    verdict = against_published(published, right(correct, 900))
+    verdict = judge_published(published, right(correct, 900))
     assert verdict.passed
     assert "not significantly worse" in verdict.reason
     assert "cannot be seen" in verdict.reason
@@ -70,29 +69,29 @@ def test_the_published_pairs_hold(published: PublishedScore, correct: int) -> No
 
 @pytest.mark.parametrize("published", [QWEN3_8B, QWEN25_32B])
 def test_a_drop_to_forty_five_fails(published: PublishedScore) -> None:
-    verdict = against_published(published, right(405, 900))
+    verdict = judge_published(published, right(405, 900))
     assert not verdict.passed
     assert verdict.reason.startswith("worse")
     assert verdict.margin < 0
 
 
 def test_the_blind_spot_is_that_of_both_standard_errors() -> None:
-    verdict = against_published(QWEN3_8B, right(485, 900))
+    verdict = judge_published(QWEN3_8B, right(485, 900))
     ours = math.sqrt(0.5389 * 0.4611 / 900)
     assert verdict.evidence["blind_spot"] == pytest.approx(
         1.645 * math.hypot(0.0159, ours), abs=1e-4
     )
-    assert verdict.evidence["blind_spot"] < BLIND_SPOT
+    assert verdict.evidence["blind_spot"] < PUBLISHED_BLIND_SPOT
 
 
 @pytest.mark.parametrize("score", [3, 4, 5])
 def test_five_samples_say_nothing_about_a_published_score(score: int) -> None:
     with pytest.raises(PreconditionError, match="too little to tell"):
-        against_published(QWEN3_8B, right(score, 5))
+        judge_published(QWEN3_8B, right(score, 5))
 
 
 def test_doing_much_better_than_published_holds() -> None:
-    assert against_published(QWEN3_8B, right(800, 900)).passed
+    assert judge_published(QWEN3_8B, right(800, 900)).passed
 
 
 @pytest.mark.parametrize(
@@ -105,8 +104,8 @@ def test_doing_much_better_than_published_holds() -> None:
 def test_a_published_score_of_another_harness_is_refused(protocol: Protocol) -> None:
     published = dataclasses.replace(QWEN3_8B, version="0.4.13")
     with pytest.raises(PreconditionError, match="do not compare"):
-        against_published(published, evaluation([1.0] * 900, protocol))
-    assert against_published(published, right(485, 900)).passed
+        judge_published(published, evaluation([1.0] * 900, protocol))
+    assert judge_published(published, right(485, 900)).passed
 
 
 # --- sample by sample ------------------------------------------------------------------------
@@ -114,7 +113,7 @@ def test_a_published_score_of_another_harness_is_refused(protocol: Protocol) -> 
 
 @pytest.mark.parametrize(("lost", "won"), [(0, 0), (20, 20), (24, 20), (5, 60), (1, 0)])
 def test_as_good_as_the_reference_holds(lost: int, won: int) -> None:
-    verdict = paired(*pair(lost, won))
+    verdict = judge_paired(*pair(lost, won))
     assert verdict.passed
     assert f"{lost} samples lost, {won} won" in verdict.reason
     assert "95 % confidence" in verdict.reason
@@ -122,7 +121,7 @@ def test_as_good_as_the_reference_holds(lost: int, won: int) -> None:
 
 @pytest.mark.parametrize(("lost", "won"), [(40, 5), (30, 0), (90, 30)])
 def test_worse_than_the_reference_fails(lost: int, won: int) -> None:
-    verdict = paired(*pair(lost, won))
+    verdict = judge_paired(*pair(lost, won))
     assert not verdict.passed
     assert verdict.measured < verdict.threshold == -0.02
     assert "right was 'B'" in verdict.details[0]
@@ -142,11 +141,11 @@ def test_worse_than_the_reference_fails(lost: int, won: int) -> None:
 )
 def test_too_little_to_tell_is_no_pass(pair_of: tuple[Evaluation, Evaluation], says: str) -> None:
     with pytest.raises(PreconditionError, match=says):
-        paired(*pair_of)
+        judge_paired(*pair_of)
 
 
 def test_a_wider_margin_tells_with_fewer_samples() -> None:
-    assert paired(*pair(0, 0, of=100), margin=0.05).passed
+    assert judge_paired(*pair(0, 0, of=100), tolerance=0.05).passed
 
 
 def test_a_bound_of_losses_alone_is_the_exact_one() -> None:
@@ -163,19 +162,19 @@ def test_a_bound_of_many_values_is_the_normal_one() -> None:
 
 
 def test_the_standard_error_is_that_of_discordant_pairs() -> None:
-    verdict = paired(*pair(20, 18))
+    verdict = judge_paired(*pair(20, 18))
     expected = math.sqrt(38 - (20 - 18) ** 2 / 900) / 900
     assert verdict.evidence["standard_error"] == pytest.approx(expected, abs=1e-5)
 
 
 def test_graded_scores_count_by_their_size() -> None:
     before = evaluation([1.0] * 900)
-    assert paired(before, evaluation([0.99] * 900)).passed
-    assert not paired(before, evaluation([0.9] * 900)).passed
+    assert judge_paired(before, evaluation([0.99] * 900)).passed
+    assert not judge_paired(before, evaluation([0.9] * 900)).passed
 
 
 def test_categories_are_counted_one_by_one() -> None:
-    verdict = paired(*pair(1, 0))
+    verdict = judge_paired(*pair(1, 0))
     assert verdict.evidence["categories"]["part 0"] == {
         "samples": 450,
         "score": pytest.approx(449 / 450, abs=1e-5),
@@ -187,7 +186,7 @@ def test_categories_are_counted_one_by_one() -> None:
 def test_scores_of_another_kind_are_refused(field: str) -> None:
     other = dataclasses.replace(LM_EVAL, **{field: "other"})
     with pytest.raises(PreconditionError, match=f"{field}.*other"):
-        paired(evaluation([1.0] * 900), evaluation([1.0] * 900, other))
+        judge_paired(evaluation([1.0] * 900), evaluation([1.0] * 900, other))
     require_same_protocol(LM_EVAL, LM_EVAL)
 
 
@@ -195,18 +194,18 @@ def test_another_prompt_is_refused() -> None:
     reference, found = pair(0, 0)
     asked = {id_: dataclasses.replace(s, prompt="other") for id_, s in found.samples.items()}
     with pytest.raises(PreconditionError, match="another prompt"):
-        paired(reference, dataclasses.replace(found, samples=asked))
+        judge_paired(reference, dataclasses.replace(found, samples=asked))
 
 
 def test_samples_that_the_reference_lacks_are_refused() -> None:
     with pytest.raises(PreconditionError, match="not in it"):
-        paired(right(500, 899), right(500, 900))
+        judge_paired(right(500, 899), right(500, 900))
 
 
 def test_a_subset_is_named() -> None:
     reference = right(900, 900)
     subset = dataclasses.replace(right(300, 300), total=900, limit=10)
-    verdict = paired(reference, subset)
+    verdict = judge_paired(reference, subset)
     assert "A SUBSET, 300 of 900 samples" in verdict.reason
     assert verdict.evidence["subset"] is True
     assert verdict.evidence["finding"] == verdict.reason  # a report shows reasons of failures only
@@ -223,9 +222,9 @@ def test_a_score_is_a_rate(value: float, samples: int) -> None:
 
 def test_a_wider_margin_needs_a_reason() -> None:
     with pytest.raises(ConfigurationError, match="because"):
-        DatasetTask("mmmu_val", margin=0.05)
-    DatasetTask("mmmu_val", margin=0.05, because="answers are sampled")
-    DatasetTask("mmmu_val", margin=0.01)
+        DatasetTask("mmmu_val", tolerance=0.05)
+    DatasetTask("mmmu_val", tolerance=0.05, because="answers are sampled")
+    DatasetTask("mmmu_val", tolerance=0.01)
 
 
 # --- recorded scores -------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from conftest import FIXTURES
 from pytest_ascend_vlm.criteria import document as rules
 from pytest_ascend_vlm.spec.case_files import load_cases
+from pytest_ascend_vlm.spec.thresholds import READ_CER, TOLERANCE_AFTER_TIE
 
 PAGE = "季度报告 2024\n收入 1,234.50 元\n增长 12.5%\n备注:无\nTotal 99"
 LINES = st.lists(st.text(st.sampled_from("收入增长abc 123.5%"), max_size=12), max_size=6)
@@ -76,7 +77,7 @@ def test_a_slightly_misread_line_keeps_its_place() -> None:
 def test_a_wrong_digit_costs_a_number() -> None:
     read = PAGE.replace("1,234.50", "1,234.60")
     assert rules.number_recall(PAGE, read) == pytest.approx(3 / 4)
-    assert not rules.numbers_are_read(PAGE, read, PAGE, 0.02).passed
+    assert not rules.judge_numbers(PAGE, read, PAGE, 0.02).passed
 
 
 def test_a_number_read_twice_counts_once() -> None:
@@ -85,7 +86,7 @@ def test_a_number_read_twice_counts_once() -> None:
 
 @pytest.mark.parametrize(
     "rule",
-    [rules.characters_are_read, rules.lines_are_read, rules.numbers_are_read, rules.order_is_kept],
+    [rules.judge_characters, rules.judge_lines, rules.judge_numbers, rules.judge_order],
 )
 def test_reading_better_than_the_golden_is_no_failure(rule: object) -> None:
     assert callable(rule)
@@ -95,7 +96,7 @@ def test_reading_better_than_the_golden_is_no_failure(rule: object) -> None:
 
 
 def test_what_was_not_read_is_named() -> None:
-    verdict = rules.lines_are_read(PAGE, PAGE.replace("备注:无\n", ""), PAGE, 0.02)
+    verdict = rules.judge_lines(PAGE, PAGE.replace("备注:无\n", ""), PAGE, 0.02)
     assert "not read: '备注:无'" in verdict.details
     assert verdict.measured == pytest.approx(0.8)
     assert verdict.threshold == pytest.approx(0.98)
@@ -103,7 +104,7 @@ def test_what_was_not_read_is_named() -> None:
 
 @pytest.mark.parametrize(
     "rule",
-    [rules.characters_are_read, rules.lines_are_read, rules.numbers_are_read, rules.order_is_kept],
+    [rules.judge_characters, rules.judge_lines, rules.judge_numbers, rules.judge_order],
 )
 @pytest.mark.parametrize(
     "golden",
@@ -111,42 +112,44 @@ def test_what_was_not_read_is_named() -> None:
     ids=["nothing", "a word", "noise", "another page"],
 )
 def test_a_golden_that_does_not_read_the_page_judges_nothing(rule: rules.Rule, golden: str) -> None:
-    problem = rules.unread(rule, PAGE, golden, 0.02)
+    problem = rules.unread_reason(rule, PAGE, golden, 0.02)
     assert problem is not None
     assert problem.startswith("the reference does not read this page: its CER is ")
-    assert rules.unread(rule, PAGE, PAGE, 0.02) is None
+    assert rules.unread_reason(rule, PAGE, PAGE, 0.02) is None
 
 
 def test_pages_that_have_nothing_to_do_with_each_other_do_not_read_each_other() -> None:
     pages = [case.truth for case in load_cases((FIXTURES,)) if case.group == "document"]
     assert len(pages) >= 10
     for one, other in itertools.permutations(pages, 2):
-        assert rules.character_error_rate(one or "", other or "") > rules.READ + 0.15
+        assert rules.character_error_rate(one or "", other or "") > READ_CER + 0.15
 
 
 def test_what_an_empty_answer_would_meet_is_no_bar() -> None:
     without_numbers = re.sub(r"\d", "?", PAGE)
-    problem = rules.unread(rules.numbers_are_read, PAGE, without_numbers, 0.02)
+    problem = rules.unread_reason(rules.judge_numbers, PAGE, without_numbers, 0.02)
     assert problem is not None
     assert "rate of numbers read exactly" in problem
-    assert rules.unread(rules.characters_are_read, PAGE, without_numbers, 0.02) is None
+    assert rules.unread_reason(rules.judge_characters, PAGE, without_numbers, 0.02) is None
     # A page without numbers has none to read.
-    assert rules.unread(rules.numbers_are_read, without_numbers, without_numbers, 0.02) is not None
+    assert (
+        rules.unread_reason(rules.judge_numbers, without_numbers, without_numbers, 0.02) is not None
+    )
 
 
 @given(PAGES, PAGES)
 def test_where_a_page_is_judged_an_empty_answer_fails(truth: str, golden: str) -> None:
     for rule in (
-        rules.characters_are_read,
-        rules.lines_are_read,
-        rules.numbers_are_read,
-        rules.order_is_kept,
+        rules.judge_characters,
+        rules.judge_lines,
+        rules.judge_numbers,
+        rules.judge_order,
     ):
-        if rules.unread(rule, truth, golden, 0.02) is None:
-            assert not rule(truth, "", golden, rules.SLACK_AFTER_TIE).passed
+        if rules.unread_reason(rule, truth, golden, 0.02) is None:
+            assert not rule(truth, "", golden, TOLERANCE_AFTER_TIE).passed
 
 
 def test_an_error_of_the_golden_is_not_held_against_the_server() -> None:
     golden = PAGE.replace("Total 99", "Total 98")
-    assert rules.characters_are_read(PAGE, golden, golden, 0.0).passed
-    assert rules.numbers_are_read(PAGE, golden, golden, 0.0).passed
+    assert rules.judge_characters(PAGE, golden, golden, 0.0).passed
+    assert rules.judge_numbers(PAGE, golden, golden, 0.0).passed

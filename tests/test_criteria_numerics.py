@@ -15,19 +15,24 @@ from hypothesis import strategies as st
 from pytest_ascend_vlm import Thresholds
 from pytest_ascend_vlm.criteria import numerics as rules
 from pytest_ascend_vlm.criteria.comparison import (
-    Compared,
+    CaseComparison,
     Table,
     compare_hidden_states,
     compare_logits,
     divergence,
     log_softmax,
 )
-from pytest_ascend_vlm.criteria.error_statistics import Measures, per_position
+from pytest_ascend_vlm.criteria.error_statistics import ErrorStatistics, per_position
 from pytest_ascend_vlm.errors import PreconditionError
-from pytest_ascend_vlm.observation.answers import Forced, ReferenceHidden, ReferenceNumerics, Scores
+from pytest_ascend_vlm.observation.numerics import (
+    Forced,
+    ReferenceHidden,
+    ReferenceNumerics,
+    Scores,
+)
 
-BARS = rules.Bars.of_logits(Thresholds())
-HIDDEN_BARS = rules.Bars.of_hidden_states(Thresholds())
+BARS = rules.NumericsThresholds.of_logits(Thresholds())
+HIDDEN_BARS = rules.NumericsThresholds.of_hidden_states(Thresholds())
 CASE = "text/首都"
 PROMPT, ANSWER, TOKENS = 12, 8, 6
 LENGTH = PROMPT + ANSWER
@@ -83,11 +88,11 @@ def seen(
     return Forced(CASE, Scores(token_ids, table, table.min(axis=1), are_logits), 64)
 
 
-def measured(numerics: ReferenceNumerics, values: Table) -> Measures:
-    return Measures([compare_logits(seen(numerics, values), numerics)])
+def measured(numerics: ReferenceNumerics, values: Table) -> ErrorStatistics:
+    return ErrorStatistics([compare_logits(seen(numerics, values), numerics)])
 
 
-def holds(measures: Measures) -> dict[str, bool]:
+def holds(measures: ErrorStatistics) -> dict[str, bool]:
     return {name: rule(measures, BARS).passed for name, rule in rules.LOGIT_RULES.items()}
 
 
@@ -99,7 +104,7 @@ def test_numbers_that_are_the_references_have_no_error(seed: int) -> None:
     numerics = golden(seed)
     measures = measured(numerics, numerics.fp32)
     assert measures.error_ratio.value == 0
-    assert measures.divergence_ratio.value == 0
+    assert measures.kl_ratio.value == 0
     assert (measures.max_abs_error, measures.flips) == (0, 0)
     assert measures.cosine_similarity == pytest.approx(1)
     assert all(holds(measures).values())
@@ -110,7 +115,7 @@ def test_the_references_own_bf16_is_one_rounding_off(seed: int) -> None:
     numerics = golden(seed)
     measures = measured(numerics, numerics.bf16)
     assert measures.error_ratio.value == pytest.approx(1)
-    assert measures.divergence_ratio.value == pytest.approx(1)
+    assert measures.kl_ratio.value == pytest.approx(1)
     assert all(holds(measures).values())
 
 
@@ -127,8 +132,8 @@ def test_a_constant_added_to_a_position_does_not_move_the_divergence(
 ) -> None:
     numerics = golden(seed)
     observed = off_by(factor, numerics)
-    there = measured(numerics, observed).divergence_ratio.value
-    here = measured(numerics, observed + np.array(constants)[:, None]).divergence_ratio.value
+    there = measured(numerics, observed).kl_ratio.value
+    here = measured(numerics, observed + np.array(constants)[:, None]).kl_ratio.value
     assert here == pytest.approx(there, abs=1e-6)
 
 
@@ -146,7 +151,7 @@ def test_log_probabilities_get_the_verdicts_of_raw_logits(seed: int, factor: flo
     listed = seen(numerics, values - logsumexp(values)[:, None], are_logits=False)
     normal = compare_logits(listed, numerics)
     assert normal.exact == pytest.approx(log_softmax(raw.exact))
-    assert holds(Measures([normal])) == holds(Measures([raw]))
+    assert holds(ErrorStatistics([normal])) == holds(ErrorStatistics([raw]))
 
 
 def test_an_adaptation_documents_figures_are_over_all_numbers_of_all_cases() -> None:
@@ -156,7 +161,7 @@ def test_an_adaptation_documents_figures_are_over_all_numbers_of_all_cases() -> 
     ]
     x = np.concatenate([case.observed for case in cases])
     y = np.concatenate([case.exact for case in cases])
-    summary = Measures(cases).summary()
+    summary = ErrorStatistics(cases).summary()
     assert summary["positions"] == 2 * (LENGTH - 1)
     assert summary["max_abs_error"] == np.abs(x - y).max()
     assert summary["mean_abs_error"] == np.abs(x - y).mean()
@@ -216,15 +221,16 @@ def test_of_a_server_that_lists_few_tokens_half_as_many_are_compared() -> None:
     case = compare_logits(forced, numerics)
     assert case.exact.tolist() == numerics.fp32[:-1, :4].tolist()
     assert (
-        "raw logits of 4 tokens at 19 positions" in rules.error_ratio(Measures([case]), BARS).reason
+        "raw logits of 4 tokens at 19 positions"
+        in rules.judge_error_ratio(ErrorStatistics([case]), BARS).reason
     )
 
 
 def test_a_verdict_says_that_log_probabilities_were_compared() -> None:
     numerics = golden()
     forced = seen(numerics, numerics.fp32 - logsumexp(numerics.fp32)[:, None], are_logits=False)
-    measures = Measures([compare_logits(forced, numerics)])
-    assert "log-probabilities of 6 tokens" in rules.error_ratio(measures, BARS).reason
+    measures = ErrorStatistics([compare_logits(forced, numerics)])
+    assert "log-probabilities of 6 tokens" in rules.judge_error_ratio(measures, BARS).reason
 
 
 @pytest.mark.parametrize("missing", [2, -1])
@@ -272,11 +278,11 @@ def test_a_hidden_state_that_is_nan_breaks_every_rule(rule: str) -> None:
     numerics = golden()
     states = numerics.hidden.fp32.copy()
     states[3, 2] = np.nan
-    measures = Measures([compare_hidden_states(states, numerics, CASE)])
+    measures = ErrorStatistics([compare_hidden_states(states, numerics, CASE)])
     assert not rules.HIDDEN_STATE_RULES[rule](measures, HIDDEN_BARS).passed
 
 
-def with_turned_choice(margin: float) -> Measures:
+def with_turned_choice(margin: float) -> ErrorStatistics:
     """Logits whose first choice at one position is another, which y likes less by a margin."""
     numerics = golden()
     fp32 = np.tile([15.0, 5.0, 4.0, 3.0, 2.0, 1.0], (LENGTH, 1))
@@ -290,7 +296,7 @@ def with_turned_choice(margin: float) -> Measures:
 def test_another_choice_at_a_near_tie_is_excused() -> None:
     measures = with_turned_choice(margin=0.2)
     assert (measures.flips, measures.unexcused_flips) == (1, 0)
-    verdict = rules.top1_flips(measures, BARS)
+    verdict = rules.judge_top1_flips(measures, BARS)
     assert verdict.passed
     assert "1 other most likely tokens, 1 of them near-ties" in verdict.reason
 
@@ -298,18 +304,18 @@ def test_another_choice_at_a_near_tie_is_excused() -> None:
 def test_another_choice_where_the_reference_was_sure_is_not() -> None:
     measures = with_turned_choice(margin=0.4)
     assert (measures.flips, measures.unexcused_flips) == (1, 1)
-    verdict = rules.top1_flips(measures, BARS)
+    verdict = rules.judge_top1_flips(measures, BARS)
     assert not verdict.passed
     assert verdict.measured == 1 / (LENGTH - 1)
     lenient = dataclasses.replace(BARS, flips=1 / (LENGTH - 1))
-    assert rules.top1_flips(measures, lenient).passed
+    assert rules.judge_top1_flips(measures, lenient).passed
 
 
 def test_a_choice_that_the_reference_does_not_even_list_is_not_excused() -> None:
     numerics = golden()
     forced = seen(numerics, numerics.fp32)
     forced.scores.token_ids[4, 0] = 999
-    measures = Measures([compare_logits(forced, numerics)])
+    measures = ErrorStatistics([compare_logits(forced, numerics)])
     assert (measures.flips, measures.unexcused_flips) == (1, 1)
 
 
@@ -323,7 +329,7 @@ def test_the_largest_error_may_be_twice_the_references_own(
     fp32 = numerics.fp32
     numerics = dataclasses.replace(numerics, bf16=fp32 + np.eye(LENGTH, TOKENS) * own)
     measures = measured(numerics, fp32 - np.eye(LENGTH, TOKENS) * error)
-    verdict = rules.max_abs_error(measures, BARS)
+    verdict = rules.judge_max_abs_error(measures, BARS)
     assert (verdict.measured, verdict.threshold) == pytest.approx((error, bar))
     assert verdict.passed == (error < bar)
     assert ("the reference's own bf16 is off by 3" in verdict.reason) == (own == 3.0)
@@ -332,7 +338,7 @@ def test_the_largest_error_may_be_twice_the_references_own(
 def test_float32_has_to_leave_next_to_nothing_of_the_rounding() -> None:
     numerics = golden()
     for factor, passes in ((0.009, True), (0.011, False), (math.nan, False)):
-        assert rules.float32_probe(measured(numerics, off_by(factor, numerics))).passed == passes
+        assert rules.judge_float32(measured(numerics, off_by(factor, numerics))).passed == passes
 
 
 @pytest.mark.parametrize(
@@ -345,7 +351,7 @@ def test_float32_has_to_leave_next_to_nothing_of_the_rounding() -> None:
     ],
 )
 def test_a_failure_says_whether_operators_are_off_too(ratio: float | str, said: str) -> None:
-    failed = rules.error_ratio(measured(golden(), off_by(9, golden())), BARS)
+    failed = rules.judge_error_ratio(measured(golden(), off_by(9, golden())), BARS)
     explained = rules.with_operators(failed, ratio)
     assert explained.details[:-1] == failed.details
     assert re.fullmatch(rf"Transformers on the same device {said}.*", explained.details[-1])
@@ -357,11 +363,11 @@ def test_a_failure_says_whether_operators_are_off_too(ratio: float | str, said: 
 
 def case(
     errors: list[float], case_id: str = CASE, part: str | list[str] = "answer", first: int = 0
-) -> Compared:
+) -> CaseComparison:
     """A case whose positions are off by so many roundings."""
     exact = np.tile([4.0, 3.0, 2.0], (len(errors), 1))
     rounding = ROUNDING * np.array([1, -1, 1])
-    return Compared(
+    return CaseComparison(
         case_id=case_id,
         numbers="raw logits of 3 tokens",
         rows=np.arange(first, first + len(errors)),
@@ -376,28 +382,28 @@ def case(
 
 @given(st.lists(st.lists(st.floats(0.1, 20), min_size=1, max_size=3), min_size=1, max_size=12))
 def test_the_interval_has_the_value_over_all_positions_in_it(errors: list[list[float]]) -> None:
-    ratio = Measures([case(positions) for positions in errors]).error_ratio
+    ratio = ErrorStatistics([case(positions) for positions in errors]).error_ratio
     assert ratio.value == pytest.approx(np.sqrt(np.square(np.concatenate(errors)).mean()))
     assert ratio.low - 1e-9 <= ratio.value <= ratio.high + 1e-9
 
 
 def test_one_bad_case_of_ten_gives_a_wide_interval_and_ten_alike_a_narrow_one() -> None:
-    alike = Measures([case([1.0, 1.2])] * 10).error_ratio
+    alike = ErrorStatistics([case([1.0, 1.2])] * 10).error_ratio
     assert (alike.low, alike.high) == pytest.approx((alike.value, alike.value))
-    one_bad = Measures([case([1.0, 1.2])] * 9 + [case([9.0, 9.0])]).error_ratio
+    one_bad = ErrorStatistics([case([1.0, 1.2])] * 9 + [case([9.0, 9.0])]).error_ratio
     assert one_bad.low < 0.5 * one_bad.value
     assert one_bad.high > 1.5 * one_bad.value
 
 
 def test_the_interval_is_over_cases_not_over_positions() -> None:
-    ratio = Measures([case([0.0, 0.5, 9.0])]).error_ratio
+    ratio = ErrorStatistics([case([0.0, 0.5, 9.0])]).error_ratio
     assert ratio.low == ratio.value == ratio.high
 
 
 def test_the_interval_is_the_same_each_time() -> None:
     cases = [case([error]) for error in np.geomspace(1, 9, 20).tolist()]
-    assert Measures(cases).error_ratio == Measures(cases).error_ratio
-    assert Measures(cases).divergence_ratio == Measures(cases).divergence_ratio
+    assert ErrorStatistics(cases).error_ratio == ErrorStatistics(cases).error_ratio
+    assert ErrorStatistics(cases).kl_ratio == ErrorStatistics(cases).kl_ratio
 
 
 # --- where it is ---------------------------------------------------------------------------------
@@ -422,14 +428,14 @@ LANGUAGE = "image positions are sound, text is not: look at the language model"
 def test_the_parts_that_are_off_name_the_suspect(
     errors: list[float], part: str | list[str], suspect: str | None
 ) -> None:
-    lines = rules.where(Measures([case(errors, part=part)]))
+    lines = rules.error_location(ErrorStatistics([case(errors, part=part)]))
     assert {VISION, LANGUAGE} & set(lines) == ({suspect} if suspect else set())
 
 
 def test_the_parts_are_shown_with_their_ratios() -> None:
-    both = Measures([case([1, 3, 3, 1, 2, 2], part=PARTS), case([2, 2])])
-    assert rules.where(both)[0].endswith(": image 3.00, prompt 1.00, answer 2.00")
-    assert rules.where(Measures([case([2, 2])]))[0].endswith(": answer 2.00")
+    both = ErrorStatistics([case([1, 3, 3, 1, 2, 2], part=PARTS), case([2, 2])])
+    assert rules.error_location(both)[0].endswith(": image 3.00, prompt 1.00, answer 2.00")
+    assert rules.error_location(ErrorStatistics([case([2, 2])]))[0].endswith(": answer 2.00")
 
 
 def test_the_earliest_position_that_is_off_is_named() -> None:
@@ -438,7 +444,7 @@ def test_the_earliest_position_that_is_off_is_named() -> None:
         case([1, 1, 5, 1, 9, 9], "image/报告", PARTS),
         case([1, 1, 3, 1, 1, 1], "image/sound", PARTS),
     ]
-    assert rules.where(Measures(cases))[1] == (
+    assert rules.error_location(ErrorStatistics(cases))[1] == (
         "first off by several roundings at position 3 (image) of image/报告, by 0.5; "
         "so somewhere in 2 of 3 cases"
     )
@@ -446,15 +452,15 @@ def test_the_earliest_position_that_is_off_is_named() -> None:
 
 @pytest.mark.parametrize("error", [9.0, math.nan])
 def test_the_position_counts_tokens_of_the_sequence_not_kept_rows(error: float) -> None:
-    onset = Measures([case([1, 1, error], first=30)]).onset
+    onset = ErrorStatistics([case([1, 1, error], first=30)]).onset
     assert onset is not None
     assert onset.position == 33
 
 
 def test_nothing_is_named_where_nothing_is_off() -> None:
-    measures = Measures([case([1, 2, 3, 1, 2, 3], part=PARTS)])
+    measures = ErrorStatistics([case([1, 2, 3, 1, 2, 3], part=PARTS)])
     assert measures.onset is None
-    assert not any("first off" in line for line in rules.where(measures))
+    assert not any("first off" in line for line in rules.error_location(measures))
 
 
 @pytest.mark.parametrize(("positions", "images"), [(125, 8), (124, 8), (125, 7)])
@@ -462,7 +468,7 @@ def test_few_positions_or_images_are_said_to_be_few(positions: int, images: int)
     part = ["image", *["answer"] * (positions - 1)]
     cases = [case([1.0] * positions, part=part)] * images
     cases += [case([1.0] * positions)] * (8 - images)
-    reason = rules.error_ratio(Measures(cases), BARS).reason
+    reason = rules.judge_error_ratio(ErrorStatistics(cases), BARS).reason
     assert (
         f"raw logits of 3 tokens at {8 * positions} positions of 8 cases, {images} with an image"
         in reason
@@ -480,7 +486,7 @@ def test_the_report_has_the_error_along_each_sequence() -> None:
         "error": [0.1, 0.3, 0.0, 0.1, 0.2, 0.2],
         "rounding": [0.1] * 6,
     }
-    measures = Measures([case([1]), case([2])])
-    evidence = rules.error_ratio(measures, BARS).evidence
+    measures = ErrorStatistics([case([1]), case([2])])
+    evidence = rules.judge_error_ratio(measures, BARS).evidence
     assert evidence["per_position"] == [per_position(one) for one in measures.compared]
     assert json.loads(json.dumps(evidence)) == evidence

@@ -14,12 +14,12 @@ from pytest_ascend_vlm import Sampling
 from pytest_ascend_vlm.criteria import serving
 from pytest_ascend_vlm.criteria.degeneration import degeneration
 from pytest_ascend_vlm.criteria.determinism import (
-    answers_agree,
-    cache_is_exact,
     distinct,
-    seed_decides,
+    judge_agreement,
+    judge_prefix_cache,
+    judge_seeds,
 )
-from pytest_ascend_vlm.criteria.verdict import all_hold, at_least, at_most
+from pytest_ascend_vlm.criteria.verdict import at_least, at_most, checklist
 from pytest_ascend_vlm.engines.logprobs import top_logprobs
 from pytest_ascend_vlm.errors import PreconditionError
 from pytest_ascend_vlm.observation.answers import Completion, Refusal, TopLogprobs, Usage
@@ -58,7 +58,7 @@ def test_what_is_not_a_number_never_passes(bar: float) -> None:
 
 
 def test_of_several_checks_the_broken_ones_are_named() -> None:
-    verdict = all_hold({"one": None, "two": "it is 3", "three": None})
+    verdict = checklist({"one": None, "two": "it is 3", "three": None})
     assert not verdict.passed
     assert verdict.measured == pytest.approx(2 / 3)
     assert verdict.details == ("two: it is 3",)
@@ -143,7 +143,7 @@ def test_a_log_probability_that_is_nan_is_found_and_padding_is_not_one() -> None
 
 
 def test_the_phase_that_exceeds_its_budget_is_named() -> None:
-    verdict = serving.start_within_budget(
+    verdict = serving.judge_start(
         {"start": 10.0, "weights": 90.0}, {"start": 300.0, "weights": 60.0}, 512.0
     )
     assert not verdict.passed
@@ -175,34 +175,34 @@ def test_the_phase_that_exceeds_its_budget_is_named() -> None:
     ],
 )
 def test_an_unsound_answer_is_named(changes: dict[str, object], broken: str) -> None:
-    assert serving.answer_is_sound(GOOD).passed
-    verdict = serving.answer_is_sound(dataclasses.replace(GOOD, **changes))  # type: ignore[arg-type]
+    assert serving.judge_answer(GOOD).passed
+    verdict = serving.judge_answer(dataclasses.replace(GOOD, **changes))  # type: ignore[arg-type]
     assert not verdict.passed
     assert broken in verdict.reason
 
 
 def test_a_tie_is_the_likeliest_too() -> None:
     tied = top_logprobs([{9: -0.7, 1: -0.7}, {2: -0.1, 9: -4.0}, {3: 0.0}])
-    assert serving.answer_is_sound(dataclasses.replace(GOOD, top=tied)).passed
+    assert serving.judge_answer(dataclasses.replace(GOOD, top=tied)).passed
 
 
 def test_where_nothing_is_listed_or_counted_nothing_is_held_against_it() -> None:
     silent = dataclasses.replace(GOOD, token_ids=None, top=top_logprobs([{9: -0.1}]))
-    assert serving.answer_is_sound(silent).passed
+    assert serving.judge_answer(silent).passed
     whole = dataclasses.replace(GOOD, prompt_token_ids=tuple(range(10)))
-    assert serving.answer_is_sound(whole).passed
+    assert serving.judge_answer(whole).passed
 
 
 def test_what_is_counted_weighs_more_than_what_is_told() -> None:
     counted = dataclasses.replace(GOOD, prompt_token_ids=tuple(range(14)))
     assert counted.prompt_tokens == 14
-    assert serving.media_is_sound(counted, 6, "image").evidence["image_tokens"] == 8
+    assert serving.judge_media(counted, 6, "image").evidence["image_tokens"] == 8
 
 
 def test_an_image_has_to_cost_tokens() -> None:
-    assert serving.media_is_sound(GOOD, 6, "image").evidence["image_tokens"] == 4
-    assert not serving.media_is_sound(GOOD, 10, "image").passed
-    assert not serving.media_is_sound(GOOD, None, "image").passed
+    assert serving.judge_media(GOOD, 6, "image").evidence["image_tokens"] == 4
+    assert not serving.judge_media(GOOD, 10, "image").passed
+    assert not serving.judge_media(GOOD, None, "image").passed
 
 
 @pytest.mark.parametrize(
@@ -217,12 +217,12 @@ def test_an_image_has_to_cost_tokens() -> None:
 def test_only_a_json_4xx_is_a_refusal(refusal: Completion | Refusal, problem: str) -> None:
     assert serving.client_error(REFUSAL) is None
     assert problem in str(serving.client_error(refusal))
-    assert not serving.all_refused({"bad": refusal}, GOOD).passed
+    assert not serving.judge_refusals({"bad": refusal}, GOOD).passed
 
 
 def test_a_server_that_answers_nothing_afterwards_did_not_refuse() -> None:
-    assert serving.all_refused({"bad": REFUSAL}, GOOD).passed
-    assert not serving.all_refused({"bad": REFUSAL}, Refusal(500, "", False)).passed
+    assert serving.judge_refusals({"bad": REFUSAL}, GOOD).passed
+    assert not serving.judge_refusals({"bad": REFUSAL}, Refusal(500, "", False)).passed
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_a_server_that_answers_nothing_afterwards_did_not_refuse() -> None:
 def test_the_image_limit_holds_from_both_sides(
     within: Completion | Refusal, beyond: Completion | Refusal, holds: bool
 ) -> None:
-    assert serving.image_limit_holds(within, beyond, 1).passed == holds
+    assert serving.judge_image_limit(within, beyond, 1).passed == holds
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_the_image_limit_holds_from_both_sides(
 def test_each_limit_is_judged_by_itself(
     cut: dict[str, object], stopped: dict[str, object], several: int, broken: str | None
 ) -> None:
-    verdict = serving.limits_are_obeyed(
+    verdict = serving.judge_limits(
         answer("abcde", **{"finish_reason": "length", **cut}),
         Sampling(max_tokens=5),
         dataclasses.replace(answer("to the "), **stopped),  # type: ignore[arg-type]
@@ -262,23 +262,23 @@ def test_each_limit_is_judged_by_itself(
 
 
 def test_a_stream_has_to_add_up_in_text_finish_reason_and_usage() -> None:
-    assert serving.stream_adds_up(GOOD, GOOD).passed
+    assert serving.judge_stream(GOOD, GOOD).passed
     for changes in ({"text": "巴"}, {"finish_reason": "length"}, {"usage": Usage(10, 2, 12)}):
         streamed = dataclasses.replace(GOOD, **changes)  # type: ignore[arg-type]
-        assert not serving.stream_adds_up(streamed, GOOD).passed
+        assert not serving.judge_stream(streamed, GOOD).passed
 
 
 def test_encodings_have_to_agree_and_be_answered() -> None:
-    assert serving.encodings_agree({"as it is": GOOD, "BMP": GOOD}).passed
-    assert not serving.encodings_agree({"as it is": GOOD, "BMP": answer("里昂")}).passed
-    assert not serving.encodings_agree({"as it is": GOOD, "BMP": REFUSAL}).passed
-    assert not serving.encodings_agree({"as it is": REFUSAL, "BMP": REFUSAL}).passed
+    assert serving.judge_encodings({"as it is": GOOD, "BMP": GOOD}).passed
+    assert not serving.judge_encodings({"as it is": GOOD, "BMP": answer("里昂")}).passed
+    assert not serving.judge_encodings({"as it is": GOOD, "BMP": REFUSAL}).passed
+    assert not serving.judge_encodings({"as it is": REFUSAL, "BMP": REFUSAL}).passed
 
 
 @pytest.mark.parametrize("listed", [("other",), (), REFUSAL])
 def test_the_served_name_has_to_be_listed(listed: tuple[str, ...] | Refusal) -> None:
-    assert serving.models_are_listed(("other", "mine"), "mine").passed
-    assert not serving.models_are_listed(listed, "mine").passed
+    assert serving.judge_models(("other", "mine"), "mine").passed
+    assert not serving.judge_models(listed, "mine").passed
 
 
 # --- determinism ---------------------------------------------------------------------------------
@@ -286,23 +286,23 @@ def test_the_served_name_has_to_be_listed(listed: tuple[str, ...] | Refusal) -> 
 
 def test_the_rate_of_equal_answers_is_measured() -> None:
     others = [answer("巴黎"), answer("巴黎"), answer("巴西"), answer("巴黎")]
-    verdict = answers_agree({"a": answer("巴黎")}, {"a": others}, 1.0)
+    verdict = judge_agreement({"a": answer("巴黎")}, {"a": others}, 1.0)
     assert not verdict.passed
     assert verdict.measured == 0.75
     assert verdict.evidence["differing"] == ["a"]
-    assert answers_agree({"a": answer("巴黎")}, {"a": others}, 0.75).passed
+    assert judge_agreement({"a": answer("巴黎")}, {"a": others}, 0.75).passed
 
 
 def test_equal_text_from_different_tokens_differs() -> None:
-    verdict = answers_agree({"a": GOOD}, {"a": [dataclasses.replace(GOOD, token_ids=(9,))]}, 1.0)
+    verdict = judge_agreement({"a": GOOD}, {"a": [dataclasses.replace(GOOD, token_ids=(9,))]}, 1.0)
     assert not verdict.passed
     assert "from different tokens" in verdict.details[1]
 
 
 def test_where_no_token_ids_are_known_texts_are_compared() -> None:
     textual = dataclasses.replace(GOOD, token_ids=None)
-    assert answers_agree({"a": GOOD}, {"a": [textual]}, 1.0).passed
-    assert not answers_agree(
+    assert judge_agreement({"a": GOOD}, {"a": [textual]}, 1.0).passed
+    assert not judge_agreement(
         {"a": GOOD}, {"a": [dataclasses.replace(textual, text="x")]}, 1.0
     ).passed
 
@@ -312,22 +312,22 @@ def seeds(*texts: str) -> dict[str, Completion]:
 
 
 def test_a_seed_repeats_its_answer_and_another_gives_another() -> None:
-    verdict = seed_decides(seeds("红", "蓝", "绿"), seeds("红", "蓝", "绿"), 1.0)
+    verdict = judge_seeds(seeds("红", "蓝", "绿"), seeds("红", "蓝", "绿"), 1.0)
     assert verdict.passed
     assert verdict.reason == "3 of 3 answers are identical under the same seed; the seeds give 3"
 
 
 def test_a_seed_that_does_not_repeat_is_named() -> None:
-    verdict = seed_decides(seeds("红", "蓝", "绿"), seeds("红", "黑", "绿"), 1.0)
+    verdict = judge_seeds(seeds("红", "蓝", "绿"), seeds("红", "黑", "绿"), 1.0)
     assert not verdict.passed
     assert verdict.evidence["differing"] == ["seed 1"]
     # Equal first answers are no excuse: drawn anew, they differ at last.
-    assert not seed_decides(seeds("红", "红"), seeds("红", "蓝"), 1.0).passed
+    assert not judge_seeds(seeds("红", "红"), seeds("红", "蓝"), 1.0).passed
 
 
 def test_seeds_that_all_give_one_answer_show_nothing() -> None:
     with pytest.raises(PreconditionError, match="2 seeds give one answer, '红'"):
-        seed_decides(seeds("红", "红"), seeds("红", "红"), 1.0)
+        judge_seeds(seeds("红", "红"), seeds("红", "红"), 1.0)
 
 
 def test_answers_are_told_apart_by_their_tokens() -> None:
@@ -352,6 +352,6 @@ def cached(text: str, tokens: int | None) -> Completion:
 def test_the_cache_is_exact_only_if_nothing_is_mixed_up(
     hit: Completion, other_warm: Completion, problem: str | None
 ) -> None:
-    verdict = cache_is_exact(cached("一", None), hit, cached("二", None), other_warm)
+    verdict = judge_prefix_cache(cached("一", None), hit, cached("二", None), other_warm)
     assert verdict.passed == (problem is None)
     assert problem is None or any(problem in line for line in verdict.details)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from pytest_ascend_vlm import Capability, Case, Limit
 from pytest_ascend_vlm.criteria import performance as rules
-from pytest_ascend_vlm.criteria.performance import Measured, Ratio, median_ratio
+from pytest_ascend_vlm.criteria.performance import Metric, TimeRatio, median_ratio
 from pytest_ascend_vlm.errors import ConfigurationError, PreconditionError
-from pytest_ascend_vlm.observation.answers import Load, Timing
+from pytest_ascend_vlm.observation.load import Load, Timing
 
 CASE = Case("document/page-01", Capability.DOCUMENT, "读出全文", max_tokens=64)
 
@@ -59,16 +59,16 @@ def test_a_figure_comes_from_one_measurement(figure: str, measurement: str) -> N
 
 
 def test_the_figures_of_a_load_have_names_and_units() -> None:
-    found = {f.name: f for f in rules.figures("load.c8", load(timing(), timing()))}
+    found = {f.name: f for f in rules.metrics("load.c8", load(timing(), timing()))}
     assert found["load.c8.output_throughput"].value == 11
     assert found["load.c8.request_throughput"].value == 1
     assert found["load.c8.output_throughput"].unit == "tok/s"
     assert found["load.c8.ttft.median"].value == 0.1
     assert "load.c8.goodput" not in found
     told = replace(load(timing()), server_seconds={"queue": 0.2})
-    assert Measured("load.c8.server_queue.mean", 0.2, "s") in rules.figures("load.c8", told)
-    assert all(rules.FIGURE.fullmatch(f.name) for f in rules.figures("load.c8", told))
-    assert rules.figures("load.c8", load(errors=("HTTP 500",))) == ()
+    assert Metric("load.c8.server_queue.mean", 0.2, "s") in rules.metrics("load.c8", told)
+    assert all(rules.FIGURE.fullmatch(f.name) for f in rules.metrics("load.c8", told))
+    assert rules.metrics("load.c8", load(errors=("HTTP 500",))) == ()
 
 
 # --- the ratio of pairs --------------------------------------------------------------------------
@@ -114,8 +114,8 @@ def test_the_median_is_inside_its_interval(pairs: list[tuple[float, float]]) -> 
 
 def answered(*timings: Timing, errors: tuple[str, ...] = (), reference: str = "") -> rules.Verdict:
     references = {CASE.id: reference} if reference else {}
-    asked = rules.Asked({CASE.id: CASE.max_tokens}, {CASE.id: 256}, references)
-    return rules.requests_are_answered("image", load(*timings, errors=errors), asked)
+    asked = rules.LoadExpectations({CASE.id: CASE.max_tokens}, {CASE.id: 256}, references)
+    return rules.judge_load("image", load(*timings, errors=errors), asked)
 
 
 def test_answers_are_answers() -> None:
@@ -155,7 +155,7 @@ def test_nothing_asked_is_nothing_answered() -> None:
     ids=["nothing", "an error", "garbage"],
 )
 def test_what_was_not_answered_has_no_speed(seen: Load) -> None:
-    asked = rules.Asked({CASE.id: CASE.max_tokens})
+    asked = rules.LoadExpectations({CASE.id: CASE.max_tokens})
     rules.require_answers("load.c8", load(timing()), asked)
     with pytest.raises(
         PreconditionError, match=r"load\.c8: .*performance\.load judges the answers"
@@ -166,14 +166,14 @@ def test_what_was_not_answered_has_no_speed(seen: Load) -> None:
 # --- ratios of one run ---------------------------------------------------------------------------
 
 
-def ratio(low: float) -> Ratio:
-    return Ratio(low, low * 1.1, low * 1.2, 24)
+def ratio(low: float) -> TimeRatio:
+    return TimeRatio(low, low * 1.1, low * 1.2, 24)
 
 
 @pytest.mark.parametrize(("low", "passed"), [(19.9, True), (20.1, False), (math.nan, False)])
 def test_an_image_may_cost_what_an_encoder_costs(low: float, passed: bool) -> None:
-    added = Measured("image.prefill.median", 0.2, "s")
-    verdict = rules.image_prefill(rules.Prefill(ratio(low), 2560, added, [(64, 0.1)]), 20.0)
+    added = Metric("image.prefill.median", 0.2, "s")
+    verdict = rules.judge_prefill(rules.Prefill(ratio(low), 2560, added, [(64, 0.1)]), 20.0)
     assert verdict.passed is passed
     assert verdict.evidence["ttft_by_image_tokens"] == [{"image_tokens": 64, "ttft_s": 0.1}]
     assert verdict.evidence["figures"][0]["name"] == "image.prefill.median"
@@ -181,37 +181,37 @@ def test_an_image_may_cost_what_an_encoder_costs(low: float, passed: bool) -> No
 
 @pytest.mark.parametrize(("low", "passed"), [(1.05, True), (1.12, False)])
 def test_a_slowdown_has_to_be_sure(low: float, passed: bool) -> None:
-    assert rules.no_slower("TTFT", ratio(low), 1.1).passed is passed
+    assert rules.judge_slowdown("TTFT", ratio(low), 1.1).passed is passed
 
 
 @pytest.mark.parametrize(("tokens", "passed"), [(33, True), (15, False), (11, False)])
 def test_eight_at_a_time_are_faster_than_one(tokens: int, passed: bool) -> None:
     together = load(timing(tokens=tokens), concurrency=8)
-    assert rules.scales_with_load(load(timing(tokens=11)), together, 1.5).passed is passed
+    assert rules.judge_scaling(load(timing(tokens=11)), together, 1.5).passed is passed
 
 
 def test_no_throughput_scales_to_nothing() -> None:
-    assert not rules.scales_with_load(load(), load(timing()), 1.5).passed
+    assert not rules.judge_scaling(load(), load(timing()), 1.5).passed
 
 
 @pytest.mark.parametrize(("idle", "passed"), [(1.0, True), (60.0, False)])
 def test_a_waiting_server_is_quiet(idle: float, passed: bool) -> None:
-    verdict = rules.waits_quietly([idle, idle], [80.0, 95.0, 65.0], 0.2)
+    verdict = rules.judge_idle_cpu([idle, idle], [80.0, 95.0, 65.0], 0.2)
     assert verdict.passed is passed
     peak = next(f for f in verdict.evidence["figures"] if f["name"] == "cpu.peak")
     assert peak == {"name": "cpu.peak", "value": 95.0, "unit": "%"}
 
 
 def test_a_server_that_uses_nothing_was_not_seen() -> None:
-    assert not rules.waits_quietly([0.0], [0.0], 0.2).passed
+    assert not rules.judge_idle_cpu([0.0], [0.0], 0.2).passed
 
 
 # --- limits --------------------------------------------------------------------------------------
 
 
 FOUND = {
-    "image.ttft.median": Measured("image.ttft.median", 0.6, "s"),
-    "load.c8.output_throughput": Measured("load.c8.output_throughput", 900.0, "tok/s"),
+    "image.ttft.median": Metric("image.ttft.median", 0.6, "s"),
+    "load.c8.output_throughput": Metric("load.c8.output_throughput", 900.0, "tok/s"),
 }
 
 
@@ -231,7 +231,7 @@ def limit(figure: str, value: float) -> Limit:
     ids=["time", "too slow", "rate", "too low", "one of two"],
 )
 def test_limits(limits: list[Limit], passed: bool) -> None:
-    assert rules.within_limits(FOUND, limits).passed is passed
+    assert rules.judge_limits(FOUND, limits).passed is passed
 
 
 @pytest.mark.parametrize(
@@ -246,13 +246,13 @@ def test_limits(limits: list[Limit], passed: bool) -> None:
 def test_a_limit_of_what_was_not_measured_is_no_verdict(figure: str, why: str) -> None:
     bars = [limit("image.ttft.median", 0.7), limit(figure, 0.7)]
     with pytest.raises(PreconditionError, match=f"^{figure} could not be measured: ") as raised:
-        rules.within_limits(FOUND, bars)
+        rules.judge_limits(FOUND, bars)
     assert why in str(raised.value)
 
 
 def test_the_worst_limit_comes_first() -> None:
     bars = [limit("load.c8.output_throughput", 800), limit("image.ttft.median", 0.3)]
-    verdict = rules.within_limits(FOUND, bars)
+    verdict = rules.judge_limits(FOUND, bars)
     assert verdict.measured == 2
     assert verdict.details[0] == "image.ttft.median: 0.6 s, at most 0.3"
 
@@ -275,8 +275,8 @@ def runs(*values: float) -> list[dict[str, float]]:
     return [{"image.ttft.median": value, "image.ttft.p90": 0.001} for value in values]
 
 
-def found(value: float, name: str = "image.ttft.median", unit: str = "s") -> dict[str, Measured]:
-    return {name: Measured(name, value, unit)}
+def found(value: float, name: str = "image.ttft.median", unit: str = "s") -> dict[str, Metric]:
+    return {name: Metric(name, value, unit)}
 
 
 @pytest.mark.parametrize(
@@ -290,19 +290,19 @@ def found(value: float, name: str = "image.ttft.median", unit: str = "s") -> dic
     ids=["the same", "20 % slower", "faster", "runs that scatter show nothing"],
 )
 def test_stored_runs(today: float, stored: list[float], passed: bool) -> None:
-    assert rules.no_regression(found(today), runs(*stored), 1.1).passed is passed
+    assert rules.judge_baseline(found(today), runs(*stored), 1.1).passed is passed
 
 
 def test_of_a_throughput_less_is_slower() -> None:
     stored = [{"load.c8.output_throughput": value} for value in (900.0, 910.0, 905.0)]
     for value, passed in ((890.0, True), (700.0, False), (1200.0, True)):
         today = found(value, "load.c8.output_throughput", "tok/s")
-        assert rules.no_regression(today, stored, 1.1).passed is passed
+        assert rules.judge_baseline(today, stored, 1.1).passed is passed
 
 
 def test_tails_are_not_compared() -> None:
     today = {**found(9.0, "image.ttft.p90"), **found(0.6)}
-    verdict = rules.no_regression(today, runs(0.6, 0.6, 0.6), 1.1)
+    verdict = rules.judge_baseline(today, runs(0.6, 0.6, 0.6), 1.1)
     assert verdict.passed
     assert list(verdict.evidence["slower_at_least"]) == ["image.ttft.median"]
 
@@ -314,7 +314,7 @@ def test_where_nothing_can_be_compared_there_is_no_verdict() -> None:
         (found(0.6, "text.ttft.median"), runs(0.6, 0.6, 0.6)),
     ):
         with pytest.raises(PreconditionError, match="--vlm-save-performance"):
-            rules.no_regression(today, stored, 1.1)
+            rules.judge_baseline(today, stored, 1.1)
 
 
 def test_false_alarms_of_stored_runs_are_rare() -> None:
@@ -322,5 +322,5 @@ def test_false_alarms_of_stored_runs_are_rare() -> None:
     alarms = 0
     for _ in range(500):
         drawn = [0.6 * math.exp(draw.gauss(0, 0.05)) for _ in range(4)]
-        alarms += not rules.no_regression(found(drawn[0]), runs(*drawn[1:]), 1.1).passed
+        alarms += not rules.judge_baseline(found(drawn[0]), runs(*drawn[1:]), 1.1).passed
     assert alarms <= 15

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_ascend_vlm.criteria import lifecycle, tasks
-from pytest_ascend_vlm.observation.answers import Remains
+from pytest_ascend_vlm.observation.shutdown import ShutdownReport
 
 BOX = (28.0, 56.0, 112.0, 140.0)
 SIZE = (392, 280)
@@ -25,7 +25,7 @@ SIZE = (392, 280)
     ],
 )
 def test_a_right_answer_is_found_in_a_sentence(accepted: tuple[str, ...], answer: str) -> None:
-    assert tasks.question_is_answered(accepted, answer, accepted[0]).passed
+    assert tasks.judge_question(accepted, answer, accepted[0]).passed
 
 
 @pytest.mark.parametrize(
@@ -42,19 +42,19 @@ def test_a_right_answer_is_found_in_a_sentence(accepted: tuple[str, ...], answer
 def test_a_wrong_answer_is_no_pass_where_the_reference_is_right(
     accepted: tuple[str, ...], answer: str
 ) -> None:
-    assert not tasks.question_is_answered(accepted, answer, accepted[0]).passed
+    assert not tasks.judge_question(accepted, answer, accepted[0]).passed
 
 
 def test_nobody_is_asked_to_know_more_than_the_reference() -> None:
-    assert tasks.unnamed(("North", "Norden"), "East") == (
+    assert tasks.unnamed_reason(("North", "Norden"), "East") == (
         "the reference does not name 'North' itself"
     )
-    assert tasks.unnamed(("North", "Norden"), "It is Norden.") is None
+    assert tasks.unnamed_reason(("North", "Norden"), "It is Norden.") is None
 
 
 def test_a_verdict_about_an_answer_says_what_is_true() -> None:
-    right = tasks.question_is_answered(("North",), "North", "It is North.")
-    wrong = tasks.question_is_answered(("North",), "South", "It is North.")
+    right = tasks.judge_question(("North",), "North", "It is North.")
+    wrong = tasks.judge_question(("North",), "South", "It is North.")
     assert right.reason == "the answer names 'North', as the reference's does"
     assert wrong.reason == "the answer does not name 'North', which the reference's does"
     assert "the reference: 'It is North.'" in wrong.details
@@ -83,25 +83,25 @@ def test_thousandths_are_turned_into_pixels() -> None:
 @pytest.mark.parametrize("answer", ["", "no box", "[1, 2, 3]", "[a, b, c, d]"])
 def test_an_answer_without_a_box_overlaps_nothing(answer: str) -> None:
     assert tasks.read_box(answer, SIZE, None) is None
-    assert not tasks.box_is_found(BOX, None, BOX, 0.5).passed
+    assert not tasks.judge_box(BOX, None, BOX, 0.5).passed
 
 
 def test_a_box_is_held_to_the_bar_and_to_the_reference() -> None:
     shifted = (42.0, 56.0, 126.0, 140.0)  # half a patch to the right
     assert tasks.iou(BOX, shifted) == pytest.approx(70 / 98)
-    assert tasks.box_is_found(BOX, BOX, BOX, 0.5).passed
+    assert tasks.judge_box(BOX, BOX, BOX, 0.5).passed
     # Above the bar, but the reference is exact: something has moved.
-    assert not tasks.box_is_found(BOX, shifted, BOX, 0.5).passed
-    assert tasks.box_is_found(BOX, shifted, shifted, 0.5).passed
+    assert not tasks.judge_box(BOX, shifted, BOX, 0.5).passed
+    assert tasks.judge_box(BOX, shifted, shifted, 0.5).passed
     # A bar below what counts as found would be met by boxes that are not.
-    assert not tasks.box_is_found(BOX, None, None, 0.5).passed
+    assert not tasks.judge_box(BOX, None, None, 0.5).passed
 
 
 @pytest.mark.parametrize("golden", [None, (0.0, 0.0, 28.0, 56.0), (112.0, 56.0, 196.0, 140.0)])
 def test_a_box_that_the_reference_misses_judges_nothing(golden: tasks.Box | None) -> None:
-    problem = tasks.no_box(BOX, golden, 0.5)
+    problem = tasks.no_box_reason(BOX, golden, 0.5)
     assert problem == "the reference does not find the box itself: its IoU is 0, below 0.5"
-    assert tasks.no_box(BOX, BOX, 0.5) is None
+    assert tasks.no_box_reason(BOX, BOX, 0.5) is None
 
 
 @given(st.tuples(*[st.floats(-1e4, 1e4)] * 4), st.tuples(*[st.floats(-1e4, 1e4)] * 4))
@@ -116,10 +116,10 @@ def test_no_answer_breaks_the_reader(answer: str) -> None:
 
 
 def test_nothing_left_behind_holds() -> None:
-    on_card = lifecycle.nothing_is_left(Remains((), 3000.0, 3100.0, 1.0))
+    on_card = lifecycle.judge_shutdown(ShutdownReport((), 3000.0, 3100.0, 1.0))
     assert on_card.passed
     assert on_card.evidence["memory_before_mib"] == 3000.0
-    without_cards = lifecycle.nothing_is_left(Remains((), None, None, 1.0))
+    without_cards = lifecycle.judge_shutdown(ShutdownReport((), None, None, 1.0))
     assert without_cards.passed
     assert without_cards.evidence["memory_after_mib"] is None
 
@@ -127,11 +127,11 @@ def test_nothing_left_behind_holds() -> None:
 @pytest.mark.parametrize(
     ("remains", "named"),
     [
-        (Remains(("pid 7 (VLLM::EngineCore)",), None, None, 1.0), "VLLM::EngineCore"),
-        (Remains((), 3000.0, 31000.0, 30.0), "28000 MiB more than before"),
+        (ShutdownReport(("pid 7 (VLLM::EngineCore)",), None, None, 1.0), "VLLM::EngineCore"),
+        (ShutdownReport((), 3000.0, 31000.0, 30.0), "28000 MiB more than before"),
     ],
 )
-def test_what_is_left_behind_is_named(remains: Remains, named: str) -> None:
-    verdict = lifecycle.nothing_is_left(remains)
+def test_what_is_left_behind_is_named(remains: ShutdownReport, named: str) -> None:
+    verdict = lifecycle.judge_shutdown(remains)
     assert not verdict.passed
     assert named in "\n".join(verdict.details)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from conftest import Judged, Outcome, Serve, model_file, model_spec
-from pytest_ascend_vlm.criteria.dataset import Evaluation, Protocol, Sample
 from pytest_ascend_vlm.golden import scores
 from pytest_ascend_vlm.golden.store import GoldenKey
 from pytest_ascend_vlm.harnesses import harness
+from pytest_ascend_vlm.observation.evaluation import Evaluation, Protocol, Sample
 
 PROTOCOL = Protocol("evalscope", "1.14.1", "docvqa", "anls", "d" * 64)
 COUNT = 400

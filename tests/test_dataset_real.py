@@ -22,7 +22,7 @@ import pytest
 from rapidfuzz.distance import Levenshtein
 from test_harness import evaluate
 
-from pytest_ascend_vlm.criteria.dataset import Evaluation, Sample, paired
+from pytest_ascend_vlm.criteria.dataset import judge_paired
 from pytest_ascend_vlm.engines.endpoint import Endpoint
 from pytest_ascend_vlm.engines.vllm.server import Launch, VllmServer
 from pytest_ascend_vlm.errors import ConfigurationError, PreconditionError
@@ -32,7 +32,9 @@ from pytest_ascend_vlm.harnesses import harness
 from pytest_ascend_vlm.harnesses.evalscope import EVALSCOPE
 from pytest_ascend_vlm.harnesses.harness import Harness, Request
 from pytest_ascend_vlm.harnesses.lm_eval import LM_EVAL
-from pytest_ascend_vlm.spec.model import Budgets, Capability, Case, ModelSpec
+from pytest_ascend_vlm.observation.evaluation import Evaluation, Sample
+from pytest_ascend_vlm.spec.case import Capability, Case
+from pytest_ascend_vlm.spec.model import Budgets, ModelSpec
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 DATASETS = FIXTURES / "datasets"
@@ -257,9 +259,9 @@ def _is_a_reference(found: Evaluation, tmp_path: Path) -> None:
     scores.record(tmp_path / "golden", key, "mmmu_val", found, engine)
     reference = scores.load([tmp_path / "golden"], key, "mmmu_val", "")
     assert reference is not None
-    assert paired(reference, found, margin=0.1).passed
+    assert judge_paired(reference, found, margin=0.1).passed
     with pytest.raises(PreconditionError, match="samples would be needed"):
-        paired(reference, found)
+        judge_paired(reference, found)
 
 
 def _everything(directory: Path) -> str:

@@ -20,7 +20,8 @@ from pytest_ascend_vlm.engines.vllm.server import Launch, VllmServer
 from pytest_ascend_vlm.errors import ServerError
 from pytest_ascend_vlm.reporting.markdown import LANGUAGES
 from pytest_ascend_vlm.reporting.rows import name_of
-from pytest_ascend_vlm.spec.model import Budgets, Capability, Case, Sampling
+from pytest_ascend_vlm.spec.case import Capability, Case, Sampling
+from pytest_ascend_vlm.spec.model import Budgets
 
 LOGS = Path(__file__).parent / "logs"
 CAPITAL = Case("text/capital", Capability.TEXT, "What is the capital of France?")
@@ -133,7 +134,7 @@ def test_a_server_that_hangs_shows_the_error_that_it_hangs_in(planned: Plan) -> 
 
 def lose(server: VllmServer) -> ServerError:
     """The error of a request that the server does not survive, or that finds it dead."""
-    client = Client(server.endpoint, server.explain_loss, ensure=server.revive)
+    client = Client(server.endpoint, server.explain_loss, ensure=server.ensure_running)
     with contextlib.closing(client), pytest.raises(ServerError) as caught:
         client.complete(CAPITAL, Sampling())
     return caught.value
@@ -146,7 +147,7 @@ def test_a_start_that_failed_is_not_tried_again(planned: Plan) -> None:
     with pytest.raises(ServerError) as again:
         server.start()
     with pytest.raises(ServerError) as revived:
-        server.revive()
+        server.ensure_running()
     assert first.value is again.value is revived.value
     assert server.starts == 1
 

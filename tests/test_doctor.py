@@ -63,7 +63,7 @@ def test_a_laptop(capsys: Capture) -> None:
 def test_a_laptop_without_vllm_is_told_what_the_cpu_lacks(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Cpu, "unavailable", lambda _: "vLLM is not installed: pip ...")
+    monkeypatch.setattr(Cpu, "unavailable_reason", lambda _: "vLLM is not installed: pip ...")
     assert said(capsys, 1).endswith("works as soon as it can: vLLM is not installed: pip ...\n")
 
 

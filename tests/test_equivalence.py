@@ -125,7 +125,7 @@ def verdict_of(preferred_by: float) -> Any:
     top = TopLogprobs(ids, np.array([[-0.1, -5.0], [-0.1, -0.1 - preferred_by]]))
     case = "text/capital-zh"
     reference: Reference = answer(case_id=case)
-    return rules.answers_agree(
+    return rules.judge_answers(
         {case: completion([1, 2], top)}, {case: completion([1, 9])}, {case: reference}
     )
 

@@ -21,7 +21,7 @@ from conftest import NOBODY, Judged, Serve, model_file
 from pytest_ascend_vlm.engines.address import base_url, is_loopback
 from pytest_ascend_vlm.engines.first_contact import Contact, require_answer
 from pytest_ascend_vlm.errors import ConfigurationError
-from pytest_ascend_vlm.integration.options import Options
+from pytest_ascend_vlm.session.options import Options
 
 URL = "--vlm-server-url"
 KEY = "VLM_SERVER_API_KEY"

@@ -13,6 +13,7 @@ import pytest
 from conftest import REPOSITORY, Judged, Serve, few_cases, model_file
 from pytest_ascend_vlm import cli, gate
 from pytest_ascend_vlm.errors import ConfigurationError
+from pytest_ascend_vlm.suite import gate_list
 
 REQUIRED = [("TestA", "serving.text"), ("TestA", "serving.image"), ("TestB", "serving.text")]
 NO_NPU = "there is no Ascend NPU"
@@ -83,13 +84,13 @@ def test_a_criterion_of_which_the_reference_knows_nothing_was_not_verified() -> 
 def test_a_list_that_is_none_is_an_error(content: str, tmp_path: Path) -> None:
     path = tmp_path / "required.txt"
     path.write_text(content, "utf-8")
-    with pytest.raises(ConfigurationError, match="ascend-vlm required"):
+    with pytest.raises(ConfigurationError, match="ascend-vlm gate-list"):
         gate.read(path)
 
 
 def test_a_list_is_read_as_it_is_written(tmp_path: Path) -> None:
     path = tmp_path / "required.txt"
-    path.write_text(gate.text(REPOSITORY / "conformance"), "utf-8")
+    path.write_text(gate_list.text(REPOSITORY / "conformance"), "utf-8")
     pairs = gate.read(path)
     assert ("TestMinerU25", "serving.ready") in pairs
     assert ("TestQwen3VL8B", "tasks.grounding") in pairs
@@ -99,39 +100,39 @@ def test_a_list_is_read_as_it_is_written(tmp_path: Path) -> None:
 def test_a_list_may_leave_models_out(tmp_path: Path) -> None:
     path = tmp_path / "列表" / "two.txt"
     named = ["--output", str(path), "--only", "TestGlmOcr", "TestMinerU25"]
-    assert cli.main(["required", str(REPOSITORY / "conformance"), *named]) == 0
+    assert cli.main(["gate-list", str(REPOSITORY / "conformance"), *named]) == 0
     assert {name for name, _ in gate.read(path)} == {"TestGlmOcr", "TestMinerU25"}
 
 
 def test_speed_has_a_list_of_its_own(tmp_path: Path) -> None:
     output = tmp_path / "speed.txt"
     named = ["--output", str(output), "--marker", "performance", "--only", "TestGlmOcr"]
-    assert cli.main(["required", str(REPOSITORY / "conformance"), *named]) == 0
+    assert cli.main(["gate-list", str(REPOSITORY / "conformance"), *named]) == 0
     listed = [criterion for _, criterion in gate.read(output)]
     assert "performance.single_stream" in listed
     assert all(criterion.startswith("performance.") for criterion in listed)
-    assert not re.search(r" (performance|dataset)\.", gate.text(REPOSITORY / "conformance"))
+    assert not re.search(r" (performance|dataset)\.", gate_list.text(REPOSITORY / "conformance"))
 
 
 def test_data_sets_are_listed_by_their_names() -> None:
-    listed = gate.text(REPOSITORY / "conformance", ["TestQwen3VL8B"], "dataset")
+    listed = gate_list.text(REPOSITORY / "conformance", ["TestQwen3VL8B"], "dataset")
     assert listed.splitlines()[1:] == ["TestQwen3VL8B dataset.mmmu_val"]
 
 
 def test_the_gate_of_an_npu_leaves_out_what_is_deployed_elsewhere() -> None:
-    assert "TestMinerU25CpuTuned" not in gate.text(REPOSITORY / "conformance")
+    assert "TestMinerU25CpuTuned" not in gate_list.text(REPOSITORY / "conformance")
     only = ["TestMinerU25CpuTuned"]
-    assert "TestMinerU25CpuTuned serving.text" in gate.text(REPOSITORY / "conformance", only)
+    assert "TestMinerU25CpuTuned serving.text" in gate_list.text(REPOSITORY / "conformance", only)
 
 
 def test_a_class_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["required", str(REPOSITORY / "conformance"), "--only", "TestGlmOrc"]) == 2
+    assert cli.main(["gate-list", str(REPOSITORY / "conformance"), "--only", "TestGlmOrc"]) == 2
     assert "there is no class TestGlmOrc" in capsys.readouterr().err
 
 
 def test_the_committed_list_is_current() -> None:
     committed = (REPOSITORY / "conformance" / "required.txt").read_text("utf-8")
-    assert committed == gate.text(REPOSITORY / "conformance"), "run `ascend-vlm required`"
+    assert committed == gate_list.text(REPOSITORY / "conformance"), "run `ascend-vlm gate-list`"
 
 
 def test_two_classes_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -139,7 +140,7 @@ def test_two_classes_of_one_name_are_refused(tmp_path: Path) -> None:
     for name in ("test_one.py", "test_two.py"):
         (tmp_path / name).write_text(content, "utf-8")
     with pytest.raises(ConfigurationError, match="both have a class TestGlmOcr"):
-        gate.text(tmp_path)
+        gate_list.text(tmp_path)
 
 
 # What a run makes of it. The project's list asks for two criteria of its one model.
@@ -246,7 +247,7 @@ def test_an_expected_failure_that_passes_closes_the_gate(
 # In a repository of one's own: README's model file, and the command that the gate's message names.
 
 README_MODEL = re.compile(r"```python\n# test_mineru2_5\.py\n(.*?)```", re.DOTALL)
-WRITTEN_BY = re.compile(r"`ascend-vlm (required .*)`")
+WRITTEN_BY = re.compile(r"`ascend-vlm (gate-list .*)`")
 
 
 def readme_model() -> str:
@@ -306,7 +307,7 @@ def test_where_model_files_lie_in_the_current_directory_the_gate_finds_its_list(
     pytester: pytest.Pytester, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytester.makepyfile(test_mine=readme_model(), test_other="raise SystemExit('not of a model')")
-    assert cli.main(["required"]) == 0
+    assert cli.main(["gate-list"]) == 0
     assert "written: conformance/required.txt" in capsys.readouterr().out
     pairs = gate.read(pytester.path / "conformance" / "required.txt")
     assert {name for name, _ in pairs} == {"TestMinerU25"}
@@ -326,7 +327,7 @@ def test_a_model_file_that_cannot_be_imported_is_named(
     source: str, told: str, pytester: pytest.Pytester, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytester.makepyfile(test_mine=f"{source}  # VLMConformance")
-    assert cli.main(["required", "."]) == 2
+    assert cli.main(["gate-list", "."]) == 2
     assert f"ascend-vlm: test_mine.py {told}" in capsys.readouterr().err
 
 
@@ -334,12 +335,12 @@ def test_what_lies_beside_a_model_file_can_be_imported(pytester: pytest.Pytester
     pytester.makepyfile(beside_it="PROMPT = 'Read.'")
     pytester.makepyfile(test_mine=f"from beside_it import PROMPT\n{readme_model()}")
     before = list(sys.path)
-    assert "TestMinerU25 serving.text" in gate.text(pytester.path)
+    assert "TestMinerU25 serving.text" in gate_list.text(pytester.path)
     assert sys.path == before
 
 
 def test_a_directory_without_model_files_says_what_is_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["required", str(tmp_path)]) == 2
+    assert cli.main(["gate-list", str(tmp_path)]) == 2
     assert f"there is no model file in {tmp_path}" in capsys.readouterr().err

@@ -24,8 +24,9 @@ from pytest_ascend_vlm import Capability, Case, ModelSpec, Published
 from pytest_ascend_vlm.errors import GoldenError
 from pytest_ascend_vlm.golden.recorder import readable_json, record
 from pytest_ascend_vlm.golden.store import GoldenKey, GoldenStore, digest
-from pytest_ascend_vlm.observation.answers import Reference, ReferenceHidden, ReferenceNumerics
-from pytest_ascend_vlm.session.judge import Goldens
+from pytest_ascend_vlm.observation.answers import Reference
+from pytest_ascend_vlm.observation.numerics import ReferenceHidden, ReferenceNumerics
+from pytest_ascend_vlm.session.goldens import Goldens
 
 COMMAND = "pytest conformance/test_it.py -m cpu_baseline --vlm-record --vlm-checkpoint=tiny"
 

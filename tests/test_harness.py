@@ -18,13 +18,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pytest_ascend_vlm.criteria.dataset import Evaluation, Protocol
 from pytest_ascend_vlm.engines.endpoint import Endpoint
 from pytest_ascend_vlm.errors import ConfigurationError, PreconditionError, ServerError
 from pytest_ascend_vlm.harnesses import harness
 from pytest_ascend_vlm.harnesses.evalscope import EVALSCOPE
 from pytest_ascend_vlm.harnesses.harness import API_KEY_VARIABLE, Benchmark, Harness, Request
 from pytest_ascend_vlm.harnesses.lm_eval import LM_EVAL
+from pytest_ascend_vlm.observation.evaluation import Evaluation, Protocol
 
 DATASETS = Path(__file__).parents[1] / "fixtures" / "datasets"
 ENDPOINT = Endpoint("http://127.0.0.1:9", "组织/模型", "a secret key")

@@ -13,13 +13,8 @@ from pytest_ascend_vlm.errors import ConfigurationError
 from pytest_ascend_vlm.platforms.ascend import Ascend
 from pytest_ascend_vlm.platforms.cpu import Cpu
 from pytest_ascend_vlm.session.launch import launch_arguments
-from pytest_ascend_vlm.spec.model import (
-    RESERVED_SERVE_ARGUMENTS,
-    Budgets,
-    Capability,
-    Case,
-    Variant,
-)
+from pytest_ascend_vlm.spec.case import Capability, Case
+from pytest_ascend_vlm.spec.model import RESERVED_SERVE_ARGUMENTS, Budgets, Variant
 
 SUITE = {"generation_config", "enable_prompt_tokens_details", "logprobs_mode", "max_logprobs"}
 

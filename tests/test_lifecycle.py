@@ -30,8 +30,9 @@ import pytest
 from pytest_ascend_vlm.engines.client import Client
 from pytest_ascend_vlm.engines.vllm.server import Launch, Phase, VllmServer
 from pytest_ascend_vlm.errors import ServerError
-from pytest_ascend_vlm.processes.supervised import Child
-from pytest_ascend_vlm.spec.model import Budgets, Capability, Case, Sampling
+from pytest_ascend_vlm.processes.supervised import SupervisedProcess
+from pytest_ascend_vlm.spec.case import Capability, Case, Sampling
+from pytest_ascend_vlm.spec.model import Budgets
 
 REPOSITORY = Path(__file__).parent.parent
 MODEL_FILE = REPOSITORY / "conformance" / "test_mineru2_5.py"
@@ -227,7 +228,7 @@ def test_a_server_is_in_our_session_and_in_a_group_of_its_own(starter: Starter) 
 def test_a_tool_is_in_our_session_and_in_a_group_of_its_own(tmp_path: Path) -> None:
     """Load generators are clients, too."""
     code = "import os; print(os.getsid(0), os.getpgrp(), os.getpgid(os.getppid()))"
-    tool = Child([sys.executable, "-c", code], tmp_path / "tool.log")
+    tool = SupervisedProcess([sys.executable, "-c", code], tmp_path / "tool.log")
     assert tool.run(lambda _: None) == 0
     session, *groups = map(int, tool.log.split())
     assert session == os.getsid(0)

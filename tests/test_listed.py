@@ -19,13 +19,13 @@ from conftest import FIXTURES, GOLDENS, model_spec
 from pytest_ascend_vlm import Capability, Case, Thresholds
 from pytest_ascend_vlm.criteria import numerics as rules
 from pytest_ascend_vlm.criteria.comparison import compare_logits
-from pytest_ascend_vlm.criteria.error_statistics import Measures
+from pytest_ascend_vlm.criteria.error_statistics import ErrorStatistics
 from pytest_ascend_vlm.engines import logprobs
 from pytest_ascend_vlm.engines.client import Client
 from pytest_ascend_vlm.engines.endpoint import Endpoint
 from pytest_ascend_vlm.errors import PreconditionError, ServerError
 from pytest_ascend_vlm.golden.store import GoldenKey, GoldenStore
-from pytest_ascend_vlm.observation.answers import Forced, ReferenceNumerics
+from pytest_ascend_vlm.observation.numerics import Forced, ReferenceNumerics
 
 Position = dict[str, dict[str, Any]]
 CASE = "text/首都"
@@ -142,7 +142,7 @@ def test_what_cannot_be_compared_is_an_error_of_the_set_up(
 # --- from a server -------------------------------------------------------------------------------
 
 SPEC = model_spec(model_id="OpenDataLab/MinerU2.5-2509-1.2B")
-BARS = rules.Bars.of_logits(Thresholds())
+BARS = rules.NumericsThresholds.of_logits(Thresholds())
 CASES = ("text/capital-zh", "image/metrics")
 
 
@@ -173,8 +173,8 @@ def force(client: Client, name: str) -> tuple[Forced, ReferenceNumerics]:
     return client.force(case, golden.text, golden.numerics.token_ids), golden.numerics
 
 
-def measured(client: Client) -> Measures:
-    return Measures([compare_logits(*force(client, name)) for name in CASES])
+def measured(client: Client) -> ErrorStatistics:
+    return ErrorStatistics([compare_logits(*force(client, name)) for name in CASES])
 
 
 @pytest.mark.parametrize("raw_logits", [False, True])
@@ -187,7 +187,7 @@ def test_a_server_that_gives_the_references_bf16_is_one_rounding_off(
         measures = measured(client)
     assert measures.images == 1
     assert measures.error_ratio.value == pytest.approx(1)
-    assert measures.divergence_ratio.value == pytest.approx(1)
+    assert measures.kl_ratio.value == pytest.approx(1)
     assert all(rule(measures, BARS).passed for rule in rules.LOGIT_RULES.values())
 
 
@@ -195,8 +195,8 @@ def test_a_server_that_gives_the_references_bf16_is_one_rounding_off(
 def test_a_server_of_other_numbers_breaks_the_rules(defect: Defect, knowledge: Knowledge) -> None:
     with client_of(knowledge, defect.value) as client:
         measures = measured(client)
-    assert not rules.error_ratio(measures, BARS).passed
-    assert not rules.divergence_ratio(measures, BARS).passed
+    assert not rules.judge_error_ratio(measures, BARS).passed
+    assert not rules.judge_kl_ratio(measures, BARS).passed
 
 
 def test_a_server_that_lists_twenty_tokens_is_asked_for_twenty(knowledge: Knowledge) -> None:
@@ -205,7 +205,7 @@ def test_a_server_that_lists_twenty_tokens_is_asked_for_twenty(knowledge: Knowle
         assert client.requests == 2
     assert seen.listed == 20
     assert (seen.scores.token_ids >= 0).sum(axis=1).max() <= 21
-    measures = Measures([compare_logits(seen, numerics)])
+    measures = ErrorStatistics([compare_logits(seen, numerics)])
     assert measures.compared[0].exact.shape[1] == 10
     assert all(rule(measures, BARS).passed for rule in rules.LOGIT_RULES.values())
 

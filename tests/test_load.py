@@ -29,9 +29,9 @@ from pytest_ascend_vlm.engines.endpoint import Endpoint
 from pytest_ascend_vlm.errors import PreconditionError, ServerError
 from pytest_ascend_vlm.load import evalscope_perf, generator, vllm_bench
 from pytest_ascend_vlm.load.generator import Workload, generate, read
-from pytest_ascend_vlm.observation.answers import Load
+from pytest_ascend_vlm.observation.load import Load
+from pytest_ascend_vlm.spec.case import Case
 from pytest_ascend_vlm.spec.case_files import load_cases
-from pytest_ascend_vlm.spec.model import Case
 
 KEY = "a-secret-key"
 GONE_WITHIN_SECONDS = 30.0

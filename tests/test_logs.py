@@ -11,7 +11,7 @@ from three_models import judge
 
 from pytest_ascend_vlm.errors import ConfigurationError
 from pytest_ascend_vlm.session.run_logs import KEPT_RUNS, RunLogs, new_name
-from pytest_ascend_vlm.writing import unwritable
+from pytest_ascend_vlm.writing import unwritable_reason
 
 CPU = ("--vlm-platform=cpu", "-k", "TestSmall and text_is_answered")
 
@@ -103,15 +103,15 @@ def test_the_workers_of_a_run_share_its_directory(three_models: Path) -> None:
 
 
 def test_a_directory_is_tried_without_a_trace(tmp_path: Path) -> None:
-    assert unwritable(tmp_path) is None
-    assert unwritable(tmp_path / "not" / "yet") is None
+    assert unwritable_reason(tmp_path) is None
+    assert unwritable_reason(tmp_path / "not" / "yet") is None
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").touch()
-    assert unwritable(tmp_path / "file") == "Not a directory"
-    assert unwritable(tmp_path / "file" / "below") == "Not a directory"
+    assert unwritable_reason(tmp_path / "file") == "Not a directory"
+    assert unwritable_reason(tmp_path / "file" / "below") == "Not a directory"
     (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
-    assert unwritable(tmp_path / "nowhere") == "No such file or directory"
-    assert unwritable(Path("/proc/nowhere"))
+    assert unwritable_reason(tmp_path / "nowhere") == "No such file or directory"
+    assert unwritable_reason(Path("/proc/nowhere"))
     assert {path.name for path in tmp_path.iterdir()} == {"file", "nowhere"}
 
 

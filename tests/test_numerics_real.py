@@ -13,7 +13,7 @@ import pytest
 from catching import seen
 from safetensors.torch import load_file, save_file
 
-from pytest_ascend_vlm.checkpoints.find import weights_digest
+from pytest_ascend_vlm.checkpoints.digest import weights_digest
 from pytest_ascend_vlm.golden.recorder import readable_json
 from pytest_ascend_vlm.golden.store import digest
 
@@ -74,7 +74,7 @@ def test_a_lost_row_is_noticed_by_every_engine(tmp_path: Path) -> None:
 
     assert found["numerics.hidden_states"]["error_ratio"] == "fail", done.stdout
     assert found["numerics.transformers"]["logits-error_ratio"] == "fail"
-    assert found["numerics.transformers"]["logits-divergence_ratio"] == "fail"
+    assert found["numerics.transformers"]["logits-kl_ratio"] == "fail"
     assert found["numerics.fp32_probe"][None] == "fail"
     assert document["receipt"]["server_starts"] == 0
     assert "in bf16 roundings by part of the sequence: image" in done.stdout

@@ -18,7 +18,7 @@ import fake_vllm
 import pytest
 import stub_vllm
 
-from pytest_ascend_vlm.session.device_slot import Once
+from pytest_ascend_vlm.session.memo import Memo
 
 ROOT = Path(__file__).parent.parent
 MODEL = """
@@ -38,7 +38,7 @@ class TestOwn(VLMConformance):
 # --- once, whatever happens ----------------------------------------------------------------------
 
 
-def counting(work: Callable[[], Any]) -> tuple[Once[Any], list[None]]:
+def counting(work: Callable[[], Any]) -> tuple[Memo[Any], list[None]]:
     """Something done once, and a list that is as long as it was done often."""
     times: list[None] = []
 
@@ -46,7 +46,7 @@ def counting(work: Callable[[], Any]) -> tuple[Once[Any], list[None]]:
         times.append(None)
         return work()
 
-    return Once(counted), times
+    return Memo(counted), times
 
 
 @pytest.mark.parametrize("given", [None, 0, "an answer"])

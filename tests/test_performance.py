@@ -23,9 +23,9 @@ from pytest_ascend_vlm import Capability, Case
 from pytest_ascend_vlm.criteria import performance
 from pytest_ascend_vlm.errors import GoldenError
 from pytest_ascend_vlm.golden import performance_runs as stored
-from pytest_ascend_vlm.load.uncached import Cold
-from pytest_ascend_vlm.processes.cpu_usage import CpuUse
-from pytest_ascend_vlm.session import performance as measuring
+from pytest_ascend_vlm.load.uncached import UncachedRequests
+from pytest_ascend_vlm.processes.cpu_usage import CpuUsage
+from pytest_ascend_vlm.session import request_timing
 
 Crash = Callable[[Request, State], Refused | None]
 SECONDS = 0.01
@@ -36,8 +36,8 @@ catches = pytest.mark.catches
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     # pytest-benchmark measures nothing in a worker of xdist; the runs in here are nobody's.
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
-    monkeypatch.setattr(measuring, "ROUNDS", 6)
-    monkeypatch.setattr(measuring, "PAIRS", 12)
+    monkeypatch.setattr(request_timing, "ROUNDS", 6)
+    monkeypatch.setattr(request_timing, "PAIRS", 12)
 
 
 def takes(text: float = SECONDS, image: float = SECONDS) -> Behaviour:
@@ -334,7 +334,7 @@ def test_who_asks_first_changes_no_figure(
         f"image.latency.median: {median:.4g} s,"
     )
     # Both kinds were asked once: warm-up requests, then those that count.
-    assert len(asked) == 2 * (measuring._WARMUPS + measuring.ROUNDS)
+    assert len(asked) == 2 * (request_timing.WARMUPS + request_timing.ROUNDS)
     timed = json.loads((project.path / "stopwatch.json").read_text("utf-8"))["benchmarks"]
     data = {one["param"]: one["stats"]["data"] for one in timed}
     assert data["image"] == pytest.approx(latencies)
@@ -378,7 +378,7 @@ def test_limits_are_not_for_tiny_checkpoints(judged: Judged, stub: Serve) -> Non
 def test_no_two_requests_share_an_image(tmp_path: Path) -> None:
     page = next(iter(sorted((FIXTURES / "documents").rglob("*.png"))))
     case = Case("document/一", Capability.DOCUMENT, "读", images=(page,))
-    cold = Cold(tmp_path)
+    cold = UncachedRequests(tmp_path)
     seen = {Image.open(cold.case(case).images[0]).tobytes() for _ in range(1100)}
     assert len(seen) == 1100
     original = Image.open(page).convert("RGB").tobytes()
@@ -400,7 +400,7 @@ def test_cpu_use_is_that_of_the_processes() -> None:
         for name, code in commands.items()
     }
     seen = {name: psutil.Process(process.pid) for name, process in started.items()}
-    uses = {name: CpuUse([process].copy) for name, process in seen.items()}
+    uses = {name: CpuUsage([process].copy) for name, process in seen.items()}
     try:
         with uses["busy"], uses["idle"]:
             # On a busy host it may take seconds until the one that counts gets a core at all.
@@ -416,7 +416,7 @@ def test_cpu_use_is_that_of_the_processes() -> None:
 
 def test_a_process_that_ends_is_no_error() -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
-    with CpuUse(lambda: [psutil.Process(process.pid)] if process.poll() is None else []):
+    with CpuUsage(lambda: [psutil.Process(process.pid)] if process.poll() is None else []):
         process.wait()
         time.sleep(0.6)
 
@@ -458,14 +458,14 @@ def generated(monkeypatch: pytest.MonkeyPatch) -> None:
     from pytest_ascend_vlm.engines.endpoint import Endpoint
     from pytest_ascend_vlm.errors import ServerError
     from pytest_ascend_vlm.load import generator
-    from pytest_ascend_vlm.observation.answers import Load, Timing
+    from pytest_ascend_vlm.observation.load import Load, Timing
 
     def generate(workload: generator.Workload, endpoint: Endpoint, *_: Any) -> Load:
         client = Client(endpoint, lambda: None)
 
         def ask(case: Case) -> Timing | str:
             try:
-                return measuring._timing(client.stream(case, bare=True))
+                return request_timing.timing_of(client.stream(case, bare=True))
             except ServerError as error:
                 return str(error)
 

@@ -12,14 +12,15 @@ from npu_host import CAT, Host, Shown, bare, table, with_two_cards
 
 from conftest import model_spec
 from pytest_ascend_vlm.errors import ConfigurationError
-from pytest_ascend_vlm.platforms import PLATFORMS, Place, Platform, select_platform
+from pytest_ascend_vlm.platforms import PLATFORMS, Allocation, Platform, select_platform
 from pytest_ascend_vlm.platforms.ascend import Ascend
+from pytest_ascend_vlm.platforms.ascend_versions import pair_problem
 from pytest_ascend_vlm.platforms.cards import Card, CardProcess
 from pytest_ascend_vlm.platforms.cpu import Cpu
 from pytest_ascend_vlm.platforms.cuda import Cuda, NvidiaSmiError, parse_nvidia_smi
 from pytest_ascend_vlm.platforms.endpoint import Remote
 from pytest_ascend_vlm.platforms.npu_smi import NpuSmiError, driver_version, read_cards
-from pytest_ascend_vlm.platforms.preflight import obstacles, pair_problem, visible_cards
+from pytest_ascend_vlm.platforms.preflight import obstacles, visible_cards
 
 VARIABLE = "ASCEND_RT_VISIBLE_DEVICES"
 IDLE = Card(0, 0, 0, "910B4", "OK", 3050, 32768)
@@ -146,7 +147,7 @@ def test_an_idle_card_can_be_used(card: Card) -> None:
 
 @pytest.mark.parametrize("health", ["Warning", "Alarm", "Critical", "UNKNOWN", "NA"])
 def test_a_sick_card_cannot_and_will_not_recover_by_itself(health: str) -> None:
-    card = replace(IDLE, index=2, npu_id=5, health=health)
+    card = replace(IDLE, index=2, board=5, health=health)
     said = f"card 2 (910B4): health is {health}; see npu-smi info -t health -i 5"
     assert reason(card) == (said, False)
 
@@ -178,8 +179,8 @@ def test_memory_without_a_process_belongs_to_somebody_who_cannot_be_seen() -> No
 @pytest.mark.usefixtures("host")
 def test_a_good_host_has_no_problem() -> None:
     npu = Ascend()
-    assert npu.unavailable() is None
-    assert npu.misconfigured() is None
+    assert npu.unavailable_reason() is None
+    assert npu.misconfigured_reason() is None
     assert not npu.simulated
     assert npu.device() == "2 x 910B4"
     assert npu.usable_cards() == 2
@@ -188,7 +189,7 @@ def test_a_good_host_has_no_problem() -> None:
 @pytest.mark.usefixtures("bare_host")
 def test_without_npu_smi_and_nodes_there_is_no_npu() -> None:
     npu = Ascend()
-    assert str(npu.unavailable()).startswith("there is no Ascend NPU")
+    assert str(npu.unavailable_reason()).startswith("there is no Ascend NPU")
     assert npu.usable_cards() == 0
     assert not npu.simulated
 
@@ -196,17 +197,17 @@ def test_without_npu_smi_and_nodes_there_is_no_npu() -> None:
 def test_a_node_without_npu_smi_is_an_npu_that_cannot_be_asked(bare_host: Host) -> None:
     bare_host.installs("vllm-ascend", "0.18.0")
     (bare_host.root / "dev" / "vdavinci100").touch()
-    assert str(Ascend().unavailable()).startswith("npu-smi is not on PATH")
+    assert str(Ascend().unavailable_reason()).startswith("npu-smi is not on PATH")
 
 
 def test_without_vllm_ascend_no_server_can_run(bare_host: Host) -> None:
     bare_host.command("npu-smi", "true")
-    assert str(Ascend().unavailable()).startswith("vLLM-Ascend is not installed")
+    assert str(Ascend().unavailable_reason()).startswith("vLLM-Ascend is not installed")
 
 
 def test_an_error_of_npu_smi_is_the_reason(host: Host) -> None:
     host.shows("dcmi model initialized failed, because the device is used. ret is -8020")
-    assert "the card is occupied by another container" in str(Ascend().unavailable())
+    assert "the card is occupied by another container" in str(Ascend().unavailable_reason())
     assert Ascend().device().startswith("none: npu-smi info shows no card")
 
 
@@ -220,7 +221,7 @@ def test_npu_smi_that_cannot_be_run_is_an_error_of_its_own(host: Host) -> None:
 def test_cards_without_nodes_are_simulated(host: Host) -> None:
     for node in (host.root / "dev").iterdir():
         node.unlink()
-    assert Ascend().unavailable() is None
+    assert Ascend().unavailable_reason() is None
     assert Ascend().simulated
     assert Ascend().device() == "SIMULATED 2 x 910B4"
 
@@ -232,8 +233,8 @@ def test_wrong_ids_and_a_wrong_pair_are_errors_not_skips(
     monkeypatch.setenv(VARIABLE, "7")
     monkeypatch.setenv("VLLM_VERSION", "0.19.0")
     npu = Ascend()
-    assert npu.unavailable() is None
-    pair, ids = str(npu.misconfigured()).splitlines()
+    assert npu.unavailable_reason() is None
+    pair, ids = str(npu.misconfigured_reason()).splitlines()
     assert "goes with vllm 0.18.0, but vllm 0.19.0" in pair
     assert ids.startswith(f"{VARIABLE}=7 names card 7, but this host has the cards 0 to 1")
     assert npu.usable_cards() == 0
@@ -254,7 +255,7 @@ def test_a_place_confines_its_server_to_its_cards(
 ) -> None:
     monkeypatch.setenv(VARIABLE, "1,2,3")
     host.shows(table(Shown(), Shown(), Shown(health="Alarm"), Shown(used=3100), first_id=4))
-    with Ascend().place(model_spec(npus=2), print) as place:
+    with Ascend().allocate(model_spec(devices=2), print) as place:
         assert place.cards == (1, 3)
         assert place.env == {VARIABLE: "1,3"}
         assert place.memory_used_mib() == 3050 + 3100
@@ -271,7 +272,7 @@ def test_there_is_no_place_on_occupied_cards(host: Host, monkeypatch: pytest.Mon
     host.shows(table(busy, busy))
     with (
         pytest.raises(ConfigurationError, match="pid 4711 \\(推理进程\\) holds 17600 MiB"),
-        Ascend().place(model_spec(), print),
+        Ascend().allocate(model_spec(), print),
     ):
         pass
 
@@ -332,7 +333,7 @@ def test_the_arguments_of_an_npu_reach_only_an_npu() -> None:
         "data_parallel_size": 2,
         "limit_mm_per_prompt": {"image": 1, "video": 0},
     }
-    model = model_spec(npus=4, serve=serve)
+    model = model_spec(devices=4, serve=serve)
     assert Ascend().serve_arguments(model) == serve
     assert serve.keys() - Cuda().serve_arguments(model).keys() == {"additional_config"}
     assert Cpu().serve_arguments(model) == {
@@ -344,11 +345,11 @@ def test_the_arguments_of_an_npu_reach_only_an_npu() -> None:
 
 @pytest.mark.parametrize("platform", [Cpu(), Remote("http://127.0.0.1:9")])
 def test_where_there_are_no_cards_a_place_is_everywhere(platform: Platform) -> None:
-    assert platform.misconfigured() is None
+    assert platform.misconfigured_reason() is None
     assert platform.usable_cards() is None
     assert not platform.simulated
-    with platform.place(model_spec(npus=8), print) as place:
-        assert place == Place()
+    with platform.allocate(model_spec(devices=8), print) as place:
+        assert place == Allocation()
         assert place.memory_used_mib() is None
 
 
@@ -402,11 +403,11 @@ def test_a_gpu_is_leased_as_a_card_is(bare_host: Host) -> None:
     bare_host.command(
         "nvidia-smi", f'case "$1" in *gpu=*) {CAT} {root}/gpus;; *) {CAT} {root}/apps;; esac'
     )
-    assert cuda.unavailable() is None
-    assert cuda.misconfigured() is None
+    assert cuda.unavailable_reason() is None
+    assert cuda.misconfigured_reason() is None
     assert cuda.device() == "2 x NVIDIA H200"
     assert cuda.usable_cards() == 1
-    with cuda.place(model_spec(), print) as place:
+    with cuda.allocate(model_spec(), print) as place:
         assert place.cards == (0,)
         assert place.env == {"CUDA_VISIBLE_DEVICES": "0", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
         assert place.memory_used_mib() == 4

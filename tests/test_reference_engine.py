@@ -38,15 +38,20 @@ from pytest_ascend_vlm.engines.transformers.model import (
     Sequence,
     TransformersModel,
 )
-from pytest_ascend_vlm.engines.transformers.reference import Draft, TransformersReference
+from pytest_ascend_vlm.engines.transformers.reference import Bf16Pass, TransformersReference
 from pytest_ascend_vlm.errors import ConfigurationError, PreconditionError
 from pytest_ascend_vlm.golden.recorder import readable_json
 from pytest_ascend_vlm.golden.store import GoldenKey, digest, relative_path
 from pytest_ascend_vlm.observation.answers import Reference as ReferenceAnswer
 from pytest_ascend_vlm.session import recording
-from pytest_ascend_vlm.session.judge import Task
-from pytest_ascend_vlm.session.recording import Countdown, Drafts, Recording, in_words
-from pytest_ascend_vlm.session.run import Run
+from pytest_ascend_vlm.session.model import ModelSession
+from pytest_ascend_vlm.session.recording import (
+    Bf16Passes,
+    Countdown,
+    Recording,
+    RecordingPlan,
+    in_words,
+)
 
 SPEED = 0.2
 VOCABULARY = 288
@@ -90,7 +95,7 @@ class Engine:
         self.done.append(f"answer {case.id}")
         return dataclasses.replace(answer(case_id=case.id), numerics=None)
 
-    def draft(self, case: Case) -> Draft:
+    def draft(self, case: Case) -> Bf16Pass:
         assert self._loaded == "bfloat16"
         assert self._last is None or self._last() is None, "two drafts are in memory"
         logits = np.random.default_rng(len(case.id)).normal(size=(5, 99)).astype(np.float32)
@@ -98,9 +103,9 @@ class Engine:
         if case.id in self.fails:
             raise self.fails[case.id]
         self.done.append(f"draft {case.id}")
-        return Draft((1, 2, 3), np.arange(5), logits, logits[:, :7].copy())
+        return Bf16Pass((1, 2, 3), np.arange(5), logits, logits[:, :7].copy())
 
-    def finish(self, case: Case, draft: Draft) -> ReferenceAnswer:
+    def finish(self, case: Case, draft: Bf16Pass) -> ReferenceAnswer:
         assert self._loaded == "float32"
         assert draft.token_ids == (1, 2, 3)
         self.done.append(f"finish {case.id}")
@@ -112,29 +117,29 @@ class Desk:
     """A recording of three cases, as often as one likes.
 
     Attributes:
-        task: what is recorded.
+        plan: what is recorded.
         said: every line of progress.
     """
 
-    task: Task
+    plan: RecordingPlan
     said: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def cases(self) -> tuple[Case, ...]:
-        return self.task.cases
+        return self.plan.cases
 
     def golden(self, number: int) -> Path:
-        return self.task.golden_dir / relative_path(self.task.key, self.cases[number])
+        return self.plan.golden_dir / relative_path(self.plan.key, self.cases[number])
 
     def waiting(self) -> list[str]:
         """The names of the drafts that wait."""
-        return sorted(path.stem for path in self.task.drafts_dir.rglob("*.*"))
+        return sorted(path.stem for path in self.plan.bf16_dir.rglob("*.*"))
 
-    def record(self, engine: Engine | None = None, task: Task | None = None) -> list[str]:
+    def record(self, engine: Engine | None = None, plan: RecordingPlan | None = None) -> list[str]:
         """Records all cases and returns what the engine had to do for that."""
-        engine, task = engine or Engine(), task or self.task
-        recorder = Recording(engine, task, self.said.append)  # type: ignore[arg-type]
-        for case in task.cases:
+        engine, plan = engine or Engine(), plan or self.task
+        recorder = Recording(engine, plan, self.said.append)  # type: ignore[arg-type]
+        for case in plan.cases:
             recorder.record(case)
         return engine.done
 
@@ -146,7 +151,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     asked = Case("image/a", Capability.IMAGE, "图里有什么?", (tmp_path / "image.png",))
     cases = (asked, Case("text/b", Capability.TEXT, "b?"), Case("text/c", Capability.TEXT, "c?"))
     key = GoldenKey(model_spec(), "tiny", "abc")
-    return Desk(Task(key, cases, tmp_path / "golden", tmp_path / "drafts"))
+    return Desk(RecordingPlan(key, cases, tmp_path / "golden", tmp_path / "drafts"))
 
 
 ALL = [
@@ -168,7 +173,7 @@ def test_a_draft_on_disk_has_lost_nothing(desk: Desk) -> None:
     case, draft = desk.cases[1], Engine()
     draft.load("bfloat16")
     made = draft.draft(case)
-    drafts = Drafts(desk.task.drafts_dir, desk.task.key, ENGINE)
+    drafts = Bf16Passes(desk.plan.bf16_dir, desk.plan.key, ENGINE)
     drafts.keep(case, made)
     read = drafts.load(case)
     assert read.token_ids == made.token_ids
@@ -177,7 +182,7 @@ def test_a_draft_on_disk_has_lost_nothing(desk: Desk) -> None:
 
 
 def test_half_a_draft_is_cleared_away(desk: Desk) -> None:
-    half = desk.task.drafts_dir / desk.task.key.model.slug / "tiny" / "image" / ".a.safetensors.x1"
+    half = desk.plan.bf16_dir / desk.plan.key.model.slug / "tiny" / "image" / ".a.safetensors.x1"
     half.parent.mkdir(parents=True)
     half.write_bytes(b"killed while it was written")
     desk.record()
@@ -187,7 +192,7 @@ def test_half_a_draft_is_cleared_away(desk: Desk) -> None:
 def test_what_goes_wrong_with_one_case_stops_no_other(desk: Desk) -> None:
     engine, (first, second, third) = Engine(), desk.cases
     engine.fails = {second.id: PreconditionError("it cannot be forced")}
-    recorder = Recording(engine, desk.task, desk.said.append)  # type: ignore[arg-type]
+    recorder = Recording(engine, desk.plan, desk.said.append)  # type: ignore[arg-type]
     recorder.record(first)
     for _ in range(2):  # asked again, as pytest-rerunfailures does
         with pytest.raises(PreconditionError, match="it cannot be forced"):
@@ -199,9 +204,9 @@ def test_what_goes_wrong_with_one_case_stops_no_other(desk: Desk) -> None:
 
 def test_a_case_that_nobody_announced_is_recorded_too(desk: Desk) -> None:
     engine, last = Engine(), desk.cases[2]
-    task = dataclasses.replace(desk.task, cases=desk.cases[:2])
-    recorder = Recording(engine, task, desk.said.append)  # type: ignore[arg-type]
-    paths = [recorder.record(case) for case in (*task.cases, last)]
+    plan = dataclasses.replace(desk.plan, cases=desk.cases[:2])
+    recorder = Recording(engine, plan, desk.said.append)  # type: ignore[arg-type]
+    paths = [recorder.record(case) for case in (*plan.cases, last)]
     assert paths[2] == desk.golden(2)
     assert engine.done[-4:] == ["bfloat16", "draft text/c", "float32", "finish text/c"]
 
@@ -230,7 +235,7 @@ def test_goldens_that_hold_are_left_alone_and_nothing_is_loaded(desk: Desk) -> N
 
 def asked_differently(desk: Desk, **changes: Any) -> list[str]:
     first = dataclasses.replace(desk.cases[0], **changes)
-    return desk.record(task=dataclasses.replace(desk.task, cases=(first, *desk.cases[1:])))
+    return desk.record(plan=dataclasses.replace(desk.plan, cases=(first, *desk.cases[1:])))
 
 
 def repainted(desk: Desk) -> list[str]:
@@ -280,14 +285,14 @@ def test_a_golden_that_does_not_hold_is_recorded_again_and_no_other(
 @pytest.mark.parametrize("what", ["weights", "versions", "processor", "template"])
 def test_another_engine_records_everything_again(what: str, desk: Desk) -> None:
     desk.record()
-    engine, task = Engine(), desk.task
+    engine, plan = Engine(), desk.task
     if what == "weights":
-        task = dataclasses.replace(task, key=dataclasses.replace(task.key, weights_sha256="def"))
+        plan = dataclasses.replace(plan, key=dataclasses.replace(plan.key, weights_sha256="def"))
     elif what == "template":
         engine.tokens += 1
     else:
         engine.provenance[what] = {"torch": "3"} if what == "versions" else "AnotherProcessor"
-    assert desk.record(engine, task) == ALL
+    assert desk.record(engine, plan) == ALL
 
 
 # --- a recording that was killed -----------------------------------------------------------------
@@ -316,7 +321,7 @@ def test_a_draft_whose_numbers_belong_to_no_rows_is_made_again(what: str, desk: 
     engine.fails = {"text/b": KeyboardInterrupt()}
     with pytest.raises(KeyboardInterrupt):
         desk.record(engine)
-    (draft,) = desk.task.drafts_dir.rglob("a.safetensors")
+    (draft,) = desk.plan.bf16_dir.rglob("a.safetensors")
     with safe_open(draft, "numpy") as file:
         metadata = file.metadata()
     numbers = load_file(draft)
@@ -338,7 +343,7 @@ def test_drafts_of_something_else_are_made_again(what: str, desk: Desk) -> None:
     if what == "versions":
         engine.provenance["versions"] = {"torch": "3"}
     else:
-        (draft,) = desk.task.drafts_dir.rglob("a.safetensors")
+        (draft,) = desk.plan.bf16_dir.rglob("a.safetensors")
         draft.write_bytes(draft.read_bytes()[:-1])
     assert desk.record(engine) == ALL
 
@@ -402,7 +407,7 @@ def test_a_recording_that_is_killed_continues(tmp_path: Path) -> None:
 def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
     """Stands in for the reference engine of every run."""
     engine = Engine()
-    monkeypatch.setattr(Run, "reference_engine", lambda *_: engine)
+    monkeypatch.setattr(ModelSession, "reference_engine", lambda *_: engine)
     monkeypatch.setattr(recording, "bf16_speed", lambda: SPEED)
     return engine
 
@@ -486,7 +491,7 @@ def has_weights(model: Any) -> bool:
 
 @pytest.fixture
 def tiny() -> Iterator[TransformersReference]:
-    engine = TransformersReference(CHECKPOINT, trust_remote_code=False, progress=lambda _: None)
+    engine = TransformersReference(CHECKPOINT, trust_remote_code=False, on_progress=lambda _: None)
     with contextlib.closing(engine):
         yield engine
 

@@ -9,7 +9,7 @@ from goldens import ENGINE
 from three_models import judge
 
 from conftest import CHECKPOINT, FIXTURES, GOLDENS, model_spec
-from pytest_ascend_vlm.checkpoints.find import weights_digest
+from pytest_ascend_vlm.checkpoints.digest import weights_digest
 from pytest_ascend_vlm.golden.recorder import record
 from pytest_ascend_vlm.golden.store import GoldenKey, GoldenStore
 from pytest_ascend_vlm.spec.case_files import load_cases

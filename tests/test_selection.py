@@ -257,7 +257,7 @@ def test_what_a_model_does_not_support_is_not_applicable_with_its_reason(
 def test_a_deployment_of_another_platform_is_not_applicable(
     project: pytest.Pytester, judged: Judged
 ) -> None:
-    model_file(project, "    pass", only_on="'cpu'")
+    model_file(project, "    pass", platforms="('cpu',)")
     outcome = judged(None, "-k", "models", "test_own_model.py")
     assert outcome.criteria("na") == {"serving.models"}
     assert "deployed so on the platform cpu alone" in outcome.rows[0]["reason"]

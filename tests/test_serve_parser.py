@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from pytest_ascend_vlm.engines.vllm import argument_check
-from pytest_ascend_vlm.engines.vllm.argument_check import ServeParser
+from pytest_ascend_vlm.engines.vllm.argument_check import ArgumentChecker
 
 PLACES = ("openai", "launchers")  # of the module `cli_args` in vLLM 0.11 and in 0.32
 
@@ -83,8 +83,8 @@ def cache() -> dict[str, str | None]:
 
 
 @pytest.fixture
-def parser(cache: dict[str, str | None], stand_in: Path) -> Iterator[ServeParser]:  # noqa: ARG001
-    parser = ServeParser(cache)
+def parser(cache: dict[str, str | None], stand_in: Path) -> Iterator[ArgumentChecker]:  # noqa: ARG001
+    parser = ArgumentChecker(cache)
     yield parser
     parser.close()
 
@@ -104,7 +104,9 @@ def is_gone(pid: int, seconds: float = 30.0) -> bool:
 
 
 @pytest.mark.parametrize("stand_in", PLACES, indirect=True)
-def test_one_process_answers_every_question_in_a_line(parser: ServeParser, stand_in: Path) -> None:
+def test_one_process_answers_every_question_in_a_line(
+    parser: ArgumentChecker, stand_in: Path
+) -> None:
     asked: dict[str | None, dict[str, Any]] = {
         None: {"max_model_len": 8, "enforce_eager": False, "stop": ["甲", "b"]},
         "unrecognized arguments: --max-modle-len (did you mean --max-model-len?)": {
@@ -124,7 +126,7 @@ def test_one_process_answers_every_question_in_a_line(parser: ServeParser, stand
 
 
 def test_a_remembered_answer_needs_no_process(
-    parser: ServeParser,
+    parser: ArgumentChecker,
     cache: dict[str, str | None],
     stand_in: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -132,11 +134,11 @@ def test_a_remembered_answer_needs_no_process(
     answers = [parser.problem(serve) for serve in ({"max_model_len": 8}, {"help": True})]
     assert list(cache.values()) == answers
     assert all(len(key) == 64 for key in cache)
-    again = ServeParser(cache)
+    again = ArgumentChecker(cache)
     assert [again.problem(serve) for serve in ({"max_model_len": 8}, {"help": True})] == answers
     assert len(started(stand_in)) == 1
     monkeypatch.setattr(argument_check, "installed_versions", lambda *_: {"vllm": "10.0"})
-    newer = ServeParser(cache)
+    newer = ArgumentChecker(cache)
     newer.problem({"max_model_len": 8})
     newer.close()
     assert len(started(stand_in)) == 2
@@ -146,7 +148,7 @@ def test_without_vllm_nobody_is_asked(
     stand_in: Path, cache: dict[str, str | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(argument_check, "installed_versions", lambda *_: {"vllm-ascend": "9.9"})
-    parser = ServeParser(cache)
+    parser = ArgumentChecker(cache)
     assert parser.problem({"max_modle_len": 8}) is None
     parser.close()
     assert not started(stand_in)
@@ -162,7 +164,7 @@ BROKEN = {
 @pytest.mark.parametrize("plan", BROKEN)
 def test_a_broken_vllm_is_told_and_not_remembered(
     plan: str,
-    parser: ServeParser,
+    parser: ArgumentChecker,
     cache: dict[str, str | None],
     stand_in: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -176,7 +178,7 @@ def test_a_broken_vllm_is_told_and_not_remembered(
 
 
 def test_a_vllm_that_hangs_is_ended(
-    parser: ServeParser, stand_in: Path, monkeypatch: pytest.MonkeyPatch
+    parser: ArgumentChecker, stand_in: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = (
         f"from {argument_check.__name__} import main; import {argument_check.__name__} as module; "
@@ -188,7 +190,7 @@ def test_a_vllm_that_hangs_is_ended(
     assert not psutil.pid_exists(*started(stand_in))
 
 
-def test_close_ends_the_process(parser: ServeParser, stand_in: Path) -> None:
+def test_close_ends_the_process(parser: ArgumentChecker, stand_in: Path) -> None:
     parser.close()
     parser.problem({})
     (pid,) = started(stand_in)
@@ -202,7 +204,7 @@ def test_the_process_does_not_outlive_a_killed_run(stand_in: Path) -> None:
     program = (
         f"import os, {argument_check.__name__} as module; "
         "module.installed_versions = lambda *_: {'vllm': '9.9'}; "
-        f"module.ServeParser({{}}).problem({{}}); os.kill(os.getpid(), {signal.SIGKILL.value})"
+        f"module.ArgumentChecker({{}}).problem({{}}); os.kill(os.getpid(), {signal.SIGKILL.value})"
     )
     run = subprocess.run([sys.executable, "-c", program], env=dict(os.environ), check=False)
     assert run.returncode == -signal.SIGKILL
@@ -220,7 +222,7 @@ def test_the_installed_vllm_knows_its_arguments(cache: dict[str, str | None]) ->
         "enforce_eager": True,
         "limit_mm_per_prompt": {"image": 1, "video": 0},
     }
-    parser = ServeParser(cache)
+    parser = ArgumentChecker(cache)
     assert parser.problem(valid) is None
     unknown = "unrecognized arguments: --max-modle-len (did you mean --max-model-len?)"
     assert parser.problem({"max_modle_len": 16384}) == unknown

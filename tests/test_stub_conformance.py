@@ -24,10 +24,10 @@ from conftest import (
     model_file,
 )
 from pytest_ascend_vlm import Capability, ModelSpec, VLMConformance
+from pytest_ascend_vlm.criteria.criterion import VARIANT, documentation
 from pytest_ascend_vlm.golden.recorder import record
 from pytest_ascend_vlm.golden.store import GoldenKey
 from pytest_ascend_vlm.spec.case_files import load_cases
-from pytest_ascend_vlm.suite.criterion import VARIANT, documentation
 
 HAS_NPU = any(Path("/dev").glob("davinci[0-9]*"))
 # What a running endpoint cannot show: it was started, and would be ended, by someone else.
@@ -534,7 +534,7 @@ def test_a_criterion_cannot_be_overridden(
             "model = ModelSpec('a/b')",
             "say of Capability.DOCUMENT, Capability.GROUNDING, Capability.",
         ),
-        ("model = ModelSpec('a/b', npus=0)", "ModelSpec('a/b'): "),
+        ("model = ModelSpec('a/b', devices=0)", "ModelSpec('a/b'): "),
         ("bars = Thresholds(similarity=0.5)", 'say why with because="..."'),
     ],
 )

@@ -18,14 +18,14 @@ from benchmarks.vision_onnx import Grid, OnnxVision, export, load_tower, open_se
 from conftest import CHECKPOINT, FIXTURES
 from pytest_ascend_vlm import Thresholds
 from pytest_ascend_vlm.criteria import numerics as rules
-from pytest_ascend_vlm.criteria.comparison import Compared
-from pytest_ascend_vlm.criteria.error_statistics import Measures
+from pytest_ascend_vlm.criteria.comparison import CaseComparison
+from pytest_ascend_vlm.criteria.error_statistics import ErrorStatistics
 from pytest_ascend_vlm.criteria.verdict import Verdict
 from pytest_ascend_vlm.errors import CheckpointError, ConfigurationError
 
 Pixels = npt.NDArray[np.float32]
 
-BARS = rules.Bars.of_hidden_states(Thresholds())
+BARS = rules.NumericsThresholds.of_hidden_states(Thresholds())
 WIDE: Grid = (1, 12, 20)
 HIGH: Grid = (1, 26, 8)
 DAMAGED = "blocks.1.mlp.fc2"
@@ -51,7 +51,7 @@ def in_torch(grid: Grid, dtype: str) -> Pixels:
 def judged(observed: Pixels, grid: Grid) -> list[Verdict]:
     """The project's own rules: no error, counted in what bf16 does to torch itself."""
     tokens = len(observed)
-    compared = Compared(
+    compared = CaseComparison(
         "第一页",
         f"image embeddings of width {observed.shape[1]}",
         np.arange(tokens),
@@ -60,8 +60,8 @@ def judged(observed: Pixels, grid: Grid) -> list[Verdict]:
         in_torch(grid, "bfloat16"),
         observed,
     )
-    measures = Measures([compared])
-    return [rules.float32_probe(measures), rules.cosine_similarity(measures, BARS)]
+    measures = ErrorStatistics([compared])
+    return [rules.judge_float32(measures), rules.judge_cosine_similarity(measures, BARS)]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from three_models import judge as run
 
-from pytest_ascend_vlm.suite.catalogue import criteria
+from pytest_ascend_vlm import VLMConformance
+from pytest_ascend_vlm.criteria.criterion import criteria
 
 CPU = ("--vlm-platform=cpu", "-k", "text_is_answered or own")
 
@@ -54,7 +55,7 @@ def test_rows_keep_the_criteria_s_order(
             "stand-in/large",
         ]
     of_small = [criterion for name, criterion, _ in order(expected) if name == "TestSmall"]
-    catalogue = [what.id for what, _, _ in criteria()]
+    catalogue = [criterion.id for criterion, _ in criteria(VLMConformance)]
     assert of_small == sorted(of_small, key=catalogue.index)
     assert len(set(of_small)) > 8
 

@@ -15,11 +15,11 @@ MODELS = """
 import pytest
 from pytest_ascend_vlm import Capability as C, ModelSpec, VLMConformance
 
-def model(name, npus):
+def model(name, devices):
     return ModelSpec(
         f"stand-in/{name}",
         tiny="tiny",
-        npus=npus,
+        devices=devices,
         supports={C.TEXT},
         unsupported={c: "-" for c in C if c is not C.TEXT},
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shlex
 from collections.abc import Iterable, Sequence
@@ -11,11 +10,8 @@ from pathlib import Path
 
 from ..errors import CheckpointError
 from ..spec.model import ModelSpec
+from .digest import weight_files, weights_digest
 from .hub_caches import Copy, hub_caches, plain_copies, prefers_modelscope
-
-_WHOLE_BYTES = 64 * 2**20
-_SAMPLE_BYTES = 2**20
-_SAMPLES = 64
 
 
 @dataclass(frozen=True)
@@ -140,7 +136,7 @@ def _gaps(copy: Copy) -> Iterable[str]:
     index = copy.path / "model.safetensors.index.json"
     if index.is_file():
         yield from _missing_shards(index)
-    if not _weight_files(copy.path):
+    if not weight_files(copy.path):
         yield "it has no weights (*.safetensors or *.bin)"
 
 
@@ -168,37 +164,3 @@ def _download(model: ModelSpec, weights_root: Path | None) -> str:
         elsewhere = ""
     commands = [modelscope] if prefers_modelscope() else [hugging_face, modelscope]
     return f"To download them: {', or: '.join(map(shlex.join, commands))}.{elsewhere}"
-
-
-def weights_digest(path: Path) -> str:
-    """SHA-256 over names, sizes and content of the weight files of a checkpoint.
-
-    Of a file above 64 MiB only 64 evenly spaced MiB are read, so that the digest of a 64 GB
-    checkpoint takes a second: it tells checkpoints apart, it is no proof of integrity.
-
-    Raises:
-        CheckpointError: there are no weight files.
-    """
-    files = _weight_files(path)
-    if not files:
-        raise CheckpointError(f"{path} has no weights (*.safetensors or *.bin).")
-    total = hashlib.sha256()
-    for file in files:
-        total.update(f"{file.name}\0{file.stat().st_size}\0".encode())
-        _hash_content(file, total)
-    return total.hexdigest()
-
-
-def _weight_files(path: Path) -> list[Path]:
-    return sorted([*path.glob("*.safetensors"), *path.glob("*.bin")])
-
-
-def _hash_content(file: Path, total: hashlib._Hash) -> None:
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        if size <= _WHOLE_BYTES:
-            total.update(stream.read())
-            return
-        for sample in range(_SAMPLES):
-            stream.seek((size - _SAMPLE_BYTES) * sample // (_SAMPLES - 1))
-            total.update(stream.read(_SAMPLE_BYTES))

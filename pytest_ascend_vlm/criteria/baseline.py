@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import PreconditionError
-from ..observation.answers import TOP_LOGPROBS, Completion, Forced, Reference, ReferenceNumerics
-from ..spec.model import Thresholds
+from ..observation.answers import TOP_LOGPROBS, Completion, Reference
+from ..observation.numerics import Forced, ReferenceNumerics
+from ..spec.thresholds import Thresholds
 from .comparison import Table, compare_logits, log_softmax, tie_margin
 from .text import side_by_side, similarity, word_overlap
 from .verdict import Verdict, at_least, at_most
@@ -71,7 +72,7 @@ def _require_prompt_tokens(served: int | None, reference: Reference) -> None:
         )
 
 
-def text_matches(served: Completion, reference: Reference, bars: Thresholds) -> Verdict:
+def judge_text(served: Completion, reference: Reference, bars: Thresholds) -> Verdict:
     """The served text equals the reference's, or leaves it only at a near-tie.
 
     A published answer may be quoted in part, so only that much is compared with it.
@@ -105,7 +106,7 @@ def _is_excused(divergence: Divergence | None) -> bool:
     return divergence is not None and divergence.is_near_tie
 
 
-def divergence_is_rounding(served: Completion, reference: Reference) -> Verdict:
+def judge_divergence(served: Completion, reference: Reference) -> Verdict:
     """Where the answers part, the reference itself was within rounding of a tie."""
     if served.token_ids is None and served.text != reference.text:
         raise PreconditionError(
@@ -169,7 +170,7 @@ def describe(divergence: Divergence, served: Completion, reference: Reference) -
     return tuple(lines)
 
 
-def logprobs_match(forced: Forced, numerics: ReferenceNumerics, bars: Thresholds) -> Verdict:
+def judge_logprobs(forced: Forced, numerics: ReferenceNumerics, bars: Thresholds) -> Verdict:
     """The visible log-probabilities differ from fp32 by no more than a few bf16 roundings.
 
     Visible are the reference's most likely tokens; log-probabilities are those among them.
@@ -205,7 +206,7 @@ def _mean_difference(exact: Table, other: Table) -> Table:
     return np.asarray(np.abs(log_softmax(other) - exact).mean(axis=1))
 
 
-def reference_holds(replayed: Reference, golden: Reference) -> Verdict:
+def judge_replay(replayed: Reference, golden: Reference) -> Verdict:
     """A golden is reproduced by running the reference again, up to a near-tie."""
     replay = Completion(
         golden.case_id, replayed.text, replayed.token_ids, None, None, None, seconds=0.0

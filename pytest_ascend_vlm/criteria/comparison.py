@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import PreconditionError
-from ..observation.answers import Forced, ReferenceNumerics, Scores
+from ..observation.numerics import Forced, ReferenceNumerics, Scores
 
 Table = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, eq=False)
-class Compared:
+class CaseComparison:
     """The numbers of one case side by side, at m positions of prompt and answer.
 
     Attributes:
@@ -73,7 +73,7 @@ class Compared:
         return bool((self.part == "image").any())
 
 
-def compare_logits(forced: Forced, numerics: ReferenceNumerics) -> Compared:
+def compare_logits(forced: Forced, numerics: ReferenceNumerics) -> CaseComparison:
     """Logits at the positions and of the tokens that the golden keeps.
 
     Raises:
@@ -98,7 +98,7 @@ def compare_logits(forced: Forced, numerics: ReferenceNumerics) -> Compared:
     observed = _looked_up(scores, rows, listed, exact)
     flips = _flip_margins(scores.token_ids[rows, 0], listed, exact)
     kind = "raw logits" if scores.are_logits else "log-probabilities"
-    return Compared(
+    return CaseComparison(
         forced.case_id,
         f"{kind} of {width} tokens",
         rows,
@@ -111,7 +111,9 @@ def compare_logits(forced: Forced, numerics: ReferenceNumerics) -> Compared:
     )
 
 
-def compare_hidden_states(states: Table, numerics: ReferenceNumerics, case_id: str) -> Compared:
+def compare_hidden_states(
+    states: Table, numerics: ReferenceNumerics, case_id: str
+) -> CaseComparison:
     """Last hidden states, shape (tokens, width), at the positions that the golden keeps.
 
     Raises:
@@ -126,7 +128,7 @@ def compare_hidden_states(states: Table, numerics: ReferenceNumerics, case_id: s
         )
     first = int(numerics.rows[numerics.first_answer_row])
     parts = _parts(hidden.rows, hidden.is_image, first)
-    return Compared(
+    return CaseComparison(
         case_id,
         f"hidden states of width {states.shape[1]}",
         hidden.rows,

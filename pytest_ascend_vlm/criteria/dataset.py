@@ -4,101 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import PreconditionError
-from ..spec.dataset import MARGIN, PublishedScore
+from ..observation.evaluation import Evaluation, Protocol
+from ..spec.dataset import PublishedScore
+from ..spec.thresholds import PUBLISHED_BLIND_SPOT, SCORE_TOLERANCE
 from .verdict import Verdict, at_least
 
 CONFIDENCE = 0.95
-BLIND_SPOT = 0.05
-"""The largest drop that a comparison with a published score may be unable to see."""
-
 _Z = 1.645  # one-sided 95 %
 _DRAWS = 20_000
 _SHOWN_FLIPS = 5
 _KEPT_CHARACTERS = 300
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """What settles a score besides the model; scores compare only where all of it is equal.
-
-    Attributes:
-        harness: "evalscope" or "lm_eval".
-        version: its version.
-        benchmark: its own name of the task.
-        metric: the per-sample score.
-        dataset_sha256: digest of the data set's files.
-    """
-
-    harness: str
-    version: str
-    benchmark: str
-    metric: str
-    dataset_sha256: str
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One scored answer.
-
-    Attributes:
-        score: 0..1.
-        category: the part of the data set it belongs to: a subject of MMMU.
-        prompt: digest of the text that was asked.
-        answer: what was answered; empty in a stored reference.
-        target: what was right; empty in a stored reference.
-    """
-
-    score: float
-    category: str
-    prompt: str
-    answer: str = ""
-    target: str = ""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What a harness found.
-
-    Attributes:
-        protocol: how it was found.
-        samples: by id; an id means the same in every run of one protocol.
-        total: samples that the data set has.
-        limit: the first so many of each subset were asked; None for all.
-        resumed: how many of the answers were those of a run that was interrupted.
-        engine: who answered, of a stored reference.
-    """
-
-    protocol: Protocol
-    samples: Mapping[str, Sample]
-    total: int
-    limit: int | None = None
-    resumed: int = 0
-    engine: str = ""
-
-    @property
-    def score(self) -> float:
-        """The mean over the samples."""
-        return math.fsum(sample.score for sample in self.samples.values()) / len(self.samples)
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether it is of the whole data set."""
-        return self.limit is None and len(self.samples) == self.total
-
-    @property
-    def extent(self) -> str:
-        """How much of the data set it is of, in words."""
-        if self.is_complete:
-            return f"all {self.total} samples"
-        return f"A SUBSET, {len(self.samples)} of {self.total} samples"
 
 
 def require_same_protocol(recorded: Protocol, asked: Protocol) -> None:
@@ -126,15 +48,17 @@ def require_published_protocol(published: PublishedScore, asked: Protocol) -> No
         )
 
 
-def paired(reference: Evaluation, found: Evaluation, margin: float = MARGIN) -> Verdict:
-    """Non-inferiority, sample by sample: a drop of `margin` is excluded with 95 % confidence.
+def judge_paired(
+    reference: Evaluation, found: Evaluation, tolerance: float = SCORE_TOLERANCE
+) -> Verdict:
+    """Non-inferiority, sample by sample: a drop of `tolerance` is excluded with 95 % confidence.
 
-    It fails where a drop is shown with 95 % confidence and a drop of `margin` cannot be excluded.
+    It fails where a drop is shown with 95 % confidence and one of `tolerance` cannot be excluded.
 
     Args:
         reference: the recorded scores.
         found: those of the model under test.
-        margin: the largest drop that does not matter, 0..1.
+        tolerance: the largest drop that does not matter, 0..1.
 
     Raises:
         PreconditionError: the two are of different kinds, or the samples show neither.
@@ -152,10 +76,10 @@ def paired(reference: Evaluation, found: Evaluation, margin: float = MARGIN) -> 
         f"confidence between {_points(lower)} and {_points(upper)}; {lost} samples lost, {won} "
         f"won), {_how(found)}"
     )
-    if lower <= -margin and upper >= 0:
+    if lower <= -tolerance and upper >= 0:
         raise PreconditionError(
-            f"{said}: neither a drop of {100 * margin:g} points nor equality can be excluded. "
-            f"{_needed(differences, margin)}"
+            f"{said}: neither a drop of {100 * tolerance:g} points nor equality can be excluded. "
+            f"{_needed(differences, tolerance)}"
         )
     evidence = {
         "finding": said,
@@ -164,24 +88,24 @@ def paired(reference: Evaluation, found: Evaluation, margin: float = MARGIN) -> 
         "difference": round(difference, 5),
         "bounds_95": [round(lower, 5), round(upper, 5)],
         "standard_error": round(_standard_error(differences), 5),
-        "margin": margin,
+        "margin": tolerance,
         "lost": lost,
         "won": won,
         "categories": _categories(found, reference),
         "flips": _flips(reference, found),
     }
-    return at_least(lower, -margin, "rate", said, _lost(reference, found), evidence)
+    return at_least(lower, -tolerance, "rate", said, _lost(reference, found), evidence)
 
 
-def against_published(published: PublishedScore, found: Evaluation) -> Verdict:
+def judge_published(published: PublishedScore, found: Evaluation) -> Verdict:
     """Not significantly worse than a published score, given the standard errors of both.
 
-    Without the reference's samples a margin of two points cannot be shown with 900 samples, so
-    this asks less than `paired`, and says what it cannot see.
+    Without the reference's samples a tolerance of two points cannot be shown with 900 samples, so
+    this asks less than `judge_paired`, and says what it cannot see.
 
     Raises:
         PreconditionError: it is another harness's score, or the samples are too few to see a drop
-            of `BLIND_SPOT`.
+            of `PUBLISHED_BLIND_SPOT`.
     """
     require_published_protocol(published, found.protocol)
     ours = _own_standard_error([sample.score for sample in found.samples.values()])
@@ -193,7 +117,7 @@ def against_published(published: PublishedScore, found: Evaluation) -> Verdict:
         f"{100 * blind:.1f} points cannot be seen), {_how(found)}"
     )
     upper = difference + blind
-    if upper >= 0 and blind > BLIND_SPOT:
+    if upper >= 0 and blind > PUBLISHED_BLIND_SPOT:
         raise PreconditionError(
             f"{said}: too little to tell. Ask all samples, or record the reference's own "
             "with --vlm-record: samples that are compared one by one show far more."
@@ -259,16 +183,16 @@ def _own_standard_error(scores: Sequence[float]) -> float:
     return float(added.std() / math.sqrt(len(added)))
 
 
-def _needed(differences: npt.NDArray[np.float64], margin: float) -> str:
-    room = float(differences.mean()) + margin
+def _needed(differences: npt.NDArray[np.float64], tolerance: float) -> str:
+    room = float(differences.mean()) + tolerance
     if room <= 0:
         return "No number of samples shows equality while the difference stays as it is."
-    # The spread cannot be told from samples that hardly differ: a drop of `margin` has this one.
-    spread = max(float(differences.std()), math.sqrt(margin * (1 - margin)))
+    # The spread cannot be told from samples that hardly differ: a drop of `tolerance` has this one.
+    spread = max(float(differences.std()), math.sqrt(tolerance * (1 - tolerance)))
     needed = math.ceil((_Z * spread / room) ** 2)
     return (
         f"About {max(needed, len(differences) + 1)} samples would be needed if the difference "
-        "stays as it is; ask all, or declare a wider margin with its reason."
+        "stays as it is; ask all, or declare a wider tolerance with its reason."
     )
 
 

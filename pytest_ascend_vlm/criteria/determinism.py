@@ -11,7 +11,7 @@ from .text import side_by_side
 from .verdict import Verdict, at_least
 
 
-def answers_agree(
+def judge_agreement(
     expected: Mapping[str, Completion], got: Mapping[str, Sequence[Completion]], least: float
 ) -> Verdict:
     """The rate of answers that equal the expected ones, token by token where ids are known.
@@ -50,7 +50,7 @@ def _difference(first: Completion, other: Completion) -> tuple[str, ...]:
     return side_by_side(first.text, other.text, "first")
 
 
-def seed_decides(
+def judge_seeds(
     first: Mapping[str, Completion], again: Mapping[str, Completion], least: float
 ) -> Verdict:
     """Each seed repeats its answer, and another seed gives another one.
@@ -70,7 +70,7 @@ def seed_decides(
             "anything cannot be judged. The server samples with one seed whatever it is asked, or "
             "greedily whatever the temperature; or the model is sure of its answer."
         )
-    verdict = answers_agree(first, {seed: [answer] for seed, answer in again.items()}, least)
+    verdict = judge_agreement(first, {seed: [answer] for seed, answer in again.items()}, least)
     reason = f"{verdict.reason} under the same seed; the seeds give {distinct(first.values())}"
     return dataclasses.replace(verdict, reason=reason)
 
@@ -82,7 +82,7 @@ def distinct(answers: Iterable[Completion]) -> int:
     )
 
 
-def cache_is_exact(
+def judge_prefix_cache(
     cold: Completion, hit: Completion, other_cold: Completion, other_warm: Completion
 ) -> Verdict:
     """A prefix-cache hit changes nothing, and another image under the same text never hits.

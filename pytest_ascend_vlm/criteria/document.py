@@ -15,20 +15,12 @@ from itertools import combinations
 from rapidfuzz import fuzz, process
 from rapidfuzz.distance import Levenshtein
 
+from ..spec.thresholds import READ_CER, TOLERANCE_AFTER_TIE
 from .text import side_by_side
 from .verdict import Verdict, at_least, at_most
 
-# Behind a near-tie of the reference the golden's own reading was a coin's toss. The bar is wide
-# because one turned digit is a tenth of a short page's numbers.
-SLACK_AFTER_TIE = 0.1
-
-# Largest character error rate of a golden that counts as a reading of its page. Pages that have
-# nothing to do with each other are 0.67 to 1.14 apart (fixtures/documents, each against each), and
-# an empty answer is 1 away from every page: what is beyond one half has not read this one.
-READ = 0.5
-
 Rule = Callable[[str, str, str, float], Verdict]
-"""truth, what was read, what the golden read, slack -> verdict."""
+"""truth, what was read, what the golden read, tolerance -> verdict."""
 
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*%?")
 _SAME_LINE = 80.0
@@ -89,24 +81,24 @@ def _recall(expected: Counter[str], got: Counter[str]) -> float:
     return (expected & got).total() / total if total else 1.0
 
 
-def unread(rule: Rule, truth: str, golden: str, slack: float) -> str | None:
+def unread_reason(rule: Rule, truth: str, golden: str, tolerance: float) -> str | None:
     """Why a page cannot be judged by a rule and a golden, or None where it can.
 
     Either the golden is no reading of the page, or what it reached is so little that an empty
     answer would meet the bar, behind a near-tie at least.
     """
     error = character_error_rate(truth, golden)
-    if not error <= READ:
-        return f"the reference does not read this page: its CER is {error:.3g}, above {READ:g}"
-    empty = rule(truth, "", golden, max(slack, SLACK_AFTER_TIE))
+    if not error <= READ_CER:
+        return f"the reference does not read this page: its CER is {error:.3g}, above {READ_CER:g}"
+    empty = rule(truth, "", golden, max(tolerance, TOLERANCE_AFTER_TIE))
     if empty.passed:
         return f"the reference sets no bar for the {empty.reason}: an empty answer would meet it"
     return None
 
 
-def characters_are_read(truth: str, read: str, golden: str, slack: float) -> Verdict:
-    """CER(served, truth) is at most CER(golden, truth) + slack."""
-    limit = character_error_rate(truth, golden) + slack
+def judge_characters(truth: str, read: str, golden: str, tolerance: float) -> Verdict:
+    """CER(served, truth) is at most CER(golden, truth) + tolerance."""
+    limit = character_error_rate(truth, golden) + tolerance
     measured = character_error_rate(truth, read)
     return at_most(
         measured,
@@ -118,29 +110,31 @@ def characters_are_read(truth: str, read: str, golden: str, slack: float) -> Ver
     )
 
 
-def lines_are_read(truth: str, read: str, golden: str, slack: float) -> Verdict:
-    """The rate of exact lines is at least the golden's - slack."""
+def judge_lines(truth: str, read: str, golden: str, tolerance: float) -> Verdict:
+    """The rate of exact lines is at least the golden's - tolerance."""
     missing = Counter(normalise(truth).split("\n")) - Counter(normalise(read).split("\n"))
-    return _not_below(line_recall, (truth, read, golden), slack, "lines read exactly", missing)
+    return _not_below(line_recall, (truth, read, golden), tolerance, "lines read exactly", missing)
 
 
-def numbers_are_read(truth: str, read: str, golden: str, slack: float) -> Verdict:
-    """The recall of numbers is at least the golden's - slack."""
+def judge_numbers(truth: str, read: str, golden: str, tolerance: float) -> Verdict:
+    """The recall of numbers is at least the golden's - tolerance."""
     missing = Counter(numbers(truth)) - Counter(numbers(read))
-    return _not_below(number_recall, (truth, read, golden), slack, "numbers read exactly", missing)
-
-
-def order_is_kept(truth: str, read: str, golden: str, slack: float) -> Verdict:
-    """The rate of line pairs in order is at least the golden's - slack."""
     return _not_below(
-        order_rate, (truth, read, golden), slack, "pairs of lines in order", Counter()
+        number_recall, (truth, read, golden), tolerance, "numbers read exactly", missing
+    )
+
+
+def judge_order(truth: str, read: str, golden: str, tolerance: float) -> Verdict:
+    """The rate of line pairs in order is at least the golden's - tolerance."""
+    return _not_below(
+        order_rate, (truth, read, golden), tolerance, "pairs of lines in order", Counter()
     )
 
 
 def _not_below(
     rate: Callable[[str, str], float],
     texts: tuple[str, str, str],
-    slack: float,
+    tolerance: float,
     what: str,
     missing: Counter[str],
 ) -> Verdict:
@@ -148,7 +142,7 @@ def _not_below(
     details = tuple(f"not read: {text!r}" for text in list(missing)[:5])
     return at_least(
         rate(truth, read),
-        rate(truth, golden) - slack,
+        rate(truth, golden) - tolerance,
         "rate",
         f"rate of {what}",
         (*details, *side_by_side(normalise(truth), normalise(read), "truth")),

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..observation.answers import Completion, Reference
-from ..spec.model import Thresholds
+from ..spec.thresholds import Thresholds
 from . import numerics
 from .comparison import tie_margin
-from .error_statistics import Measures
+from .error_statistics import ErrorStatistics
 from .text import side_by_side, similarity
 from .verdict import Verdict, at_least
 
@@ -40,7 +40,7 @@ class Parting:
         return self.margin <= self.tie
 
 
-def answers_agree(
+def judge_answers(
     expected: Mapping[str, Completion],
     got: Mapping[str, Completion],
     references: Mapping[str, Reference],
@@ -72,7 +72,7 @@ def answers_agree(
     return at_least(agreeing / len(expected), 1.0, "rate", f"{reason}near-ties", details, evidence)
 
 
-def answers_are_alike(
+def judge_similarity(
     expected: Mapping[str, Completion], got: Mapping[str, Completion], least: float
 ) -> Verdict:
     """The mean character similarity of the answers, where weights were rounded on purpose."""
@@ -86,9 +86,9 @@ def answers_are_alike(
     return at_least(mean, least, "similarity", reason, details, evidence)
 
 
-def error_ratio(measures: Measures, bars: Thresholds, *, is_lossy: bool) -> Verdict:
+def error_ratio(measures: ErrorStatistics, bars: Thresholds, *, is_lossy: bool) -> Verdict:
     """R of the other way's logits; shown only, where it rounds on purpose."""
-    verdict = numerics.error_ratio(measures, numerics.Bars.of_logits(bars))
+    verdict = numerics.judge_error_ratio(measures, numerics.NumericsThresholds.of_logits(bars))
     if not is_lossy:
         return verdict
     shown_only = float("inf")

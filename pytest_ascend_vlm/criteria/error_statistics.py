@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .comparison import Compared, Table, divergence
+from .comparison import CaseComparison, Table, divergence
 
 _RESAMPLES = 1000
 _SEED = 20250926
@@ -41,7 +41,7 @@ class Onset:
 
 
 @dataclass(frozen=True)
-class Ratio:
+class RoundingRatio:
     """A multiple of bf16's own rounding, with its 95 % interval over cases."""
 
     value: float
@@ -52,10 +52,10 @@ class Ratio:
         return f"{self.value:.2f} (95 %: {self.low:.2f} to {self.high:.2f})"
 
 
-class Measures:
+class ErrorStatistics:
     """What is measured of compared cases; everything is over all their positions."""
 
-    def __init__(self, compared: Sequence[Compared]) -> None:
+    def __init__(self, compared: Sequence[CaseComparison]) -> None:
         """Args: compared: one or more cases."""
         self.compared = compared
         self._exact = np.concatenate([case.exact for case in compared]).astype(np.float64)
@@ -110,17 +110,17 @@ class Measures:
         return float(((self._observed * self._exact).sum(axis=1) / norms).min())
 
     @cached_property
-    def error_ratio(self) -> Ratio:
+    def error_ratio(self) -> RoundingRatio:
         """R: root mean square error, in the reference's own bf16 errors."""
         squares = _resampled(
             self.compared, lambda case: (case.square_errors, case.own_square_errors)
         )
-        return Ratio(*(float(np.sqrt(value)) for value in squares))
+        return RoundingRatio(*(float(np.sqrt(value)) for value in squares))
 
     @cached_property
-    def divergence_ratio(self) -> Ratio:
+    def kl_ratio(self) -> RoundingRatio:
         """K: mean Kullback-Leibler divergence, in the reference's own."""
-        return Ratio(
+        return RoundingRatio(
             *_resampled(
                 self.compared,
                 lambda case: (
@@ -185,9 +185,9 @@ class Measures:
         if self.compared[0].tie is not None:
             p99, p999 = np.quantile(self.divergences, [0.99, 0.999])
             figures |= {
-                "K": self.divergence_ratio.value,
-                "K_low": self.divergence_ratio.low,
-                "K_high": self.divergence_ratio.high,
+                "K": self.kl_ratio.value,
+                "K_low": self.kl_ratio.low,
+                "K_high": self.kl_ratio.high,
                 "kl_p99": float(p99),
                 "kl_p99.9": float(p999),
                 "flips": self.flips,
@@ -196,7 +196,7 @@ class Measures:
         return figures
 
 
-def per_position(case: Compared) -> dict[str, Any]:
+def per_position(case: CaseComparison) -> dict[str, Any]:
     """The error along a sequence, for a plot: JSON-able lists of one length.
 
     Returns:
@@ -212,9 +212,9 @@ def per_position(case: Compared) -> dict[str, Any]:
 
 
 def _resampled(
-    compared: Sequence[Compared], measure: Callable[[Compared], tuple[Table, Table]]
+    compared: Sequence[CaseComparison], measure: Callable[[CaseComparison], tuple[Table, Table]]
 ) -> tuple[float, float, float]:
-    """Ratio of two sums over all positions, and its 95 % bootstrap interval, by case."""
+    """RoundingRatio of two sums over all positions, and its 95 % bootstrap interval, by case."""
     sums = np.array([[part.sum() for part in measure(case)] for case in compared])
     chosen = np.random.default_rng(_SEED).integers(len(sums), size=(_RESAMPLES, len(sums)))
     drawn = sums[chosen].sum(axis=1)
@@ -224,7 +224,7 @@ def _resampled(
     return float(ratio), float(low), float(high)
 
 
-def _onset(case: Compared) -> Onset | None:
+def _onset(case: CaseComparison) -> Onset | None:
     rounding = np.sqrt(case.own_square_errors.mean())
     error = np.sqrt(case.square_errors)
     off = np.flatnonzero(~(error <= _ONSET * rounding))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from ..observation.answers import MEMORY_SLACK_MIB, Remains
-from .verdict import Verdict, all_hold
+from ..observation.shutdown import ShutdownReport
+from ..spec.thresholds import MEMORY_TOLERANCE_MIB
+from .verdict import Verdict, checklist
 
 
-def nothing_is_left(remains: Remains) -> Verdict:
+def judge_shutdown(remains: ShutdownReport) -> Verdict:
     """No process outlived the server, and its cards' memory is back at its level before.
 
     Args:
@@ -18,8 +19,8 @@ def nothing_is_left(remains: Remains) -> Verdict:
     if before is not None and after is not None:
         held = after - before
         problem = f"{held:.0f} MiB more than before ({before:.0f} MiB) are still in use"
-        checks["device memory is back"] = problem if held > MEMORY_SLACK_MIB else None
-    return all_hold(
+        checks["device memory is back"] = problem if held > MEMORY_TOLERANCE_MIB else None
+    return checklist(
         checks,
         {
             "outlived": list(remains.outlived),

@@ -13,18 +13,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..spec.model import Thresholds
-from .error_statistics import Measures, per_position
+from ..spec.thresholds import (
+    ENOUGH_IMAGES,
+    ENOUGH_POSITIONS,
+    FLOAT32_ERROR_RATIO,
+    PART_ERROR_RATIO,
+    Thresholds,
+)
+from .error_statistics import ErrorStatistics, per_position
 from .verdict import Verdict, at_least, at_most
-
-ENOUGH_IMAGES = 8
-ENOUGH_POSITIONS = 1000
-FLOAT32_ERROR_RATIO = 0.01
-_PART_IS_OFF = 1.5
 
 
 @dataclass(frozen=True)
-class Bars:
+class NumericsThresholds:
     """What logits, or hidden states, are held against, and the unit of both."""
 
     unit: str
@@ -32,113 +33,114 @@ class Bars:
     max_abs_error: float
     cosine_similarity: float
     error_ratio: float
-    divergence_ratio: float
+    kl_ratio: float
     flips: float
 
     @staticmethod
-    def of_logits(bars: Thresholds) -> Bars:
+    def of_logits(bars: Thresholds) -> NumericsThresholds:
         """A model's bars for logits."""
-        return Bars(
+        return NumericsThresholds(
             "logits",
             bars.logits_max_abs,
             bars.logits_cosine,
             bars.error_ratio,
-            bars.divergence_ratio,
+            bars.kl_ratio,
             bars.top1_flips,
         )
 
     @staticmethod
-    def of_hidden_states(bars: Thresholds) -> Bars:
+    def of_hidden_states(bars: Thresholds) -> NumericsThresholds:
         """A model's bars for hidden states."""
-        return Bars(
+        return NumericsThresholds(
             "hidden units", bars.hidden_max_abs, bars.hidden_cosine, bars.error_ratio, np.inf, 1.0
         )
 
 
-def max_abs_error(measures: Measures, bars: Bars) -> Verdict:
+def judge_max_abs_error(measures: ErrorStatistics, bars: NumericsThresholds) -> Verdict:
     """The largest error is below the bar, or below twice that of the reference's own bf16."""
     own = measures.own_max_abs_error
     bar = max(bars.max_abs_error, 2 * own)
     why = "" if bar == bars.max_abs_error else f"; the reference's own bf16 is off by {own:.3g}"
-    reason = f"largest absolute error: {_over(measures)}{why}"
+    reason = f"largest absolute error: {_sample_description(measures)}{why}"
     return at_most(
-        measures.max_abs_error, bar, bars.unit, reason, where(measures), measures.summary()
+        measures.max_abs_error, bar, bars.unit, reason, error_location(measures), measures.summary()
     )
 
 
-def cosine_similarity(measures: Measures, bars: Bars) -> Verdict:
+def judge_cosine_similarity(measures: ErrorStatistics, bars: NumericsThresholds) -> Verdict:
     """All numbers as one vector point where the reference's do."""
     return at_least(
         measures.cosine_similarity,
         bars.cosine_similarity,
         "cosine",
-        f"cosine similarity: {_over(measures)}",
-        where(measures),
+        f"cosine similarity: {_sample_description(measures)}",
+        error_location(measures),
         measures.summary(),
     )
 
 
-def error_ratio(measures: Measures, bars: Bars) -> Verdict:
+def judge_error_ratio(measures: ErrorStatistics, bars: NumericsThresholds) -> Verdict:
     """R: the error is at most so many of the reference's own bf16 errors."""
     ratio = measures.error_ratio
     return at_most(
         ratio.value,
         bars.error_ratio,
         "bf16 roundings",
-        f"R = {ratio}: {_over(measures)}",
-        where(measures),
+        f"R = {ratio}: {_sample_description(measures)}",
+        error_location(measures),
         {**measures.summary(), "per_position": [per_position(case) for case in measures.compared]},
     )
 
 
-def divergence_ratio(measures: Measures, bars: Bars) -> Verdict:
+def judge_kl_ratio(measures: ErrorStatistics, bars: NumericsThresholds) -> Verdict:
     """K: the divergence is at most so many of the reference's own bf16 divergences."""
-    ratio = measures.divergence_ratio
+    ratio = measures.kl_ratio
     return at_most(
         ratio.value,
-        bars.divergence_ratio,
+        bars.kl_ratio,
         "bf16 divergences",
-        f"K = {ratio}: {_over(measures)}",
-        where(measures),
+        f"K = {ratio}: {_sample_description(measures)}",
+        error_location(measures),
         measures.summary(),
     )
 
 
-def top1_flips(measures: Measures, bars: Bars) -> Verdict:
+def judge_top1_flips(measures: ErrorStatistics, bars: NumericsThresholds) -> Verdict:
     """Few positions have another most likely token, near-ties of the reference excused."""
     found, excused = measures.flips, measures.flips - measures.unexcused_flips
     return at_most(
         measures.unexcused_flips / measures.positions,
         bars.flips,
         "rate",
-        f"{found} other most likely tokens, {excused} of them near-ties: {_over(measures)}",
-        where(measures),
+        f"{found} other most likely tokens, {excused} of them near-ties: "
+        f"{_sample_description(measures)}",
+        error_location(measures),
         measures.summary(),
     )
 
 
-Rule = Callable[[Measures, Bars], Verdict]
+Rule = Callable[[ErrorStatistics, NumericsThresholds], Verdict]
 LOGIT_RULES: dict[str, Rule] = {
-    "error_ratio": error_ratio,
-    "divergence_ratio": divergence_ratio,
-    "max_abs_error": max_abs_error,
-    "cosine_similarity": cosine_similarity,
-    "top1_flips": top1_flips,
+    "error_ratio": judge_error_ratio,
+    "kl_ratio": judge_kl_ratio,
+    "max_abs_error": judge_max_abs_error,
+    "cosine_similarity": judge_cosine_similarity,
+    "top1_flips": judge_top1_flips,
 }
 HIDDEN_STATE_RULES: dict[str, Rule] = {
     name: LOGIT_RULES[name] for name in ("error_ratio", "max_abs_error", "cosine_similarity")
 }
 
 
-def float32_probe(measures: Measures) -> Verdict:
+def judge_float32(measures: ErrorStatistics) -> Verdict:
     """R of the engine in float32: next to nothing of bf16's rounding is left."""
     ratio = measures.error_ratio
     return at_most(
         ratio.value,
         FLOAT32_ERROR_RATIO,
         "bf16 roundings",
-        f"R in float32 = {ratio.value:.2g}: {_over(measures)}",
-        where(measures),
+        f"R in float32 = {ratio.value:.2g}: {_sample_description(measures)}",
+        error_location(measures),
         measures.summary(),
     )
 
@@ -152,7 +154,7 @@ def with_operators(verdict: Verdict, ratio: float | str) -> Verdict:
     """
     if isinstance(ratio, str):
         line = f"Transformers on the same device could not be asked: {ratio}"
-    elif ratio <= _PART_IS_OFF:
+    elif ratio <= PART_ERROR_RATIO:
         line = f"Transformers on the same device is sound (R = {ratio:.2f}): look at the engine"
     else:
         line = (
@@ -161,7 +163,7 @@ def with_operators(verdict: Verdict, ratio: float | str) -> Verdict:
     return dataclasses.replace(verdict, details=(*verdict.details, line))
 
 
-def where(measures: Measures) -> tuple[str, ...]:
+def error_location(measures: ErrorStatistics) -> tuple[str, ...]:
     """Where the error is: in which parts of the sequence, and from which position on."""
     ratios = measures.ratio_by_part
     shown = ", ".join(f"{part} {ratio:.2f}" for part, ratio in ratios.items())
@@ -172,13 +174,13 @@ def where(measures: Measures) -> tuple[str, ...]:
             f"{onset.case_id}, by {onset.error:.3g}; so somewhere in {onset.cases} of "
             f"{len(measures.compared)} cases"
         )
-    if suspect := _suspect(ratios):
+    if suspect := _likely_culprit(ratios):
         lines.append(suspect)
     return tuple(lines)
 
 
-def _suspect(ratios: Mapping[str, float]) -> str | None:
-    off = {part for part, ratio in ratios.items() if not ratio <= _PART_IS_OFF}
+def _likely_culprit(ratios: Mapping[str, float]) -> str | None:
+    off = {part for part, ratio in ratios.items() if not ratio <= PART_ERROR_RATIO}
     if off == {"image"}:
         return "only image positions are off: look at the vision tower and its inputs"
     if off and "image" in ratios and "image" not in off:
@@ -186,7 +188,7 @@ def _suspect(ratios: Mapping[str, float]) -> str | None:
     return None
 
 
-def _over(measures: Measures) -> str:
+def _sample_description(measures: ErrorStatistics) -> str:
     text = (
         f"{measures.numbers} at {measures.positions} positions of {len(measures.compared)} cases, "
         f"{measures.images} with an image"

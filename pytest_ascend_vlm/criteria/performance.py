@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 
 from ..errors import PreconditionError
-from ..observation.answers import Completion, Load, Timing
-from ..spec.model import Limit
+from ..observation.answers import Completion
+from ..observation.load import Load, Timing
+from ..spec.published import Limit
+from ..spec.thresholds import STORED_RUNS
 from .degeneration import degeneration
 from .verdict import Verdict, at_least, at_most
 
 KINDS = ("text", "image")
 LEVELS = (1, 2, 4, 8)
-LEAST_RUNS = 3
 MEASUREMENTS = (
     *KINDS,
     "image.prefill",
@@ -51,7 +52,7 @@ _NORMAL = 1.645
 
 
 @dataclass(frozen=True)
-class Measured:
+class Metric:
     """One measured figure.
 
     Attributes:
@@ -76,7 +77,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Ratio:
+class TimeRatio:
     """The median ratio of n pairs, and the 95 % interval of that median.
 
     Attributes:
@@ -95,7 +96,7 @@ class Ratio:
         return f"{self.median:.3g} ({self.low:.3g} to {self.high:.3g}, {self.pairs} pairs)"
 
 
-def median_ratio(pairs: Sequence[tuple[float, float]]) -> Ratio:
+def median_ratio(pairs: Sequence[tuple[float, float]]) -> TimeRatio:
     """The median of a / b over pairs (a, b) that were measured in turns.
 
     The interval is between two of the sorted ratios (the sign test's), so one slow moment of the
@@ -109,7 +110,7 @@ def median_ratio(pairs: Sequence[tuple[float, float]]) -> Ratio:
         rank += 1
         outside += math.comb(count, rank) * 0.5**count
     low, high = (ratios[rank - 1], ratios[-rank]) if rank else (0.0, math.inf)
-    return Ratio(low, statistics.median(ratios), high, count)
+    return TimeRatio(low, statistics.median(ratios), high, count)
 
 
 def measurement_of(figure: str) -> str:
@@ -117,17 +118,17 @@ def measurement_of(figure: str) -> str:
     return max((one for one in MEASUREMENTS if figure.startswith(f"{one}.")), key=len)
 
 
-def distribution(name: str, values: Sequence[float]) -> tuple[Measured, ...]:
+def distribution(name: str, values: Sequence[float]) -> tuple[Metric, ...]:
     """Mean, median and tail of times in seconds: p90, and p99 from 299 values on."""
     percents = (90, 99) if len(values) >= _P99_SAMPLES else (90,)
     return (
-        Measured(f"{name}.mean", statistics.fmean(values), "s"),
-        Measured(f"{name}.median", statistics.median(values), "s"),
-        *(Measured(f"{name}.p{p}", float(np.percentile(values, p)), "s") for p in percents),
+        Metric(f"{name}.mean", statistics.fmean(values), "s"),
+        Metric(f"{name}.median", statistics.median(values), "s"),
+        *(Metric(f"{name}.p{p}", float(np.percentile(values, p)), "s") for p in percents),
     )
 
 
-def figures(name: str, load: Load) -> tuple[Measured, ...]:
+def metrics(name: str, load: Load) -> tuple[Metric, ...]:
     """The figures of a load; none where nothing was answered."""
     if not load.timings:
         return ()
@@ -138,15 +139,15 @@ def figures(name: str, load: Load) -> tuple[Measured, ...]:
         for measured in distribution(f"{name}.{quantity}", values)
     ]
     of_server = [
-        Measured(f"{name}.server_{quantity}.mean", seconds, "s")
+        Metric(f"{name}.server_{quantity}.mean", seconds, "s")
         for quantity, seconds in load.server_seconds.items()
     ]
-    goodput = [] if load.goodput is None else [Measured(f"{name}.goodput", load.goodput, "req/s")]
+    goodput = [] if load.goodput is None else [Metric(f"{name}.goodput", load.goodput, "req/s")]
     return (
         *of_times,
         *of_server,
-        Measured(f"{name}.output_throughput", load.output_throughput, "tok/s"),
-        Measured(f"{name}.request_throughput", load.request_throughput, "req/s"),
+        Metric(f"{name}.output_throughput", load.output_throughput, "tok/s"),
+        Metric(f"{name}.request_throughput", load.request_throughput, "req/s"),
         *goodput,
     )
 
@@ -160,24 +161,24 @@ def series(timings: Sequence[Timing]) -> dict[str, list[float]]:
     }
 
 
-def shown(measured: Iterable[Measured]) -> list[dict[str, Any]]:
+def metrics_evidence(measured: Iterable[Metric]) -> list[dict[str, Any]]:
     """Figures, as evidence has them."""
     return [asdict(figure) for figure in measured]
 
 
-def shown_ttft(points: Iterable[tuple[int, float]]) -> list[dict[str, float]]:
+def ttft_evidence(points: Iterable[tuple[int, float]]) -> list[dict[str, float]]:
     """(image tokens, TTFT in seconds), as evidence has them."""
     return [{"image_tokens": tokens, "ttft_s": seconds} for tokens, seconds in points]
 
 
-def shown_series(timings: Sequence[Timing]) -> list[dict[str, Any]]:
+def series_evidence(timings: Sequence[Timing]) -> list[dict[str, Any]]:
     """The raw series, as evidence has them."""
     named = series(timings).items()
     return [{"name": name, "unit": "s", "values": values} for name, values in named]
 
 
 @dataclass(frozen=True)
-class Asked:
+class LoadExpectations:
     """What is known beforehand about the requests of a load.
 
     Attributes:
@@ -192,17 +193,17 @@ class Asked:
     references: Mapping[str, str] = field(default_factory=dict)
 
 
-def requests_are_answered(name: str, load: Load, asked_for: Asked) -> Verdict:
+def judge_load(name: str, load: Load, expectations: LoadExpectations) -> Verdict:
     """Every request of a load was answered, and by an answer: garbage is not throughput.
 
     Args:
         name: what the figures are called.
         load: what was seen.
-        asked_for: what is known about its requests.
+        expectations: what is known about its requests.
     """
-    problems = _problems(load, asked_for)
+    problems = _problems(load, expectations)
     asked = len(load.timings) + len(load.errors)
-    found = figures(name, load)
+    found = metrics(name, load)
     medians = [f for f in found if f.name.endswith(".median") or f.more_is_better]
     words = ", ".join(f"{f.name.removeprefix(name + '.')} {f.value:.3g} {f.unit}" for f in medians)
     return at_least(
@@ -213,13 +214,13 @@ def requests_are_answered(name: str, load: Load, asked_for: Asked) -> Verdict:
         tuple(problems[:_SHOWN_ERRORS]),
         {
             "generator": load.generator,
-            "figures": shown(found),
-            "series": shown_series(load.timings),
+            "figures": metrics_evidence(found),
+            "series": series_evidence(load.timings),
             "sweep": _sweep(load),
-            "ttft_by_image_tokens": shown_ttft(
+            "ttft_by_image_tokens": ttft_evidence(
                 (tokens, timing.ttft_seconds)
                 for timing in load.timings
-                if (tokens := asked_for.image_tokens.get(timing.case_id)) is not None
+                if (tokens := expectations.image_tokens.get(timing.case_id)) is not None
             ),
         },
     )
@@ -236,10 +237,10 @@ def _sweep(load: Load) -> dict[str, float]:
     }
 
 
-def require_answers(name: str, load: Load, asked_for: Asked) -> None:
+def require_answers(name: str, load: Load, expectations: LoadExpectations) -> None:
     """Raises PreconditionError unless every request of a load was answered, and by an answer."""
     asked = len(load.timings) + len(load.errors)
-    problems = _problems(load, asked_for)
+    problems = _problems(load, expectations)
     if problems or not asked:
         judge = "load" if name.startswith("load.") else "single_stream"
         raise PreconditionError(
@@ -249,20 +250,20 @@ def require_answers(name: str, load: Load, asked_for: Asked) -> None:
         )
 
 
-def _problems(load: Load, asked_for: Asked) -> list[str]:
+def _problems(load: Load, expectations: LoadExpectations) -> list[str]:
     """What is wrong with the requests of a load, one text each."""
     garbage = [
         f"{timing.case_id}: {problem}: {timing.text[:80]!r}"
         for timing in load.timings
-        if (problem := _problem(timing, asked_for))
+        if (problem := _problem(timing, expectations))
     ]
     return [*load.errors, *garbage]
 
 
-def _problem(timing: Timing, asked_for: Asked) -> str | None:
-    most = asked_for.max_tokens.get(timing.case_id)
+def _problem(timing: Timing, expectations: LoadExpectations) -> str | None:
+    most = expectations.max_tokens.get(timing.case_id)
     cut_off = most is not None and timing.output_tokens >= most
-    reference = asked_for.references.get(timing.case_id)
+    reference = expectations.references.get(timing.case_id)
     finish = "length" if cut_off else "stop"
     answer = Completion(
         timing.case_id, timing.text, None, finish, None, None, timing.seconds, timing.ttft_seconds
@@ -281,94 +282,103 @@ class Prefill:
         by_size: (image tokens, TTFT in seconds) of the image in several sizes.
     """
 
-    ratio: Ratio
+    ratio: TimeRatio
     tokens: int
-    added: Measured
+    added: Metric
     by_size: Sequence[tuple[int, float]]
 
 
-def image_prefill(prefill: Prefill, bar: float) -> Verdict:
+def judge_prefill(prefill: Prefill, threshold: float) -> Verdict:
     """An image prompt's TTFT against that of a text of as many tokens."""
     what = f"TTFT of {prefill.tokens} tokens with an image over that of text"
-    verdict = _at_most_surely(prefill.ratio, bar, what)
+    verdict = _lower_bound_at_most(prefill.ratio, threshold, what)
     more = {
-        "figures": shown([prefill.added]),
-        "ttft_by_image_tokens": shown_ttft(prefill.by_size),
+        "figures": metrics_evidence([prefill.added]),
+        "ttft_by_image_tokens": ttft_evidence(prefill.by_size),
     }
     return replace(verdict, evidence={**verdict.evidence, **more})
 
 
-def no_slower(what: str, ratio: Ratio, tolerance: float) -> Verdict:
+def judge_slowdown(what: str, ratio: TimeRatio, tolerance: float) -> Verdict:
     """A quantity here against the same quantity at the endpoint that it is compared with."""
-    return _at_most_surely(ratio, tolerance, f"{what} here over that of the endpoint compared with")
+    return _lower_bound_at_most(
+        ratio, tolerance, f"{what} here over that of the endpoint compared with"
+    )
 
 
-def _at_most_surely(ratio: Ratio, bar: float, what: str) -> Verdict:
+def _lower_bound_at_most(ratio: TimeRatio, threshold: float, what: str) -> Verdict:
     """Fails where even the lower end of the interval is beyond the bar."""
     return at_most(
         ratio.low,
-        bar,
+        threshold,
         "x (lower end of the 95 % interval)",
         f"{what}: {ratio}",
         evidence={"ratio": asdict(ratio)},
     )
 
 
-def scales_with_load(alone: Load, together: Load, bar: float) -> Verdict:
+def judge_scaling(alone: Load, together: Load, threshold: float) -> Verdict:
     """Output throughput of many requests at a time over that of one at a time."""
     if not alone.timings or not together.timings:
-        return at_least(0.0, bar, "x", "there is no throughput to compare: nothing was answered")
+        return at_least(
+            0.0, threshold, "x", "there is no throughput to compare: nothing was answered"
+        )
     ratio = together.output_throughput / alone.output_throughput
     return at_least(
         ratio,
-        bar,
+        threshold,
         "x",
         f"{together.output_throughput:.3g} tok/s with {together.concurrency} requests at a time, "
         f"{alone.output_throughput:.3g} tok/s with {alone.concurrency}",
     )
 
 
-def waits_quietly(idle: Sequence[float], busy: Sequence[float], bar: float) -> Verdict:
+def judge_idle_cpu(idle: Sequence[float], busy: Sequence[float], threshold: float) -> Verdict:
     """Mean CPU use of a server that waits over that of one that answers.
 
     Args:
         idle: CPU use of its process tree in percent of the usable cores, sampled while it waits.
         busy: the same while it answers one request after another.
-        bar: the largest share.
+        threshold: the largest share.
     """
     mean = statistics.fmean(busy)
     return at_most(
         statistics.fmean(idle) / mean if mean else math.nan,
-        bar,
+        threshold,
         "of the busy server's",
         f"{statistics.fmean(idle):.3g} % of the cores while waiting, {mean:.3g} % while answering, "
         f"{max(busy):.3g} % at most",
         evidence={
-            "figures": shown(cpu_figures(busy)),
+            "figures": metrics_evidence(cpu_metrics(busy)),
             "series": [{"name": "cpu", "unit": "%", "values": [*busy]}],
         },
     )
 
 
-def cpu_figures(busy: Sequence[float]) -> tuple[Measured, ...]:
+def cpu_metrics(busy: Sequence[float]) -> tuple[Metric, ...]:
     """The figures of a server that answers, from samples in percent of the usable cores."""
     return (
-        Measured("cpu.mean", statistics.fmean(busy), "%"),
-        Measured("cpu.peak", max(busy), "%"),
+        Metric("cpu.mean", statistics.fmean(busy), "%"),
+        Metric("cpu.peak", max(busy), "%"),
     )
 
 
-def undeclared(found: Mapping[str, Measured], device: str) -> str:
+def undeclared(found: Mapping[str, Metric], device: str) -> str:
     """What to do where a model declares no limit for a device."""
     measured = ", ".join(f"{one.name} {one.value:.4g} {one.unit}" for one in found.values())
     return (
         f"the model file declares no limit for {device}, so there is nothing it has to reach. "
-        "Declare what it must with ModelSpec(limits=(Limit(figure, value, device), ...)). Measured "
+        "Declare what it must with ModelSpec(limits=(Limit(figure, value, device), ...)). Metric "
         f"here: {measured}."
     )
 
 
-def require_figure(found: Mapping[str, Measured], name: str) -> Measured:
+def kind_of(measurement: str) -> str:
+    """The kind of request that a measurement sends."""
+    return "text" if measurement == "text" else "image"
+
+
+def require_metric(found: Mapping[str, Metric], name: str) -> Metric:
     """A figure of a measurement.
 
     Raises:
@@ -392,7 +402,7 @@ def _why_not_measured(figure: str) -> str:
     return "it is none of the figures in docs/performance.md"
 
 
-def within_limits(found: Mapping[str, Measured], limits: Sequence[Limit]) -> Verdict:
+def judge_limits(found: Mapping[str, Metric], limits: Sequence[Limit]) -> Verdict:
     """Every declared limit against what was measured; the worst one is the verdict's.
 
     Args:
@@ -404,7 +414,7 @@ def within_limits(found: Mapping[str, Measured], limits: Sequence[Limit]) -> Ver
     """
     lines, shares = [], []
     for limit in limits:
-        figure = require_figure(found, limit.figure)
+        figure = require_metric(found, limit.figure)
         ratio = figure.value / limit.value
         shares.append(1 / ratio if figure.more_is_better else ratio)
         sense = "at least" if figure.more_is_better else "at most"
@@ -421,8 +431,8 @@ def within_limits(found: Mapping[str, Measured], limits: Sequence[Limit]) -> Ver
     )
 
 
-def no_regression(
-    found: Mapping[str, Measured], runs: Sequence[Mapping[str, float]], tolerance: float
+def judge_baseline(
+    found: Mapping[str, Metric], runs: Sequence[Mapping[str, float]], tolerance: float
 ) -> Verdict:
     """Today's figures against those of stored runs of the same key; the worst is the verdict's.
 
@@ -431,7 +441,7 @@ def no_regression(
 
     Args:
         found: every figure that was measured, by name.
-        runs: name -> value of at least `LEAST_RUNS` stored runs.
+        runs: name -> value of at least `STORED_RUNS` stored runs.
         tolerance: largest slowdown, 1.1 for ten percent.
 
     Raises:
@@ -440,7 +450,7 @@ def no_regression(
     bounds = dict(_slowdowns(found, runs))
     if not bounds:
         raise PreconditionError(
-            f"of the figures measured here fewer than {LEAST_RUNS} runs are stored. Store runs "
+            f"of the figures measured here fewer than {STORED_RUNS} runs are stored. Store runs "
             "anew with --vlm-save-performance."
         )
     order = sorted(bounds, key=lambda name: -bounds[name])
@@ -462,12 +472,12 @@ def no_regression(
 
 
 def _slowdowns(
-    found: Mapping[str, Measured], runs: Sequence[Mapping[str, float]]
+    found: Mapping[str, Metric], runs: Sequence[Mapping[str, float]]
 ) -> Iterator[tuple[str, float]]:
     """Name -> lower bound of the slowdown, of each figure that two runs can be compared by."""
     for name, figure in found.items():
         stored = [math.log(run[name]) for run in runs if run.get(name, 0) > 0]
-        if not figure.is_typical or figure.value <= 0 or len(stored) < LEAST_RUNS:
+        if not figure.is_typical or figure.value <= 0 or len(stored) < STORED_RUNS:
             continue
         change = math.log(figure.value) - statistics.fmean(stored)
         quantile = _T.get(len(stored) - 1, _NORMAL)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..observation.answers import Completion, Reference, ReferenceNumerics
+from ..observation.answers import Completion, Reference
+from ..observation.numerics import ReferenceNumerics
 from .comparison import tie_margin
 from .degeneration import degeneration
 

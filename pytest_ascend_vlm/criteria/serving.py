@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 
 from ..observation.answers import Completion, Refusal
-from ..spec.model import Sampling
+from ..spec.case import Sampling
 from .text import side_by_side
-from .verdict import Verdict, all_hold, at_most
+from .verdict import Verdict, at_most, checklist
 
 
-def start_within_budget(
+def judge_start(
     seconds: Mapping[str, float], budgets: Mapping[str, float], memory_mib: float | None
 ) -> Verdict:
     """Every start phase took at most its budget; measured is the largest share of one.
@@ -34,27 +34,25 @@ def start_within_budget(
     return at_most(shares[worst], 1.0, "of budget", reason, details, evidence)
 
 
-def models_are_listed(listed: Sequence[str] | Refusal, served_name: str) -> Verdict:
+def judge_models(listed: Sequence[str] | Refusal, served_name: str) -> Verdict:
     """`/v1/models` answers 200 and lists the served name."""
     if isinstance(listed, Refusal):
-        return all_hold({"/v1/models answers": f"HTTP {listed.status}: {listed.message}"})
+        return checklist({"/v1/models answers": f"HTTP {listed.status}: {listed.message}"})
     missing = None if served_name in listed else f"{served_name!r} is not among {list(listed)}"
-    return all_hold({"/v1/models answers": None, "served name listed": missing})
+    return checklist({"/v1/models answers": None, "served name listed": missing})
 
 
-def answer_is_sound(answer: Completion | Refusal) -> Verdict:
+def judge_answer(answer: Completion | Refusal) -> Verdict:
     """200, a finish reason, usage that adds up, and log-probabilities of the answer's tokens.
 
     Args:
         answer: what came back for a greedy request.
     """
-    return all_hold(_sound(answer), _got(answer))
+    return checklist(_sound(answer), _got(answer))
 
 
-def media_is_sound(
-    answer: Completion | Refusal, tokens_of_the_text: int | None, what: str
-) -> Verdict:
-    """As `answer_is_sound`, and what was sent beside the text cost tokens.
+def judge_media(answer: Completion | Refusal, tokens_of_the_text: int | None, what: str) -> Verdict:
+    """As `judge_answer`, and what was sent beside the text cost tokens.
 
     Args:
         answer: what came back for a greedy request with an image or a clip.
@@ -69,7 +67,7 @@ def media_is_sound(
         cost = tokens - tokens_of_the_text
         problem = f"the prompt grew by {cost} tokens"
     checks = {f"the {what} cost tokens": None if cost is not None and cost > 0 else problem}
-    return all_hold({**_sound(answer), **checks}, {**_got(answer), f"{what}_tokens": cost})
+    return checklist({**_sound(answer), **checks}, {**_got(answer), f"{what}_tokens": cost})
 
 
 def _got(answer: Completion | Refusal) -> dict[str, object]:
@@ -132,12 +130,12 @@ def _list_problem(answer: Completion) -> str | None:
     return None
 
 
-def encodings_agree(answers: Mapping[str, Completion | Refusal]) -> Verdict:
+def judge_encodings(answers: Mapping[str, Completion | Refusal]) -> Verdict:
     """Every lossless encoding of one image gives the answer that the first one gives."""
     labels = list(answers)
     first = answers[labels[0]]
     if isinstance(first, Refusal):
-        return all_hold({labels[0]: f"HTTP {first.status}: {first.message}"})
+        return checklist({labels[0]: f"HTTP {first.status}: {first.message}"})
     checks: dict[str, str | None] = {labels[0]: None}
     for label in labels[1:]:
         answer = answers[label]
@@ -146,13 +144,13 @@ def encodings_agree(answers: Mapping[str, Completion | Refusal]) -> Verdict:
         else:
             lines = side_by_side(first.text, answer.text, labels[0])
             checks[label] = _unless(answer.text == first.text, "\n".join(("", *lines)))
-    return all_hold(checks)
+    return checklist(checks)
 
 
-def stream_adds_up(streamed: Completion, whole: Completion) -> Verdict:
+def judge_stream(streamed: Completion, whole: Completion) -> Verdict:
     """The streamed deltas add up to the unstreamed answer."""
     lines = side_by_side(whole.text, streamed.text, "whole")
-    return all_hold(
+    return checklist(
         {
             "text": _unless(streamed.text == whole.text, "\n".join(("", *lines))),
             "finish reason": _unless(
@@ -170,7 +168,7 @@ def stream_adds_up(streamed: Completion, whole: Completion) -> Verdict:
     )
 
 
-def limits_are_obeyed(
+def judge_limits(
     cut: Completion,
     sampling: Sampling,
     stopped: Completion,
@@ -187,7 +185,7 @@ def limits_are_obeyed(
         several: the answers to one request with sampling.n of 2.
     """
     tokens = cut.usage.completion_tokens if cut.usage else None
-    return all_hold(
+    return checklist(
         {
             "max_tokens": _unless(
                 tokens == sampling.max_tokens and cut.finish_reason == "length",
@@ -204,11 +202,11 @@ def limits_are_obeyed(
     )
 
 
-def image_limit_holds(
+def judge_image_limit(
     within: Completion | Refusal, beyond: Completion | Refusal, limit: int
 ) -> Verdict:
     """As many images as declared are answered, one more is refused with a 4xx."""
-    return all_hold(
+    return checklist(
         {
             f"{limit} images": None
             if isinstance(within, Completion)
@@ -218,7 +216,7 @@ def image_limit_holds(
     )
 
 
-def all_refused(
+def judge_refusals(
     answers: Mapping[str, Completion | Refusal], afterwards: Completion | Refusal
 ) -> Verdict:
     """Each request is refused with a 4xx and a JSON error, and the next good one is answered.
@@ -232,9 +230,9 @@ def all_refused(
     if isinstance(afterwards, Refusal):
         came = f"HTTP {afterwards.status}" if afterwards.status else "no answer"
         after = f"it got {came} after {', '.join(answers)}: {afterwards.message}"
-        return all_hold({"the next good request": after})
+        return checklist({"the next good request": after})
     checks = {label: client_error(answer) for label, answer in answers.items()}
-    return all_hold({**checks, "the next good request": None})
+    return checklist({**checks, "the next good request": None})
 
 
 def client_error(answer: Completion | Refusal) -> str | None:

@@ -6,16 +6,16 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from ..spec.thresholds import IOU_TOLERANCE
 from .verdict import Verdict, at_least
 
 Box = tuple[float, float, float, float]
 
 _NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
 _FOUR_NUMBERS = re.compile(rf"[\[(]{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}[\])]")
-IOU_SLACK = 0.05
 
 
-def question_is_answered(accepted: Sequence[str], answer: str, golden: str) -> Verdict:
+def judge_question(accepted: Sequence[str], answer: str, golden: str) -> Verdict:
     """One of the accepted answers occurs in the answer.
 
     Args:
@@ -35,7 +35,7 @@ def question_is_answered(accepted: Sequence[str], answer: str, golden: str) -> V
     )
 
 
-def unnamed(accepted: Sequence[str], golden: str) -> str | None:
+def unnamed_reason(accepted: Sequence[str], golden: str) -> str | None:
     """Why a question cannot be judged by a golden, or None where it can.
 
     A model is not asked to know more than its reference.
@@ -60,19 +60,19 @@ def _folded(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
-def box_is_found(truth: Box, answer: Box | None, golden: Box | None, bar: float) -> Verdict:
+def judge_box(truth: Box, answer: Box | None, golden: Box | None, threshold: float) -> Verdict:
     """The answered box overlaps the true one as asked, and no worse than the golden's.
 
     Args:
         truth: (left, top, right, bottom) in pixels.
         answer: the same as answered; None where the answer holds no box.
         golden: the same of the reference, which found it.
-        bar: least intersection over union.
+        threshold: least intersection over union.
     """
     reached, reference = iou(truth, answer), iou(truth, golden)
     return at_least(
         reached,
-        max(bar, reference - IOU_SLACK),
+        max(threshold, reference - IOU_TOLERANCE),
         "IoU",
         "intersection over union with the true box",
         (f"true box: {truth}", f"answered: {answer or 'no box'}", f"the reference: {golden}"),
@@ -80,15 +80,17 @@ def box_is_found(truth: Box, answer: Box | None, golden: Box | None, bar: float)
     )
 
 
-def no_box(truth: Box, golden: Box | None, bar: float) -> str | None:
+def no_box_reason(truth: Box, golden: Box | None, threshold: float) -> str | None:
     """Why a box cannot be judged by a golden, or None where it can.
 
-    A box that overlaps less than what counts as found has not found it; the bar is that number.
+    A reference box with an IoU below the threshold has not found it either.
     """
     reached = iou(truth, golden)
-    if reached >= bar:
+    if reached >= threshold:
         return None
-    return f"the reference does not find the box itself: its IoU is {reached:.3g}, below {bar:g}"
+    return (
+        f"the reference does not find the box itself: its IoU is {reached:.3g}, below {threshold:g}"
+    )
 
 
 def iou(one: Box, other: Box | None) -> float:
@@ -107,20 +109,20 @@ def _area(box: Box) -> float:
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def read_box(answer: str, size: tuple[int, int], box_range: int | None) -> Box | None:
+def read_box(answer: str, size: tuple[int, int], box_scale: int | None) -> Box | None:
     """The first box in an answer, in pixels; None where there is none.
 
     Args:
         answer: JSON with a `bbox_2d`, fenced or not, or any text with four bracketed numbers.
         size: (width, height) of the image in pixels.
-        box_range: what the coordinates count: None for pixels, 1000 for thousandths of the size.
+        box_scale: what the coordinates count: None for pixels, 1000 for thousandths of the size.
     """
     numbers = _numbers(answer)
     if numbers is None:
         return None
-    if box_range is None:
+    if box_scale is None:
         return numbers
-    width, height = (side / box_range for side in size)
+    width, height = (side / box_scale for side in size)
     left, top, right, bottom = numbers
     return (left * width, top * height, right * width, bottom * height)
 

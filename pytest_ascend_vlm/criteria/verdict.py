@@ -31,6 +31,14 @@ class Verdict:
     details: tuple[str, ...] = ()
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
+    def __bool__(self) -> bool:
+        """Refuses: a verdict that fails is no False.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("a verdict has no truth value: ask for verdict.passed")
+
     @property
     def margin(self) -> float:
         """Distance to the bar in the verdict's unit; negative is on the wrong side of it."""
@@ -64,7 +72,7 @@ def at_most(  # noqa: PLR0913, PLR0917
     return Verdict(passed, measured, threshold, unit, "at most", reason, details, evidence or {})
 
 
-def all_hold(
+def checklist(
     checks: Mapping[str, str | None], evidence: Mapping[str, Any] | None = None
 ) -> Verdict:
     """The verdict of a list of checks: name -> what is wrong, or None where it holds."""

@@ -22,16 +22,15 @@ import openai
 
 from ..errors import ConfigurationError, ServerError
 from ..observation.answers import (
-    FORCED_TOKENS,
     TOP_LOGPROBS,
     Completion,
-    Forced,
     Refusal,
     TopLogprobs,
     Usage,
     require_answer,
 )
-from ..spec.model import Case, Sampling
+from ..observation.numerics import FORCED_TOKENS, Forced
+from ..spec.case import Case, Sampling
 from . import logprobs
 from .address import KEY_VARIABLE
 from .endpoint import Endpoint

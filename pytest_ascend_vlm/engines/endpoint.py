@@ -9,7 +9,7 @@ from typing import Protocol
 import psutil
 
 from ..errors import ServerError
-from ..observation.answers import Remains
+from ..observation.shutdown import ShutdownReport
 from .address import is_loopback
 
 
@@ -51,7 +51,7 @@ class Server(Protocol):
     first_start_seconds: Mapping[str, float]
     starts: int
     can_restart: bool
-    remains: Remains | None
+    remains: ShutdownReport | None
 
     @property
     def serve_command(self) -> str:
@@ -74,13 +74,13 @@ class Server(Protocol):
     def stop(self) -> None:
         """Stops it and returns when nothing of it is left."""
 
-    def restart(self) -> Remains:
+    def restart(self) -> ShutdownReport:
         """Replaces it by a fresh one at the same address; returns what the old one left."""
 
-    def kill(self) -> Remains:
+    def kill(self) -> ShutdownReport:
         """Kills its leading process, as the kernel does when memory runs out."""
 
-    def revive(self) -> None:
+    def ensure_running(self) -> None:
         """Starts it again after `kill`; does nothing to one that runs."""
 
     def recover(self) -> None:
@@ -98,7 +98,7 @@ class RunningServer:
     serve_command = "(started by someone else)"
     suite_arguments = ""
     memory_mib: float | None = None
-    remains: Remains | None = None
+    remains: ShutdownReport | None = None
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
@@ -115,15 +115,15 @@ class RunningServer:
     def stop(self) -> None:
         """Nothing to stop."""
 
-    def restart(self) -> Remains:
+    def restart(self) -> ShutdownReport:
         """Not ours to restart."""
         raise ServerError("an endpoint that someone else runs cannot be restarted")
 
-    def kill(self) -> Remains:
+    def kill(self) -> ShutdownReport:
         """Not ours to kill."""
         raise ServerError("an endpoint that someone else runs cannot be killed")
 
-    def revive(self) -> None:
+    def ensure_running(self) -> None:
         """It was not killed."""
 
     def recover(self) -> None:

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import PreconditionError
-from ..observation.answers import FORCED_TOKENS, Forced, Scores, TopLogprobs
+from ..observation.answers import TopLogprobs
+from ..observation.numerics import FORCED_TOKENS, Forced, Scores
 
 Position = Mapping[int, "float | None"]
 """Token id -> value; None where the server gave no number."""

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import GoldenError
-from ..observation.answers import Reference, ReferenceNumerics
+from ..observation.answers import Reference
+from ..observation.numerics import ReferenceNumerics
 
 
 def require_fit(reference: Reference) -> None:

@@ -23,7 +23,7 @@ _DIGITS = 16
 
 
 @dataclass(frozen=True)
-class Baseline:
+class StoredRuns:
     """What was stored for one key.
 
     Attributes:
@@ -37,7 +37,7 @@ class Baseline:
     runs: Sequence[Mapping[str, float]]
 
 
-def load(root: Path, slug: str, key: Mapping[str, Any]) -> Baseline:
+def load(root: Path, slug: str, key: Mapping[str, Any]) -> StoredRuns:
     """The stored runs of a key; none where there is no file.
 
     Args:
@@ -50,7 +50,7 @@ def load(root: Path, slug: str, key: Mapping[str, Any]) -> Baseline:
     """
     path = root / slug / f"{digest(key)[:_DIGITS]}.json"
     if not path.is_file():
-        return Baseline(path, key, ())
+        return StoredRuns(path, key, ())
     try:
         document = json.loads(path.read_text("utf-8"))
         runs = tuple(_run(run) for run in document["runs"])
@@ -59,16 +59,16 @@ def load(root: Path, slug: str, key: Mapping[str, Any]) -> Baseline:
         raise _damaged(path, f"{type(error).__name__}: {error}") from error
     if not same:
         raise _damaged(path, "its key is not the one in its name")
-    return Baseline(path, key, runs)
+    return StoredRuns(path, key, runs)
 
 
-def append(baseline: Baseline, run: Mapping[str, float]) -> Path:
+def append(stored: StoredRuns, run: Mapping[str, float]) -> Path:
     """Stores one more run of a key; returns the file."""
-    runs = [dict(stored) for stored in baseline.runs] + [dict(run)]
-    document = {"schema": SCHEMA, "key": baseline.key, "runs": runs}
+    runs = [*map(dict, stored.runs), dict(run)]
+    document = {"schema": SCHEMA, "key": stored.key, "runs": runs}
     text = json.dumps(document, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
-    write_atomically(baseline.path, text.encode("utf-8"))
-    return baseline.path
+    write_atomically(stored.path, text.encode("utf-8"))
+    return stored.path
 
 
 def digest(value: Any) -> str:
@@ -86,6 +86,6 @@ def _run(stored: Mapping[str, Any]) -> dict[str, float]:
 
 def _damaged(path: Path, what: str) -> GoldenError:
     return GoldenError(
-        f"{path} is no performance baseline ({what}). Restore it, or delete it and store runs anew "
+        f"{path} is no performance stored ({what}). Restore it, or delete it and store runs anew "
         "with --vlm-save-performance."
     )

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import GoldenError
 from ..observation.answers import Reference
-from ..spec.model import Case
+from ..spec.case import Case
 from ..writing import write_atomically
 from .bfloat16 import to_bits
 from .fit import require_fit

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..criteria.dataset import Evaluation, Protocol, Sample
 from ..errors import GoldenError
+from ..observation.evaluation import Evaluation, Protocol, Sample
 from ..writing import write_atomically
 from .store import GoldenKey, digest
 

@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import GoldenError
-from ..observation.answers import Reference, ReferenceHidden, ReferenceNumerics
-from ..spec.model import Case, ModelSpec
+from ..observation.answers import Reference
+from ..observation.numerics import ReferenceHidden, ReferenceNumerics
+from ..spec.case import Case
+from ..spec.model import ModelSpec
 from .bfloat16 import from_bits
 from .fit import require_fit
 

@@ -13,16 +13,17 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..criteria.dataset import Evaluation, Protocol, Sample
 from ..engines.endpoint import Endpoint
 from ..errors import ConfigurationError, PreconditionError, ServerError
+from ..observation.evaluation import Evaluation, Protocol, Sample
 from ..processes.exit_code import exit_code
-from ..processes.supervised import Child
+from ..processes.supervised import SupervisedProcess
+from ..progress import ProgressCallback
 
 API_KEY_VARIABLE = "VLM_HARNESS_API_KEY"
 LOG = "harness.log"
@@ -147,7 +148,7 @@ def protocol(harness: Harness, task: str, root: Path, python: Path) -> Protocol:
 
 
 def evaluate(
-    harness: Harness, request: Request, asked: Protocol, say: Callable[[str], None]
+    harness: Harness, request: Request, asked: Protocol, on_progress: ProgressCallback
 ) -> Evaluation:
     """Lets a harness ask a served model all questions of a data set.
 
@@ -156,7 +157,7 @@ def evaluate(
         request: what of whom.
         asked: the protocol of the same harness and data, which the scores are stamped with. It is
             resolved once, by whoever asks: that takes reading all of the data.
-        say: told how far it is.
+        on_progress: told how far it is.
 
     Raises:
         ConfigurationError: the harness does not have the data set.
@@ -169,7 +170,7 @@ def evaluate(
     work_dir.mkdir(parents=True, exist_ok=True)
     before = _answered(harness, work_dir)
     _write_job(harness, request)
-    _run(harness, request, say)
+    _run(harness, request, on_progress)
     shutil.rmtree(work_dir / "cache", ignore_errors=True)
     return _read(work_dir / "result.json", asked, request.limit, before)
 
@@ -192,10 +193,10 @@ def _write_job(harness: Harness, request: Request) -> None:
     (request.work_dir / "job.json").write_text(json.dumps(job, ensure_ascii=False), "utf-8")
 
 
-def _run(harness: Harness, request: Request, say: Callable[[str], None]) -> None:
+def _run(harness: Harness, request: Request, on_progress: ProgressCallback) -> None:
     work_dir = request.work_dir.absolute()
     script, job = _CHILDREN / harness.script, work_dir / "job.json"
-    child = Child(
+    child = SupervisedProcess(
         [str(request.python), str(script), str(job)],
         work_dir / LOG,
         _environment(request),
@@ -205,7 +206,7 @@ def _run(harness: Harness, request: Request, say: Callable[[str], None]) -> None
     progress = _Progress(harness, request)
 
     def watch(_elapsed: float) -> None:
-        say(progress.now())
+        on_progress(progress.now())
         if progress.seconds_without_answer > _STALL_SECONDS:
             problem = f"{harness.name} had no answer for {_STALL_SECONDS / 60:.0f} minutes."
             raise ServerError(child.with_tail(f"{problem} Run it again to go on."))

@@ -18,7 +18,7 @@ _STATUS = ("more", "E", "ERROR")
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """A test that has an error.
 
     Attributes:
@@ -36,17 +36,17 @@ class Findings:
     """The errors of a run, and the test that had each of them first."""
 
     def __init__(self) -> None:
-        self._first: dict[tuple[str, str], Place] = {}
+        self._first: dict[tuple[str, str], Location] = {}
 
-    def first(self, text: str, place: Place) -> Place:
+    def first(self, text: str, location: Location) -> Location:
         """The test that has an error in full; a test that is run again stays the first."""
-        return self._first.setdefault((place.owner, text), place)
+        return self._first.setdefault((location.owner, text), location)
 
 
 FINDINGS = pytest.StashKey[Findings]()
 
 
-def in_one_line(text: str, first: Place) -> str:
+def in_one_line(text: str, first: Location) -> str:
     """An error, for the tests after the first."""
     headline = text.partition("\n")[0].rstrip(".")
     return f"{headline}; in full at {first.test}"

@@ -12,23 +12,30 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ..criteria.criterion import Cases, Criterion, documentation
+from ..criteria.groups import OWN_GROUP
 from ..errors import ConfigurationError
+from ..session.answers import Answers, ForcedAnswers
 from ..session.comparison import Comparison
-from ..session.device_slot import Once, Stage
-from ..session.judge import Answers, ForcedAnswers, Goldens, Judge, Reference, Task
-from ..session.numerics import Numbers
+from ..session.device_slot import DeviceSlot, allocate
+from ..session.goldens import Goldens
+from ..session.judge import Judge, NotApplicable
+from ..session.memo import Memo
+from ..session.model import ModelSession
+from ..session.numerics import NumericsSession
+from ..session.reference import ReferenceSession
 from ..session.run import RUN, Run
-from ..spec.model import Case, ModelSpec
-from ..suite.criterion import Criterion, NotApplicable, documentation
-from .selection import criterion_of
+from ..spec.case import Case
+from ..spec.model import ModelSpec
+from .criterion_call import call_of
 
 if TYPE_CHECKING:
-    from ..criteria.error_statistics import Measures
+    from ..criteria.error_statistics import ErrorStatistics
     from ..engines.client import Client
     from ..engines.endpoint import Server
-    from ..observation.answers import Timing
-    from ..session.performance import Measuring
-    from ..suite.dataset import Datasets
+    from ..observation.load import Timing
+    from ..session.datasets import Datasets
+    from ..session.performance import PerformanceSession
 
 JUDGE = pytest.StashKey[Judge]()
 
@@ -52,98 +59,111 @@ def vlm_model(request: pytest.FixtureRequest) -> ModelSpec:
 
 
 @pytest.fixture(scope="class")
-def stage(request: pytest.FixtureRequest, vlm_run: Run, vlm_model: ModelSpec) -> Iterator[Stage]:
-    """The place of the model's servers and engines; on cards, theirs alone."""
-    with vlm_run.place(vlm_model) as place:
-        yield Stage(vlm_run, vlm_model, f"{vlm_model.slug}-{request.cls.__name__}", place)
+def model_session(vlm_run: Run, vlm_model: ModelSpec) -> ModelSession:
+    """The model in this run: its checkpoint, cases, launch arguments and goldens."""
+    return ModelSession(vlm_run, vlm_model)
 
 
 @pytest.fixture(scope="class")
-def server(stage: Stage) -> Iterator[Server]:
+def device_slot(
+    request: pytest.FixtureRequest, model_session: ModelSession
+) -> Iterator[DeviceSlot]:
+    """The devices of the model's servers and engines; cards are leased for this model alone."""
+    with allocate(model_session) as allocation:
+        yield DeviceSlot(model_session, request.cls.__name__, allocation)
+
+
+@pytest.fixture(scope="class")
+def server(device_slot: DeviceSlot) -> Iterator[Server]:
     """The served model: started for the first test that needs it, stopped after the last."""
     # A plugin that repeats tests asks for it again; the server knows that it did not start.
-    server = stage.server or stage.run.server(stage.model, stage.label, stage.place)
-    stage.server = server
+    server = device_slot.own_server()
     try:
         server.start()
         yield server
     finally:
         server.stop()
-        stage.run.note_server(stage.model, server, stage.place)
+        device_slot.record_server()
 
 
 @pytest.fixture(scope="class")
-def client(server: Server, vlm_run: Run, vlm_model: ModelSpec) -> Iterator[Client]:
+def client(server: Server, device_slot: DeviceSlot) -> Iterator[Client]:
     """A connection to the served model that keeps what it answers."""
     from ..engines.client import Client
 
-    client = Client(server.endpoint, server.explain_loss, ensure=server.revive)
+    client = Client(server.endpoint, server.explain_loss, ensure=server.ensure_running)
     with contextlib.closing(client):
         yield client
-        record = {"model": vlm_model.model_id, "requests": client.requests}
-        vlm_run.model_records.append(record)
+        device_slot.requests += client.requests
 
 
 @pytest.fixture(scope="class")
 def answers(client: Client) -> Answers:
-    """The first greedy answer to each case, asked for once."""
+    """The served model's greedy answers, each case asked once: `answers(case)`."""
     return Answers(client)
 
 
 @pytest.fixture(scope="class")
-def golden(request: pytest.FixtureRequest, vlm_run: Run, vlm_model: ModelSpec) -> Goldens:
+def golden(request: pytest.FixtureRequest, model_session: ModelSession) -> Goldens:
     """The references of the model: `golden(case)`."""
-    return Goldens(vlm_run.golden_store(_model_file(request)), vlm_run.golden_key(vlm_model))
+    store = model_session.golden_store(_model_file(request))
+    return Goldens(store, model_session.golden_key)
 
 
 @pytest.fixture(scope="class")
 def datasets(
-    request: pytest.FixtureRequest, vlm_run: Run, vlm_model: ModelSpec, server: Server
+    request: pytest.FixtureRequest, model_session: ModelSession, server: Server
 ) -> Datasets:
-    """The data sets of the model, asked by harnesses."""
-    from ..suite.dataset import Datasets
+    """The data sets of the model, asked by evaluation harnesses."""
+    from ..session.datasets import Datasets
 
-    return Datasets(vlm_run, vlm_model, server, _model_file(request))
+    return Datasets(model_session, server, _model_file(request))
 
 
 @pytest.fixture(scope="class")
 def forced(client: Client, golden: Goldens) -> ForcedAnswers:
-    """What the served model thinks of the reference's answers: `forced(case)`."""
+    """Log-probabilities that the served model gives the reference's answers: `forced(case)`."""
     return ForcedAnswers(client, golden)
 
 
 @pytest.fixture(scope="class")
-def numbers(
-    request: pytest.FixtureRequest, stage: Stage, all_cases: tuple[Case, ...], golden: Goldens
-) -> Numbers:
-    """What is measured of the model's numbers without its server."""
+def numerics(
+    request: pytest.FixtureRequest,
+    device_slot: DeviceSlot,
+    all_cases: tuple[Case, ...],
+    golden: Goldens,
+) -> NumericsSession:
+    """Measures the model's numbers without its server: offline engines and variants."""
     cases = tuple(case for case in all_cases if golden(case).numerics is not None)
     if not cases:
         raise NotApplicable("the references are text only")
-    return Numbers(stage, cases, golden, _offline_tasks(request))
+    return NumericsSession(device_slot, cases, golden, _offline_tasks(request))
 
 
 @pytest.fixture(scope="class")
-def served_logits(forced: ForcedAnswers, numbers: Numbers) -> Once[Measures]:
-    """How far the served logits are from the reference's, over all cases."""
-    return Once(lambda: numbers.logits(forced))
+def served_logits(forced: ForcedAnswers, numerics: NumericsSession) -> Memo[ErrorStatistics]:
+    """Error of the served logits against the reference's, over all cases: `served_logits()`."""
+    return Memo(lambda: numerics.logits(forced))
 
 
 @pytest.fixture(scope="class")
-def measuring(
-    stage: Stage, client: Client, golden: Goldens, tmp_path_factory: pytest.TempPathFactory
-) -> Measuring:
-    """What measures the served model's speed, each thing once."""
-    from ..session.performance import Measuring
+def performance(
+    device_slot: DeviceSlot,
+    client: Client,
+    golden: Goldens,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> PerformanceSession:
+    """Measures the served model's speed, each metric once."""
+    from ..session.performance import PerformanceSession
 
-    return Measuring(stage, client, golden, tmp_path_factory.mktemp("cold"))
+    return PerformanceSession(device_slot, client, golden, tmp_path_factory.mktemp("uncached"))
 
 
 @pytest.fixture
-def stopwatch(
+def benchmark_timings(
     request: pytest.FixtureRequest, vlm_model: ModelSpec
 ) -> Callable[[Sequence[Timing]], None]:
-    """Gives pytest-benchmark what was measured, as if it had measured it: `stopwatch(timings)`.
+    """Gives pytest-benchmark what was measured, as if it had measured it.
 
     Raises:
         ConfigurationError: it is not installed, or switched off.
@@ -179,20 +199,22 @@ def stopwatch(
 
 @pytest.fixture(scope="class")
 def reference(
-    request: pytest.FixtureRequest, vlm_run: Run, vlm_model: ModelSpec
-) -> Iterator[Reference]:
-    """The reference engine, loaded on first use."""
-    options = vlm_run.options
-    reference = Reference(
-        load=lambda: vlm_run.reference_engine(vlm_model),
+    request: pytest.FixtureRequest, model_session: ModelSession
+) -> Iterator[ReferenceSession]:
+    """The reference engine (Transformers on CPU), loaded on first use."""
+    from ..session.recording import RecordingPlan
+
+    options = model_session.run.options
+    reference = ReferenceSession(
+        load=model_session.reference_engine,
         recording=options.record,
-        task=Task(
-            key=vlm_run.golden_key(vlm_model),
+        plan=RecordingPlan(
+            key=model_session.golden_key,
             cases=_cases_to_ask(request),
             golden_dir=options.golden_dir,
-            drafts_dir=options.log_dir / "recording",
+            bf16_dir=options.log_dir / "recording",
         ),
-        say=lambda what: vlm_run.say(f"{vlm_model.model_id}: {what}"),
+        on_progress=model_session.on_progress,
     )
     with contextlib.closing(reference):
         yield reference
@@ -201,14 +223,14 @@ def reference(
 @pytest.fixture
 def judge(request: pytest.FixtureRequest) -> Judge:
     """Takes the test's verdict: `judge(verdict)`."""
-    what = criterion_of(request.node) or Criterion(f"own.{request.node.originalname}")
+    call = call_of(request.node)
     # A test that asks nobody gets no server for its verdict, and no goldens.
     asks = "client" in request.fixturenames
     cases = request.getfixturevalue("all_cases") if asks else ()
     judge = Judge(
-        criterion=what,
+        criterion=call.criterion or Criterion(f"{OWN_GROUP}.{request.node.originalname}"),
         documentation=documentation(request.function),
-        case_id=case_id_of(request.node),
+        case_id=call.case_id,
         client=request.getfixturevalue("client") if asks else None,
         goldens=request.getfixturevalue("golden") if asks else None,
         cases={case.id: case for case in cases},
@@ -224,15 +246,15 @@ def comparison(answers: Answers, golden: Goldens, judge: Judge) -> Comparison:
 
 
 @pytest.fixture(scope="class")
-def all_cases(vlm_run: Run, vlm_model: ModelSpec) -> tuple[Case, ...]:
-    """Every case the model can be asked."""
-    return vlm_run.cases_for(vlm_model, "all")
+def all_cases(model_session: ModelSession) -> tuple[Case, ...]:
+    """Every case that the model can be asked, clips left out."""
+    return model_session.cases(Cases.ALL)
 
 
 @pytest.fixture(scope="class")
-def image_cases(vlm_run: Run, vlm_model: ModelSpec) -> tuple[Case, ...]:
+def image_cases(model_session: ModelSession) -> tuple[Case, ...]:
     """Every case with an image."""
-    return vlm_run.cases_for(vlm_model, "image")
+    return model_session.cases(Cases.IMAGE)
 
 
 @pytest.fixture(scope="class")
@@ -244,9 +266,9 @@ def image_case(image_cases: tuple[Case, ...]) -> Case:
 
 
 @pytest.fixture(scope="class")
-def text_case(vlm_run: Run, vlm_model: ModelSpec) -> Case:
+def text_case(model_session: ModelSession) -> Case:
     """The first case without an image."""
-    cases = vlm_run.cases_for(vlm_model, "text")
+    cases = model_session.cases(Cases.TEXT)
     if not cases:
         raise ConfigurationError("fixtures/cases.json has no text case for this model.")
     return cases[0]
@@ -254,7 +276,7 @@ def text_case(vlm_run: Run, vlm_model: ModelSpec) -> Case:
 
 @pytest.fixture(scope="class")
 def long_case(all_cases: tuple[Case, ...]) -> Case:
-    """The case with the longest answer to be expected."""
+    """The case whose answer may be longest."""
     return max(all_cases, key=lambda case: case.max_tokens)
 
 
@@ -266,33 +288,24 @@ def _model_file(request: pytest.FixtureRequest) -> str:
     return str(path)
 
 
-def case_id_of(item: pytest.Item) -> str | None:
-    """The case or other parameter a test is asked with, as its id has it between brackets."""
-    callspec = getattr(item, "callspec", None)
-    return callspec.id if callspec is not None else None
-
-
-def _that_run(request: pytest.FixtureRequest) -> Iterator[pytest.Item]:
+def _tests_that_run(request: pytest.FixtureRequest) -> Iterator[pytest.Item]:
     """The selected tests of a class, in their order, without those that are skipped already."""
     for item in request.session.items:
-        if getattr(item, "cls", None) is request.cls and item.get_closest_marker("skip") is None:
+        if call_of(item).suite_class is request.cls and item.get_closest_marker("skip") is None:
             yield item
 
 
 def _offline_tasks(request: pytest.FixtureRequest) -> frozenset[str]:
     """What the tests of a class will ask of the offline engines."""
-    criteria = (criterion_of(item) for item in _that_run(request))
-    return frozenset(what.offline for what in criteria if what and what.offline)
+    criteria = (call_of(item).criterion for item in _tests_that_run(request))
+    return frozenset(one.offline for one in criteria if one and one.offline)
 
 
 def _cases_to_ask(request: pytest.FixtureRequest) -> tuple[Case, ...]:
     """The cases that the tests of a class will ask the reference, in their order."""
-    found = (_case_for_reference(item) for item in _that_run(request))
-    return tuple({case.id: case for case in found if case is not None}.values())
-
-
-def _case_for_reference(item: pytest.Item) -> Case | None:
-    callspec = getattr(item, "callspec", None)
-    case = callspec.params.get("case") if callspec is not None else None
-    uses = "reference" in getattr(item, "fixturenames", ())
-    return case if uses and isinstance(case, Case) else None
+    asking = (
+        call_of(item)
+        for item in _tests_that_run(request)
+        if "reference" in getattr(item, "fixturenames", ())
+    )
+    return tuple({call.case.id: call.case for call in asking if call.case is not None}.values())

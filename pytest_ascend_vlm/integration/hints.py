@@ -8,8 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import pytest
 
+from ..criteria.criterion import criteria
+from ..criteria.groups import OPT_IN_MARKERS
+from .criterion_call import call_of
 from .expressions import names_in
-from .selection import ONLY_WHERE_NAMED, is_asked_for, model_of
+from .selection import is_asked_for
 
 COLLECTED = pytest.StashKey[Sequence[pytest.Item]]()
 """The tests as they were collected, before any was left out."""
@@ -31,17 +34,16 @@ def hints(items: Sequence[pytest.Item], config: pytest.Config) -> list[str]:
         items: the tests as they were collected, before any was left out.
         config: has the expressions.
     """
-    if not any(model_of(item) for item in items):
+    if not any(call_of(item).model for item in items):
         return []
     registered = {re.split(r"[:(]", line)[0].strip() for line in config.getini("markers")}
     used = {mark.name for item in items for mark in item.iter_markers()}
-    return [*_markers(config, registered | used), *_keywords(items, config)]
+    classes = {cls for item in items if (cls := call_of(item).suite_class) is not None}
+    ids = {criterion.id for cls in classes for criterion, _ in criteria(cls)}
+    return [*_markers(config, registered | used, ids), *_keywords(items, config)]
 
 
-def _markers(config: pytest.Config, known: set[str]) -> Iterator[str]:
-    from ..suite.catalogue import criteria
-
-    ids = [what.id for what, _, _ in criteria()]
+def _markers(config: pytest.Config, known: set[str], ids: set[str]) -> Iterator[str]:
     for name in sorted(names_in("-m", config.getoption("markexpr")) - known):
         named = any(name.lower() in one for one in ids)
         meant = f"; did you mean -k {name}?" if named else _meant(name, known)
@@ -58,7 +60,7 @@ def _keywords(items: Sequence[pytest.Item], config: pytest.Config) -> Iterator[s
             yield f"-k {name} matches no test{meant}"
         elif not any(is_asked_for(item, config) for item in found):
             of_found = {mark.name for item in found for mark in item.iter_markers()}
-            needed = [marker for marker in ONLY_WHERE_NAMED if marker in of_found]
+            needed = [marker for marker in OPT_IN_MARKERS if marker in of_found]
             if needed and not config.getoption("vlm_record"):
                 yield f"-k {name} matches what runs only with -m {' or '.join(needed)}"
 

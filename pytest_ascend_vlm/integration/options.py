@@ -6,73 +6,22 @@ import argparse
 import os
 import shlex
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from .. import gate
+from ..criteria.groups import GATE_LIST_MARKERS
 from ..engines.address import KEY_VARIABLE, base_url
 from ..errors import ConfigurationError
 from ..model_files import model_files
-from ..platforms import PLATFORMS
+from ..platforms import PLATFORMS, select_platform
 from ..search_path import roots
-from ..writing import unwritable
+from ..session.options import Options
+from ..writing import unwritable_reason
 from .expressions import asks_for
 
 HARNESS_PYTHON_VARIABLE = "VLM_HARNESS_PYTHON"
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a run was asked to do.
-
-    Attributes:
-        platform: "npu", "cpu", or "endpoint" where a URL was given.
-        checkpoint: "full" or "tiny".
-        record: write goldens instead of judging.
-        required: what a gate must see; None where the run is none.
-        server_url: an endpoint that already runs.
-        api_key: its key, from the environment; None where there is none. Never shown.
-        weights_root: directory of full checkpoints.
-        report: directory to write the report to.
-        log_dir: directory of the logs of all runs, and of work that the next run goes on with.
-        fixture_roots: where cases and tiny checkpoints are looked for.
-        golden_roots: where goldens are looked for; the first is written to.
-        golden_dir: the project's own golden directory.
-        compare_url: an endpoint that speed is compared with.
-        requests: requests of each level of a load.
-        save_performance: store the measured figures instead of judging by stored ones.
-        performance_dir: where they are stored.
-        datasets_root: directory of data sets, `<organisation>/<name>` as on the hub.
-        datasets_limit: ask only the first so many of each subset; None for all.
-        harness_python: the interpreter that has the evaluation harnesses.
-    """
-
-    platform: str
-    checkpoint: str
-    record: bool
-    required: list[gate.Pair] | None
-    server_url: str | None
-    api_key: str | None = field(repr=False)
-    weights_root: Path | None
-    report: Path | None
-    log_dir: Path
-    fixture_roots: tuple[Path, ...]
-    golden_roots: tuple[Path, ...]
-    golden_dir: Path
-    compare_url: str | None = None
-    requests: int = 32
-    save_performance: bool = False
-    performance_dir: Path = Path("performance")
-    datasets_root: Path | None = None
-    datasets_limit: int | None = None
-    harness_python: Path = Path(sys.executable)
-
-    @property
-    def bearer(self) -> str:
-        """What is sent as the key; without one something that a header can carry."""
-        return self.api_key or "none"
 
 
 def register(parser: pytest.Parser) -> None:
@@ -80,9 +29,10 @@ def register(parser: pytest.Parser) -> None:
     group = parser.getgroup("ascend-vlm", "vision-language models on Ascend NPUs")
     group.addoption(
         "--vlm-platform",
-        choices=PLATFORMS,
+        metavar="NAME",
         default="npu",
-        help="where the served model runs (default: npu); a cpu run is named as one everywhere",
+        help=f"where the served model runs: {', '.join(PLATFORMS)}, or one that another package "
+        "registers (default: npu); a cpu run is named as one everywhere",
     )
     group.addoption(
         "--vlm-checkpoint",
@@ -197,7 +147,7 @@ def _read(config: pytest.Config) -> Options:
         raise ConfigurationError("--vlm-record judges nothing; leave out --vlm-gate")
     golden_dir = config.rootpath / config.getini("vlm_golden_dir")
     return Options(
-        platform="endpoint" if url else config.getoption("vlm_platform"),
+        platform="endpoint" if url else select_platform(config.getoption("vlm_platform")).name,
         checkpoint=config.getoption("vlm_checkpoint"),
         record=record,
         required=_required(config),
@@ -236,7 +186,7 @@ def _api_key() -> str | None:
 
 def _writable(config: pytest.Config, option: str) -> Path | None:
     directory: Path | None = config.getoption(option)
-    if directory is not None and (why := unwritable(directory)):
+    if directory is not None and (why := unwritable_reason(directory)):
         raise ConfigurationError(
             f"nothing can be written to {option}={directory} ({why}); name another directory"
         )
@@ -262,7 +212,7 @@ def _command_for(required: Path, config: pytest.Config) -> str:
     here = config.invocation_params.dir
     found = {path.parent for path in model_files(config)}
     directory = os.path.relpath(os.path.commonpath(found), here) if found else "DIR"
-    named = [one for one in gate.LISTED_APART if asks_for(one, config.getoption("markexpr"))]
+    named = [one for one in GATE_LIST_MARKERS if asks_for(one, config.getoption("markexpr"))]
     marker = ["--marker", named[0]] if named else []
     output = os.path.relpath(required, here)
-    return shlex.join(["ascend-vlm", "required", directory, "--output", output, *marker])
+    return shlex.join(["ascend-vlm", "gate-list", directory, "--output", output, *marker])

@@ -7,7 +7,8 @@ from functools import cache
 
 import pytest
 
-from .selection import criterion_of, model_of
+from ..criteria.criterion import criteria
+from .criterion_call import call_of
 
 PLACE = "ascend_vlm_place"
 """The attribute of a test's report that carries its place; xdist takes it to the controller."""
@@ -19,20 +20,20 @@ _FIRST = pytest.StashKey[dict[Hashable, int]]()
 def note(item: pytest.Item) -> None:
     """Notes the place of a test as it is collected, before anyone sorts or shuffles.
 
-    By class as the files are read, by criterion as the catalogue lists them, by case as the cases
-    are declared; a test of the user's own follows the criteria of its class.
+    By class as the files are read, by criterion as its class lists them, by case as the cases are
+    declared; a test of the user's own follows the criteria of its class.
     """
-    if model_of(item) is None:
+    call = call_of(item)
+    if call.model is None or call.suite_class is None:
         return
     first = item.session.stash.setdefault(_FIRST, {})
-    cls, what = item.cls, criterion_of(item)  # type: ignore[attr-defined]
-    marker = item.get_closest_marker("vlm_criterion")
-    declared = marker.args[0].id if marker else None
     number = first.setdefault(item.nodeid, len(first))
+    listed = _listed(call.suite_class)
+    id_ = call.criterion.id if call.criterion else None
     item.stash[_PLACE] = (
-        first.setdefault(cls, number),
-        _catalogue().get(declared, len(_catalogue())),
-        first.setdefault((cls, what), number),  # each variant and data set by itself
+        first.setdefault(call.suite_class, number),
+        listed.get(call.declared.id, len(listed)) if call.declared else len(listed),
+        first.setdefault((call.suite_class, id_), number),  # each variant and data set by itself
         number,
     )
 
@@ -43,7 +44,6 @@ def place_of(item: pytest.Item) -> Sequence[int]:
 
 
 @cache
-def _catalogue() -> dict[str | None, int]:
-    from ..suite.catalogue import criteria
-
-    return {what.id: index for index, (what, _, _) in enumerate(criteria())}
+def _listed(suite_class: type) -> dict[str, int]:
+    """Criterion id -> its number in the class."""
+    return {criterion.id: number for number, (criterion, _) in enumerate(criteria(suite_class))}

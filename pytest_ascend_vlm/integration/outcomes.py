@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,12 @@ import pytest
 from ..criteria.verdict import Verdict
 from ..errors import CriterionFailed, NoAnswer, VlmError
 from ..reporting.rows import Row, as_json, name_of
-from ..session.judge import Judge
+from ..session.judge import Judge, NotApplicable
 from ..session.run import Run
-from ..suite.criterion import NotApplicable
-from .findings import FINDINGS, TOLD_AT, Findings, Place, in_one_line
-from .fixtures import JUDGE, case_id_of
-from .selection import EXPECTED_FAILURES, NOT_APPLICABLE, criterion_of, model_of
+from .criterion_call import call_of
+from .findings import FINDINGS, TOLD_AT, Findings, Location, in_one_line
+from .fixtures import JUDGE
+from .selection import EXPECTED_FAILURES, NOT_APPLICABLE
 
 EVIDENCE = "ascend_vlm"
 """The attribute of a test's report that carries its rows; xdist takes it to the controller."""
@@ -34,7 +34,7 @@ class _Ending:
 
     status: str
     reason: str = ""
-    first: Place | None = None
+    first: Location | None = None
 
 
 def explain_collection(report: pytest.CollectReport) -> pytest.CollectReport:
@@ -52,12 +52,11 @@ def finish(
     judge = item.stash.get(JUDGE, None)
     ending = _told_once(item, _ending(item, call, report, judge))
     rows = _rows(item, ending, judge if call.when == "call" else None, report.duration)
-    models = [_of_class(item, record) for record in run.model_records]
-    run.model_records.clear()
+    servers = [as_json(facts.as_json()) for facts in run.take_server_facts()]
     setattr(
         report,
         EVIDENCE,
-        [*(("vlm_row", row) for row in rows), *(("vlm_model", model) for model in models)],
+        [*(("vlm_row", row) for row in rows), *(("vlm_model", facts) for facts in servers)],
     )
     if ending is not None:
         _show(item, call, report, ending)
@@ -89,7 +88,7 @@ def _ending(
         return _Ending("fail", str(error)) if excuse is None else _Ending("xfail", excuse)
     if isinstance(error, VlmError):
         return _Ending("error", str(error))
-    is_own = criterion_of(item) is None  # a plain assert of a user's own is about the model
+    is_own = call_of(item).criterion is None  # a plain assert of a user's own is about the model
     status = "fail" if is_own and isinstance(error, AssertionError) else "error"
     return _Ending(status, call.excinfo.exconly())
 
@@ -98,18 +97,20 @@ def _told_once(item: pytest.Item, ending: _Ending | None) -> _Ending | None:
     """Of an error that stops many tests, as a failed start does, one line for all but the first."""
     if ending is None or ending.status != "error":
         return ending
-    place = _place(item)
-    first = item.config.stash.setdefault(FINDINGS, Findings()).first(ending.reason, place)
-    if first == place:
+    location = _location(item)
+    first = item.config.stash.setdefault(FINDINGS, Findings()).first(ending.reason, location)
+    if first == location:
         return ending
     return _Ending("error", in_one_line(ending.reason, first), first)
 
 
-def _place(item: pytest.Item) -> Place:
-    judge = item.stash.get(JUDGE, None)
-    what = criterion_of(item) or (judge.criterion if judge else None)
-    name = name_of(what.id, case_id_of(item)) if what else item.nodeid
-    return Place(item.parent.nodeid if item.parent else "", item.nodeid, name)
+def _location(item: pytest.Item) -> Location:
+    judge, call = item.stash.get(JUDGE, None), call_of(item)
+    name = call.name
+    if name is None and judge is not None:
+        name = name_of(judge.criterion.id, call.case_id)
+    owner = item.parent.nodeid if item.parent else ""
+    return Location(owner, item.nodeid, name or item.nodeid)
 
 
 def _skipped(item: pytest.Item, error: BaseException) -> _Ending:
@@ -131,7 +132,7 @@ def _without_exception(
         return _Ending("error", str(report.longrepr))
     if report.when != "call":
         return None
-    if judge is None and criterion_of(item) is None:
+    if judge is None and call_of(item).criterion is None:
         return _Ending("pass")
     return _judged(item, judge)
 
@@ -155,7 +156,7 @@ def _excuse(item: pytest.Item, report: pytest.TestReport, error: CriterionFailed
     """
     if not hasattr(report, "wasxfail"):
         return None
-    if criterion_of(item) is None:
+    if call_of(item).criterion is None:
         return str(report.wasxfail)
     expected = item.stash.get(EXPECTED_FAILURES, ())
     named = [failure for failure in expected if failure.shows or not isinstance(error, NoAnswer)]
@@ -165,18 +166,19 @@ def _excuse(item: pytest.Item, report: pytest.TestReport, error: CriterionFailed
 def _rows(
     item: pytest.Item, ending: _Ending | None, judge: Judge | None, seconds: float
 ) -> list[dict[str, Any]]:
-    what, model = criterion_of(item), model_of(item)
-    if what is None and (judge := item.stash.get(JUDGE, None)) is not None:
-        what = judge.criterion  # a test of the user's own that judges
-    if what is None or model is None or ending is None:
+    call = call_of(item)
+    criterion, model, cls = call.criterion, call.model, call.suite_class
+    if criterion is None and (judge := item.stash.get(JUDGE, None)) is not None:
+        criterion = judge.criterion  # a test of the user's own that judges
+    if criterion is None or model is None or cls is None or ending is None:
         return []
 
     def row(end: _Ending, verdict: Verdict | None) -> dict[str, Any]:
         return Row(
             model=model.model_id,
-            suite_class=item.cls.__name__,  # type: ignore[attr-defined]
-            criterion=what.id,
-            case=case_id_of(item),
+            suite_class=cls.__name__,
+            criterion=criterion.id,
+            case=call.case_id,
             status=end.status,
             reason=end.reason,
             seconds=seconds,
@@ -218,12 +220,6 @@ def _show(
 
 def _is_ours(item: pytest.Item, call: pytest.CallInfo[None]) -> bool:
     """Whether a test judges, or what it ended with is this package's own."""
-    if criterion_of(item) is not None or JUDGE in item.stash:
+    if call_of(item).criterion is not None or JUDGE in item.stash:
         return True
     return call.excinfo is not None and call.excinfo.errisinstance((VlmError, CriterionFailed))
-
-
-def _of_class(item: pytest.Item, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Facts of a server, with the class whose it was: two may serve one model."""
-    stamped: dict[str, Any] = as_json({**record, "suite_class": item.cls.__name__})  # type: ignore[attr-defined]
-    return stamped

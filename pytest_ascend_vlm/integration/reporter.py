@@ -12,9 +12,11 @@ from ..model_files import model_files
 from ..reporting import Report, write
 from ..reporting.origin import origin
 from ..reporting.summary import closing_line, closing_table, doubtful_goldens
-from ..scheduling import xdist
 from ..session.run import Run
-from . import findings, hints, order, outcomes, selection
+from ..session.setup import require_setup
+from . import findings, hints, order, outcomes, selection, workers
+from .criterion_call import call_of
+from .receipt import gate_shortfalls, receipt, where
 
 
 class Reporter:
@@ -46,7 +48,7 @@ class Reporter:
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
         """Notes the criteria that are not asked with all of their cases."""
-        self._deselected |= set(filter(None, map(selection.pair_of, items)))
+        self._deselected |= set(filter(None, (call_of(item).pair for item in items)))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
@@ -57,7 +59,7 @@ class Reporter:
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """Makes the workers of xdist part of this run."""
-        xdist.tell_run_name(node, self._run.logs.name)
+        workers.tell_run_name(node, self._run.logs.name)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
@@ -69,12 +71,12 @@ class Reporter:
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
         """Takes what a worker found out; all find out the same."""
-        self._hints = xdist.told(node) or self._hints
-        self._deselected |= xdist.deselected(node)
+        self._hints = workers.told(node) or self._hints
+        self._deselected |= workers.deselected(node)
 
     def _require_setup(self, wanted: Container[str]) -> None:
         try:
-            self._run.require_setup(wanted)
+            require_setup(self._run, wanted)
         except ConfigurationError as error:
             raise pytest.UsageError(str(error)) from error
 
@@ -104,7 +106,7 @@ class Reporter:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
         """Writes the report, closes the gate, and says in the last line what was verified."""
-        missing = self._run.gate_shortfalls(self._report.rows, self._deselected)
+        missing = gate_shortfalls(self._run, self._report.rows, self._deselected)
         if self._run.options.required is not None:
             missing += [f"{test} ended without a row: its worker crashed" for test in self._lost]
         is_written = self._write()
@@ -129,7 +131,7 @@ class Reporter:
             "simulated": self._run.platform.simulated,
         }
         nowhere = origin(facts, self._report.rows) == "nothing"
-        line = closing_line(self._report.rows, "no served model" if nowhere else self._run.where())
+        line = closing_line(self._report.rows, "no served model" if nowhere else where(self._run))
         return f"{line}; {len(self._lost)} lost with a worker that crashed" if self._lost else line
 
     def _write(self) -> bool:
@@ -137,9 +139,9 @@ class Reporter:
         directory = self._run.options.report
         if directory is None:
             return True
-        receipt = self._run.receipt(list(self._config.invocation_params.args))
+        facts = receipt(self._run, list(self._config.invocation_params.args))
         try:
-            paths = write(self._report, receipt, directory)
+            paths = write(self._report, facts, directory)
         except OSError as error:
             self._told = [f"the report could not be written to {directory}: {error.strerror}"]
             return False

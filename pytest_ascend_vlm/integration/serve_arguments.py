@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ..session.model import ModelSession
 from ..session.run import Run
 from ..spec.model import ModelSpec
 
 if TYPE_CHECKING:
-    from ..engines.vllm.argument_check import ServeParser
+    from ..engines.vllm.argument_check import ArgumentChecker
 
-_PARSER = pytest.StashKey["ServeParser"]()
+_CHECKER = pytest.StashKey["ArgumentChecker"]()
 _REMEMBERED = "ascend-vlm/serve-arguments"
 
 
@@ -39,35 +40,35 @@ def checked(
     model = getattr(collector.obj, "model", None)
     if not isinstance(model, ModelSpec):
         return report
-    if problem := _problem(_parser(collector.config), model, run):
+    if problem := _problem(_checker(collector.config), ModelSession(run, model)):
         report.outcome = "failed"
         report.result = []
         report.longrepr = f"{collector.nodeid}: vLLM refuses {problem}"
     return report
 
 
-def _problem(parser: ServeParser, model: ModelSpec, run: Run) -> str | None:
+def _problem(checker: ArgumentChecker, session: ModelSession) -> str | None:
     """What vLLM refuses of the arguments that a model and its variants are launched with."""
-    launched = {f"ModelSpec({model.model_id!r}, serve=...)": model}
-    for variant in model.variants:
-        if run.same_here(model, variant) is None:
-            launched[f"Variant({variant.name!r}, serve=...)"] = model.as_variant(variant)
+    launched = {f"ModelSpec({session.model.model_id!r}, serve=...)": session}
+    for variant in session.model.variants:
+        if session.variant_not_applicable_reason(variant) is None:
+            launched[f"Variant({variant.name!r}, serve=...)"] = session.variant(variant)
     for name, one in launched.items():
-        if problem := parser.problem(run.arguments(one).all):
+        if problem := checker.problem(one.arguments.all):
             return f"{name}: {problem}"
     return None
 
 
 def close(config: pytest.Config) -> None:
-    """Ends the parser's process, if one was needed."""
-    if parser := config.stash.get(_PARSER, None):
-        parser.close()
+    """Ends the checker's process, if one was needed."""
+    if checker := config.stash.get(_CHECKER, None):
+        checker.close()
 
 
-def _parser(config: pytest.Config) -> ServeParser:
-    from ..engines.vllm.argument_check import ServeParser
+def _checker(config: pytest.Config) -> ArgumentChecker:
+    from ..engines.vllm.argument_check import ArgumentChecker
 
-    if _PARSER not in config.stash:
+    if _CHECKER not in config.stash:
         cache = getattr(config, "cache", None)
-        config.stash[_PARSER] = ServeParser(_Remembered(cache) if cache else {})
-    return config.stash[_PARSER]
+        config.stash[_CHECKER] = ArgumentChecker(_Remembered(cache) if cache else {})
+    return config.stash[_CHECKER]

@@ -11,7 +11,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -20,10 +20,11 @@ from typing import Any
 from ..engines.client import messages
 from ..engines.endpoint import Endpoint
 from ..errors import PreconditionError, ServerError
-from ..observation.answers import Load, Timing
+from ..observation.load import Load, Timing
 from ..processes.exit_code import exit_code
-from ..processes.supervised import Child
-from ..spec.model import Case
+from ..processes.supervised import SupervisedProcess
+from ..progress import ProgressCallback
+from ..spec.case import Case
 from ..writing import write_atomically
 from . import evalscope_perf, vllm_bench
 
@@ -74,7 +75,7 @@ class _Files:
 
 
 def generate(
-    workload: Workload, endpoint: Endpoint, directory: Path, say: Callable[[str], None]
+    workload: Workload, endpoint: Endpoint, directory: Path, on_progress: ProgressCallback
 ) -> Load:
     """Sends a workload and returns how it was answered.
 
@@ -82,7 +83,7 @@ def generate(
         workload: what is sent.
         endpoint: a server that is ready.
         directory: where the generator's files stay.
-        say: told how far it is.
+        on_progress: told how far it is.
 
     Raises:
         PreconditionError: no load generator can do this here, or what it left cannot be read.
@@ -92,7 +93,7 @@ def generate(
     files = _Files.of(directory, workload)
     _prepare(files, workload, endpoint)
     command = [sys.executable, "-m", module, str(files.job)]
-    _run(Child(command, files.log, _environment(endpoint)), workload, say)
+    _run(SupervisedProcess(command, files.log, _environment(endpoint)), workload, on_progress)
     return read(files.result, workload)
 
 
@@ -142,13 +143,13 @@ def _environment(endpoint: Endpoint) -> dict[str, str]:
     return {**key, "NO_PROXY": "*", "no_proxy": "*"} if endpoint.is_local else key
 
 
-def _run(generator: Child, workload: Workload, say: Callable[[str], None]) -> None:
+def _run(generator: SupervisedProcess, workload: Workload, on_progress: ProgressCallback) -> None:
     requests = len(workload.requests)
 
     def watch(elapsed: float) -> None:
         # How many were answered is in the generator's own progress bar.
         done = re.findall(rf"(\d+)/{requests} \[", generator.log)
-        say(f"{done[-1]} of {requests}, {elapsed:.0f} s" if done else f"{elapsed:.0f} s")
+        on_progress(f"{done[-1]} of {requests}, {elapsed:.0f} s" if done else f"{elapsed:.0f} s")
         if elapsed > workload.budget_seconds:
             problem = (
                 f"{requests} requests, {workload.concurrency} at a time, did not end within "

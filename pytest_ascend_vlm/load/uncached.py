@@ -9,12 +9,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..spec.model import Case, Sampling
+from ..spec.case import Case, Sampling
 
 _BITS = 5  # of each colour of one pixel: 32,768 versions of an image that nobody can tell apart
 
 
-class Cold:
+class UncachedRequests:
     """Makes requests of a case that differ from each other in nothing that matters.
 
     A server remembers the image processor's output and the vision encoder's by the pixels, and the

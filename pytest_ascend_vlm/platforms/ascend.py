@@ -6,17 +6,20 @@ import importlib.util
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from ..errors import ConfigurationError
+from ..progress import ProgressCallback
 from ..spec.model import ModelSpec
-from .base import Place, installed_versions, with_declared_limits
+from ..versions import installed_versions
+from .ascend_versions import pair_problem
+from .base import Allocation, with_declared_limits
 from .cards import in_words
 from .npu_smi import NpuSmiError, driver_version, read_cards, read_table
 from .pool import Pool
-from .preflight import pair_problem
 
 POOL = Pool("npu", "ASCEND_RT_VISIBLE_DEVICES", ascending=True, read=read_cards)
 
@@ -35,6 +38,11 @@ class Ascend:
     serves_float32 = False
 
     @property
+    def label(self) -> str:
+        """The NPU; one that is simulated says so."""
+        return "a SIMULATED NPU" if self.simulated else "the NPU"
+
+    @property
     def simulated(self) -> bool:
         """Whether npu-smi shows cards of which the kernel knows nothing."""
         try:
@@ -42,7 +50,16 @@ class Ascend:
         except NpuSmiError:
             return False
 
-    def unavailable(self) -> str | None:
+    def prepare_torch(self) -> None:
+        """Makes torch know the device `npu`."""
+        try:
+            import torch_npu  # type: ignore[import-not-found]  # noqa: F401
+        except ImportError as error:
+            raise ConfigurationError(
+                f"Transformers on the NPU needs torch_npu ({error}); the vllm-ascend image has it."
+            ) from error
+
+    def unavailable_reason(self) -> str | None:
         """Why no server can run here, or None."""
         return next(self.missing(), None)
 
@@ -62,7 +79,7 @@ class Ascend:
             except NpuSmiError as error:
                 yield str(error)
 
-    def misconfigured(self) -> str | None:
+    def misconfigured_reason(self) -> str | None:
         """Versions that do not go together, visible ids that do not exist; or None."""
         problems = (self.pair_problem(), POOL.visible_problem())
         return "\n".join(filter(None, problems)) or None
@@ -90,9 +107,11 @@ class Ascend:
         """How many visible cards a server can be started on now."""
         return POOL.usable()
 
-    def place(self, model: ModelSpec, say: Callable[[str], None]) -> AbstractContextManager[Place]:
+    def allocate(
+        self, model: ModelSpec, on_progress: ProgressCallback
+    ) -> AbstractContextManager[Allocation]:
         """Cards for a server of a model, leased."""
-        return POOL.place(model.npus, say)
+        return POOL.allocate(model.devices, on_progress)
 
     def serve_arguments(self, model: ModelSpec) -> dict[str, Any]:
         """The model's arguments, as its document has them."""

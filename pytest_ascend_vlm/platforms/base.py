@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from importlib import metadata
 from typing import Any, Protocol
 
+from ..progress import ProgressCallback
 from ..spec.model import ModelSpec
 
 
@@ -17,7 +17,7 @@ def _cannot_tell() -> None:
 
 
 @dataclass(frozen=True)
-class Place:
+class Allocation:
     """Where one server runs.
 
     Attributes:
@@ -38,6 +38,10 @@ class Platform(Protocol):
     name: str
 
     @property
+    def label(self) -> str:
+        """Where models are served, in words that cannot be mistaken for an NPU."""
+
+    @property
     def torch_device(self) -> str | None:
         """The device as torch names it; None where it cannot be reached from here."""
 
@@ -49,11 +53,18 @@ class Platform(Protocol):
     def simulated(self) -> bool:
         """Whether its devices are made up, so that nothing measured on them counts."""
 
-    def unavailable(self) -> str | None:
-        """Why no server can run here, or None where one can."""
+    def prepare_torch(self) -> None:
+        """Makes torch know the device, before a model is put on it.
 
-    def misconfigured(self) -> str | None:
-        """What is wrong with a host that could serve: an error, where `unavailable` is a skip."""
+        Raises:
+            ConfigurationError: torch lacks what it needs for that.
+        """
+
+    def unavailable_reason(self) -> str | None:
+        """Why no server can run here, or None where one can. A reason skips."""
+
+    def misconfigured_reason(self) -> str | None:
+        """What is wrong with a host that could serve, or None. A reason is an error."""
 
     def device(self) -> str:
         """The device, in words, as the receipt names it."""
@@ -64,15 +75,18 @@ class Platform(Protocol):
     def usable_cards(self) -> int | None:
         """How many servers of one card can run side by side; None where cards do not count."""
 
-    def place(self, model: ModelSpec, say: Callable[[str], None]) -> AbstractContextManager[Place]:
-        """Where a server of a model runs; its cards are nobody else's meanwhile.
+    def allocate(
+        self, model: ModelSpec, on_progress: ProgressCallback
+    ) -> AbstractContextManager[Allocation]:
+        """Leases devices for one model's server for the duration of the context.
 
         Args:
             model: the model.
-            say: told what is waited for.
+            on_progress: told what is waited for.
 
         Raises:
-            ConfigurationError: there are not enough cards, whoever returns theirs.
+            ConfigurationError: the host has too few cards, even counting those that are leased to
+                other runs.
         """
 
     def serve_arguments(self, model: ModelSpec) -> dict[str, Any]:
@@ -85,37 +99,15 @@ class Platform(Protocol):
         """Versions of what the platform's verdicts depend on; absent ones are left out."""
 
 
-# Read by CANN, torch-npu, HCCL, ATB and vLLM-Ascend alone.
-_ASCEND_ONLY = (
-    "ACL_",
-    "ASCEND_",
-    "ATB_",
-    "CLOSE_MATMUL_K_SHIFT",
-    "COMBINED_ENABLE",
-    "CPU_AFFINITY_CONF",
-    "HCCL_",
-    "HCCN_",
-    "INF_NAN_MODE_",
-    "LCCL_",
-    "MULTI_STREAM_MEMORY_REUSE",
-    "NPU_",
-    "PYTORCH_NPU_",
-    "TASK_QUEUE_ENABLE",
-    "VLLM_ASCEND_",
-)
-
-
-def without_ascend_only(env: Mapping[str, str]) -> dict[str, str]:
-    """The variables of an environment that something else than an Ascend NPU's software reads."""
-    return {name: value for name, value in env.items() if not name.startswith(_ASCEND_ONLY)}
-
-
 class Cardless:
     """What all platforms have in common whose servers need no card."""
 
     simulated = False
 
-    def misconfigured(self) -> str | None:
+    def prepare_torch(self) -> None:
+        """Nothing: torch knows the CPU."""
+
+    def misconfigured_reason(self) -> str | None:
         """None: without cards nothing on this host can be set wrongly."""
         return None
 
@@ -127,29 +119,18 @@ class Cardless:
         """None: nothing here is counted in cards."""
         return None
 
-    def place(
+    def allocate(
         self,
         model: ModelSpec,  # noqa: ARG002
-        say: Callable[[str], None],  # noqa: ARG002
-    ) -> AbstractContextManager[Place]:
+        on_progress: ProgressCallback,  # noqa: ARG002
+    ) -> AbstractContextManager[Allocation]:
         """Anywhere: a server need not have it to itself."""
-        return contextlib.nullcontext(Place())
-
-
-def installed_versions(*distributions: str) -> dict[str, str]:
-    """The versions of those distributions that are installed."""
-    found = {}
-    for name in distributions:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+        return contextlib.nullcontext(Allocation())
 
 
 def with_declared_limits(model: ModelSpec) -> dict[str, Any]:
     """The model's serve arguments, with every modality it does not support switched off."""
-    from ..spec.model import Capability
+    from ..spec.case import Capability
 
     serve = dict(model.serve)
     limits = dict(serve.get("limit_mm_per_prompt", {}))

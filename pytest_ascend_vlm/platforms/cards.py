@@ -28,8 +28,8 @@ class Card:
 
     Attributes:
         index: its place in the table, the id that the variable of visible cards counts.
-        npu_id: the driver's id of the card.
-        chip_id: the die on it.
+        board: the driver's id of the card.
+        die: the die on it.
         name: the model, "910B4".
         health: as the driver says it, "OK" when well.
         memory_used_mib: device memory in use, all processes together.
@@ -38,8 +38,8 @@ class Card:
     """
 
     index: int
-    npu_id: int
-    chip_id: int
+    board: int
+    die: int
     name: str
     health: str
     memory_used_mib: int

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..spec.model import ModelSpec
-from .base import Cardless, installed_versions, with_declared_limits, without_ascend_only
+from ..versions import installed_versions
+from .ascend_only import without_ascend_only
+from .base import Cardless, with_declared_limits
 
 # What these settle (device memory, captured graphs, dispatch queues, several devices) does not
 # exist on a CPU.
@@ -32,10 +34,11 @@ class Cpu(Cardless):
     """Runs servers on this machine's processor."""
 
     name = "cpu"
+    label = "this CPU, not an NPU"
     torch_device = "cpu"
     serves_float32 = True
 
-    def unavailable(self) -> str | None:
+    def unavailable_reason(self) -> str | None:
         """Why no server can run here, or None."""
         if importlib.util.find_spec("vllm") is None:
             return "vLLM is not installed: pip install 'pytest-ascend-vlm[cpu]' (Python >= 3.11)"

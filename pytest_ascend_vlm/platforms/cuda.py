@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from ..errors import ConfigurationError
+from ..progress import ProgressCallback
 from ..spec.model import ModelSpec
-from .base import Place, installed_versions, with_declared_limits, without_ascend_only
+from ..versions import installed_versions
+from .ascend_only import without_ascend_only
+from .base import Allocation, with_declared_limits
 from .cards import Card, CardProcess, in_words
 from .pool import Pool
 from .tool import Tool
@@ -64,11 +67,15 @@ class Cuda:
     """Runs servers on this host's NVIDIA GPUs."""
 
     name = "cuda"
+    label = "a CUDA GPU, not an NPU"
     torch_device = "cuda"
     serves_float32 = True
     simulated = False
 
-    def unavailable(self) -> str | None:
+    def prepare_torch(self) -> None:
+        """Nothing: a torch with CUDA knows the device."""
+
+    def unavailable_reason(self) -> str | None:
         """Why no server can run here, or None."""
         if importlib.util.find_spec("vllm") is None:
             return "vLLM is not installed: pip install vllm"
@@ -78,7 +85,7 @@ class Cuda:
             return f"there is no NVIDIA GPU: {error}"
         return None
 
-    def misconfigured(self) -> str | None:
+    def misconfigured_reason(self) -> str | None:
         """Visible ids that do not exist; or None."""
         return POOL.visible_problem()
 
@@ -98,11 +105,11 @@ class Cuda:
         return POOL.usable()
 
     @contextmanager
-    def place(self, model: ModelSpec, say: Callable[[str], None]) -> Iterator[Place]:
+    def allocate(self, model: ModelSpec, on_progress: ProgressCallback) -> Iterator[Allocation]:
         """GPUs for a server of a model, leased."""
-        with POOL.place(model.npus, say) as place:
+        with POOL.allocate(model.devices, on_progress) as allocation:
             # CUDA counts the fastest first by default, nvidia-smi by bus.
-            yield replace(place, env={**place.env, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"})
+            yield replace(allocation, env={**allocation.env, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"})
 
     def serve_arguments(self, model: ModelSpec) -> dict[str, Any]:
         """The model's arguments without vLLM-Ascend's own."""

@@ -19,7 +19,12 @@ class Remote(Cardless):
     def __init__(self, url: str) -> None:
         self._url = url
 
-    def unavailable(self) -> str | None:
+    @property
+    def label(self) -> str:
+        """The address."""
+        return f"{self._url}, on a device that cannot be seen from here"
+
+    def unavailable_reason(self) -> str | None:
         """None: an endpoint that does not answer is an error of the run, not a skip."""
         return None
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigurationError
+from ..progress import ProgressCallback
 from .preflight import Obstacle
 
 _DIRECTORY = "pytest-ascend-vlm-cards"
@@ -83,7 +84,7 @@ def lease(
     count: int,
     visible: Collection[int],
     look: Callable[[], Mapping[int, Obstacle]],
-    say: Callable[[str], None],
+    on_progress: ProgressCallback,
 ) -> Iterator[tuple[int, ...]]:
     """Takes cards, all of them or none; they are returned on exit and on any death.
 
@@ -95,7 +96,7 @@ def lease(
         count: how many.
         visible: ids of those that may be taken.
         look: what stands in the way of using a card now, leases aside.
-        say: told what is waited for.
+        on_progress: told what is waited for.
 
     Raises:
         ConfigurationError: there would not be enough cards even if every lease ended.
@@ -113,7 +114,7 @@ def lease(
                 patience = occupied_since + _GRACE_SECONDS - time.monotonic()
                 if situation.free_at_best < count or patience < 0:
                     raise ConfigurationError(_too_few(count, situation))
-            say(f"waiting for {_cards(count)}: {'; '.join(situation.lines)}")
+            on_progress(f"waiting for {_cards(count)}: {'; '.join(situation.lines)}")
             time.sleep(_POLL_SECONDS)
         yield tuple(situation.free[:count])
 

@@ -89,7 +89,7 @@ def parse_npu_smi(text: str) -> tuple[Card, ...]:
         replace(
             card,
             index=index,
-            processes=tuple(p for where, p in processes if where == (card.npu_id, card.chip_id)),
+            processes=tuple(p for where, p in processes if where == (card.board, card.die)),
         )
         for index, card in enumerate(cards)
     )
@@ -134,14 +134,14 @@ def _chip(second: list[str]) -> int | None:
 
 
 def _card(first: list[str], second: list[str], health_at: int) -> Card:
-    npu_id, *name = [word for cell in first[:health_at] for word in cell.split()]
+    board, *name = [word for cell in first[:health_at] for word in cell.split()]
     # Device memory is the largest of the columns: a card with HBM shows "0 / 0" for the other.
     usages = _usages(second[health_at + 1 :])
     used, total = max(usages, key=lambda usage: usage[1], default=(0, 0))
     return Card(
         index=0,
-        npu_id=int(npu_id),
-        chip_id=_chip(second) or 0,
+        board=int(board),
+        die=_chip(second) or 0,
         name=" ".join(name),
         health=first[health_at],
         memory_used_mib=used,

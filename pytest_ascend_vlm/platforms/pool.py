@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from ..errors import ConfigurationError
-from .base import Place
+from ..progress import ProgressCallback
+from .base import Allocation
 from .cards import Card
 from .preflight import Obstacle, obstacles, visible_cards
 
@@ -62,7 +63,7 @@ class Pool:
             return 0
 
     @contextlib.contextmanager
-    def place(self, count: int, say: Callable[[str], None]) -> Iterator[Place]:
+    def allocate(self, count: int, on_progress: ProgressCallback) -> Iterator[Allocation]:
         """Leases cards for a server.
 
         Raises:
@@ -71,9 +72,9 @@ class Pool:
         from .leases import lease
 
         visible = self.visible(self.read())
-        with lease(self.kind, count, visible, self._obstacles, say) as ids:
+        with lease(self.kind, count, visible, self._obstacles, on_progress) as ids:
             env = {self.variable: ",".join(map(str, ids))}
-            yield Place(ids, env, lambda: self._memory_used(ids))
+            yield Allocation(ids, env, lambda: self._memory_used(ids))
 
     def _obstacles(self) -> Mapping[int, Obstacle]:
         return obstacles(self.read())

@@ -14,15 +14,6 @@ _IDLE_SHARE = 0.15
 _SHOWN = 3
 _ID = re.compile(r"\d{1,9}", re.ASCII)
 
-_RELEASE = re.compile(r"(\d+\.\d+\.\d+)(?:rc\d+)?(?:\.post\d+)?", re.ASCII)
-# The rows of vLLM-Ascend's compatibility matrix that differ from its own versioning policy.
-_ODD_PAIRS = {
-    "0.8.5rc1": ("0.8.5.post1",),
-    "0.10.1rc1": ("0.10.1", "0.10.1.1"),
-    "0.11.0rc0": ("0.11.0rc3",),
-    "0.14.0rc1": ("0.14.1",),
-}
-
 
 @dataclass(frozen=True)
 class Obstacle:
@@ -78,28 +69,6 @@ def visible_cards(variable: str, value: str | None, count: int, ascending: bool)
     return ids
 
 
-def pair_problem(vllm_ascend: str | None, vllm: str | None) -> str | None:
-    """Why a vLLM-Ascend and a vLLM do not go together; None where they do or nobody can tell.
-
-    Each release of vLLM-Ascend goes with the vLLM of the same number. A development build goes
-    with one commit of vLLM, which no version tells.
-    """
-    if vllm_ascend is None or vllm is None or ".dev" in vllm_ascend + vllm:
-        return None
-    ascends, plain = _public(vllm_ascend), _public(vllm)
-    release = _RELEASE.fullmatch(ascends)
-    if release is None:
-        return None
-    partners = _ODD_PAIRS.get(ascends, (release[1],))
-    if plain in partners:
-        return None
-    return (
-        f"vllm-ascend {vllm_ascend} goes with vllm {' or '.join(partners)}, but vllm {vllm} is "
-        f"installed: pip install vllm=={partners[0]}, or the vllm-ascend made for vllm {plain} "
-        "(the compatibility matrix is in vLLM-Ascend's versioning policy)."
-    )
-
-
 def obstacles(cards: Iterable[Card]) -> dict[int, Obstacle]:
     """The cards that cannot be used, by id."""
     found = ((card.index, _obstacle(card)) for card in cards)
@@ -109,7 +78,7 @@ def obstacles(cards: Iterable[Card]) -> dict[int, Obstacle]:
 def _obstacle(card: Card) -> Obstacle | None:
     name = f"card {card.index} ({card.name})" if card.name else f"card {card.index}"
     if card.health.upper() != "OK":
-        look = f"npu-smi info -t health -i {card.npu_id}"
+        look = f"npu-smi info -t health -i {card.board}"
         return Obstacle(f"{name}: health is {card.health}; see {look}", passing=False)
     if card.processes:
         return Obstacle(f"{name} is occupied: {_holders(card.processes)}", passing=True)
@@ -131,10 +100,6 @@ def _holders(processes: Sequence[CardProcess]) -> str:
 def _holder(process: CardProcess) -> str:
     who = f"pid {process.pid} ({process.name})" if process.name else f"pid {process.pid}"
     return who if process.memory_mib is None else f"{who} holds {process.memory_mib} MiB"
-
-
-def _public(version: str) -> str:
-    return version.removeprefix("v").partition("+")[0]
 
 
 def _cards(ids: Sequence[int]) -> str:

@@ -13,7 +13,7 @@ import psutil
 _SAMPLE_SECONDS = 0.25
 
 
-class CpuUse:
+class CpuUsage:
     """Samples a process tree while a `with` block runs.
 
     Attributes:
@@ -28,7 +28,7 @@ class CpuUse:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
 
-    def __enter__(self) -> CpuUse:
+    def __enter__(self) -> CpuUsage:
         self._thread.start()
         return self
 

@@ -18,7 +18,7 @@ _POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class Child:
+class SupervisedProcess:
     """A command to run.
 
     Attributes:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
+from ..criteria.groups import needs_server
 from .charts import error_chart_name, performance_chart_names
 from .rows import STATUSES, name_of
 from .summary import group_of, worst_margin
@@ -131,7 +132,7 @@ def _model_view(model: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> 
         "name": f"{key[0]} ({key[1]})" if len(classes) > 1 else key[0],
         "criteria": criteria,
         # The reference's own rows are of this CPU, wherever the model was served.
-        "counts": _counts([r for r in own if group_of(r) != "reference"] or own),
+        "counts": _counts([r for r in own if needs_server(r["criterion"])] or own),
         "problems": _problems(own),
         "notes": [row for row in own if _is_noted(row)],
         "numerics": _numerics(own),
@@ -175,7 +176,7 @@ def _counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 
 def _numerics(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Any]]]:
-    """Figure -> one value for each column; None where nothing was measured."""
+    """PublishedFigure -> one value for each column; None where nothing was measured."""
     found: dict[str, Mapping[str, Any]] = {}
     for row in rows:
         column = _NUMERICS.get(row["criterion"], "")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .summary import group_of
+from ..criteria.groups import OWN_GROUP, group_name, needs_server
 
 ORIGINS = (
     "npu",
@@ -22,10 +22,6 @@ ORIGINS = (
     "nothing",
 )
 
-_NOT_SERVED = frozenset({"reference"})
-_NOT_SURELY_SERVED = frozenset({"reference", "own"})
-"""A user's own test may judge without a served model, so alone it is no NPU result."""
-
 
 def origin(receipt: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     """One of `ORIGINS`.
@@ -37,10 +33,16 @@ def origin(receipt: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str
         receipt: "platform" and "simulated" of the run.
         rows: the report's rows.
     """
-    apart = _NOT_SURELY_SERVED if receipt["platform"] == "npu" else _NOT_SERVED
-    served = {row["status"] for row in rows if group_of(row) not in apart}
+    # A user's own test may judge without a served model, so alone it is no NPU result.
+    counts_own = receipt["platform"] != "npu"
+    served = {
+        row["status"]
+        for row in rows
+        if needs_server(row["criterion"])
+        and (counts_own or group_name(row["criterion"]) != OWN_GROUP)
+    }
     if not served & {"pass", "fail", "xfail"}:
-        ran = {row["status"] for row in rows if group_of(row) == "reference"}
+        ran = {row["status"] for row in rows if not needs_server(row["criterion"])}
         return "reference" if ran & {"pass", "fail", "recorded"} else "nothing"
     if receipt["simulated"]:
         return "simulated"

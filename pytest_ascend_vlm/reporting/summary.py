@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..criteria.groups import group_name, needs_server
 from .rows import HOLDS
 
 Rows = Sequence[Mapping[str, Any]]
@@ -67,8 +68,8 @@ def closing_line(rows: Rows, where: str) -> str:
     all: both leave a gate open, and neither shows that something works. The reference's own
     criteria run on this CPU wherever models are served, so they are counted by themselves.
     """
-    served = [row for row in rows if group_of(row) != "reference"]
-    reference = [row for row in rows if group_of(row) == "reference"]
+    served = [row for row in rows if needs_server(row["criterion"])]
+    reference = [row for row in rows if not needs_server(row["criterion"])]
     counted = ((served, where), (reference, "the CPU reference"))
     return "; and ".join(_counted(own, place) for own, place in counted if own)
 
@@ -117,4 +118,4 @@ def doubtful_goldens(rows: Rows) -> list[str]:
 
 def group_of(row: Mapping[str, Any]) -> str:
     """The criterion's group."""
-    return str(row["criterion"]).partition(".")[0]
+    return group_name(row["criterion"])

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..spec.model import Case
-from .judge import Answers, Goldens, Judge
+from ..spec.case import Case
+from .answers import Answers
+from .goldens import Goldens
+from .judge import Judge
 
 if TYPE_CHECKING:
     from ..observation.answers import Completion, Reference

@@ -1,92 +1,116 @@
-"""The place of one model's servers and engines, which hold it one at a time: no card holds two."""
+"""Ensures that only one server or offline engine of a model occupies its devices at any time."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from typing import TYPE_CHECKING, Generic, TypeVar
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import pytest
-
-from ..spec.model import Case, ModelSpec, Variant
-from .run import Run
+from ..errors import ConfigurationError
+from ..spec.case import Case
+from ..spec.model import Variant
+from .model import ModelSession
+from .server_facts import ServerFacts, model_facts, server_facts, variant_facts
 
 if TYPE_CHECKING:
     from ..engines.client import Client
     from ..engines.endpoint import Server
     from ..engines.vllm.offline import OfflineResult
-    from ..observation.answers import Completion, Forced
-    from ..platforms.base import Place
+    from ..engines.vllm.server import Phase
+    from ..observation.answers import Completion
+    from ..observation.numerics import Forced
+    from ..platforms.base import Allocation
 
-_T = TypeVar("_T")
+
+@contextlib.contextmanager
+def allocate(session: ModelSession) -> Iterator[Allocation]:
+    """Devices for the servers of a model and of its variants; on cards, leased.
+
+    As many as its largest variant needs that this host has cards for.
+
+    Raises:
+        ConfigurationError: something about this host is wrong, and says what.
+    """
+    platform = session.run.platform
+    if reason := platform.misconfigured_reason():
+        raise ConfigurationError(reason)
+    variants = [session.variant(variant) for variant in session.model.variants]
+    fitting = [variant for variant in variants if variant.lacks_cards_reason is None]
+    largest = max((one.model for one in (session, *fitting)), key=lambda model: model.devices)
+    with platform.allocate(largest, session.run.on_progress) as allocation:
+        yield allocation
 
 
-class Once(Generic[_T]):
-    """Something slow that several criteria look at: done once, whatever it gives or raises."""
+@dataclasses.dataclass(frozen=True)
+class VariantRun:
+    """What a variant's server answered, by case id."""
 
-    def __init__(self, work: Callable[[], _T]) -> None:
-        self._work = work
-        self._outcome: Future[_T] = Future()
-
-    def __call__(self) -> _T:
-        """What the work gave.
-
-        Raises:
-            Exception: what it raised, now or before.
-        """
-        if not self._outcome.done():
-            try:
-                self._outcome.set_result(self._work())
-            except pytest.exit.Exception:  # the run ends; this is not what the work gave
-                raise
-            except Exception as error:
-                self._outcome.set_exception(error)
-        return self._outcome.result()
+    answers: Mapping[str, Completion]
+    forced: Mapping[str, Forced]
 
 
 @dataclasses.dataclass
-class Stage:
-    """Where one model's servers and engines run.
+class DeviceSlot:
+    """Where one model's servers and engines run, one at a time.
 
     Attributes:
-        run: the run.
-        model: the model.
-        label: name of their logs.
-        place: the place.
+        session: the model.
+        suite_class: name of the test class that uses it.
+        allocation: the devices.
         server: the model's own server, once it was asked for.
+        requests: how many requests it got from clients that are closed.
     """
 
-    run: Run
-    model: ModelSpec
-    label: str
-    place: Place
+    session: ModelSession
+    suite_class: str
+    allocation: Allocation
     server: Server | None = None
+    requests: int = 0
 
     @property
-    def is_ours(self) -> bool:
+    def starts_engines(self) -> bool:
         """Whether servers and engines may be started here."""
-        return self.run.options.server_url is None
+        return self.session.run.options.server_url is None
 
-    def vacate(self) -> None:
+    @property
+    def label(self) -> str:
+        """Name of its logs."""
+        return f"{self.session.model.slug}-{self.suite_class}"
+
+    def own_server(self) -> Server:
+        """The model's own server, not started before someone starts it."""
+        if self.server is None:
+            self.server = self._server(self.session, self.label)
+        return self.server
+
+    def release_server(self) -> None:
         """Stops the model's own server; the next test that needs it starts it again."""
         if self.server is not None:
             self.server.stop()
 
+    def record_server(self) -> None:
+        """Keeps the facts of the model's own server for the report."""
+        if self.server is None:
+            return
+        run, model = self.session.run, self.session.model
+        checkpoint = self.session.checkpoint if self.starts_engines else None
+        of_model = model_facts(model, run.options.checkpoint, checkpoint, self.allocation.cards)
+        self._record({**of_model, **server_facts(self.server, self.requests)})
+
     @contextlib.contextmanager
     def variant(self, variant: Variant) -> Iterator[Client]:
-        """A server of a variant, while the model's own is stopped."""
+        """A client of a variant's server, while the model's own is stopped."""
         from ..engines.client import Client
 
-        self.vacate()
-        model = self.model.as_variant(variant)
-        server = self.run.server(model, f"{self.label}-{variant.name}", self.place)
+        self.release_server()
+        server = self._server(self.session.variant(variant), f"{self.label}-{variant.name}")
         try:
             server.start()
             with contextlib.closing(Client(server.endpoint, server.explain_loss)) as client:
                 yield client
-                self.run.note_other(self.model, variant.name, server, client.requests)
+                facts = variant_facts(server, client.requests)
+                self._record({"variants": {variant.name: facts}})
         finally:
             server.stop()
 
@@ -100,13 +124,54 @@ class Stage:
             tasks: what they are asked to do.
             requests: each with the answer that is forced.
         """
-        self.vacate()
-        return self.run.offline(self.model, f"{self.label}-{log}", self.place, tasks, requests)
+        from ..engines.vllm import offline
+        from ..engines.vllm.offline_worker import TASKS, Job
 
+        self.release_server()
+        model, platform = self.session.model, self.session.run.platform
+        skipped = set() if platform.serves_float32 else {"float32"}
+        job = Job(
+            model_path=self.session.checkpoint.path,
+            trust_remote_code=model.trust_remote_code,
+            platform=platform.name,
+            tasks=tuple(task for task in TASKS if task in tasks and task not in skipped),
+            serve=self.session.arguments.all,
+            cases=tuple(requests),
+        )
+        return offline.run(
+            job,
+            {**platform.environment(model), **self.allocation.env},
+            self.session.run.logs.directory / f"{self.label}-{log}.log",
+            self.session.on_progress,
+            len(job.tasks) * sum(dataclasses.astuple(model.budgets)),
+        )
 
-@dataclasses.dataclass(frozen=True)
-class Seen:
-    """What was seen of one way of serving a model, by case id."""
+    def _server(self, session: ModelSession, log_name: str) -> Server:
+        """A server of the model or of a variant, not started yet."""
+        from ..engines.endpoint import Endpoint, RunningServer
+        from ..engines.vllm.server import Launch, VllmServer
 
-    answers: Mapping[str, Completion]
-    forced: Mapping[str, Forced]
+        run, model = session.run, session.model
+        if run.options.server_url is not None:
+            url, key = run.options.server_url, run.options.bearer
+            return RunningServer(Endpoint(url, model.model_id, key))
+
+        def on_phase(phase: Phase, seconds: float) -> None:
+            session.on_progress(f"{phase.value} {seconds:.0f} s")
+
+        launch = Launch(
+            model_path=session.checkpoint.path,
+            served_name=model.model_id,
+            serve=session.arguments.deployment,
+            suite_serve=session.arguments.suite,
+            env=run.platform.environment(model),
+            device_env=self.allocation.env,
+            budgets=model.budgets,
+            log_path=run.logs.directory / f"{log_name}.log",
+        )
+        used = self.allocation.memory_used_mib
+        return VllmServer(launch, session.first_request, on_phase, used)
+
+    def _record(self, facts: dict[str, object]) -> None:
+        model_id = self.session.model.model_id
+        self.session.run.record_server(ServerFacts(model_id, self.suite_class, facts))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import textwrap
 
+from ..criteria.criterion import Criterion, Documentation
 from ..criteria.verdict import Verdict
-from ..suite.criterion import Criterion, Documentation
 
 _WIDTH = 98
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..observation.answers import FORCED_TOKENS
+from ..observation.numerics import FORCED_TOKENS
 from ..platforms import Platform
 from ..spec.model import RESERVED_SERVE_ARGUMENTS, ModelSpec
 

@@ -17,16 +17,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ..engines.transformers.cpu_threads import bf16_in_words, bf16_speed
-from ..engines.transformers.reference import HIDDEN_ROWS, Draft
+from ..engines.transformers.reference import HIDDEN_ROWS, Bf16Pass
 from ..golden.recorder import circumstances, record, recorded
 from ..golden.store import relative_path
-from ..spec.model import Case
+from ..progress import ProgressCallback
+from ..spec.case import Case
 from ..writing import write_atomically
 
 if TYPE_CHECKING:
     from ..engines.transformers.reference import TransformersReference
     from ..golden.store import GoldenKey
-    from .judge import Task
 
 
 @dataclass
@@ -81,8 +81,8 @@ def answering(cases: Sequence[Case], before: int = 0) -> Countdown:
 
 
 @dataclass(frozen=True)
-class Drafts:
-    """Drafts that wait for fp32, one file each: a recording that is killed continues with them.
+class Bf16Passes:
+    """Results of bf16 that wait for fp32, one file each; a killed recording continues with them.
 
     Logits over a whole vocabulary take 0.6 MB a token, so they wait on disk and not in memory.
 
@@ -104,13 +104,13 @@ class Drafts:
         except (OSError, SafetensorError):
             return False
 
-    def load(self, case: Case) -> Draft:
+    def load(self, case: Case) -> Bf16Pass:
         """A draft that is there."""
         with safe_open(self._path(case), "numpy") as file:
             tokens, *numbers = map(file.get_tensor, ("token_ids", "rows", "logits", "hidden"))
-        return Draft(tuple(tokens.tolist()), *numbers)
+        return Bf16Pass(tuple(tokens.tolist()), *numbers)
 
-    def keep(self, case: Case, draft: Draft) -> None:
+    def keep(self, case: Case, draft: Bf16Pass) -> None:
         """Writes a draft."""
         path = self._path(case)
         for half in path.parent.glob(f".{path.name}.*"):  # written when a recording was killed
@@ -151,25 +151,25 @@ class Recording:
     """
 
     def __init__(
-        self, engine: TransformersReference, task: Task, say: Callable[[str], None]
+        self, engine: TransformersReference, plan: RecordingPlan, on_progress: ProgressCallback
     ) -> None:
         """Finds out what is recorded already.
 
         Args:
             engine: the reference engine.
-            task: what is to be recorded, and where.
-            say: shows a line of progress.
+            plan: what is to be recorded, and where.
+            on_progress: shows a line of progress.
         """
         self._engine = engine
-        self._key = task.key
-        self._golden_dir = task.golden_dir
-        self._drafts = Drafts(task.drafts_dir, task.key, engine.provenance)
-        self._say = say
-        self._total = len(task.cases)
-        self._pending = {case.id: case for case in task.cases if not self._holds(case)}
+        self._key = plan.key
+        self._golden_dir = plan.golden_dir
+        self._drafts = Bf16Passes(plan.bf16_dir, plan.key, engine.provenance)
+        self._on_progress = on_progress
+        self._total = len(plan.cases)
+        self._pending = {case.id: case for case in plan.cases if not self._holds(case)}
         self._without_draft = [c for c in self._pending.values() if not self._drafts.has(c)]
         self._problems: dict[str, Exception] = {}
-        say(f"{self._total - len(self._pending)} of {self._total} already recorded")
+        on_progress(f"{self._total - len(self._pending)} of {self._total} already recorded")
 
     def record(self, case: Case) -> Path:
         """The path of a case's golden, recorded unless it holds.
@@ -206,7 +206,7 @@ class Recording:
         countdown = answering(self._without_draft, self._total - len(self._without_draft))
         for case in self._without_draft:
             self._engine.load("bfloat16")
-            self._say(countdown.next(case))
+            self._on_progress(countdown.next(case))
             try:
                 self._drafts.keep(case, self._engine.draft(case))
             except Exception as error:  # of a model's own code: anything
@@ -217,7 +217,7 @@ class Recording:
     def _finish(self, case: Case) -> Path:
         """Makes a draft a golden."""
         attention = self._engine.load("float32").attention
-        self._say(self._forcing.next(case))
+        self._on_progress(self._forcing.next(case))
         reference = self._engine.finish(case, self._drafts.load(case))
         other = {} if attention == "sdpa" else {"attention": attention}
         provenance = {**self._engine.provenance, **other}
@@ -229,3 +229,20 @@ class Recording:
     def _forcing(self) -> Countdown:
         pending = tuple(self._pending.values())
         return Countdown("float32 of answer", pending, self._total - len(pending))
+
+
+@dataclass(frozen=True)
+class RecordingPlan:
+    """What the reference engine is to do in a run.
+
+    Attributes:
+        key: the model and checkpoint that answer.
+        cases: those that they will be asked.
+        golden_dir: where goldens are written.
+        bf16_dir: where the halves of goldens wait that bf16 has made.
+    """
+
+    key: GoldenKey
+    cases: tuple[Case, ...]
+    golden_dir: Path
+    bf16_dir: Path

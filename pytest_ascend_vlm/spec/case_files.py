@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigurationError
-from .model import Capability, Case
+from .case import Capability, Case
 
 
 def load_cases(fixture_roots: Sequence[Path]) -> tuple[Case, ...]:
@@ -24,21 +24,6 @@ def load_cases(fixture_roots: Sequence[Path]) -> tuple[Case, ...]:
             for case in _read(path):
                 found.setdefault(case.id, case)
     return tuple(found.values())
-
-
-def untaught(checkpoint: Path) -> Mapping[str, str]:
-    """What a tiny checkpoint cannot answer: case id or group -> the reason.
-
-    Raises:
-        ConfigurationError: the checkpoint's `untaught.json` is not of its form.
-    """
-    path = checkpoint / "untaught.json"
-    if not path.is_file():
-        return {}
-    try:
-        return {str(what): str(why) for what, why in json.loads(path.read_text("utf-8")).items()}
-    except (ValueError, AttributeError) as error:
-        raise ConfigurationError(f"{path} is not a map of case or group to reason.") from error
 
 
 def _read(path: Path) -> list[Case]:

@@ -6,9 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ..errors import ConfigurationError
-
-MARGIN = 0.02
-"""How much lower than the reference's a score may be unless a model says otherwise."""
+from .thresholds import SCORE_TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -57,24 +55,25 @@ class DatasetTask:
         name: "mmmu_val", "docvqa_val", ...
         harness: what asks and scores: "evalscope" or "lm_eval".
         published: the reference where no samples were recorded.
-        margin: how much lower than the reference's the score may be, 0..1.
-        because: why the margin is wider than the project's.
+        tolerance: how much lower than the reference's the score may be, 0..1.
+        because: why it is wider than the project's.
 
     Raises:
-        ConfigurationError: the margin is wider without a reason, or not between 0 and 1.
+        ConfigurationError: the tolerance is wider without a reason, or not between 0 and 1.
     """
 
     name: str
     harness: str = "evalscope"
     published: PublishedScore | None = None
-    margin: float = MARGIN
+    tolerance: float = SCORE_TOLERANCE
     because: str | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.margin < 1:
-            raise ConfigurationError(f"DatasetTask({self.name!r}): a margin is between 0 and 1.")
-        if self.margin > MARGIN and not self.because:
+        if not 0 < self.tolerance < 1:
+            raise ConfigurationError(f"DatasetTask({self.name!r}): a tolerance is between 0 and 1.")
+        if self.tolerance > SCORE_TOLERANCE and not self.because:
             raise ConfigurationError(
-                f"DatasetTask({self.name!r}, margin={self.margin}) is looser than the project's "
-                f'{MARGIN}; say why with because="...".'
+                f"DatasetTask({self.name!r}, tolerance={self.tolerance}) is looser than the "
+                f"project's {SCORE_TOLERANCE}; "
+                'say why with because="...".'
             )

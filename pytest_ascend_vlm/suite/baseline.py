@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from ..criteria import baseline as rules
+from ..criteria.criterion import Cases
+from ..session.answers import ForcedAnswers
 from ..session.comparison import Comparison
-from ..session.judge import ForcedAnswers, Judge
-from ..spec.model import Capability, Case, ModelSpec
-from .criterion import Criterion, criterion
+from ..session.judge import Judge
+from ..spec.case import Capability, Case
+from .base import Criteria
+from .criterion import criterion
 
 
-class BaselineCriteria:
+class BaselineCriteria(Criteria):
     """Criteria against the golden; each docstring is the criterion's documentation."""
 
-    model: ClassVar[ModelSpec]
-
-    @criterion(Criterion("baseline.text", cases="text"))
+    @criterion("baseline.text", cases=Cases.TEXT)
     def test_text_matches_reference(self, case: Case, comparison: Comparison, judge: Judge) -> None:
         """The answer to a text equals the reference's; after a near-tie, most of it still does.
 
@@ -27,9 +26,9 @@ class BaselineCriteria:
         answers differ in style, compare chat template and generation settings.
         """
         served, reference = comparison(case)
-        judge(rules.text_matches(served, reference, self.model.thresholds))
+        judge(rules.judge_text(served, reference, self.model.thresholds))
 
-    @criterion(Criterion("baseline.image", needs=Capability.IMAGE, cases="image"))
+    @criterion("baseline.image", needs=Capability.IMAGE, cases=Cases.IMAGE)
     def test_image_matches_reference(
         self, case: Case, comparison: Comparison, judge: Judge
     ) -> None:
@@ -40,9 +39,9 @@ class BaselineCriteria:
         both sides, then the attention backend of the vision tower.
         """
         served, reference = comparison(case)
-        judge(rules.text_matches(served, reference, self.model.thresholds))
+        judge(rules.judge_text(served, reference, self.model.thresholds))
 
-    @criterion(Criterion("baseline.divergence", cases="all"))
+    @criterion("baseline.divergence", cases=Cases.ALL)
     def test_divergence_is_rounding(self, case: Case, comparison: Comparison, judge: Judge) -> None:
         """Where the answers part, the reference itself was within rounding of a tie.
 
@@ -56,9 +55,9 @@ class BaselineCriteria:
         served, reference = comparison(case)
         if reference.numerics is None:
             judge.not_applicable(f"the reference is text only ({reference.source})")
-        judge(rules.divergence_is_rounding(served, reference))
+        judge(rules.judge_divergence(served, reference))
 
-    @criterion(Criterion("baseline.logprobs", cases="all"))
+    @criterion("baseline.logprobs", cases=Cases.ALL)
     def test_logprobs_match_reference(
         self, case: Case, comparison: Comparison, forced: ForcedAnswers, judge: Judge
     ) -> None:
@@ -75,4 +74,4 @@ class BaselineCriteria:
         _, reference = comparison(case)
         if reference.numerics is None:
             judge.not_applicable(f"the reference is text only ({reference.source})")
-        judge(rules.logprobs_match(forced(case), reference.numerics, self.model.thresholds))
+        judge(rules.judge_logprobs(forced(case), reference.numerics, self.model.thresholds))

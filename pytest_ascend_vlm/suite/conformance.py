@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from ..criteria.criterion import criteria
 from ..errors import ConfigurationError
 from ..integration import fixtures
 from ..spec.model import ModelSpec
@@ -57,7 +58,7 @@ class VLMConformance(
             server = request.getfixturevalue("server")
             server.recover()
             if "server" in inspect.signature(request.function).parameters:
-                server.revive()
+                server.ensure_running()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -65,6 +66,7 @@ class VLMConformance(
         model = getattr(cls, "model", None)
         if not isinstance(model, ModelSpec):
             raise ConfigurationError(f"{cls.__name__}.model must be a ModelSpec.")
+        _refuse_unknown_platforms(model)
         _refuse_unknown_criteria(model)
         _refuse_unknown_figures(model)
 
@@ -93,14 +95,23 @@ def _refuse_overrides(cls: type) -> None:
 
 
 def _refuse_unknown_criteria(model: ModelSpec) -> None:
-    from .catalogue import criteria
-
-    known = {what.id for what, _, _ in criteria()}
+    known = {criterion.id for criterion, _ in criteria(VLMConformance)}
     for failure in model.expected_failures:
         if failure.criterion.partition("[")[0] not in known:
             raise ConfigurationError(
                 f"ModelSpec({model.model_id!r}) expects {failure.criterion!r} to fail, but there "
                 "is no such criterion; `ascend-vlm criteria` lists them."
+            )
+
+
+def _refuse_unknown_platforms(model: ModelSpec) -> None:
+    from ..platforms import PLATFORMS, platform_names
+
+    for name in model.platforms:
+        if name not in PLATFORMS and name not in platform_names():
+            raise ConfigurationError(
+                f"ModelSpec({model.model_id!r}, platforms={model.platforms!r}): {name!r} is no "
+                f"platform; there are {', '.join(platform_names())}."
             )
 
 

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from ..criteria import determinism as rules
+from ..criteria.criterion import Cases
 from ..errors import PreconditionError
-from ..session.judge import Answers, Judge
-from ..spec.model import Capability, Case, ModelSpec, Sampling
-from .criterion import Criterion, criterion
+from ..session.answers import Answers
+from ..session.judge import Judge
+from ..spec.case import Capability, Case, Sampling
+from ..spec.thresholds import BATCH, REPEATS, SEEDS
+from .base import Criteria
+from .criterion import criterion
 
 if TYPE_CHECKING:
     from ..engines.client import Client
     from ..engines.endpoint import Server
     from ..observation.answers import Completion
 
-RUNS = 3
-TOGETHER = 9
-SEEDS = 8
 _TEMPERATURES = (1.0, 2.0)
 # Nobody is sure of it: a model that was trained on it has many answers, others ramble.
 _OPEN = Case(
@@ -26,12 +27,10 @@ _OPEN = Case(
 )
 
 
-class DeterminismCriteria:
+class DeterminismCriteria(Criteria):
     """Criteria of repeatability; each docstring is the criterion's documentation."""
 
-    model: ClassVar[ModelSpec]
-
-    @criterion(Criterion("determinism.repeat", cases="all"))
+    @criterion("determinism.repeat", cases=Cases.ALL)
     def test_repeat_runs_agree(
         self, case: Case, answers: Answers, client: Client, judge: Judge
     ) -> None:
@@ -45,11 +44,11 @@ class DeterminismCriteria:
         enforce_eager to tell graph mode from kernels.
         """
         first = answers(case)
-        again = [client.complete(case) for _ in range(RUNS - 1)]
+        again = [client.complete(case) for _ in range(REPEATS - 1)]
         bar = self.model.thresholds.agreement
-        judge(rules.answers_agree({case.id: first}, {case.id: again}, bar))
+        judge(rules.judge_agreement({case.id: first}, {case.id: again}, bar))
 
-    @criterion(Criterion("determinism.seeded"))
+    @criterion("determinism.seeded")
     def test_seeded_runs_agree(self, client: Client, judge: Judge) -> None:
         """A sampled answer repeats under its seed, and another seed gives another answer.
 
@@ -66,9 +65,9 @@ class DeterminismCriteria:
                 if rules.distinct(first.values()) > SEEDS // 2:
                     break
             again = _sampled(sampler, temperature)
-        judge(rules.seed_decides(first, again, self.model.thresholds.agreement))
+        judge(rules.judge_seeds(first, again, self.model.thresholds.agreement))
 
-    @criterion(Criterion("determinism.concurrent"))
+    @criterion("determinism.concurrent")
     def test_concurrent_runs_agree(
         self, all_cases: tuple[Case, ...], answers: Answers, client: Client, judge: Judge
     ) -> None:
@@ -81,13 +80,13 @@ class DeterminismCriteria:
         (VLLM_BATCH_INVARIANT=1 where the build has it); otherwise look for state shared between
         requests: image embeddings, LoRA slots, positions.
         """
-        together = [all_cases[index % len(all_cases)] for index in range(TOGETHER)]
+        together = [all_cases[index % len(all_cases)] for index in range(BATCH)]
         alone = {case.id: answers(case) for case in together}
         among = client.ask_together(together)
         got = {label: [a for a in among if a.case_id == label] for label in alone}
-        judge(rules.answers_agree(alone, got, self.model.thresholds.agreement))
+        judge(rules.judge_agreement(alone, got, self.model.thresholds.agreement))
 
-    @criterion(Criterion("determinism.prefix_cache", needs=Capability.IMAGE))
+    @criterion("determinism.prefix_cache", needs=Capability.IMAGE)
     def test_prefix_cache_is_exact(
         self, image_cases: tuple[Case, ...], client: Client, judge: Judge
     ) -> None:
@@ -113,9 +112,9 @@ class DeterminismCriteria:
                 "prompt longer than one cache block; if caching is off, say so with "
                 "serve={'enable_prefix_caching': False}."
             )
-        judge(rules.cache_is_exact(cold, hit, other_cold, other_warm))
+        judge(rules.judge_prefix_cache(cold, hit, other_cold, other_warm))
 
-    @criterion(Criterion("determinism.restart"))
+    @criterion("determinism.restart")
     def test_restart_agrees(
         self,
         server: Server,
@@ -129,13 +128,13 @@ class DeterminismCriteria:
         If this fails: something that is decided at start-up differs between starts: autotuned
         kernels, graph capture order, uninitialised memory, weights loaded in parts.
         """
-        few = all_cases[:TOGETHER]
+        few = all_cases[:BATCH]
         before = {case.id: answers(case) for case in few}
         if not server.can_restart:
             judge.cannot_run("an endpoint that someone else runs cannot be restarted")
         server.restart()
         after = {case.id: [client.complete(case)] for case in few}
-        judge(rules.answers_agree(before, after, self.model.thresholds.agreement))
+        judge(rules.judge_agreement(before, after, self.model.thresholds.agreement))
 
 
 def _sampled(client: Client, temperature: float) -> dict[str, Completion]:

@@ -6,46 +6,45 @@ served model, and is not applicable.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from ..criteria import document as rules
 from ..criteria.baseline import parts_at_near_tie
+from ..criteria.criterion import Cases
 from ..criteria.verdict import Verdict
 from ..errors import ConfigurationError
 from ..session.comparison import Comparison
 from ..session.judge import Judge
-from ..spec.model import Capability, Case, ModelSpec
-from .criterion import Criterion, criterion
+from ..spec.case import Capability, Case
+from ..spec.thresholds import TOLERANCE_AFTER_TIE
+from .base import Criteria
+from .criterion import criterion
 
 _NEEDS = Capability.DOCUMENT
 
 
-class DocumentCriteria:
+class DocumentCriteria(Criteria):
     """Criteria against the ground truth; each docstring is the criterion's documentation."""
 
-    model: ClassVar[ModelSpec]
-
-    @criterion(Criterion("document.characters", needs=_NEEDS, cases="document"))
+    @criterion("document.characters", needs=_NEEDS, cases=Cases.DOCUMENT)
     def test_characters_are_read(self, case: Case, comparison: Comparison, judge: Judge) -> None:
         """The character error rate against the page's truth is no worse than the golden's.
 
         If this fails: compare the line in the message with the page. Single wrong symbols point at
         image resolution or numeric accuracy, missing blocks at the vision tower's positions.
         """
-        slack = self.model.thresholds.document_cer
-        judge(_against_truth(rules.characters_are_read, case, comparison, slack))
+        tolerance = self.model.thresholds.document_cer
+        judge(_against_truth(rules.judge_characters, case, comparison, tolerance))
 
-    @criterion(Criterion("document.lines", needs=_NEEDS, cases="document"))
+    @criterion("document.lines", needs=_NEEDS, cases=Cases.DOCUMENT)
     def test_lines_are_read(self, case: Case, comparison: Comparison, judge: Judge) -> None:
         """As many lines of the page are read exactly as in the golden.
 
         If this fails: see document.characters; lines missing as a whole point at max_tokens or at
         an early end of the answer.
         """
-        slack = self.model.thresholds.document_lines
-        judge(_against_truth(rules.lines_are_read, case, comparison, slack))
+        tolerance = self.model.thresholds.document_lines
+        judge(_against_truth(rules.judge_lines, case, comparison, tolerance))
 
-    @criterion(Criterion("document.numbers", needs=_NEEDS, cases="document"))
+    @criterion("document.numbers", needs=_NEEDS, cases=Cases.DOCUMENT)
     def test_numbers_are_read(self, case: Case, comparison: Comparison, judge: Judge) -> None:
         """Every number of the page that the golden has is read exactly.
 
@@ -53,26 +52,30 @@ class DocumentCriteria:
 
         If this fails: see document.characters.
         """
-        slack = self.model.thresholds.document_numbers
-        judge(_against_truth(rules.numbers_are_read, case, comparison, slack))
+        tolerance = self.model.thresholds.document_numbers
+        judge(_against_truth(rules.judge_numbers, case, comparison, tolerance))
 
-    @criterion(Criterion("document.order", needs=_NEEDS, cases="document"))
+    @criterion("document.order", needs=_NEEDS, cases=Cases.DOCUMENT)
     def test_order_is_kept(self, case: Case, comparison: Comparison, judge: Judge) -> None:
         """The lines come in the page's order, as in the golden.
 
         If this fails: see document.characters. If they are read, the two-dimensional positions
         (mRoPE sections) of the image tokens are wrong.
         """
-        slack = self.model.thresholds.document_order
-        judge(_against_truth(rules.order_is_kept, case, comparison, slack))
+        tolerance = self.model.thresholds.document_order
+        judge(_against_truth(rules.judge_order, case, comparison, tolerance))
 
 
-def _against_truth(rule: rules.Rule, case: Case, comparison: Comparison, slack: float) -> Verdict:
+def _against_truth(
+    rule: rules.Rule, case: Case, comparison: Comparison, tolerance: float
+) -> Verdict:
     truth = case.truth
     if truth is None:
         raise ConfigurationError(f"the case {case.id} has no ground truth in fixtures/cases.json.")
-    comparison.require_known(case, lambda golden: rules.unread(rule, truth, golden, slack))
+    comparison.require_known(
+        case, lambda golden: rules.unread_reason(rule, truth, golden, tolerance)
+    )
     served, reference = comparison(case)
     if parts_at_near_tie(served, reference):
-        slack = max(slack, rules.SLACK_AFTER_TIE)
-    return rule(truth, served.text, reference.text, slack)
+        tolerance = max(tolerance, TOLERANCE_AFTER_TIE)
+    return rule(truth, served.text, reference.text, tolerance)

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import pytest
 
 from ..criteria import equivalence as rules
-from ..session.judge import Answers, Judge
-from ..session.numerics import Numbers
-from ..spec.model import ModelSpec, Variant
-from .criterion import VARIANT, Criterion, criterion
+from ..criteria.criterion import VARIANT
+from ..session.answers import Answers
+from ..session.judge import Judge
+from ..session.numerics import NumericsSession
+from ..spec.model import Variant
+from .base import Criteria
+from .criterion import criterion
 
 
-class EquivalenceCriteria:
+class EquivalenceCriteria(Criteria):
     """Criteria of other ways to serve; each docstring is the criterion's documentation."""
 
-    model: ClassVar[ModelSpec]
-
-    @criterion(Criterion("serving.offline", ends_server=True, offline="chat"))
-    def test_offline_answers_agree(self, answers: Answers, numbers: Numbers, judge: Judge) -> None:
+    @criterion("serving.offline", ends_server=True, offline="chat")
+    def test_offline_answers_agree(
+        self, answers: Answers, numerics: NumericsSession, judge: Judge
+    ) -> None:
         """`LLM.chat` gives the server's answers; where they part, the choice was a near-tie.
 
         Evaluations are often run offline and deployed online: a difference makes their scores those
@@ -28,15 +29,15 @@ class EquivalenceCriteria:
         If this fails: compare the two's chat templates, generation_config and image limits; the
         engine underneath is the same.
         """
-        if not numbers.stage.is_ours:
+        if not numerics.slot.starts_engines:
             judge.cannot_run("needs engines of our own, and the endpoint is someone else's")
-        online = {case.id: answers(case) for case in numbers.cases}
-        judge(rules.answers_agree(online, numbers.offline_answers(), numbers.references))
+        online = {case.id: answers(case) for case in numerics.cases}
+        judge(rules.judge_answers(online, numerics.offline_answers(), numerics.references))
 
-    @criterion(Criterion(VARIANT, ends_server=True))
+    @criterion(VARIANT, ends_server=True)
     @pytest.mark.parametrize("rule", ["answers", "error_ratio"])
     def test_variant_agrees(
-        self, variant: Variant, rule: str, answers: Answers, numbers: Numbers, judge: Judge
+        self, variant: Variant, rule: str, answers: Answers, numerics: NumericsSession, judge: Judge
     ) -> None:
         """Served another way, as ModelSpec.variants declares it, the model behaves the same.
 
@@ -50,12 +51,12 @@ class EquivalenceCriteria:
         weights that are split unevenly. Caches and chunks: at attention masks of partly computed
         prompts.
         """
-        base = {case.id: answers(case) for case in numbers.cases}
-        seen, bars = numbers.variant(variant), self.model.thresholds
+        base = {case.id: answers(case) for case in numerics.cases}
+        seen, bars = numerics.variant(variant), self.model.thresholds
         if rule == "error_ratio":
-            measures = numbers.logits(lambda case: seen.forced[case.id])
+            measures = numerics.logits(lambda case: seen.forced[case.id])
             judge(rules.error_ratio(measures, bars, is_lossy=variant.is_lossy))
         elif variant.is_lossy:
-            judge(rules.answers_are_alike(base, seen.answers, bars.similarity_after_tie))
+            judge(rules.judge_similarity(base, seen.answers, bars.similarity_after_tie))
         else:
-            judge(rules.answers_agree(base, seen.answers, numbers.references))
+            judge(rules.judge_answers(base, seen.answers, numerics.references))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from ..criteria import lifecycle as rules
 from ..session.judge import Judge
 from ..spec.model import ExpectedFailure
-from .criterion import Criterion, criterion
+from .base import Criteria
+from .criterion import criterion
 
 if TYPE_CHECKING:
     from ..engines.endpoint import Server
@@ -21,10 +22,10 @@ _ORPHANED_ENGINE = ExpectedFailure(
 )
 
 
-class LifecycleCriteria:
+class LifecycleCriteria(Criteria):
     """Criteria of a server's end; each docstring is the criterion's documentation."""
 
-    @criterion(Criterion("lifecycle.stop"))
+    @criterion("lifecycle.stop")
     def test_stop_leaves_nothing(self, server: Server, judge: Judge) -> None:
         """A server told to stop ends by itself, with every process, and frees its cards' memory.
 
@@ -35,9 +36,9 @@ class LifecycleCriteria:
         """
         if not server.can_restart:
             judge.cannot_run("an endpoint that someone else runs cannot be stopped")
-        judge(rules.nothing_is_left(server.remains or server.restart()))
+        judge(rules.judge_shutdown(server.remains or server.restart()))
 
-    @criterion(Criterion("lifecycle.kill", known_failures=(_ORPHANED_ENGINE,), ends_server=True))
+    @criterion("lifecycle.kill", known_failures=(_ORPHANED_ENGINE,), ends_server=True)
     def test_kill_leaves_nothing(self, server: Server, judge: Judge) -> None:
         """When the server's leading process is killed, the others end too and free their memory.
 
@@ -49,4 +50,4 @@ class LifecycleCriteria:
         """
         if not server.can_restart:
             judge.cannot_run("an endpoint that someone else runs cannot be killed")
-        judge(rules.nothing_is_left(server.kill()))
+        judge(rules.judge_shutdown(server.kill()))

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ..criteria import numerics as rules
-from ..session.device_slot import Once
 from ..session.judge import Judge
-from ..session.numerics import Numbers
-from ..spec.model import ModelSpec
-from .criterion import Criterion, criterion
+from ..session.memo import Memo
+from ..session.numerics import NumericsSession
+from .base import Criteria
+from .criterion import criterion
 
 if TYPE_CHECKING:
-    from ..criteria.error_statistics import Measures
+    from ..criteria.error_statistics import ErrorStatistics
 
 _OPERATOR_RULES = (
     *(f"logits-{rule}" for rule in rules.LOGIT_RULES),
@@ -22,21 +22,23 @@ _OPERATOR_RULES = (
 )
 
 
-class NumericsCriteria:
+class NumericsCriteria(Criteria):
     """Criteria of numbers; each docstring is the criterion's documentation."""
 
-    model: ClassVar[ModelSpec]
-
-    @criterion(Criterion("numerics.logits"))
+    @criterion("numerics.logits")
     @pytest.mark.parametrize("rule", rules.LOGIT_RULES)
     def test_logits_match_reference(
-        self, rule: str, served_logits: Once[Measures], numbers: Numbers, judge: Judge
+        self,
+        rule: str,
+        served_logits: Memo[ErrorStatistics],
+        numerics: NumericsSession,
+        judge: Judge,
     ) -> None:
         """The logits of forced answers, image prompts included, are fp32's up to bf16's rounding.
 
         The reference's answers are forced through the served engine, and its raw logits compared
         with float32 on CPU at the positions and tokens that the golden keeps. error_ratio (R) is
-        the root mean square error in units of the reference's own bf16 error, divergence_ratio (K)
+        the root mean square error in units of the reference's own bf16 error, kl_ratio (K)
         the same for the Kullback-Leibler divergence: honest bf16 engines are near 1, defects at 2
         and above. max_abs_error and cosine_similarity are the figures that adaptation documents
         show; relative_error is reported with them and not judged, because logits near zero make it
@@ -47,15 +49,17 @@ class NumericsCriteria:
         with numerics.transformers. If it is not, look at the engine: attention backend, graph mode,
         KV cache, fused kernels; numerics.fp32_probe tells rounding from defects where it runs.
         """
-        bars = rules.Bars.of_logits(self.model.thresholds)
+        bars = rules.NumericsThresholds.of_logits(self.model.thresholds)
         verdict = rules.LOGIT_RULES[rule](served_logits(), bars)
         if not verdict.passed:
-            verdict = rules.with_operators(verdict, _operators_ratio(numbers))
+            verdict = rules.with_operators(verdict, _operators_ratio(numerics))
         judge(verdict)
 
-    @criterion(Criterion("numerics.hidden_states", ends_server=True, offline="hidden_states"))
+    @criterion("numerics.hidden_states", ends_server=True, offline="hidden_states")
     @pytest.mark.parametrize("rule", rules.HIDDEN_STATE_RULES)
-    def test_hidden_states_match_reference(self, rule: str, numbers: Numbers, judge: Judge) -> None:
+    def test_hidden_states_match_reference(
+        self, rule: str, numerics: NumericsSession, judge: Judge
+    ) -> None:
         """The last hidden states of text and image tokens are fp32's up to bf16's rounding.
 
         They come from the same engine's pooling runner, which is the model without its output
@@ -64,13 +68,15 @@ class NumericsCriteria:
         If this fails: if numerics.logits holds, suspect the pooling runner itself. If both fail,
         the output layer is not to blame; see numerics.transformers for whether the operators are.
         """
-        _require_engines(numbers, judge)
-        bars = rules.Bars.of_hidden_states(self.model.thresholds)
-        judge(rules.HIDDEN_STATE_RULES[rule](numbers.hidden_states(), bars))
+        _require_engines(numerics, judge)
+        bars = rules.NumericsThresholds.of_hidden_states(self.model.thresholds)
+        judge(rules.HIDDEN_STATE_RULES[rule](numerics.hidden_states(), bars))
 
-    @criterion(Criterion("numerics.transformers", ends_server=True, offline="transformers"))
+    @criterion("numerics.transformers", ends_server=True, offline="transformers")
     @pytest.mark.parametrize("rule", _OPERATOR_RULES)
-    def test_operators_match_reference(self, rule: str, numbers: Numbers, judge: Judge) -> None:
+    def test_operators_match_reference(
+        self, rule: str, numerics: NumericsSession, judge: Judge
+    ) -> None:
         """Transformers on the device, in bf16, is fp32 on CPU up to rounding: without any engine.
 
         This is what adaptation documents measure. It runs operator by operator, so that a wrong one
@@ -80,18 +86,18 @@ class NumericsCriteria:
         message says which part of the sequence is off; then compare layer by layer (msprobe) with
         the CPU, image preprocessing and vision tower first where image positions are off.
         """
-        _require_engines(numbers, judge)
+        _require_engines(numerics, judge)
         of, _, name = rule.partition("-")
-        measures = numbers.operators()[of]
+        measures = numerics.operators()[of]
         if of == "logits":
-            bars = rules.Bars.of_logits(self.model.thresholds)
+            bars = rules.NumericsThresholds.of_logits(self.model.thresholds)
             judge(rules.LOGIT_RULES[name](measures, bars))
         else:
-            bars = rules.Bars.of_hidden_states(self.model.thresholds)
+            bars = rules.NumericsThresholds.of_hidden_states(self.model.thresholds)
             judge(rules.HIDDEN_STATE_RULES[name](measures, bars))
 
-    @criterion(Criterion("numerics.fp32_probe", ends_server=True, offline="float32"))
-    def test_float32_leaves_no_rounding(self, numbers: Numbers, judge: Judge) -> None:
+    @criterion("numerics.fp32_probe", ends_server=True, offline="float32")
+    def test_float32_leaves_no_rounding(self, numerics: NumericsSession, judge: Judge) -> None:
         """In float32 the engine's logits are the reference's to a hundredth of bf16's rounding.
 
         What bf16 hides shows here: weights that are off by 0.1 % are invisible in bf16, and off by
@@ -101,27 +107,27 @@ class NumericsCriteria:
         for weights that were converted twice, for constants (eps, RoPE base, image mean) that
         differ a little, and for operators that compute in bf16 whatever they are given.
         """
-        _require_engines(numbers, judge)
-        platform = numbers.stage.run.platform
+        _require_engines(numerics, judge)
+        platform = numerics.slot.session.run.platform
         if not platform.serves_float32:
             judge.not_applicable(f"float32 is not served on the platform {platform.name}")
-        judge(rules.float32_probe(numbers.float32()))
+        judge(rules.judge_float32(numerics.float32()))
 
 
-def _require_engines(numbers: Numbers, judge: Judge) -> None:
-    if not numbers.stage.is_ours:
+def _require_engines(numerics: NumericsSession, judge: Judge) -> None:
+    if not numerics.slot.starts_engines:
         judge.cannot_run("needs engines of our own, and the endpoint is someone else's")
 
 
-def _operators_ratio(numbers: Numbers) -> float | str:
+def _operators_ratio(numerics: NumericsSession) -> float | str:
     """R of Transformers on the device, or why there is none.
 
     It is asked whether numerics.transformers is selected or not, so that a failure says the same
     whatever else runs. It is a hint: nothing that goes wrong with it touches the verdict.
     """
-    if not numbers.stage.is_ours:
+    if not numerics.slot.starts_engines:
         return "the endpoint's device cannot be reached"
     try:
-        return numbers.operators()["logits"].error_ratio.value
+        return numerics.operators()["logits"].error_ratio.value
     except Exception as error:
         return str(error).partition("\n")[0] or type(error).__name__

@@ -4,37 +4,37 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ..criteria import performance as rules
 from ..errors import PreconditionError
-from ..observation.answers import Load, Timing
+from ..observation.load import Load, Timing
 from ..session.judge import Judge
 from ..session.run import Run
-from ..spec.model import Capability, ModelSpec
-from .criterion import Criterion, criterion
+from ..spec.case import Capability
+from ..spec.thresholds import STORED_RUNS
+from .base import Criteria
+from .criterion import criterion
 
 if TYPE_CHECKING:
-    from ..session.performance import Measuring
+    from ..session.performance import PerformanceSession
 
 _KINDS = pytest.mark.parametrize("kind", rules.KINDS)
 _LEVELS = (*(f"c{level}" for level in rules.LEVELS), "ramp")
 
 
-class PerformanceCriteria:
+class PerformanceCriteria(Criteria):
     """Criteria of speed; each docstring is the criterion's documentation."""
 
-    model: ClassVar[ModelSpec]
-
-    @criterion(Criterion("performance.single_stream"))
+    @criterion("performance.single_stream")
     @_KINDS
     def test_requests_one_at_a_time(
         self,
         kind: str,
-        measuring: Measuring,
-        stopwatch: Callable[[Sequence[Timing]], None],
+        performance: PerformanceSession,
+        benchmark_timings: Callable[[Sequence[Timing]], None],
         judge: Judge,
     ) -> None:
         """30 streamed requests, one at a time, are all answered; latency, TTFT and TPOT are kept.
@@ -47,12 +47,14 @@ class PerformanceCriteria:
         If this fails: the first error is the server's own; its log has more. An answer that is
         none makes its time meaningless: look at the degeneration that is named.
         """
-        load = measuring.load(kind)
-        stopwatch(load.timings)
-        judge_load(measuring, judge, kind, load)
+        load = performance.load(kind)
+        benchmark_timings(load.timings)
+        judge_load(performance, judge, kind, load)
 
-    @criterion(Criterion("performance.image_prefill", needs=Capability.IMAGE))
-    def test_image_prefill_is_in_proportion(self, measuring: Measuring, judge: Judge) -> None:
+    @criterion("performance.image_prefill", needs=Capability.IMAGE)
+    def test_image_prefill_is_in_proportion(
+        self, performance: PerformanceSession, judge: Judge
+    ) -> None:
         """The first token after an image takes at most 20 times what as many tokens of text take.
 
         Image and text of equal length are asked in turns, so the ratio is what preprocessing and
@@ -63,11 +65,13 @@ class PerformanceCriteria:
         If this fails: profile the encoder alone. On Ascend look for attention that falls back to
         an unfused kernel, for float32, and for images that are preprocessed by one slow thread.
         """
-        judge(rules.image_prefill(measuring.prefill(), self.model.thresholds.prefill_ratio))
+        judge(rules.judge_prefill(performance.prefill(), self.model.thresholds.prefill_ratio))
 
-    @criterion(Criterion("performance.load", needs=Capability.IMAGE))
+    @criterion("performance.load", needs=Capability.IMAGE)
     @pytest.mark.parametrize("level", _LEVELS)
-    def test_load_is_answered(self, level: str, measuring: Measuring, judge: Judge) -> None:
+    def test_load_is_answered(
+        self, level: str, performance: PerformanceSession, judge: Judge
+    ) -> None:
         """Under load every request is answered, and by an answer.
 
         1, 2, 4 and 8 at a time, then a ramp of ever more requests a second, up to what the highest
@@ -81,10 +85,10 @@ class PerformanceCriteria:
         gpu_memory_utilization) or a queue that gives up; garbage under load alone is shared state.
         """
         name = f"load.{level}"
-        judge_load(measuring, judge, name, measuring.load(name))
+        judge_load(performance, judge, name, performance.load(name))
 
-    @criterion(Criterion("performance.scaling", needs=Capability.IMAGE))
-    def test_throughput_scales(self, measuring: Measuring, judge: Judge) -> None:
+    @criterion("performance.scaling", needs=Capability.IMAGE)
+    def test_throughput_scales(self, performance: PerformanceSession, judge: Judge) -> None:
         """8 requests at a time give at least 1.5 times the throughput of one at a time.
 
         Batching is what an inference engine is for. A server that answers in single file has the
@@ -93,11 +97,11 @@ class PerformanceCriteria:
         If this fails: look for max_num_seqs=1, a lock in the preprocessing of images, or a proxy
         with one worker.
         """
-        alone, together = (measuring.load(f"load.c{level}") for level in (1, max(rules.LEVELS)))
-        judge(rules.scales_with_load(alone, together, self.model.thresholds.load_scaling))
+        alone, together = (performance.load(f"load.c{level}") for level in (1, max(rules.LEVELS)))
+        judge(rules.judge_scaling(alone, together, self.model.thresholds.load_scaling))
 
-    @criterion(Criterion("performance.cpu_use", needs=Capability.IMAGE))
-    def test_waiting_costs_little(self, measuring: Measuring, judge: Judge) -> None:
+    @criterion("performance.cpu_use", needs=Capability.IMAGE)
+    def test_waiting_costs_little(self, performance: PerformanceSession, judge: Judge) -> None:
         """A server that waits uses at most a fifth of the CPU time of one that answers pages.
 
         Mean and peak use of its whole process tree are kept, in percent of the cores this process
@@ -107,15 +111,15 @@ class PerformanceCriteria:
         If this fails: look at which process is busy (top -H); on Ascend at TASK_QUEUE_ENABLE and
         at threads of the dispatcher that spin, on CPU at OpenMP's wait policy.
         """
-        if not measuring.sees_processes:
+        if not performance.sees_processes:
             judge.cannot_run("the server's processes cannot be seen from here")
-        idle, busy = measuring.cpu()
-        judge(rules.waits_quietly(idle, busy, self.model.thresholds.idle_cpu))
+        idle, busy = performance.cpu()
+        judge(rules.judge_idle_cpu(idle, busy, self.model.thresholds.idle_cpu))
 
-    @criterion(Criterion("performance.regression"))
+    @criterion("performance.regression")
     @_KINDS
     def test_no_slower_than_compared(
-        self, kind: str, measuring: Measuring, vlm_run: Run, judge: Judge
+        self, kind: str, performance: PerformanceSession, vlm_run: Run, judge: Judge
     ) -> None:
         """Not slower than the endpoint that --vlm-compare-url names.
 
@@ -129,12 +133,14 @@ class PerformanceCriteria:
         url = vlm_run.options.compare_url
         if url is None:
             judge.not_applicable("no endpoint to compare with: --vlm-compare-url=URL")
-        with contextlib.closing(measuring.client_of(url)) as other:
-            for what, ratio in measuring.against(other, kind).items():
-                judge(rules.no_slower(what, ratio, self.model.thresholds.slowdown))
+        with contextlib.closing(performance.client_of(url)) as other:
+            for what, ratio in performance.against(other, kind).items():
+                judge(rules.judge_slowdown(what, ratio, self.model.thresholds.slowdown))
 
-    @criterion(Criterion("performance.limits"))
-    def test_limits_are_kept(self, measuring: Measuring, vlm_run: Run, judge: Judge) -> None:
+    @criterion("performance.limits")
+    def test_limits_are_kept(
+        self, performance: PerformanceSession, vlm_run: Run, judge: Judge
+    ) -> None:
         """Every limit that the model file declares for this device is kept.
 
         A limit holds for the full checkpoint on the device that it names and nowhere else. On an
@@ -153,11 +159,13 @@ class PerformanceCriteria:
         if not limits and options.platform != "npu":
             judge.not_applicable(f"no limit is declared for {device}")
         if not limits:
-            raise PreconditionError(rules.undeclared(measuring.all_figures(), device))
-        judge(rules.within_limits(measuring.figures(limit.figure for limit in limits), limits))
+            raise PreconditionError(rules.undeclared(performance.all_metrics(), device))
+        judge(rules.judge_limits(performance.metrics(limit.figure for limit in limits), limits))
 
-    @criterion(Criterion("performance.baseline"))
-    def test_no_slower_than_stored(self, measuring: Measuring, vlm_run: Run, judge: Judge) -> None:
+    @criterion("performance.baseline")
+    def test_no_slower_than_stored(
+        self, performance: PerformanceSession, vlm_run: Run, judge: Judge
+    ) -> None:
         """Not slower than stored runs of the same key.
 
         The key is the weights, the device, CANN, vLLM and vLLM-Ascend, the serve command and the
@@ -171,20 +179,20 @@ class PerformanceCriteria:
         If this fails: run again first, on a host that does nothing else. What stays slower came
         with something that the key does not show: the driver's clock settings, other cards' load.
         """
-        baseline = measuring.baseline()
+        stored = performance.stored_runs()
         if vlm_run.options.save_performance:
-            judge.recorded(measuring.save(baseline))
+            judge.recorded(performance.save(stored))
             return
-        if len(baseline.runs) < rules.LEAST_RUNS:
+        if len(stored.runs) < STORED_RUNS:
             pytest.skip(
-                f"{len(baseline.runs)} of {rules.LEAST_RUNS} runs of this key are stored; store "
+                f"{len(stored.runs)} of {STORED_RUNS} runs of this key are stored; store "
                 "more with --vlm-save-performance"
             )
         bar = self.model.thresholds.slowdown
-        judge(rules.no_regression(measuring.all_figures(), baseline.runs, bar))
+        judge(rules.judge_baseline(performance.all_metrics(), stored.runs, bar))
 
 
-def judge_load(measuring: Measuring, judge: Judge, name: str, load: Load) -> None:
+def judge_load(performance: PerformanceSession, judge: Judge, name: str, load: Load) -> None:
     """Judges whether a load was answered."""
-    asked_for = measuring.asked_for("text" if name == "text" else "image")
-    judge(rules.requests_are_answered(name, load, asked_for))
+    expectations = performance.expectations("text" if name == "text" else "image")
+    judge(rules.judge_load(name, load, expectations))

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from ..criteria import baseline as rules
+from ..criteria.criterion import Cases
 from ..criteria.recorded import doubts
-from ..session.judge import Goldens, Judge, Reference
-from ..spec.model import Case, ModelSpec
-from .criterion import Criterion, criterion
+from ..session.goldens import Goldens
+from ..session.judge import Judge
+from ..session.reference import ReferenceSession
+from ..spec.case import Case
+from .base import Criteria
+from .criterion import criterion
 
 
-class ReferenceCriteria:
+class ReferenceCriteria(Criteria):
     """Run with `-m cpu_baseline`; with `--vlm-record` the goldens are written instead."""
 
-    model: ClassVar[ModelSpec]
-
-    @criterion(Criterion("reference.replay", cases="all"))
+    @criterion("reference.replay", cases=Cases.ALL)
     def test_reference_holds(
-        self, case: Case, reference: Reference, golden: Goldens, judge: Judge
+        self, case: Case, reference: ReferenceSession, golden: Goldens, judge: Judge
     ) -> None:
         """The reference engine still gives the recorded answer, up to a near-tie.
 
@@ -32,4 +32,4 @@ class ReferenceCriteria:
             path = reference.record(case)
             judge.recorded(path, doubts(reference.recorded(case), case.max_tokens))
             return
-        judge(rules.reference_holds(reference.answer(case), golden(case)))
+        judge(rules.judge_replay(reference.answer(case), golden(case)))

@@ -9,16 +9,20 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ..criteria import serving as rules
+from ..criteria.criterion import Cases
 from ..errors import PreconditionError, ServerError
 from ..observation.answers import Completion, Refusal
-from ..session.judge import Answers, Judge
-from ..spec.model import Capability, Case, ExpectedFailure, ModelSpec, Sampling
-from .criterion import Criterion, criterion
+from ..session.answers import Answers
+from ..session.judge import Judge
+from ..spec.case import Capability, Case, Sampling
+from ..spec.model import ExpectedFailure, ModelSpec
+from .base import Criteria
+from .criterion import criterion
 
 if TYPE_CHECKING:
     from ..engines.client import Client
@@ -39,12 +43,10 @@ _GIGAPIXEL = ExpectedFailure(
 )
 
 
-class ServingCriteria:
+class ServingCriteria(Criteria):
     """Criteria of the API; each docstring is the criterion's documentation."""
 
-    model: ClassVar[ModelSpec]
-
-    @criterion(Criterion("serving.ready"))
+    @criterion("serving.ready")
     def test_ready_within_budget(self, server: Server, judge: Judge) -> None:
         """Every phase of the first start (process, weights, graphs, image) stays in its budget.
 
@@ -65,9 +67,9 @@ class ServingCriteria:
         seconds = server.first_start_seconds
         if not seconds:
             judge.cannot_run("the endpoint was started by someone else")
-        judge(rules.start_within_budget(seconds, budgets, server.memory_mib))
+        judge(rules.judge_start(seconds, budgets, server.memory_mib))
 
-    @criterion(Criterion("serving.models"))
+    @criterion("serving.models")
     def test_models_are_listed(self, client: Client, judge: Judge) -> None:
         """`/v1/models` answers 200 and lists the name the model is served under.
 
@@ -75,9 +77,9 @@ class ServingCriteria:
 
         If this fails: compare --served-model-name with the name in the message.
         """
-        judge(rules.models_are_listed(client.models(), client.endpoint.served_name))
+        judge(rules.judge_models(client.models(), client.endpoint.served_name))
 
-    @criterion(Criterion("serving.text", cases="text"))
+    @criterion("serving.text", cases=Cases.TEXT)
     def test_text_is_answered(self, case: Case, answers: Answers, judge: Judge) -> None:
         """A text request gets 200, a finish reason, a true usage and log-probabilities of its own.
 
@@ -89,9 +91,9 @@ class ServingCriteria:
         that belong to other tokens point at how sampled tokens and log-probabilities are gathered:
         chunked prefill, asynchronous scheduling, speculative decoding.
         """
-        judge(rules.answer_is_sound(answers.ask(case)))
+        judge(rules.judge_answer(answers.ask(case)))
 
-    @criterion(Criterion("serving.image", needs=Capability.IMAGE, cases="image"))
+    @criterion("serving.image", needs=Capability.IMAGE, cases=Cases.IMAGE)
     def test_image_is_answered(
         self, case: Case, answers: Answers, client: Client, judge: Judge
     ) -> None:
@@ -103,9 +105,9 @@ class ServingCriteria:
         If this fails: check the chat template's image placeholder and --limit-mm-per-prompt.
         """
         without_images = client.prompt_tokens(dataclasses.replace(case, images=()))
-        judge(rules.media_is_sound(answers.ask(case), without_images, "image"))
+        judge(rules.judge_media(answers.ask(case), without_images, "image"))
 
-    @criterion(Criterion("serving.video", needs=Capability.VIDEO, cases="video"))
+    @criterion("serving.video", needs=Capability.VIDEO, cases=Cases.VIDEO)
     def test_video_is_answered(
         self, case: Case, answers: Answers, client: Client, judge: Judge
     ) -> None:
@@ -117,9 +119,9 @@ class ServingCriteria:
         the host can decode the clip (OpenCV).
         """
         without_video = client.prompt_tokens(dataclasses.replace(case, videos=()))
-        judge(rules.media_is_sound(answers.ask(case), without_video, "video"))
+        judge(rules.judge_media(answers.ask(case), without_video, "video"))
 
-    @criterion(Criterion("serving.encodings", needs=Capability.IMAGE))
+    @criterion("serving.encodings", needs=Capability.IMAGE)
     def test_encodings_agree(
         self, image_case: Case, answers: Answers, client: Client, judge: Judge, tmp_path: Path
     ) -> None:
@@ -135,9 +137,9 @@ class ServingCriteria:
         asked: dict[str, Completion | Refusal] = {"as it is": first}
         for label, path in _reencoded(image_case.images[0], tmp_path):
             asked[label] = client.ask(dataclasses.replace(image_case, images=(path,)))
-        judge(rules.encodings_agree(asked))
+        judge(rules.judge_encodings(asked))
 
-    @criterion(Criterion("serving.streaming", cases="text"))
+    @criterion("serving.streaming", cases=Cases.TEXT)
     def test_stream_adds_up(
         self, case: Case, answers: Answers, client: Client, judge: Judge
     ) -> None:
@@ -147,9 +149,9 @@ class ServingCriteria:
 
         If this fails: look for a detokenizer that emits incomplete UTF-8 sequences.
         """
-        judge(rules.stream_adds_up(client.stream(case), answers(case)))
+        judge(rules.judge_stream(client.stream(case), answers(case)))
 
-    @criterion(Criterion("serving.limits"), "robustness")
+    @criterion("serving.limits", "robustness")
     def test_limits_are_obeyed(
         self, long_case: Case, answers: Answers, client: Client, judge: Judge
     ) -> None:
@@ -167,7 +169,7 @@ class ServingCriteria:
         two = Sampling(max_tokens=_CUT_TOKENS, n=2, temperature=0.5, seed=1)
         several = client.ask_several(long_case, two)
         judge(
-            rules.limits_are_obeyed(
+            rules.judge_limits(
                 client.complete(long_case, cut),
                 cut,
                 client.complete(long_case, until),
@@ -176,7 +178,7 @@ class ServingCriteria:
             )
         )
 
-    @criterion(Criterion("serving.multi_image", needs=Capability.IMAGE), "robustness")
+    @criterion("serving.multi_image", "robustness", needs=Capability.IMAGE)
     def test_image_limit_holds(self, image_case: Case, client: Client, judge: Judge) -> None:
         """As many images as declared are answered; one more is refused with a 4xx.
 
@@ -193,9 +195,9 @@ class ServingCriteria:
         image = image_case.images[0]
         within = client.ask(dataclasses.replace(image_case, images=(image,) * limit), few)
         beyond = client.ask(dataclasses.replace(image_case, images=(image,) * (limit + 1)), few)
-        judge(rules.image_limit_holds(within, beyond, limit))
+        judge(rules.judge_image_limit(within, beyond, limit))
 
-    @criterion(Criterion("serving.unsupported"), "robustness")
+    @criterion("serving.unsupported", "robustness")
     def test_unsupported_is_refused(
         self, text_case: Case, image_case: Case, client: Client, judge: Judge
     ) -> None:
@@ -214,11 +216,10 @@ class ServingCriteria:
             label: _first(client.send(chat, f"unsupported/{label}", few))
             for label, chat in probes.items()
         }
-        judge(rules.all_refused(refusals, client.ask(text_case, few)))
+        judge(rules.judge_refusals(refusals, client.ask(text_case, few)))
 
     @criterion(
-        Criterion("serving.bad_input", needs=Capability.IMAGE, known_failures=(_GIGAPIXEL,)),
-        "robustness",
+        "serving.bad_input", "robustness", needs=Capability.IMAGE, known_failures=(_GIGAPIXEL,)
     )
     @pytest.mark.parametrize(
         "bad",
@@ -249,7 +250,7 @@ class ServingCriteria:
         with client.disposable() as stranger:
             refusal = _or_lost(lambda: _send_bad_request(bad, stranger, text_case, image_case))
         good = _or_lost(lambda: client.ask(text_case, few))
-        judge(rules.all_refused({bad: refusal}, good))
+        judge(rules.judge_refusals({bad: refusal}, good))
 
 
 def _reencoded(image: Path, directory: Path) -> Iterator[tuple[str, Path]]:

@@ -6,14 +6,16 @@ served model, and is not applicable.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from ..criteria import tasks as rules
+from ..criteria.criterion import Cases
 from ..errors import ConfigurationError
 from ..session.comparison import Comparison
 from ..session.judge import Judge
-from ..spec.model import Capability, Case, ModelSpec
-from .criterion import Criterion, criterion
+from ..spec.case import Capability, Case
+from .base import Criteria
+from .criterion import criterion
 
 if TYPE_CHECKING:
     from ..criteria.verdict import Verdict
@@ -21,12 +23,10 @@ if TYPE_CHECKING:
 _VQA = Capability.VQA
 
 
-class TaskCriteria:
+class TaskCriteria(Criteria):
     """Criteria of what is understood; each docstring is the criterion's documentation."""
 
-    model: ClassVar[ModelSpec]
-
-    @criterion(Criterion("tasks.scene_text", needs=_VQA, cases="scene_text"))
+    @criterion("tasks.scene_text", needs=_VQA, cases=Cases.SCENE_TEXT)
     def test_scene_text_is_read(self, case: Case, comparison: Comparison, judge: Judge) -> None:
         """Text on a sign somewhere in the picture is named, where the reference names it.
 
@@ -35,7 +35,7 @@ class TaskCriteria:
         """
         judge(_answered(case, comparison))
 
-    @criterion(Criterion("tasks.document", needs=_VQA, cases="document_question"))
+    @criterion("tasks.document", needs=_VQA, cases=Cases.DOCUMENT_QUESTION)
     def test_document_question_is_answered(
         self, case: Case, comparison: Comparison, judge: Judge
     ) -> None:
@@ -46,7 +46,7 @@ class TaskCriteria:
         """
         judge(_answered(case, comparison))
 
-    @criterion(Criterion("tasks.chart", needs=_VQA, cases="chart"))
+    @criterion("tasks.chart", needs=_VQA, cases=Cases.CHART)
     def test_chart_is_understood(self, case: Case, comparison: Comparison, judge: Judge) -> None:
         """The longest bar of a bar chart is named, where the reference names it.
 
@@ -55,7 +55,7 @@ class TaskCriteria:
         """
         judge(_answered(case, comparison))
 
-    @criterion(Criterion("tasks.reasoning", needs=_VQA, cases="reasoning"))
+    @criterion("tasks.reasoning", needs=_VQA, cases=Cases.REASONING)
     def test_things_are_counted(self, case: Case, comparison: Comparison, judge: Judge) -> None:
         """Scattered squares are counted, where the reference counts them.
 
@@ -67,7 +67,7 @@ class TaskCriteria:
         """
         judge(_answered(case, comparison))
 
-    @criterion(Criterion("tasks.chinese", needs=_VQA, cases="chinese"))
+    @criterion("tasks.chinese", needs=_VQA, cases=Cases.CHINESE)
     def test_chinese_question_is_answered(
         self, case: Case, comparison: Comparison, judge: Judge
     ) -> None:
@@ -78,7 +78,7 @@ class TaskCriteria:
         """
         judge(_answered(case, comparison))
 
-    @criterion(Criterion("tasks.grounding", needs=Capability.GROUNDING, cases="grounding"))
+    @criterion("tasks.grounding", needs=Capability.GROUNDING, cases=Cases.GROUNDING)
     def test_boxes_are_found(self, case: Case, comparison: Comparison, judge: Judge) -> None:
         """The box of what was asked for overlaps the true one, by intersection over union.
 
@@ -86,27 +86,29 @@ class TaskCriteria:
         but points beside it.
 
         If this fails: a constant factor between the boxes means other units
-        (ModelSpec.box_range) or another resize on one side; a swap of x and y wrong positions.
+        (ModelSpec.box_scale) or another resize on one side; a swap of x and y wrong positions.
         """
         from PIL import Image
 
-        truth, bar = case.box, self.model.thresholds.box_iou
+        truth, threshold = case.box, self.model.thresholds.box_iou
         if truth is None:
             raise ConfigurationError(f"the case {case.id} has no box in fixtures/cases.json.")
         with Image.open(case.images[0]) as image:
             size = image.size
 
         def box(answer: str) -> rules.Box | None:
-            return rules.read_box(answer, size, self.model.box_range)
+            return rules.read_box(answer, size, self.model.box_scale)
 
-        comparison.require_known(case, lambda golden: rules.no_box(truth, box(golden), bar))
+        comparison.require_known(
+            case, lambda golden: rules.no_box_reason(truth, box(golden), threshold)
+        )
         served, reference = comparison(case)
-        judge(rules.box_is_found(truth, box(served.text), box(reference.text), bar))
+        judge(rules.judge_box(truth, box(served.text), box(reference.text), threshold))
 
 
 def _answered(case: Case, comparison: Comparison) -> Verdict:
     if not case.accepted:
         raise ConfigurationError(f"the case {case.id} accepts no answer in fixtures/cases.json.")
-    comparison.require_known(case, lambda golden: rules.unnamed(case.accepted, golden))
+    comparison.require_known(case, lambda golden: rules.unnamed_reason(case.accepted, golden))
     served, reference = comparison(case)
-    return rules.question_is_answered(case.accepted, served.text, reference.text)
+    return rules.judge_question(case.accepted, served.text, reference.text)

@@ -47,7 +47,7 @@ def physical_cores() -> int:
 def bf16_speed() -> float:
     """Speed of a matrix product in bf16 on this CPU, in units of its speed in fp32.
 
-    Measured once a process: it takes 0.1 s, a second where bf16 is emulated badly.
+    Metric once a process: it takes 0.1 s, a second where bf16 is emulated badly.
     """
     import torch
 

@@ -15,7 +15,7 @@ _ROWS_AT_ONCE = 16
 
 
 @dataclass(frozen=True, eq=False)
-class Kept:
+class TopLogits:
     """The most likely tokens of n rows of logits.
 
     Attributes:
@@ -29,18 +29,18 @@ class Kept:
     logsumexp: npt.NDArray[np.float64]
 
 
-def most_likely(logits: npt.NDArray[np.float32], count: int) -> Kept:
+def most_likely(logits: npt.NDArray[np.float32], count: int) -> TopLogits:
     """The `count` most likely tokens of each row of logits, shape (n, vocabulary)."""
     count = min(count, logits.shape[1])
     listed = np.concatenate([_ranked(rows, count) for rows in _in_parts(logits)])
     return at_tokens(logits, listed)
 
 
-def at_tokens(logits: npt.NDArray[np.float32], listed: npt.NDArray[np.int64]) -> Kept:
+def at_tokens(logits: npt.NDArray[np.float32], listed: npt.NDArray[np.int64]) -> TopLogits:
     """The logits, shape (n, vocabulary), of the listed tokens, shape (n, k)."""
     chosen = np.take_along_axis(logits, listed, axis=1).astype(np.float64)
     logsumexp = np.concatenate([_logsumexp(rows) for rows in _in_parts(logits)])
-    return Kept(listed, chosen, logsumexp)
+    return TopLogits(listed, chosen, logsumexp)
 
 
 def rmse(left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]) -> float:

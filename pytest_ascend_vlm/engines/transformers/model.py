@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import ConfigurationError, PreconditionError
-from ...spec.model import Case
+from ...spec.case import Case
 from .. import torch_companions
 
 Dtype = Literal["bfloat16", "float32"]
@@ -155,8 +155,6 @@ class TransformersModel:
         transformers = _transformers()
         import torch
 
-        if device == "npu":
-            _register_npu()
         self.dtype = dtype
         self._torch = torch
         self._device = torch.device(device)
@@ -294,16 +292,6 @@ def _transformers() -> Any:
             "pip install 'pytest-ascend-vlm[reference]'."
         ) from error
     return transformers
-
-
-def _register_npu() -> None:
-    """Makes torch know the device `npu`."""
-    try:
-        import torch_npu  # type: ignore[import-not-found]  # noqa: F401
-    except ImportError as error:
-        raise ConfigurationError(
-            f"Transformers on the NPU needs torch_npu ({error}); the vllm-ascend image has it."
-        ) from error
 
 
 def evenly(values: npt.NDArray[np.int64], most: int) -> npt.NDArray[np.int64]:

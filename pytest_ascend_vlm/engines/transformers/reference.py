@@ -7,7 +7,6 @@ float32, and the difference between the two is the yardstick of what rounding co
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import PreconditionError
-from ...observation.answers import LISTED_TOKENS, Reference, ReferenceHidden, ReferenceNumerics
-from ...spec.model import Case
+from ...observation.answers import Reference
+from ...observation.numerics import LISTED_TOKENS, ReferenceHidden, ReferenceNumerics
+from ...progress import ProgressCallback
+from ...spec.case import Case
 from .cpu_threads import use_cores
 from .kept_logits import at_tokens, most_likely, rmse
 from .model import Dtype, Encoder, Numbers, Sequence, TransformersModel, evenly, versions
@@ -26,7 +27,7 @@ HIDDEN_ROWS = 64
 
 
 @dataclass(frozen=True, eq=False)
-class Draft:
+class Bf16Pass:
     """The half of a reference that bf16 gives; which logits are kept of it, float32 decides.
 
     Attributes:
@@ -46,21 +47,21 @@ class TransformersReference:
     """One checkpoint on CPU, in bf16 or, for the yardstick, in fp32: never both in memory."""
 
     def __init__(
-        self, model_path: Path, *, trust_remote_code: bool, progress: Callable[[str], None]
+        self, model_path: Path, *, trust_remote_code: bool, on_progress: ProgressCallback
     ) -> None:
         """Loads the processor; weights are loaded when they are needed.
 
         Args:
             model_path: the checkpoint's directory.
             trust_remote_code: whether it may run code of its own.
-            progress: told in words what is being loaded.
+            on_progress: told in words what is being loaded.
 
         Raises:
             ConfigurationError: torch or transformers is not installed, or cannot load it.
         """
         self._model_path = model_path
         self._trust_remote_code = trust_remote_code
-        self._progress = progress
+        self._on_progress = on_progress
         self._model: TransformersModel | None = None
         self.versions = versions()
         self._encoder = Encoder(model_path, trust_remote_code=trust_remote_code)
@@ -85,7 +86,7 @@ class TransformersReference:
         if self._model is None or self._model.dtype != dtype:
             self.close()
             version = self.versions["transformers"]
-            self._progress(f"loading {self._model_path.name} in {dtype}, Transformers {version}")
+            self._on_progress(f"loading {self._model_path.name} in {dtype}, Transformers {version}")
             self._model = TransformersModel(
                 self._model_path, dtype, trust_remote_code=self._trust_remote_code
             )
@@ -103,7 +104,7 @@ class TransformersReference:
         token_ids = self.load("bfloat16").generate(prompt, case.max_tokens)
         return self._reference(case, token_ids, int(prompt["input_ids"].shape[1]), None)
 
-    def draft(self, case: Case) -> Draft:
+    def draft(self, case: Case) -> Bf16Pass:
         """The greedy answer to a case in bf16, and the numbers of bf16.
 
         Raises:
@@ -114,9 +115,9 @@ class TransformersReference:
         sequence = self._encoder.with_answer(case, self._encoder.text(token_ids))
         numbers = model.force(sequence, sequence.rows)
         kept = numbers.hidden[_some(sequence)]
-        return Draft(token_ids, sequence.rows, numbers.logits, kept)
+        return Bf16Pass(token_ids, sequence.rows, numbers.logits, kept)
 
-    def finish(self, case: Case, draft: Draft) -> Reference:
+    def finish(self, case: Case, draft: Bf16Pass) -> Reference:
         """The reference that a draft of the same case becomes with the numbers of fp32.
 
         Raises:
@@ -150,7 +151,7 @@ class TransformersReference:
         )
 
 
-def _numerics(sequence: Sequence, exact: Numbers, draft: Draft) -> ReferenceNumerics:
+def _numerics(sequence: Sequence, exact: Numbers, draft: Bf16Pass) -> ReferenceNumerics:
     """A sequence's numbers in fp32 and bf16, as far as the budget goes."""
     answer = slice(-len(sequence.answer) - 1, None)
     fp32 = most_likely(exact.logits, LISTED_TOKENS)

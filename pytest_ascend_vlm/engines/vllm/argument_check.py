@@ -1,8 +1,8 @@
 """Asks vLLM's own argument parser about a model's serve arguments, before any server starts.
 
-Importing vLLM takes some ten seconds, so it happens in a child process that `ServeParser` starts
-when it first has a question. `python -m pytest_ascend_vlm.engines.vllm.argument_check` reads lists
-of command line words and answers with objects, one JSON line each:
+Importing vLLM takes about ten seconds, so a child process does it, which `ArgumentChecker` starts
+when it is first asked. `python -m pytest_ascend_vlm.engines.vllm.argument_check` reads lists of
+command line words and answers with objects, one JSON line each:
 
 * `{"problem": null}`, or the problem as one line of text;
 * `{"unusable": "ImportError: ..."}`, once and before any question, where vLLM cannot be imported.
@@ -25,7 +25,7 @@ import traceback
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, NoReturn, TextIO
 
-from ...platforms.base import installed_versions
+from ...versions import installed_versions
 from .. import torch_companions
 from .arguments import command_line
 
@@ -34,7 +34,7 @@ _NEAR_PERCENT = 80
 _COMMAND = ["python", "-m", "pytest_ascend_vlm.engines.vllm.argument_check"]
 
 
-class ServeParser:
+class ArgumentChecker:
     """Says what is wrong with serve arguments, by the installed vLLM's own account."""
 
     def __init__(self, cache: MutableMapping[str, str | None]) -> None:

@@ -15,9 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import ServerError
-from ...observation.answers import FORCED_TOKENS, Completion, Forced, Scores
+from ...observation.answers import Completion
+from ...observation.numerics import FORCED_TOKENS, Forced, Scores
 from ...processes.exit_code import exit_code
-from ...processes.supervised import Child
+from ...processes.supervised import SupervisedProcess
+from ...progress import ProgressCallback
 from .. import torch_companions
 from . import offline_worker
 from .offline_worker import PROGRESS, Job
@@ -50,7 +52,7 @@ def run(
     job: Job,
     env: Mapping[str, str],
     log_path: Path,
-    say: Callable[[str], None],
+    on_progress: ProgressCallback,
     budget_seconds: float,
 ) -> OfflineResult:
     """Does a job in a process that does not outlive this one.
@@ -59,7 +61,7 @@ def run(
         job: what to do.
         env: environment on top of the caller's.
         log_path: file that gets its output.
-        say: told what it does.
+        on_progress: told what it does.
         budget_seconds: how long it may take.
 
     Raises:
@@ -72,23 +74,25 @@ def run(
         log_path.parent.mkdir(parents=True, exist_ok=True)
         log_path.write_bytes(b"")
         python_path = torch_companions.child_pythonpath(os.environ.get("PYTHONPATH"))
-        worker = Child(
+        worker = SupervisedProcess(
             [sys.executable, "-m", offline_worker.__name__, str(directory)],
             log_path,
             {**env, "PYTHONPATH": python_path},
         )
-        problem = _run(worker, say, budget_seconds)
+        problem = _run(worker, on_progress, budget_seconds)
         result = _read(directory, job, problem)
     if problem is not None and all(result.errors.get(task) == problem for task in job.tasks):
         raise ServerError(problem)
     return result
 
 
-def _run(worker: Child, say: Callable[[str], None], budget_seconds: float) -> str | None:
+def _run(
+    worker: SupervisedProcess, on_progress: ProgressCallback, budget_seconds: float
+) -> str | None:
     """Lets the process do its tasks; returns why it ended before the last of them, if it did."""
 
     def watch(elapsed: float) -> None:
-        say(f"offline engines: {_doing(worker)} {elapsed:.0f} s")
+        on_progress(f"offline engines: {_doing(worker)} {elapsed:.0f} s")
         if elapsed > budget_seconds:
             problem = f"the offline engines did not end within {budget_seconds:.0f} s"
             raise ServerError(f"{problem} (ModelSpec.budgets), at the task {_doing(worker)!r}.")
@@ -103,7 +107,7 @@ def _run(worker: Child, say: Callable[[str], None], budget_seconds: float) -> st
     return worker.with_tail(f"{problem} at the task {_doing(worker)!r}.")
 
 
-def _doing(worker: Child) -> str:
+def _doing(worker: SupervisedProcess) -> str:
     said = [line for line in worker.log.splitlines() if line.startswith(PROGRESS)]
     return said[-1].removeprefix(PROGRESS) if said else "start"
 

@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy.typing as npt
 
-from ...observation.answers import FORCED_TOKENS
-from ...spec.model import Capability, Case
+from ...observation.numerics import FORCED_TOKENS
+from ...platforms import select_platform
+from ...spec.case import Capability, Case
 from ...writing import write_atomically
 from .. import torch_companions
 from ..client import messages
@@ -41,7 +42,7 @@ class Job:
     Attributes:
         model_path: the checkpoint's directory.
         trust_remote_code: whether it may run code of its own.
-        device: the device as torch names it.
+        platform: name of the platform that it runs on.
         tasks: names of `TASKS`.
         serve: the serve arguments.
         cases: the requests, each with the answer that is forced.
@@ -49,7 +50,7 @@ class Job:
 
     model_path: Path
     trust_remote_code: bool
-    device: str
+    platform: str
     tasks: tuple[str, ...]
     serve: Mapping[str, Any]
     cases: tuple[tuple[Case, str], ...]
@@ -69,7 +70,7 @@ class Job:
         return {
             "model_path": str(self.model_path),
             "trust_remote_code": self.trust_remote_code,
-            "device": self.device,
+            "platform": self.platform,
             "tasks": list(self.tasks),
             "serve": dict(self.serve),
             "cases": cases,
@@ -82,7 +83,7 @@ class Job:
         return Job(
             Path(document["model_path"]),
             document["trust_remote_code"],
-            document["device"],
+            document["platform"],
             tuple(document["tasks"]),
             document["serve"],
             cases,
@@ -99,7 +100,7 @@ def main(argv: list[str]) -> int:
     """Does every task of the job in the directory `argv[0]`."""
     directory = Path(argv[0])
     job = Job.from_json(json.loads((directory / "job.json").read_text("utf-8")))
-    if job.device == "cpu":
+    if select_platform(job.platform).torch_device == "cpu":
         # One process for engine and caller: there is no device whose memory only an exit returns.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     # A device that this process has touched cannot be used again in a fork of it.
@@ -151,10 +152,12 @@ class Engines:
 
     def transformers(self) -> Result:
         """The checkpoint in bf16, op by op, on the device."""
+        platform = select_platform(self.job.platform)
+        platform.prepare_torch()
         model = TransformersModel(
             self.job.model_path,
             "bfloat16",
-            self.job.device,
+            platform.torch_device or "cpu",
             trust_remote_code=self.job.trust_remote_code,
         )
         arrays: Arrays = {}

@@ -27,11 +27,13 @@ import httpx
 import psutil
 
 from ...errors import ServerError
-from ...observation.answers import MEMORY_SLACK_MIB, Remains
+from ...observation.shutdown import ShutdownReport
 from ...processes import supervisor
 from ...processes.exit_code import exit_code
 from ...processes.post_mortem import post_mortem
-from ...spec.model import Budgets, Case, Sampling
+from ...spec.case import Case, Sampling
+from ...spec.model import Budgets
+from ...spec.thresholds import MEMORY_TOLERANCE_MIB
 from .. import torch_companions
 from ..client import Client
 from ..endpoint import Endpoint
@@ -98,7 +100,7 @@ class VllmServer:
         self,
         launch: Launch,
         first_request: Case,
-        progress: Callable[[Phase, float], None],
+        on_phase: Callable[[Phase, float], None],
         device_memory_mib: Callable[[], float | None],
     ) -> None:
         """Prepares a server; `start` starts it.
@@ -106,19 +108,19 @@ class VllmServer:
         Args:
             launch: what to start.
             first_request: an image request; the server is ready when it answered it.
-            progress: told the phase and its seconds so far.
+            on_phase: told the phase and its seconds so far.
             device_memory_mib: memory in use on its cards, None where that cannot be told.
         """
         self.launch = launch
         self.starts = 0
-        self.remains: Remains | None = None
+        self.remains: ShutdownReport | None = None
         self.phases_seconds: Mapping[str, float] = {}
         self.first_start_seconds: Mapping[str, float] = {}
         self._first_request = first_request
         self.endpoint = Endpoint(
             f"http://127.0.0.1:{_free_port()}", launch.served_name, secrets.token_urlsafe(24)
         )
-        self._progress = progress
+        self._on_phase = on_phase
         self._device_memory_mib = device_memory_mib
         self._memory_before: float | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -214,21 +216,21 @@ class VllmServer:
         if process is not None:
             self.remains = self._stop(process)
 
-    def restart(self) -> Remains:
+    def restart(self) -> ShutdownReport:
         """Replaces the server by a fresh one at the same address; returns what the old one left."""
         process, self._process = self.require_alive(), None
         self.remains = self._stop(process)
         self.start()
         return self.remains
 
-    def kill(self) -> Remains:
+    def kill(self) -> ShutdownReport:
         """Kills the server's leading process and returns when all that it left is gone."""
         process, self._process = self.require_alive(), None
         # Orphans of the server are children of the supervisor too; the server itself is its first.
         min(psutil.Process(process.pid).children(), key=psutil.Process.create_time).kill()
         return self._await_end(process)
 
-    def revive(self) -> None:
+    def ensure_running(self) -> None:
         """Starts the server again after `kill`; does nothing to one that runs."""
         if self._process is None:
             self.start()
@@ -253,13 +255,13 @@ class VllmServer:
         self.remains = None  # of a crash: it says nothing about how a server stops
         self.start()
 
-    def _stop(self, process: subprocess.Popen[bytes]) -> Remains:
+    def _stop(self, process: subprocess.Popen[bytes]) -> ShutdownReport:
         with contextlib.suppress(BrokenPipeError):
             _pipe(process.stdin).write(b"stop")
             _pipe(process.stdin).flush()
         return self._await_end(process)
 
-    def _await_end(self, process: subprocess.Popen[bytes]) -> Remains:
+    def _await_end(self, process: subprocess.Popen[bytes]) -> ShutdownReport:
         """What was left when the supervisor is gone and the cards' memory had time to be back."""
         since = time.monotonic()
         allowed = supervisor.GENTLE_SECONDS + 2 * supervisor.LINGER_SECONDS
@@ -277,13 +279,13 @@ class VllmServer:
             _pipe(process.stdout).close()
         seconds = time.monotonic() - since
         outlived = tuple(json.loads(last_words or b"[]"))
-        return Remains(outlived, self._memory_before, self._settled_memory(), seconds)
+        return ShutdownReport(outlived, self._memory_before, self._settled_memory(), seconds)
 
     def _settled_memory(self) -> float | None:
         """Device memory once it is back at its level before the start, or when waiting is over."""
         deadline = time.monotonic() + _MEMORY_SECONDS
         now, before = self._device_memory_mib(), self._memory_before
-        while now is not None and before is not None and now > before + MEMORY_SLACK_MIB:
+        while now is not None and before is not None and now > before + MEMORY_TOLERANCE_MIB:
             if time.monotonic() > deadline:
                 break
             time.sleep(_POLL_SECONDS)
@@ -383,7 +385,7 @@ class VllmServer:
 
     def _note(self, phase: Phase, seconds: float) -> None:
         self.phases_seconds = {**self.phases_seconds, phase.value: seconds}
-        self._progress(phase, seconds)
+        self._on_phase(phase, seconds)
 
     def _log(self) -> str:
         return self.log_path.read_text("utf-8", errors="replace")

@@ -1,0 +1,87 @@
+"""What one test is about, read from its class, marker and parameters once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from ..criteria.criterion import MARKER, Criterion
+from ..spec.case import Case
+from ..spec.dataset import DatasetTask
+from ..spec.model import ModelSpec, Variant
+
+
+@dataclass(frozen=True)
+class CriterionCall:
+    """What a test is about.
+
+    Attributes:
+        declared: the criterion as the suite declares it; None for a user's own test.
+        criterion: the same, of the variant or data set that the test is parametrized with.
+        suite_class: the test's class, or None.
+        model: the model of that class, or None.
+        case_id: the case or other parameters, as the test's id has them between brackets.
+        case: the case that it is parametrized with.
+        variant: the variant that it serves.
+        task: the data set that it asks.
+    """
+
+    declared: Criterion | None
+    criterion: Criterion | None
+    suite_class: type | None
+    model: ModelSpec | None
+    case_id: str | None
+    case: Case | None
+    variant: Variant | None
+    task: DatasetTask | None
+
+    @property
+    def pair(self) -> tuple[str, str] | None:
+        """The test class and the criterion, as a gate lists them; None for any other test."""
+        if self.criterion is None or self.suite_class is None:
+            return None
+        return self.suite_class.__name__, self.criterion.id
+
+    @property
+    def name(self) -> str | None:
+        """The criterion with the case, as messages and reports have it; None for an own test."""
+        if self.criterion is None:
+            return None
+        return f"{self.criterion.id}[{self.case_id}]" if self.case_id else self.criterion.id
+
+
+_CALL = pytest.StashKey[CriterionCall]()
+
+
+def call_of(item: pytest.Item) -> CriterionCall:
+    """What a test is about."""
+    if _CALL not in item.stash:
+        item.stash[_CALL] = _resolve(item)
+    return item.stash[_CALL]
+
+
+def declared_criterion(node: pytest.Item) -> Criterion | None:
+    """The criterion that a test function declares, before it is parametrized."""
+    marker = node.get_closest_marker(MARKER)
+    return marker.args[0] if marker else None
+
+
+def _resolve(item: pytest.Item) -> CriterionCall:
+    callspec = getattr(item, "callspec", None)
+    parameters: dict[str, Any] = callspec.params if callspec is not None else {}
+    declared, cls = declared_criterion(item), getattr(item, "cls", None)
+    variant, task = parameters.get("variant"), parameters.get("task")
+    case, model = parameters.get("case"), getattr(cls, "model", None)
+    of = variant or task
+    return CriterionCall(
+        declared=declared,
+        criterion=declared.of(of.name) if declared and of else declared,
+        suite_class=cls,
+        model=model if isinstance(model, ModelSpec) else None,
+        case_id=callspec.id if callspec is not None else None,
+        case=case if isinstance(case, Case) else None,
+        variant=variant,
+        task=task,
+    )

@@ -1,0 +1,198 @@
+"""Times single requests of one served model: alone, in pairs, and against another endpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..criteria.performance import Metric, Prefill, TimeRatio, median_ratio
+from ..engines.vllm import metrics
+from ..errors import PreconditionError, ServerError
+from ..load.uncached import UncachedRequests
+from ..observation.answers import Completion
+from ..observation.load import Load, Timing
+from ..spec.case import Capability, Case
+from ..spec.thresholds import PAIRS, ROUNDS
+
+if TYPE_CHECKING:
+    from ..engines.client import Client
+
+WARMUPS = 2
+_SCALES = (0.25, 0.5, 0.75, 1.0)
+_ROUNDS_A_SCALE = 5
+_TEXT_TOLERANCE = 0.02
+
+
+class RequestTimer:
+    """Times requests, none of which meets a cache.
+
+    Attributes:
+        client: the served model.
+        uncached: makes requests that no cache has seen.
+    """
+
+    def __init__(self, client: Client, uncached: UncachedRequests) -> None:
+        self.client = client
+        self.uncached = uncached
+        self._image_tokens: dict[str, int] = {}
+
+    def time(self, client: Client, case: Case, max_tokens: int | None = None) -> Timing:
+        """The timing of one streamed request.
+
+        Raises:
+            ServerError: the server refused it, broke off, or counted no tokens.
+        """
+        sampling = self.uncached.sampling(max_tokens or case.max_tokens)
+        return timing_of(client.stream(case, sampling, bare=True))
+
+    @contextlib.contextmanager
+    def warm(self, cases: Sequence[Case]) -> Iterator[Client]:
+        """A client of a server that has just answered such requests, whatever ran before.
+
+        The client is closed afterwards, so its answers do not count for the test that measures
+        first.
+        """
+        with self.client.disposable() as client:
+            for case in itertools.islice(itertools.cycle(cases), WARMUPS):
+                with contextlib.suppress(ServerError):
+                    self.time(client, self.uncached.case(case))
+            yield client
+
+    def one_at_a_time(self, cases: Sequence[Case]) -> Load:
+        """How `ROUNDS` requests were answered, one after another."""
+        answers: list[Timing] = []
+        errors: list[str] = []
+
+        def ask_all(client: Client) -> None:
+            for case in itertools.islice(itertools.cycle(cases), ROUNDS):
+                try:
+                    answers.append(self.time(client, self.uncached.case(case)))
+                except ServerError as error:
+                    errors.append(str(error))
+
+        with self.warm(cases) as client:
+            _, server_seconds = metrics.while_doing(self.client.endpoint, lambda: ask_all(client))
+        # Between two requests the images of the next one are made; nobody waits for an answer then.
+        seconds = sum(answer.seconds for answer in answers)
+        return Load(
+            "one request at a time",
+            1,
+            seconds,
+            tuple(answers),
+            tuple(errors),
+            server_seconds=server_seconds,
+        )
+
+    def prefill(self, cases: Sequence[Case]) -> Prefill:
+        """TTFT with the largest image against that of a text of as many tokens, in turns.
+
+        Raises:
+            PreconditionError: the server does not count tokens, or no such text was found.
+        """
+        image = max(cases, key=self.image_tokens)
+        tokens = self._prompt_tokens(image)
+        text = self._text_of(tokens)
+        words = tokens - self.image_tokens(image)
+        # One token is no answer that could be judged; other requests' answers are.
+        with self.client.disposable() as client:
+
+            def first_token(case: Case, scale: float = 1.0) -> Timing:
+                return self.time(client, self.uncached.case(case, scale), max_tokens=1)
+
+            pairs = _in_turns(
+                lambda: first_token(image).ttft_seconds, lambda: first_token(text).ttft_seconds
+            )
+            scaled = [
+                first_token(image, scale) for scale in _SCALES for _ in range(_ROUNDS_A_SCALE)
+            ]
+        return Prefill(
+            median_ratio(pairs),
+            tokens,
+            Metric("image.prefill.median", statistics.median(a - b for a, b in pairs), "s"),
+            [((one.prompt_tokens or words) - words, one.ttft_seconds) for one in scaled],
+        )
+
+    def against(self, other: Client, cases: Sequence[Case]) -> dict[str, TimeRatio]:
+        """TTFT and latency here over those of another endpoint, asked the same in turns."""
+        here: list[Timing] = []
+        there: list[Timing] = []
+        in_turn = itertools.cycle(cases)
+        for turn in range(PAIRS):
+            case = self.uncached.case(next(in_turn))
+            sides = [(here, self.client), (there, other)]
+            for timings, client in sides if turn % 2 else reversed(sides):
+                timings.append(self.time(client, case))
+        pairs = list(zip(here, there, strict=True))
+        return {
+            "TTFT": median_ratio([(a.ttft_seconds, b.ttft_seconds) for a, b in pairs]),
+            "latency": median_ratio([(a.seconds, b.seconds) for a, b in pairs]),
+        }
+
+    def image_tokens(self, case: Case) -> int:
+        """How many tokens a case's images cost.
+
+        Raises:
+            PreconditionError: the server does not count a prompt's tokens.
+        """
+        if case.id not in self._image_tokens:
+            whole = self._prompt_tokens(case)
+            self._image_tokens[case.id] = whole - self._prompt_tokens(replace(case, images=()))
+        return self._image_tokens[case.id]
+
+    def _prompt_tokens(self, case: Case) -> int:
+        tokens = self.client.prompt_tokens(case)
+        if tokens is None:
+            raise PreconditionError("the server does not report how many tokens a prompt has")
+        return tokens
+
+    def _text_of(self, tokens: int) -> Case:
+        """A text prompt of N tokens."""
+
+        def of(words: int) -> Case:
+            return Case("text/prefill", Capability.TEXT, " ".join(["page"] * words), max_tokens=1)
+
+        few, many = (self._prompt_tokens(of(words)) for words in (8, 108))
+        wanted = 8 + round((tokens - few) / max((many - few) / 100, 0.01))
+        text = of(max(wanted, 1))
+        got = self._prompt_tokens(text)
+        if abs(got - tokens) > max(_TEXT_TOLERANCE * tokens, 4):
+            raise PreconditionError(
+                f"a text of {tokens} tokens was wanted and one of {got} found, so an image's share "
+                "of TTFT cannot be told from that of its tokens"
+            )
+        return text
+
+
+def _in_turns(a: Callable[[], float], b: Callable[[], float]) -> list[tuple[float, float]]:
+    """Pairs of two measurements; the order within a pair alternates."""
+    pairs = []
+    a(), b()  # warm-up
+    for turn in range(PAIRS):
+        if turn % 2:
+            first, second = a(), b()
+        else:
+            second, first = b(), a()
+        pairs.append((first, second))
+    return pairs
+
+
+def timing_of(answer: Completion) -> Timing:
+    """The timing of a streamed answer.
+
+    Raises:
+        ServerError: no token came, or no usage.
+    """
+    if answer.first_token_seconds is None or answer.usage is None:
+        raise ServerError(f"{answer.case_id}: the stream brought no token, or no usage")
+    return Timing(
+        answer.case_id,
+        answer.text,
+        answer.usage.prompt_tokens,
+        answer.usage.completion_tokens,
+        answer.first_token_seconds,
+        answer.seconds,
+    )

@@ -1,0 +1,83 @@
+"""The facts of a server that ended, as the report has them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..checkpoints.find import Checkpoint
+    from ..engines.endpoint import Server
+    from ..spec.model import ModelSpec
+
+
+@dataclass(frozen=True)
+class ServerFacts:
+    """What a server was and did.
+
+    Attributes:
+        model: the model's id.
+        suite_class: the test class whose it was; two classes may serve one model.
+        facts: JSON-able; of a variant's server, under "variants" by the variant's name.
+    """
+
+    model: str
+    suite_class: str
+    facts: Mapping[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        """As the report takes them."""
+        return {"model": self.model, "suite_class": self.suite_class, **self.facts}
+
+
+def model_facts(
+    model: ModelSpec, kind: str, checkpoint: Checkpoint | None, cards: tuple[int, ...]
+) -> dict[str, Any]:
+    """The facts of a model that no server changes.
+
+    Args:
+        model: the model.
+        kind: "full" or "tiny".
+        checkpoint: its checkpoint; None where someone else serves it.
+        cards: the cards that it was served on.
+    """
+    return {
+        "checkpoint": kind,
+        "revision": checkpoint.revision if checkpoint else None,
+        "weights_sha256": checkpoint.weights_sha256 if checkpoint else None,
+        "env": dict(model.env),
+        "cards": list(cards),
+        "published": _published(model),
+    }
+
+
+def server_facts(server: Server, requests: int) -> dict[str, Any]:
+    """The facts of a model's own server.
+
+    Args:
+        server: the server.
+        requests: how many requests the suite sent to it.
+    """
+    return {
+        **variant_facts(server, requests),
+        "suite_arguments": server.suite_arguments,
+        "server_starts": server.starts,
+    }
+
+
+def variant_facts(server: Server, requests: int) -> dict[str, Any]:
+    """The facts of a variant's server."""
+    return {
+        "serve_command": server.serve_command,
+        "phases_seconds": {k: round(v, 2) for k, v in server.phases_seconds.items()},
+        "requests": requests,
+    }
+
+
+def _published(model: ModelSpec) -> dict[str, Any] | None:
+    if model.published is None:
+        return None
+    figures = [dataclasses.asdict(figure) for figure in model.published.figures]
+    return {"source": model.published.source, "figures": figures}

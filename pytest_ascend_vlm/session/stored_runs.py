@@ -1,0 +1,44 @@
+"""The stored performance runs that a run of one model is compared with."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from ..criteria import performance as rules
+from ..criteria.criterion import Cases
+from ..golden import performance_runs
+from ..golden.performance_runs import StoredRuns
+from ..spec.case import Case
+from ..spec.thresholds import PAIRS, ROUNDS, SERVICE_LEVEL
+from .device_slot import DeviceSlot
+from .request_timing import WARMUPS
+
+
+def stored_runs(slot: DeviceSlot, measurements: tuple[str, ...], how: list[float]) -> StoredRuns:
+    """The runs that were stored under this run's key.
+
+    Args:
+        slot: the model and its server.
+        measurements: what is measured of it here.
+        how: what else decides about the figures.
+    """
+    session, run = slot.session, slot.session.run
+    cases = [_described(case) for kind in rules.KINDS for case in session.cases(Cases(kind))]
+    settings = [ROUNDS, PAIRS, WARMUPS, SERVICE_LEVEL, *how]
+    key = {
+        "model": session.model.model_id,
+        "weights_sha256": session.golden_key.weights_sha256,
+        "device": run.platform.device(),
+        "versions": dict(run.platform.versions()),
+        "serve_command": slot.server.serve_command if slot.server else "",
+        "env": dict(session.model.env),
+        "workload": performance_runs.digest([cases, measurements, settings, run.options.requests]),
+    }
+    return performance_runs.load(run.options.performance_dir, session.model.slug, key)
+
+
+def _described(case: Case) -> list[Any]:
+    """What decides how long a request takes."""
+    images = [hashlib.sha256(path.read_bytes()).hexdigest() for path in case.images]
+    return [case.id, case.prompt, case.max_tokens, images]

@@ -1,0 +1,112 @@
+"""The list of what a gate must see, written from model files."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..criteria.criterion import DATASET, VARIANT, Criterion, criteria
+from ..errors import ConfigurationError, VlmError
+from ..model_files import model_files_in
+from ..spec.dataset import DatasetTask
+from ..spec.model import ModelSpec, Variant
+from .conformance import VLMConformance
+
+_HEAD = "# Written by `ascend-vlm gate-list`: test class and criterion that --vlm-gate must see.\n"
+
+
+def text(directory: Path, only: Sequence[str] = (), marker: str | None = None) -> str:
+    """The gate's list of the model files in a directory.
+
+    Args:
+        directory: where the model files are, at any depth; or one of them.
+        only: the test classes to list; where none is named, all that are deployed on NPUs.
+        marker: one of `GATE_LIST_MARKERS`, to list its criteria; None for all others.
+
+    Raises:
+        ConfigurationError: there is no model file, one cannot be imported, two classes have one
+            name, or one of `only` is not among them.
+    """
+    known = _suite_classes(directory)
+    if unknown := [name for name in only if name not in known]:
+        raise ConfigurationError(
+            f"there is no class {', '.join(unknown)} in {directory}; there are {', '.join(known)}."
+        )
+    listed = [
+        criterion for criterion, _ in criteria(VLMConformance) if _list_of(criterion) == marker
+    ]
+    pairs = (
+        (name, id_)
+        for name, model in known.items()
+        if name in only or (not only and (not model.platforms or "npu" in model.platforms))
+        for criterion in listed
+        for id_ in _ids(criterion, model)
+    )
+    return _HEAD + "".join(f"{name} {id_}\n" for name, id_ in pairs)
+
+
+def _list_of(criterion: Criterion) -> str | None:
+    """The marker of the list that a criterion is on, None for the common one; "" for no list."""
+    group = criterion.group
+    if not group.needs_server:
+        return ""
+    return group.marker if group.is_opt_in else None
+
+
+def _ids(criterion: Criterion, model: ModelSpec) -> list[str]:
+    """The ids that a criterion has on a model: its own, or one for each variant or data set."""
+    several: Mapping[str, Sequence[Variant | DatasetTask]] = {
+        VARIANT: model.variants,
+        DATASET: model.datasets,
+    }
+    if criterion.id not in several:
+        return [criterion.id]
+    return [criterion.of(one.name).id for one in several[criterion.id]]
+
+
+def _suite_classes(directory: Path) -> dict[str, ModelSpec]:
+    """Name of each test class of the model files -> its model."""
+    home: dict[str, Path] = {}
+    models: dict[str, ModelSpec] = {}
+    for path in model_files_in(directory):
+        for name, value in vars(_imported(path)).items():
+            is_suite = isinstance(value, type) and issubclass(value, VLMConformance)
+            if not is_suite or not name.startswith("Test"):
+                continue
+            if name in home:
+                raise ConfigurationError(
+                    f"{home[name]} and {path} both have a class {name}; a report tells models "
+                    "apart by it, so rename one."
+                )
+            home[name] = path
+            models[name] = value.model
+    if not home:
+        raise ConfigurationError(
+            f"there is no model file in {directory}: no test_*.py with a class Test… that "
+            "subclasses VLMConformance. Name their directory: `ascend-vlm gate-list DIR`."
+        )
+    return models
+
+
+def _imported(path: Path) -> Any:
+    """A model file as a module; what lies beside it can be imported by it, as under pytest."""
+    import pytest
+
+    spec = importlib.util.spec_from_file_location(f"_model_file_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ConfigurationError(f"{path} cannot be imported.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    except VlmError:
+        raise
+    except (Exception, pytest.skip.Exception) as error:
+        raise ConfigurationError(f"{path} cannot be imported: {error!r}.") from error
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
