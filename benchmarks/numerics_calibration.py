@@ -51,7 +51,7 @@ from pytest_ascend_vlm.engines.transformers.kept_logits import most_likely
 from pytest_ascend_vlm.engines.transformers.model import Dtype, Encoder, TransformersModel
 from pytest_ascend_vlm.golden.store import GoldenKey, GoldenStore
 from pytest_ascend_vlm.observation.answers import Reference
-from pytest_ascend_vlm.observation.numerics import FORCED_TOKENS, Forced, Scores
+from pytest_ascend_vlm.observation.numerics import FORCED_TOKENS, Forced, TokenScores
 from pytest_ascend_vlm.spec.case import Case
 from pytest_ascend_vlm.spec.case_files import load_cases
 
@@ -378,7 +378,7 @@ class Bench:
         sequences = [encoder.with_answer(case, golden.text) for case, golden in self._goldens]
         numbers = [model.force(one, np.arange(len(one.token_ids))) for one in sequences]
         kept = [most_likely(one.logits, one.logits.shape[1]) for one in numbers]
-        scores = [Scores(one.listed, one.logits, one.logits[:, -1], True) for one in kept]
+        scores = [TokenScores(one.listed, one.logits, one.logits[:, -1], True) for one in kept]
         return self._compared(scores, [one.hidden for one in numbers], kept[0].listed.shape[1])
 
     def _in_vllm(self, checkpoint: Path, order: int = 0, **varied: Any) -> Measured:
@@ -391,7 +391,9 @@ class Bench:
         back = np.argsort(shuffled)
         return self._compared([scores[i] for i in back], [hidden[i] for i in back], FORCED_TOKENS)
 
-    def _compared(self, scores: Sequence[Scores], hidden: Sequence[Table], width: int) -> Measured:
+    def _compared(
+        self, scores: Sequence[TokenScores], hidden: Sequence[Table], width: int
+    ) -> Measured:
         numerics = [golden.numerics for _, golden in self._goldens]
         ids = [case.id for case, _ in self._goldens]
         forced = [Forced(id_, one, width) for id_, one in zip(ids, scores, strict=True)]
@@ -412,7 +414,7 @@ class Bench:
         return Row(self._name, name, figures, failed, effect=effect, **about)
 
 
-def vllm_scores(checkpoint: Path, prompts: Prompts, varied: Mapping[str, Any]) -> list[Scores]:
+def vllm_scores(checkpoint: Path, prompts: Prompts, varied: Mapping[str, Any]) -> list[TokenScores]:
     """Raw logits of the most likely tokens at every position."""
     from vllm import SamplingParams
 

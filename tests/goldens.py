@@ -29,9 +29,9 @@ def numerics(tokens: tuple[int, ...]) -> ReferenceNumerics:
     states = np.outer(np.arange(len(rows)) + 1, [1.0, -0.5, 0.25, 2.0]).astype(np.float32)
     return ReferenceNumerics(
         token_ids=tokens,
-        rows=rows,
+        positions=rows,
         is_image=is_image,
-        listed=np.arange(32)[None, :].repeat(len(rows), axis=0),
+        top_tokens=np.arange(32)[None, :].repeat(len(rows), axis=0),
         fp32=rounded + 0.01,
         bf16=rounded,
         fp32_logsumexp=np.full(len(rows), 20.94),

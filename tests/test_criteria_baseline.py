@@ -19,7 +19,7 @@ from pytest_ascend_vlm.observation.numerics import (
     Forced,
     ReferenceHidden,
     ReferenceNumerics,
-    Scores,
+    TokenScores,
 )
 
 BARS = Thresholds()
@@ -69,11 +69,11 @@ def forced(numerics: ReferenceNumerics, values: np.ndarray, *, width: int = 3) -
         values: their raw logits at each row.
         width: how many tokens of a row it lists.
     """
-    answer = numerics.rows[numerics.first_answer_row : -1]
+    answer = numerics.positions[numerics.first_answer_row : -1]
     ids = np.full((answer[-1] + 1, width), -1)
     table = np.full(ids.shape, np.nan)
-    ids[answer], table[answer] = numerics.listed[1:-1, :width], values[1:-1, :width]
-    return Forced("text/capital-zh", Scores(ids, table, table.min(axis=1), True), LISTED)
+    ids[answer], table[answer] = numerics.top_tokens[1:-1, :width], values[1:-1, :width]
+    return Forced("text/capital-zh", TokenScores(ids, table, table.min(axis=1), True), LISTED)
 
 
 def served(text: str, token_ids: tuple[int, ...] | None = None, prompt: int = 36) -> Completion:
@@ -231,7 +231,7 @@ def test_an_answer_is_forced_behind_a_prompt_of_the_same_length(longer: int) -> 
     seen = forced(numerics, numerics.fp32)
     rows = np.arange(len(seen.scores) + longer) % len(seen.scores)
     scores = seen.scores
-    moved = Scores(scores.token_ids[rows], scores.values[rows], scores.floor[rows], True)
+    moved = TokenScores(scores.token_ids[rows], scores.values[rows], scores.floor[rows], True)
     other = Forced("text/capital-zh", moved, LISTED)
     if longer == 0:
         rules.require_same_forced_prompt(other, golden)

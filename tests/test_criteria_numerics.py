@@ -28,7 +28,7 @@ from pytest_ascend_vlm.observation.numerics import (
     Forced,
     ReferenceHidden,
     ReferenceNumerics,
-    Scores,
+    TokenScores,
 )
 
 BARS = rules.NumericsThresholds.of_logits(Thresholds())
@@ -54,9 +54,9 @@ def golden(seed: int = 0) -> ReferenceNumerics:
     states = chance.normal(size=(LENGTH, 5)).astype(np.float32)
     return ReferenceNumerics(
         token_ids=tuple(range(ANSWER)),
-        rows=rows,
+        positions=rows,
         is_image=is_image,
-        listed=chance.permuted(np.tile(np.arange(50), (LENGTH, 1)), axis=1)[:, :TOKENS],
+        top_tokens=chance.permuted(np.tile(np.arange(50), (LENGTH, 1)), axis=1)[:, :TOKENS],
         fp32=fp32,
         bf16=bf16,
         fp32_logsumexp=logsumexp(fp32),
@@ -83,9 +83,9 @@ def seen(
     Nothing is listed about what follows the answer.
     """
     order = np.argsort(-values[:-1], axis=1)[:, :depth]
-    token_ids = np.take_along_axis(numerics.listed[:-1], order, axis=1)
+    token_ids = np.take_along_axis(numerics.top_tokens[:-1], order, axis=1)
     table = np.take_along_axis(values[:-1], order, axis=1)
-    return Forced(CASE, Scores(token_ids, table, table.min(axis=1), are_logits), 64)
+    return Forced(CASE, TokenScores(token_ids, table, table.min(axis=1), are_logits), 64)
 
 
 def measured(numerics: ReferenceNumerics, values: Table) -> ErrorStatistics:
@@ -182,11 +182,19 @@ def cosine(left: Table, right: Table) -> float:
 def test_the_kept_rows_are_compared_with_what_is_listed_of_them() -> None:
     whole = golden()
     kept = np.array([0, 5, 10, *range(PROMPT - 1, LENGTH)])
-    fields = ("rows", "is_image", "listed", "fp32", "bf16", "fp32_logsumexp", "bf16_logsumexp")
+    fields = (
+        "positions",
+        "is_image",
+        "top_tokens",
+        "fp32",
+        "bf16",
+        "fp32_logsumexp",
+        "bf16_logsumexp",
+    )
     sparse = dataclasses.replace(whole, **{name: getattr(whole, name)[kept] for name in fields})
     values = whole.fp32 + np.arange(LENGTH)[:, None]
     case = compare_logits(seen(whole, values), sparse)
-    assert case.rows.tolist() == kept[:-1].tolist()
+    assert case.positions.tolist() == kept[:-1].tolist()
     assert case.observed.tolist() == values[kept[:-1]].tolist()
     assert case.part.tolist() == ["prompt", "image", "prompt", *["answer"] * ANSWER]
 
@@ -208,16 +216,18 @@ def test_an_unlisted_token_never_counts_more_than_its_true_error(
 @pytest.mark.parametrize(("floor", "error"), [(7.0, 0.0), (5.0, 0.0), (3.0, 2.0)])
 def test_an_unlisted_token_is_at_most_at_the_floor(floor: float, error: float) -> None:
     numerics = dataclasses.replace(golden(), fp32=np.tile([20.0, 5.0], (LENGTH, 1)))
-    token_ids, values = numerics.listed[:-1, :1], np.full((LENGTH - 1, 1), 20.0)
-    scores = Scores(token_ids, values, np.full(LENGTH - 1, floor), True)
-    numerics = dataclasses.replace(numerics, listed=numerics.listed[:, :2], bf16=numerics.fp32)
+    token_ids, values = numerics.top_tokens[:-1, :1], np.full((LENGTH - 1, 1), 20.0)
+    scores = TokenScores(token_ids, values, np.full(LENGTH - 1, floor), True)
+    numerics = dataclasses.replace(
+        numerics, top_tokens=numerics.top_tokens[:, :2], bf16=numerics.fp32
+    )
     case = compare_logits(Forced(CASE, scores, 64), numerics)
     assert np.abs(case.observed - case.exact).tolist() == [[0.0, error]] * (LENGTH - 1)
 
 
 def test_of_a_server_that_lists_few_tokens_half_as_many_are_compared() -> None:
     numerics = golden()
-    forced = dataclasses.replace(seen(numerics, numerics.fp32), listed=8)
+    forced = dataclasses.replace(seen(numerics, numerics.fp32), top_k=8)
     case = compare_logits(forced, numerics)
     assert case.exact.tolist() == numerics.fp32[:-1, :4].tolist()
     assert (
@@ -237,7 +247,7 @@ def test_a_verdict_says_that_log_probabilities_were_compared() -> None:
 def test_logits_of_another_sequence_are_not_compared(missing: int) -> None:
     numerics, width = golden(), 1
     length = LENGTH - missing
-    scores = Scores(
+    scores = TokenScores(
         np.zeros((length, width), dtype=np.int64), np.zeros((length, width)), np.zeros(length), True
     )
     with pytest.raises(PreconditionError, match=f"^{CASE}: .* did not see the same input"):
@@ -370,7 +380,7 @@ def case(
     return CaseComparison(
         case_id=case_id,
         numbers="raw logits of 3 tokens",
-        rows=np.arange(first, first + len(errors)),
+        positions=np.arange(first, first + len(errors)),
         part=np.broadcast_to(part, len(errors)),
         exact=exact,
         rounded=exact + rounding,

@@ -53,7 +53,7 @@ def asked(
             scores.record(Path(project.path, "golden"), key, "docvqa_val", reference, ENGINE)
 
         def evaluate(
-            _harness: object, request: harness.Request, asked: Protocol, _say: object
+            _harness: object, request: harness.EvaluationRequest, asked: Protocol, _say: object
         ) -> Evaluation:
             return evaluation(right, asked, request.limit)
 

@@ -30,7 +30,7 @@ from pytest_ascend_vlm.golden import scores
 from pytest_ascend_vlm.golden.store import GoldenKey
 from pytest_ascend_vlm.harnesses import harness
 from pytest_ascend_vlm.harnesses.evalscope import EVALSCOPE
-from pytest_ascend_vlm.harnesses.harness import Harness, Request
+from pytest_ascend_vlm.harnesses.harness import EvaluationRequest, Harness
 from pytest_ascend_vlm.harnesses.lm_eval import LM_EVAL
 from pytest_ascend_vlm.observation.evaluation import Evaluation, Sample
 from pytest_ascend_vlm.spec.case import Capability, Case
@@ -168,7 +168,7 @@ def right(sample: Sample) -> float:
 def test_document_questions_are_scored_as_counted_here(
     one: Harness, server: VllmServer, tmp_path: Path
 ) -> None:
-    request = Request("docvqa_val", DATASETS, PYTHON, server.endpoint, tmp_path)
+    request = EvaluationRequest("docvqa_val", DATASETS, PYTHON, server.endpoint, tmp_path)
     found = evaluate(one, request, lambda _: None)
     recount = {id_: anls(sample) for id_, sample in found.samples.items()}
     assert {id_: sample.score for id_, sample in found.samples.items()} == pytest.approx(recount)
@@ -212,7 +212,7 @@ def test_the_others_are_scored_as_counted_here(
 ) -> None:
     if task == "chartqa_test":
         onlooker.says = FORM  # the tiny checkpoint was taught no such form
-    request = Request(task, DATASETS, PYTHON, onlooker.endpoint, tmp_path)
+    request = EvaluationRequest(task, DATASETS, PYTHON, onlooker.endpoint, tmp_path)
     found = evaluate(one, request, lambda _: None)
     recount = {id_: OTHERS[task](sample) for id_, sample in found.samples.items()}
     assert {id_: sample.score for id_, sample in found.samples.items()} == pytest.approx(recount)
@@ -223,7 +223,9 @@ def test_the_others_are_scored_as_counted_here(
 def test_mmmu_is_taken_up_again_and_scored_as_counted_here(
     one: Harness, onlooker: Onlooker, tmp_path: Path
 ) -> None:
-    request = Request("mmmu_val", DATASETS, PYTHON, onlooker.endpoint, tmp_path, concurrency=1)
+    request = EvaluationRequest(
+        "mmmu_val", DATASETS, PYTHON, onlooker.endpoint, tmp_path, concurrency=1
+    )
 
     def interrupt(_: str) -> None:
         if harness._answered(one, tmp_path) >= 3:

@@ -22,7 +22,12 @@ from pytest_ascend_vlm.engines.endpoint import Endpoint
 from pytest_ascend_vlm.errors import ConfigurationError, PreconditionError, ServerError
 from pytest_ascend_vlm.harnesses import harness
 from pytest_ascend_vlm.harnesses.evalscope import EVALSCOPE
-from pytest_ascend_vlm.harnesses.harness import API_KEY_VARIABLE, Benchmark, Harness, Request
+from pytest_ascend_vlm.harnesses.harness import (
+    API_KEY_VARIABLE,
+    Benchmark,
+    EvaluationRequest,
+    Harness,
+)
 from pytest_ascend_vlm.harnesses.lm_eval import LM_EVAL
 from pytest_ascend_vlm.observation.evaluation import Evaluation, Protocol
 
@@ -70,21 +75,23 @@ def make(tmp_path: Path) -> Make:
 
 
 @pytest.fixture
-def request_(tmp_path: Path) -> Request:
-    return Request("docvqa_val", DATASETS, Path(sys.executable), ENDPOINT, tmp_path / "work")
+def request_(tmp_path: Path) -> EvaluationRequest:
+    return EvaluationRequest(
+        "docvqa_val", DATASETS, Path(sys.executable), ENDPOINT, tmp_path / "work"
+    )
 
 
 def silent(_: str) -> None:
     pass
 
 
-def evaluate(one: Harness, request: Request, say: Callable[[str], None]) -> Evaluation:
+def evaluate(one: Harness, request: EvaluationRequest, say: Callable[[str], None]) -> Evaluation:
     """What a harness finds of the data as it is."""
     asked = harness.protocol(one, request.task, request.root, request.python)
     return harness.evaluate(one, request, asked, say)
 
 
-def test_scores_come_with_what_they_are_worth(make: Make, request_: Request) -> None:
+def test_scores_come_with_what_they_are_worth(make: Make, request_: EvaluationRequest) -> None:
     found = evaluate(make(), request_, silent)
     assert found.score == 0.375
     assert found.protocol.harness == "pytest"
@@ -94,13 +101,13 @@ def test_scores_come_with_what_they_are_worth(make: Make, request_: Request) -> 
 
 
 def test_scores_are_stamped_with_the_protocol_that_was_resolved(
-    make: Make, request_: Request
+    make: Make, request_: EvaluationRequest
 ) -> None:
     asked = Protocol("pytest", "as it was", "task", "anls", "d" * 64)
     assert harness.evaluate(make(), request_, asked, silent).protocol == asked
 
 
-def test_the_key_travels_in_the_environment_alone(make: Make, request_: Request) -> None:
+def test_the_key_travels_in_the_environment_alone(make: Make, request_: EvaluationRequest) -> None:
     evaluate(make(), request_, silent)
     env = json.loads((request_.work_dir / "env.json").read_text("utf-8"))
     assert env[API_KEY_VARIABLE] == "a secret key"
@@ -109,13 +116,15 @@ def test_the_key_travels_in_the_environment_alone(make: Make, request_: Request)
     assert env["HF_DATASETS_OFFLINE"] == env["HF_HUB_OFFLINE"] == "1"
 
 
-def test_progress_is_told(make: Make, request_: Request) -> None:
+def test_progress_is_told(make: Make, request_: EvaluationRequest) -> None:
     said: list[str] = []
     evaluate(make(PAUSE=1.0), request_, said.append)
     assert any("of 4, about" in line for line in said)
 
 
-def test_one_that_dies_says_why_and_is_taken_up_again(make: Make, request_: Request) -> None:
+def test_one_that_dies_says_why_and_is_taken_up_again(
+    make: Make, request_: EvaluationRequest
+) -> None:
     with pytest.raises(ServerError, match=r"died.*after 2 answers") as caught:
         evaluate(make(DIES_AFTER=1), request_, silent)
     assert "out of memory" in str(caught.value)
@@ -126,26 +135,28 @@ def test_one_that_dies_says_why_and_is_taken_up_again(make: Make, request_: Requ
     assert log.count("answered 2") == 1
 
 
-def test_one_that_ended_is_not_taken_up_again(make: Make, request_: Request) -> None:
+def test_one_that_ended_is_not_taken_up_again(make: Make, request_: EvaluationRequest) -> None:
     evaluate(make(), request_, silent)
     assert evaluate(make(), request_, silent).resumed == 0
 
 
-def test_a_report_that_its_samples_deny_is_an_error(make: Make, request_: Request) -> None:
+def test_a_report_that_its_samples_deny_is_an_error(
+    make: Make, request_: EvaluationRequest
+) -> None:
     with pytest.raises(ServerError, match=r"reports 0\.5000.*add up to 0\.3750"):
         evaluate(make(REPORTED=0.5), request_, silent)
 
 
 @pytest.mark.parametrize("ids", [[0, 0, 1], []])
 def test_samples_scored_twice_or_never_are_an_error(
-    make: Make, request_: Request, ids: list[int]
+    make: Make, request_: EvaluationRequest, ids: list[int]
 ) -> None:
     with pytest.raises(ServerError, match="twice, or none"):
         evaluate(make(IDS=ids, REPORTED=0.25), request_, silent)
 
 
 def test_one_that_stands_still_is_ended(
-    make: Make, request_: Request, monkeypatch: pytest.MonkeyPatch
+    make: Make, request_: EvaluationRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(harness, "_STALL_SECONDS", 2.0)
     with pytest.raises(ServerError, match="no answer for"):
@@ -153,7 +164,7 @@ def test_one_that_stands_still_is_ended(
     assert not _children(request_)
 
 
-def test_nothing_outlives_an_interrupted_run(make: Make, request_: Request) -> None:
+def test_nothing_outlives_an_interrupted_run(make: Make, request_: EvaluationRequest) -> None:
     def stop(_: str) -> None:
         if harness._answered(make(PAUSE=60), request_.work_dir):
             raise KeyboardInterrupt
@@ -163,7 +174,7 @@ def test_nothing_outlives_an_interrupted_run(make: Make, request_: Request) -> N
     assert not _children(request_)
 
 
-def _children(request: Request) -> list[psutil.Process]:
+def _children(request: EvaluationRequest) -> list[psutil.Process]:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         left = [p for p in psutil.process_iter(["cmdline"]) if _is_of(p, request)]
@@ -173,7 +184,7 @@ def _children(request: Request) -> list[psutil.Process]:
     return left
 
 
-def _is_of(process: psutil.Process, request: Request) -> bool:
+def _is_of(process: psutil.Process, request: EvaluationRequest) -> bool:
     return str(request.work_dir / "job.json") in (process.info["cmdline"] or ())
 
 
@@ -208,7 +219,7 @@ def test_the_committed_data_is_complete() -> None:
     assert total < 300_000
 
 
-def test_a_changed_picture_is_another_data_set(make: Make, request_: Request) -> None:
+def test_a_changed_picture_is_another_data_set(make: Make, request_: EvaluationRequest) -> None:
     asked = harness.protocol(make(), "docvqa_val", DATASETS, request_.python)
     copied = request_.work_dir / "lmms-lab" / "DocVQA"
     (copied / "DocVQA").mkdir(parents=True)
@@ -228,13 +239,13 @@ def test_an_unknown_task_lists_the_known_ones() -> None:
         LM_EVAL.benchmark("mathvista")
 
 
-def test_a_harness_that_is_not_installed_says_how(make: Make, request_: Request) -> None:
+def test_a_harness_that_is_not_installed_says_how(make: Make, request_: EvaluationRequest) -> None:
     absent = dataclasses.replace(make(), name="no-such-harness", package="no-such-harness[api]")
     with pytest.raises(ConfigurationError, match=r"pip install 'no-such-harness\[api\]'"):
         evaluate(absent, request_, silent)
 
 
-def test_an_interpreter_that_is_not_there_is_named(make: Make, request_: Request) -> None:
+def test_an_interpreter_that_is_not_there_is_named(make: Make, request_: EvaluationRequest) -> None:
     nowhere = dataclasses.replace(request_, python=Path("/nowhere/python"))
     with pytest.raises(ConfigurationError, match="/nowhere/python"):
         evaluate(make(), nowhere, silent)

@@ -95,7 +95,7 @@ def test_an_answers_raw_logits_become_log_probabilities_and_those_stay() -> None
 def test_every_position_but_the_first_is_listed_most_likely_first() -> None:
     seen = forced(position({5: -3.0, 6: -0.1}), position({7: -0.2}), position({8: -0.1, 9: -3.0}))
     assert seen.case_id == CASE
-    assert seen.listed == 64
+    assert seen.top_k == 64
     assert seen.scores.token_ids.tolist() == [[6, 5], [7, -1], [8, 9]]
     assert seen.scores.values[[0, 2]].tolist() == [[-0.1, -3.0], [-0.1, -3.0]]
     assert np.isnan(seen.scores.values[1, 1])
@@ -183,7 +183,7 @@ def test_a_server_that_gives_the_references_bf16_is_one_rounding_off(
 ) -> None:
     with client_of(knowledge, raw_logits=raw_logits) as client:
         seen, _ = force(client, CASES[0])
-        assert (seen.scores.are_logits, seen.listed) == (raw_logits, 64)
+        assert (seen.scores.are_logits, seen.top_k) == (raw_logits, 64)
         measures = measured(client)
     assert measures.images == 1
     assert measures.error_ratio.value == pytest.approx(1)
@@ -203,7 +203,7 @@ def test_a_server_that_lists_twenty_tokens_is_asked_for_twenty(knowledge: Knowle
     with client_of(knowledge, LISTS_FEW) as client:
         seen, numerics = force(client, CASES[0])
         assert client.requests == 2
-    assert seen.listed == 20
+    assert seen.top_k == 20
     assert (seen.scores.token_ids >= 0).sum(axis=1).max() <= 21
     measures = ErrorStatistics([compare_logits(seen, numerics)])
     assert measures.compared[0].exact.shape[1] == 10

@@ -24,8 +24,8 @@ from stub_server import Behaviour, Defect, Knowledge, pixel_digest
 
 from conftest import FIXTURES, NOBODY, Serve
 from pytest_ascend_vlm import Capability
-from pytest_ascend_vlm.engines.client import messages
 from pytest_ascend_vlm.engines.endpoint import Endpoint
+from pytest_ascend_vlm.engines.messages import messages
 from pytest_ascend_vlm.errors import PreconditionError, ServerError
 from pytest_ascend_vlm.load import evalscope_perf, generator, vllm_bench
 from pytest_ascend_vlm.load.generator import Workload, generate, read

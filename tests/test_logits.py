@@ -38,8 +38,8 @@ def test_the_likeliest_tokens_are_those_of_a_full_sort(
 ) -> None:
     kept = most_likely(logits, count)
     assert kept.logits.tolist() == (-np.sort(-logits, axis=1)[:, :count]).tolist()
-    assert kept.logits.tolist() == np.take_along_axis(logits, kept.listed, axis=1).tolist()
-    assert all(len(set(row)) == len(row) for row in kept.listed.tolist())
+    assert kept.logits.tolist() == np.take_along_axis(logits, kept.token_ids, axis=1).tolist()
+    assert all(len(set(row)) == len(row) for row in kept.token_ids.tolist())
     assert kept.logsumexp == pytest.approx(logsumexp(logits))
 
 
@@ -51,7 +51,7 @@ def test_chosen_tokens_keep_their_order_and_the_whole_vocabularys_sum(
     tokens = hnp.arrays(np.int64, (rows, 3), elements=st.integers(0, vocabulary - 1))
     listed = data.draw(tokens)
     kept = at_tokens(logits, listed)
-    assert kept.listed.tolist() == listed.tolist()
+    assert kept.token_ids.tolist() == listed.tolist()
     assert kept.logits.tolist() == [
         [logits[row, token] for token in tokens] for row, tokens in enumerate(listed)
     ]
@@ -80,13 +80,13 @@ def test_a_real_vocabulary_takes_less_memory_than_its_two_tables_once_more() -> 
         exact = np.random.default_rng(0).standard_normal((rows, VOCABULARY), dtype=np.float32)
         rounded = exact.round(1)
         kept = most_likely(exact, 32)
-        again = at_tokens(rounded, kept.listed)
+        again = at_tokens(rounded, kept.token_ids)
         error = rmse(rounded, exact)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert peak < 2 * (exact.nbytes + rounded.nbytes) < 2**30
-    assert kept.listed.shape == kept.logits.shape == again.logits.shape == (rows, 32)
+    assert kept.token_ids.shape == kept.logits.shape == again.logits.shape == (rows, 32)
     assert kept.logsumexp.shape == again.logsumexp.shape == (rows,)
     assert error == pytest.approx(0.1 / math.sqrt(12), rel=0.01)
 

@@ -25,10 +25,11 @@ from safetensors.numpy import load_file, save_file
 
 from conftest import CHECKPOINT, MODEL_FILE, SLUG, Judged, model_spec
 from pytest_ascend_vlm import Capability, Case
+from pytest_ascend_vlm.duration import duration_text
 from pytest_ascend_vlm.engines import torch_companions
 from pytest_ascend_vlm.engines.transformers import cpu_threads, reference
 from pytest_ascend_vlm.engines.transformers.cpu_threads import (
-    bf16_in_words,
+    bf16_speed_text,
     physical_cores,
     use_cores,
 )
@@ -46,11 +47,10 @@ from pytest_ascend_vlm.observation.answers import Reference as ReferenceAnswer
 from pytest_ascend_vlm.session import recording
 from pytest_ascend_vlm.session.model import ModelSession
 from pytest_ascend_vlm.session.recording import (
-    Bf16Passes,
     Countdown,
+    HalfGoldens,
     Recording,
     RecordingPlan,
-    in_words,
 )
 
 SPEED = 0.2
@@ -95,7 +95,7 @@ class Engine:
         self.done.append(f"answer {case.id}")
         return dataclasses.replace(answer(case_id=case.id), numerics=None)
 
-    def draft(self, case: Case) -> Bf16Pass:
+    def bf16_pass(self, case: Case) -> Bf16Pass:
         assert self._loaded == "bfloat16"
         assert self._last is None or self._last() is None, "two drafts are in memory"
         logits = np.random.default_rng(len(case.id)).normal(size=(5, 99)).astype(np.float32)
@@ -172,8 +172,8 @@ def test_bf16_is_through_with_all_cases_before_float32_is_loaded(desk: Desk) -> 
 def test_a_draft_on_disk_has_lost_nothing(desk: Desk) -> None:
     case, draft = desk.cases[1], Engine()
     draft.load("bfloat16")
-    made = draft.draft(case)
-    drafts = Bf16Passes(desk.plan.bf16_dir, desk.plan.key, ENGINE)
+    made = draft.bf16_pass(case)
+    drafts = HalfGoldens(desk.plan.bf16_dir, desk.plan.key, ENGINE)
     drafts.keep(case, made)
     read = drafts.load(case)
     assert read.token_ids == made.token_ids
@@ -307,7 +307,7 @@ def test_drafts_that_were_made_are_not_made_again(desk: Desk) -> None:
     assert desk.record() == ["bfloat16", "draft text/c", *ALL[4:]]
     assert desk.said[-5:-2] == [
         "0 of 3 already recorded",
-        f"answering 3 of 3, {bf16_in_words(SPEED)}",
+        f"answering 3 of 3, {bf16_speed_text(SPEED)}",
         "float32 of answer 1 of 3",
     ]
 
@@ -353,7 +353,7 @@ import os, signal
 from pytest_ascend_vlm.engines.transformers.reference import TransformersReference
 from pytest_ascend_vlm.suite import recording
 
-record, draft = recording.record, TransformersReference.draft
+record, draft = recording.record, TransformersReference.bf16_pass
 
 def record_and_die(*arguments):
     record(*arguments)
@@ -364,7 +364,7 @@ def draft_and_tell(self, case):
         print(case.id, file=file)
     return draft(self, case)
 
-TransformersReference.draft = draft_and_tell
+TransformersReference.bf16_pass = draft_and_tell
 if "DIES" in os.environ:
     recording.record = record_and_die
 """
@@ -499,7 +499,7 @@ def tiny() -> Iterator[TransformersReference]:
 def test_never_are_both_data_types_in_memory(
     tiny: TransformersReference, loaded: list[Any], asked: Case
 ) -> None:
-    draft = tiny.draft(asked)
+    draft = tiny.bf16_pass(asked)
     assert [model.dtype for model in loaded] == ["bfloat16"]
     assert has_weights(loaded[0])
     reference = tiny.finish(asked, draft)
@@ -515,19 +515,21 @@ def test_never_are_both_data_types_in_memory(
 def test_numbers_of_the_two_passes_are_those_of_two_models_side_by_side(
     tiny: TransformersReference, asked: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reference, "HIDDEN_ROWS", 16)
-    numerics = tiny.finish(asked, tiny.draft(asked)).numerics
+    monkeypatch.setattr(reference, "HIDDEN_POSITIONS", 16)
+    numerics = tiny.finish(asked, tiny.bf16_pass(asked)).numerics
     assert numerics is not None
     encoder = Encoder(CHECKPOINT, trust_remote_code=False)
     sequence = encoder.with_answer(asked, "The capital of France is Paris.")
     rounded, exact = (
-        TransformersModel(CHECKPOINT, dtype, trust_remote_code=False).force(sequence, sequence.rows)
+        TransformersModel(CHECKPOINT, dtype, trust_remote_code=False).force(
+            sequence, sequence.positions
+        )
         for dtype in ("bfloat16", "float32")
     )
-    listed = numerics.listed
+    listed = numerics.top_tokens
     assert (numerics.bf16 == np.take_along_axis(rounded.logits, listed, axis=1)).all()
     assert (numerics.fp32 == np.take_along_axis(exact.logits, listed, axis=1)).all()
-    kept = np.searchsorted(sequence.rows, numerics.hidden.rows)
+    kept = np.searchsorted(sequence.positions, numerics.hidden.positions)
     assert len(kept) == 16
     assert (numerics.hidden.bf16 == rounded.hidden[kept]).all()
     assert (numerics.hidden.fp32 == exact.hidden[kept]).all()
@@ -537,7 +539,7 @@ def forced_numbers(asked: Case) -> tuple[Sequence, Numbers]:
     """What the tiny checkpoint makes, in float32, of a forced answer."""
     sequence = Encoder(CHECKPOINT, trust_remote_code=False).with_answer(asked, "Paris")
     model = TransformersModel(CHECKPOINT, "float32", trust_remote_code=False)
-    return sequence, model.force(sequence, sequence.rows)
+    return sequence, model.force(sequence, sequence.positions)
 
 
 def change_forward(monkeypatch: pytest.MonkeyPatch, change: Callable[..., Any]) -> None:
@@ -562,10 +564,12 @@ def test_numbers_are_of_their_rows_whatever_the_model_ignores(
     asked: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sequence, expected = forced_numbers(asked)
-    assert len(sequence.rows) < len(sequence.token_ids), "every row is kept: this shows nothing"
+    assert len(sequence.positions) < len(sequence.token_ids), (
+        "every row is kept: this shows nothing"
+    )
     change_forward(monkeypatch, as_transformers_4)
     _, numbers = forced_numbers(asked)
-    assert numbers.logits.shape == expected.logits.shape == (len(sequence.rows), VOCABULARY)
+    assert numbers.logits.shape == expected.logits.shape == (len(sequence.positions), VOCABULARY)
     np.testing.assert_allclose(numbers.logits, expected.logits, atol=1e-5)
     np.testing.assert_allclose(numbers.hidden, expected.hidden, atol=1e-5)
 
@@ -606,9 +610,9 @@ def test_a_pass_whose_numbers_belong_to_no_rows_is_an_error(
 def test_a_draft_of_other_rows_is_no_half_of_a_golden(
     tiny: TransformersReference, asked: Case
 ) -> None:
-    draft = tiny.draft(asked)
-    shifted = dataclasses.replace(draft, rows=draft.rows + 1)
-    with pytest.raises(PreconditionError, match=r"text/capital: .*Delete its draft"):
+    draft = tiny.bf16_pass(asked)
+    shifted = dataclasses.replace(draft, positions=draft.positions + 1)
+    with pytest.raises(PreconditionError, match=r"text/capital: .*Delete its half"):
         tiny.finish(asked, shifted)
 
 
@@ -682,7 +686,7 @@ def test_the_speed_of_bf16_is_measured_once() -> None:
     ],
 )
 def test_a_cpu_without_bf16_is_called_slow(speed: float, words: str, is_slow: bool) -> None:
-    said = bf16_in_words(speed)
+    said = bf16_speed_text(speed)
     assert said.startswith(f"{words} the speed of fp32")
     assert ("a CPU with bf16 instructions" in said) == is_slow
 
@@ -724,4 +728,4 @@ def test_cases_that_nobody_announced_and_cases_asked_twice_are_counted() -> None
     [(0, "10 s"), (37, "40 s"), (89, "90 s"), (90, "2 min"), (3600, "60 min"), (9000, "2.5 h")],
 )
 def test_a_duration_is_as_exact_as_an_estimate(seconds: float, words: str) -> None:
-    assert in_words(seconds) == words
+    assert duration_text(seconds) == words

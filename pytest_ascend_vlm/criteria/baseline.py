@@ -6,8 +6,6 @@ of that size is what bf16 costs on any hardware, and what exceeds it by a factor
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from ..errors import PreconditionError
@@ -15,36 +13,11 @@ from ..observation.answers import TOP_LOGPROBS, Completion, Reference
 from ..observation.numerics import Forced, ReferenceNumerics
 from ..spec.thresholds import Thresholds
 from .comparison import Table, compare_logits, log_softmax, tie_margin
+from .divergence import Divergence, first_difference, token_at
 from .text import side_by_side, similarity, word_overlap
 from .verdict import Verdict, at_least, at_most
 
 _SHOWN_CANDIDATES = 3
-
-
-@dataclass(frozen=True)
-class Divergence:
-    """The first token at which the served answer leaves the reference.
-
-    Attributes:
-        position: its index in the answer.
-        expected: the reference's token.
-        got: the served token; None where the served answer is shorter.
-        margin: how far the reference (fp32) preferred its first choice to the served token, or to
-            the one that is recorded of it, whichever is further; nats. Where the served token is
-            not among the listed ones this is a lower bound.
-        tie: the margin up to which rounding alone can turn the choice, nats.
-    """
-
-    position: int
-    expected: int | None
-    got: int | None
-    margin: float
-    tie: float
-
-    @property
-    def is_near_tie(self) -> bool:
-        """Whether rounding alone explains the divergence."""
-        return self.margin <= self.tie
 
 
 def require_same_prompt(served: Completion, reference: Reference) -> None:
@@ -123,7 +96,7 @@ def judge_divergence(served: Completion, reference: Reference) -> Verdict:
     )
     reason = f"the answers part at token {divergence.position + 1}"
     evidence = {"position": divergence.position, "expected": reference.text, "got": served.text}
-    return at_most(divergence.margin, divergence.tie, "nats", reason, details, evidence)
+    return at_most(divergence.preference, divergence.tie, "nats", reason, details, evidence)
 
 
 def find_divergence(served: Completion, reference: Reference) -> Divergence | None:
@@ -131,11 +104,11 @@ def find_divergence(served: Completion, reference: Reference) -> Divergence | No
     numerics = reference.numerics
     if served.token_ids is None or reference.token_ids is None or numerics is None:
         return None
-    position = _first_difference(reference.token_ids, served.token_ids)
+    position = first_difference(reference.token_ids, served.token_ids)
     if position is None:
         return None
-    expected = _token_at(reference.token_ids, position)
-    got = _token_at(served.token_ids, position)
+    expected = token_at(reference.token_ids, position)
+    got = token_at(served.token_ids, position)
     # The numbers belong to the answer as forced; its tokens may part from the generated ones.
     known = (
         position <= len(numerics.token_ids)
@@ -143,10 +116,10 @@ def find_divergence(served: Completion, reference: Reference) -> Divergence | No
     )
     # A recorded token that the numbers do not prefer is no choice of the reference.
     candidates = numerics.logprobs_at(position) if known else {}
-    chosen = 0.0 if expected is None else _margin(candidates, expected)
-    margin = max(_margin(candidates, got), chosen)
+    chosen = 0.0 if expected is None else _preference(candidates, expected)
+    preference = max(_preference(candidates, got), chosen)
     tie = _tie(numerics, position) if known else 0.0
-    return Divergence(position, expected, got, margin, tie)
+    return Divergence(position, expected, got, preference, tie)
 
 
 def describe(divergence: Divergence, served: Completion, reference: Reference) -> tuple[str, ...]:
@@ -164,7 +137,7 @@ def describe(divergence: Divergence, served: Completion, reference: Reference) -
         )
     state = "was near a tie" if divergence.is_near_tie else "was not near a tie"
     lines.append(
-        f"the reference {state}: it preferred its choice by {divergence.margin:.3g} nats, "
+        f"the reference {state}: it preferred its choice by {divergence.preference:.3g} nats, "
         f"rounding explains up to {divergence.tie:.3g}"
     )
     return tuple(lines)
@@ -183,7 +156,7 @@ def judge_logprobs(forced: Forced, numerics: ReferenceNumerics, bars: Thresholds
     mean, own = float(np.mean(served)), float(np.mean(rounding))
     limit = bars.logprobs_ratio * own
     worst = int(np.argmax(served))
-    row = int(compared.rows[answer][worst])
+    row = int(compared.positions[answer][worst])
     details = (
         f"the reference's own bf16-fp32 difference is {own:.4g} nats, the served one "
         f"{mean / own if own else float('inf'):.2f} times that (at most {bars.logprobs_ratio:g})",
@@ -228,18 +201,7 @@ def _tie(numerics: ReferenceNumerics, position: int) -> float:
     return tie_margin(numerics.peak_logit(position), numerics.logit_rmse)
 
 
-def _first_difference(left: tuple[int, ...], right: tuple[int, ...]) -> int | None:
-    for index, (one, other) in enumerate(zip(left, right, strict=False)):
-        if one != other:
-            return index
-    return None if len(left) == len(right) else min(len(left), len(right))
-
-
-def _token_at(tokens: tuple[int, ...], position: int) -> int | None:
-    return tokens[position] if position < len(tokens) else None
-
-
-def _margin(candidates: dict[int, float], token: int | None) -> float:
+def _preference(candidates: dict[int, float], token: int | None) -> float:
     if token is None or not candidates:
         return float("inf")
     best = max(candidates.values())

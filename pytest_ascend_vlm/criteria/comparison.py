@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import PreconditionError
-from ..observation.numerics import Forced, ReferenceNumerics, Scores
+from ..observation.numerics import Forced, ReferenceNumerics, TokenScores
 
 Table = npt.NDArray[np.floating[Any]]
 
@@ -21,7 +21,7 @@ class CaseComparison:
     Attributes:
         case_id: the case.
         numbers: what is compared, "raw logits of 32 tokens": not every server tells as much.
-        rows: shape (m,), int64; the positions, counted from the prompt's first token.
+        positions: shape (m,), int64; the positions, counted from the prompt's first token.
         part: shape (m,); "image", "prompt" or "answer": where each position is.
         exact: y, shape (m, k).
         rounded: b, shape (m, k).
@@ -34,7 +34,7 @@ class CaseComparison:
 
     case_id: str
     numbers: str
-    rows: npt.NDArray[np.int64]
+    positions: npt.NDArray[np.int64]
     part: npt.NDArray[np.str_]
     exact: Table
     rounded: Table
@@ -55,7 +55,7 @@ class CaseComparison:
     @property
     def flips(self) -> npt.NDArray[np.bool_]:
         """Shape (m,); where the most likely token is another one."""
-        return self._flips_beyond(np.zeros(len(self.rows)))
+        return self._flips_beyond(np.zeros(len(self.positions)))
 
     @property
     def unexcused_flips(self) -> npt.NDArray[np.bool_]:
@@ -64,7 +64,7 @@ class CaseComparison:
 
     def _flips_beyond(self, tie: Table | None) -> npt.NDArray[np.bool_]:
         if self.flip_margin is None or tie is None:
-            return np.zeros(len(self.rows), dtype=bool)
+            return np.zeros(len(self.positions), dtype=bool)
         return np.asarray(self.flip_margin > tie)
 
     @property
@@ -80,29 +80,31 @@ def compare_logits(forced: Forced, numerics: ReferenceNumerics) -> CaseCompariso
         PreconditionError: they are of a sequence of another length.
     """
     scores = forced.scores
-    tokens = int(numerics.rows[-1]) + 1
+    tokens = int(numerics.positions[-1]) + 1
     if len(scores) not in {tokens - 1, tokens}:
         raise PreconditionError(
             f"{forced.case_id}: the prompt with the forced answer has {len(scores) + 1} tokens on "
             f"one side and {tokens} in the reference. The two did not see the same input."
         )
     # What is listed twice as deep is found even where two sides rank a little differently.
-    width = min(numerics.listed.shape[1], forced.listed // 2)
-    known = numerics.rows < len(scores)
-    rows = numerics.rows[known]
-    listed = numerics.listed[known, :width]
+    width = min(numerics.top_tokens.shape[1], forced.top_k // 2)
+    known = numerics.positions < len(scores)
+    positions = numerics.positions[known]
+    top_tokens = numerics.top_tokens[known, :width]
     exact, rounded = numerics.fp32[known, :width], numerics.bf16[known, :width]
     if not scores.are_logits:
         exact = exact - numerics.fp32_logsumexp[known, None]
         rounded = rounded - numerics.bf16_logsumexp[known, None]
-    observed = _looked_up(scores, rows, listed, exact)
-    flips = _flip_margins(scores.token_ids[rows, 0], listed, exact)
+    observed = _looked_up(scores, positions, top_tokens, exact)
+    flips = _flip_margins(scores.token_ids[positions, 0], top_tokens, exact)
     kind = "raw logits" if scores.are_logits else "log-probabilities"
     return CaseComparison(
         forced.case_id,
         f"{kind} of {width} tokens",
-        rows,
-        _parts(rows, numerics.is_image[known], int(numerics.rows[numerics.first_answer_row])),
+        positions,
+        _parts(
+            positions, numerics.is_image[known], int(numerics.positions[numerics.first_answer_row])
+        ),
         exact,
         rounded,
         observed,
@@ -120,22 +122,22 @@ def compare_hidden_states(
         PreconditionError: they are of another width or of another sequence.
     """
     hidden = numerics.hidden
-    tokens = int(numerics.rows[-1]) + 1
+    tokens = int(numerics.positions[-1]) + 1
     if states.shape != (tokens, hidden.fp32.shape[1]):
         raise PreconditionError(
             f"{case_id}: the served hidden states are of shape {states.shape}, the reference's of "
             f"{(tokens, hidden.fp32.shape[1])}. The two sides did not see the same input."
         )
-    first = int(numerics.rows[numerics.first_answer_row])
-    parts = _parts(hidden.rows, hidden.is_image, first)
+    first = int(numerics.positions[numerics.first_answer_row])
+    parts = _parts(hidden.positions, hidden.is_image, first)
     return CaseComparison(
         case_id,
         f"hidden states of width {states.shape[1]}",
-        hidden.rows,
+        hidden.positions,
         parts,
         hidden.fp32,
         hidden.bf16,
-        states[hidden.rows],
+        states[hidden.positions],
     )
 
 
@@ -161,27 +163,30 @@ def _square_errors(values: Table, exact: Table) -> Table:
 
 
 def _looked_up(
-    scores: Scores, rows: npt.NDArray[np.int64], listed: npt.NDArray[np.int64], exact: Table
+    scores: TokenScores,
+    positions: npt.NDArray[np.int64],
+    top_tokens: npt.NDArray[np.int64],
+    exact: Table,
 ) -> Table:
     """The x at the golden's tokens; of an unlisted one, the closest to y of what it can have."""
-    matches = listed[:, :, None] == scores.token_ids[rows][:, None, :]
-    found = np.take_along_axis(scores.values[rows], matches.argmax(axis=2), axis=1)
-    at_most_that = np.minimum(exact, scores.floor[rows][:, None])
+    matches = top_tokens[:, :, None] == scores.token_ids[positions][:, None, :]
+    found = np.take_along_axis(scores.values[positions], matches.argmax(axis=2), axis=1)
+    at_most_that = np.minimum(exact, scores.floor[positions][:, None])
     return np.where(matches.any(axis=2), found, at_most_that)
 
 
 def _parts(
-    rows: npt.NDArray[np.int64], is_image: npt.NDArray[np.bool_], first_answer_row: int
+    positions: npt.NDArray[np.int64], is_image: npt.NDArray[np.bool_], first_answer_row: int
 ) -> npt.NDArray[np.str_]:
-    return np.where(is_image, "image", np.where(rows >= first_answer_row, "answer", "prompt"))
+    return np.where(is_image, "image", np.where(positions >= first_answer_row, "answer", "prompt"))
 
 
 def _flip_margins(
-    first: npt.NDArray[np.int64], listed: npt.NDArray[np.int64], exact: Table
+    first: npt.NDArray[np.int64], top_tokens: npt.NDArray[np.int64], exact: Table
 ) -> Table:
-    """How far y preferred its first token to x's; what y does not list, to its last one listed."""
-    matches = listed == first[:, None]
-    column = np.where(matches.any(axis=1), matches.argmax(axis=1), listed.shape[1] - 1)
+    """How far y preferred its first token to x's; of one that y does not list, to its last."""
+    matches = top_tokens == first[:, None]
+    column = np.where(matches.any(axis=1), matches.argmax(axis=1), top_tokens.shape[1] - 1)
     chosen = np.take_along_axis(exact, column[:, None], axis=1)[:, 0]
     return np.asarray(exact[:, 0] - chosen)
 

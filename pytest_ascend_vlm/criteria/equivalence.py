@@ -4,40 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from ..observation.answers import Completion, Reference
 from ..spec.thresholds import Thresholds
 from . import numerics
 from .comparison import tie_margin
+from .divergence import Divergence, first_difference, token_at
 from .error_statistics import ErrorStatistics
 from .text import side_by_side, similarity
 from .verdict import Verdict, at_least
 
 _UNKNOWN_TIE = 0.0
-
-
-@dataclass(frozen=True)
-class Parting:
-    """Where two answers part.
-
-    Attributes:
-        case_id: the case.
-        position: index of the first differing token.
-        margin: how far the one preferred its token to the other's, nats; infinite where it does
-            not list it.
-        tie: the margin up to which rounding on both sides can turn the choice, nats.
-    """
-
-    case_id: str
-    position: int
-    margin: float
-    tie: float
-
-    @property
-    def is_near_tie(self) -> bool:
-        """Whether rounding alone explains it."""
-        return self.margin <= self.tie
 
 
 def judge_answers(
@@ -52,24 +29,25 @@ def judge_answers(
         got: those of the other way, of the same cases.
         references: what tells how large rounding is, of the same cases.
     """
-    partings = [
-        _parting(expected[case_id], got[case_id], references[case_id])
-        for case_id in expected
-        if got[case_id].token_ids != expected[case_id].token_ids
-    ]
-    beyond = [parting for parting in partings if not parting.is_near_tie]
-    agreeing = len(expected) - len(beyond)
+    parted = {
+        case_id: divergence
+        for case_id, answer in expected.items()
+        if (divergence := _divergence(answer, got[case_id], references[case_id])) is not None
+    }
+    beyond = [case_id for case_id, divergence in parted.items() if not divergence.is_near_tie]
     details: tuple[str, ...] = ()
-    for parting in beyond[:1]:
+    for case_id in beyond[:1]:
+        first = parted[case_id]
         details = (
-            f"{parting.case_id}: they part at token {parting.position + 1}, which was preferred "
-            f"by {parting.margin:.3g} nats; rounding explains up to {parting.tie:.3g}",
-            *side_by_side(expected[parting.case_id].text, got[parting.case_id].text, "as served"),
+            f"{case_id}: they part at token {first.position + 1}, which was preferred by "
+            f"{first.preference:.3g} nats; rounding explains up to {first.tie:.3g}",
+            *side_by_side(expected[case_id].text, got[case_id].text, "as served"),
         )
-    equal = len(expected) - len(partings)
-    reason = f"{equal} of {len(expected)} answers are equal, {len(partings) - len(beyond)} part at "
-    evidence = {"parted": {one.case_id: one.position for one in partings}}
-    return at_least(agreeing / len(expected), 1.0, "rate", f"{reason}near-ties", details, evidence)
+    equal, near = len(expected) - len(parted), len(parted) - len(beyond)
+    rate = 1 - len(beyond) / len(expected)
+    reason = f"{equal} of {len(expected)} answers are equal, {near} part at near-ties"
+    evidence = {"parted": {case_id: one.position for case_id, one in parted.items()}}
+    return at_least(rate, 1.0, "rate", reason, details, evidence)
 
 
 def judge_similarity(
@@ -96,15 +74,17 @@ def error_ratio(measures: ErrorStatistics, bars: Thresholds, *, is_lossy: bool) 
     return dataclasses.replace(verdict, passed=passed, threshold=shown_only)
 
 
-def _parting(expected: Completion, got: Completion, reference: Reference) -> Parting:
+def _divergence(expected: Completion, got: Completion, reference: Reference) -> Divergence | None:
+    if got.token_ids == expected.token_ids:
+        return None
     ours, theirs = expected.token_ids or (), got.token_ids or ()
-    position = next(
-        (i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b),
-        min(len(ours), len(theirs)),
-    )
-    return Parting(
-        expected.case_id,
+    position = first_difference(ours, theirs)
+    if position is None:
+        position = len(ours)  # one side reports no tokens
+    return Divergence(
         position,
+        token_at(ours, position),
+        token_at(theirs, position),
         _preference(expected, theirs, position),
         _tie(reference, position),
     )

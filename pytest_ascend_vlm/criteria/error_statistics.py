@@ -204,7 +204,7 @@ def per_position(case: CaseComparison) -> dict[str, Any]:
     """
     return {
         "case": case.case_id,
-        "position": case.rows.tolist(),
+        "position": case.positions.tolist(),
         "part": case.part.tolist(),
         "error": _rounded_list(np.sqrt(case.square_errors)),
         "rounding": _rounded_list(np.sqrt(case.own_square_errors)),
@@ -232,7 +232,7 @@ def _onset(case: CaseComparison) -> Onset | None:
         return None
     first = off[0]
     return Onset(
-        int(case.rows[first]) + 1, str(case.part[first]), case.case_id, float(error[first]), 1
+        int(case.positions[first]) + 1, str(case.part[first]), case.case_id, float(error[first]), 1
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 
+from .divergence import first_difference
+
 _CONTEXT = 32
 
 
@@ -22,14 +24,6 @@ def word_overlap(expected: str, got: str) -> float:
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split() if " " in text.strip() else text.strip())
-
-
-def first_difference(expected: str, got: str) -> int | None:
-    """Index of the first differing character, None where the texts are equal."""
-    for index, (left, right) in enumerate(zip(expected, got, strict=False)):
-        if left != right:
-            return index
-    return None if len(expected) == len(got) else min(len(expected), len(got))
 
 
 def side_by_side(expected: str, got: str, expected_name: str = "expected") -> tuple[str, ...]:

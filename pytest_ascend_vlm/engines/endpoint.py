@@ -43,7 +43,7 @@ class Server(Protocol):
         first_start_seconds: the same of the first start.
         starts: how often we started it.
         can_restart: whether `restart` and `kill` may be called.
-        remains: what its latest stop left behind; None before the first.
+        shutdown_report: what its latest stop left behind; None before the first.
     """
 
     endpoint: Endpoint
@@ -51,7 +51,7 @@ class Server(Protocol):
     first_start_seconds: Mapping[str, float]
     starts: int
     can_restart: bool
-    remains: ShutdownReport | None
+    shutdown_report: ShutdownReport | None
 
     @property
     def serve_command(self) -> str:
@@ -98,7 +98,7 @@ class RunningServer:
     serve_command = "(started by someone else)"
     suite_arguments = ""
     memory_mib: float | None = None
-    remains: ShutdownReport | None = None
+    shutdown_report: ShutdownReport | None = None
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint

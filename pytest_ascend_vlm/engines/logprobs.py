@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ..errors import PreconditionError
 from ..observation.answers import TopLogprobs
-from ..observation.numerics import FORCED_TOKENS, Forced, Scores
+from ..observation.numerics import FORCED_TOKENS, Forced, TokenScores
 
 Position = Mapping[int, "float | None"]
 """Token id -> value; None where the server gave no number."""
@@ -36,14 +36,14 @@ def top_logprobs(positions: Sequence[Position]) -> TopLogprobs:
     return TopLogprobs(token_ids, values)
 
 
-def forced(case_id: str, reply: Mapping[str, Any], answer: tuple[int, ...], listed: int) -> Forced:
+def forced(case_id: str, reply: Mapping[str, Any], answer: tuple[int, ...], top_k: int) -> Forced:
     """What a server thinks of an answer that was forced.
 
     Args:
         case_id: the case.
         reply: the response's `prompt_logprobs` and `prompt_token_ids`.
         answer: the tokens that the prompt has to end with.
-        listed: how many of the most likely tokens were asked for.
+        top_k: how many of the most likely tokens were asked for.
 
     Raises:
         PreconditionError: one of the two is missing, or the prompt ends otherwise.
@@ -66,27 +66,27 @@ def forced(case_id: str, reply: Mapping[str, Any], answer: tuple[int, ...], list
         raise PreconditionError(
             f"{case_id}: the server left positions of the prompt without logprobs."
         )
-    return Forced(case_id, scores(positions, listed), listed)
+    return Forced(case_id, scores(positions, top_k), top_k)
 
 
 def scores(
-    positions: Sequence[Mapping[str, Mapping[str, Any]]], listed: int = FORCED_TOKENS
-) -> Scores:
+    positions: Sequence[Mapping[str, Mapping[str, Any]]], top_k: int = FORCED_TOKENS
+) -> TokenScores:
     """What is listed of each position: token -> `logprob` and `rank`.
 
     Args:
         positions: one entry a position; the forced token is listed wherever it ranks.
-        listed: how many of the most likely tokens were asked for.
+        top_k: how many of the most likely tokens were asked for.
     """
     token_ids, values = _table(
         [{int(token): entry["logprob"] for token, entry in row.items()} for row in positions]
     )
     likely = [
-        [entry["logprob"] for entry in row.values() if (entry["rank"] or np.inf) <= listed]
+        [entry["logprob"] for entry in row.values() if (entry["rank"] or np.inf) <= top_k]
         for row in positions
     ]
     floor = np.array([_least(row) for row in likely])
-    return Scores(token_ids, values, floor, _are_logits(values))
+    return TokenScores(token_ids, values, floor, _are_logits(values))
 
 
 def _least(values: Sequence[float | None]) -> float:

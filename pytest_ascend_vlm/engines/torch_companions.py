@@ -7,7 +7,7 @@ whenever they are installed. `install()` puts a finder on the import path that l
 first, and only then
 
 * declares the two operators (nothing here calls them) and imports torchvision again;
-* leaves torchaudio and torchcodec as empty modules (nothing here hears anything).
+* leaves torchaudio and torchcodec as empty modules (nothing here uses audio).
 
 Where the builds fit, as from PyTorch's own CPU index or on an Ascend host, it does nothing. Server
 processes get it through `site/sitecustomize.py`: see `child_pythonpath`.
@@ -27,7 +27,7 @@ from types import ModuleType
 from typing import Any
 
 _SITE = Path(__file__).parent / "site"
-_SOUND = frozenset({"torchaudio", "torchcodec"})
+_AUDIO_PACKAGES = frozenset({"torchaudio", "torchcodec"})
 _OPERATORS = ("nms", "qnms")
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
@@ -55,7 +55,7 @@ class _Finder(MetaPathFinder):
         path: Sequence[str] | None,  # noqa: ARG002
         target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
-        if fullname not in {"torchvision", *_SOUND} or self._searching:
+        if fullname not in {"torchvision", *_AUDIO_PACKAGES} or self._searching:
             return None
         self._searching = True
         try:
@@ -89,7 +89,7 @@ class _TolerantLoader(Loader):
             _declare_operators()
             self._loader.exec_module(module)
         except OSError:
-            if module.__name__ not in _SOUND:
+            if module.__name__ not in _AUDIO_PACKAGES:
                 raise
             _forget_submodules(module.__name__)
             module.__path__ = []  # importing a part of it is an ImportError from here on

@@ -1,4 +1,4 @@
-"""Whether a reference's numbers belong to its rows, asked before writing and after reading.
+"""Whether a reference's numbers belong to its positions, asked before writing and after reading.
 
 Tables that are shifted against each other would give verdicts all the same, and wrong ones.
 """
@@ -16,11 +16,11 @@ from ..observation.numerics import ReferenceNumerics
 
 
 def require_fit(reference: Reference) -> None:
-    """Refuses a reference whose numbers are not one for each of its rows.
+    """Refuses a reference whose numbers are not one for each of its positions.
 
     Raises:
-        GoldenError: tables and rows differ in length, tables in width, or the rows are not those
-            of a prompt of this length and its answer.
+        GoldenError: tables and positions differ in length, tables in width, or the positions are
+            not those of a prompt of this length and its answer.
     """
     numerics = reference.numerics
     if numerics is None:
@@ -28,16 +28,16 @@ def require_fit(reference: Reference) -> None:
     hidden = numerics.hidden
     _require_finite(numerics)
     _require_rows(
-        numerics.rows,
+        numerics.positions,
         columns={
             "is_image": numerics.is_image,
             "fp32_logsumexp": numerics.fp32_logsumexp,
             "bf16_logsumexp": numerics.bf16_logsumexp,
         },
-        tables={"listed": numerics.listed, "fp32": numerics.fp32, "bf16": numerics.bf16},
+        tables={"top_tokens": numerics.top_tokens, "fp32": numerics.fp32, "bf16": numerics.bf16},
     )
     _require_rows(
-        hidden.rows,
+        hidden.positions,
         columns={"hidden_is_image": hidden.is_image},
         tables={"hidden_fp32": hidden.fp32, "hidden_bf16": hidden.bf16},
     )
@@ -45,15 +45,20 @@ def require_fit(reference: Reference) -> None:
 
 
 def _require_rows(
-    rows: npt.NDArray[Any],
+    positions: npt.NDArray[Any],
     columns: dict[str, npt.NDArray[Any]],
     tables: dict[str, npt.NDArray[Any]],
 ) -> None:
     """Refuses columns and tables that have not one entry a row, and tables of several widths."""
-    if rows.ndim != 1 or not len(rows) or not (rows[1:] > rows[:-1]).all():
-        raise GoldenError(f"the rows, of shape {rows.shape}, are not positions that ascend")
+    if positions.ndim != 1 or not len(positions) or not (positions[1:] > positions[:-1]).all():
+        raise GoldenError(
+            f"the positions, of shape {positions.shape}, are not positions that ascend"
+        )
     width = next(iter(tables.values())).shape[-1:]
-    expected = {**dict.fromkeys(columns, rows.shape), **dict.fromkeys(tables, rows.shape + width)}
+    expected = {
+        **dict.fromkeys(columns, positions.shape),
+        **dict.fromkeys(tables, positions.shape + width),
+    }
     for name, numbers in {**columns, **tables}.items():
         if numbers.shape != expected[name]:
             raise GoldenError(
@@ -79,12 +84,22 @@ def _require_finite(numerics: ReferenceNumerics) -> None:
 
 
 def _require_answer(numerics: ReferenceNumerics, prompt_tokens: int | None) -> None:
-    """Refuses rows that do not end with the answer's, behind a prompt of that length."""
-    rows, first, tokens = numerics.rows, numerics.first_answer_row, len(numerics.token_ids)
-    if first < 0 or rows[-1] - rows[first] != tokens or rows[first] + 1 != prompt_tokens:
+    """Refuses positions that do not end with the answer's, behind a prompt of that length."""
+    positions, first, tokens = (
+        numerics.positions,
+        numerics.first_answer_row,
+        len(numerics.token_ids),
+    )
+    if (
+        first < 0
+        or positions[-1] - positions[first] != tokens
+        or positions[first] + 1 != prompt_tokens
+    ):
         raise GoldenError(
-            f"rows up to {rows[-1]} do not end in those of an answer of {tokens} tokens behind a "
-            f"prompt of {prompt_tokens}"
+            f"positions up to {positions[-1]} do not end in those of an answer of {tokens} tokens "
+            f"behind a prompt of {prompt_tokens}"
         )
-    if numerics.hidden.rows[-1] > rows[-1]:
-        raise GoldenError(f"hidden states are at position {numerics.hidden.rows[-1]}, behind that")
+    if numerics.hidden.positions[-1] > positions[-1]:
+        raise GoldenError(
+            f"hidden states are at position {numerics.hidden.positions[-1]}, behind that"
+        )

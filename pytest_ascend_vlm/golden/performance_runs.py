@@ -7,7 +7,6 @@ the file in full.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 
 from ..errors import GoldenError
 from ..writing import write_atomically
+from .digests import json_digest
 
 SCHEMA = 1
 _DIGITS = 16
@@ -48,13 +48,13 @@ def load(root: Path, slug: str, key: Mapping[str, Any]) -> StoredRuns:
     Raises:
         GoldenError: the file is damaged or of another form.
     """
-    path = root / slug / f"{digest(key)[:_DIGITS]}.json"
+    path = root / slug / f"{json_digest(key)[:_DIGITS]}.json"
     if not path.is_file():
         return StoredRuns(path, key, ())
     try:
         document = json.loads(path.read_text("utf-8"))
         runs = tuple(_run(run) for run in document["runs"])
-        same = document["schema"] == SCHEMA and digest(document["key"]) == digest(key)
+        same = document["schema"] == SCHEMA and json_digest(document["key"]) == json_digest(key)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from error
     if not same:
@@ -69,12 +69,6 @@ def append(stored: StoredRuns, run: Mapping[str, float]) -> Path:
     text = json.dumps(document, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
     write_atomically(stored.path, text.encode("utf-8"))
     return stored.path
-
-
-def digest(value: Any) -> str:
-    """SHA-256 of a JSON-able value, whatever the order of its fields."""
-    text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 def _run(stored: Mapping[str, Any]) -> dict[str, float]:

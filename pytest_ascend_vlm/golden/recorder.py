@@ -16,7 +16,7 @@ from ..errors import GoldenError
 from ..observation.answers import Reference
 from ..spec.case import Case
 from ..writing import write_atomically
-from .bfloat16 import to_bits
+from .codec import encode
 from .fit import require_fit
 from .store import SCHEMA, GoldenKey, GoldenStore, digest, inputs, relative_path
 
@@ -40,7 +40,8 @@ def record(
 
     require_fit(answer)
     path = root / relative_path(key, case)
-    tensors = save(_tensors(answer))
+    assert answer.numerics is not None  # noqa: S101  (the reference engine always has them)
+    tensors = save(dict(encode(answer.numerics)))
     document = _document(key, case, answer, engine)
     document["tensors_bytes"] = len(tensors)
     document["tensors_sha256"] = hashlib.sha256(tensors).hexdigest()
@@ -63,11 +64,11 @@ def recorded(root: Path, key: GoldenKey, case: Case, engine: Mapping[str, Any]) 
         golden = GoldenStore([root], "").load(key, case)
     except GoldenError:
         return None
-    wanted = circumstances(key, case, engine)["provenance"]
+    wanted = header(key, case, engine)["provenance"]
     return golden if wanted.items() <= golden.provenance.items() else None
 
 
-def circumstances(key: GoldenKey, case: Case, engine: Mapping[str, Any]) -> dict[str, Any]:
+def header(key: GoldenKey, case: Case, engine: Mapping[str, Any]) -> dict[str, Any]:
     """A golden's JSON without the answer: what is asked, of which weights, of which engine."""
     return {
         "schema": SCHEMA,
@@ -100,7 +101,7 @@ def _document(
     assert answer.token_ids is not None  # noqa: S101
     best = np.sort(answer.numerics.fp32[answer.numerics.first_answer_row :])
     margins = best[:, -1] - best[:, -2]
-    known = circumstances(key, case, engine)
+    known = header(key, case, engine)
     provenance = known.pop("provenance")
     completion = {
         "text": answer.text,
@@ -110,23 +111,3 @@ def _document(
         "rounding": {"logit_rmse": round(answer.numerics.logit_rmse, 6)},
     }
     return {**known, "completion": completion, "provenance": provenance}
-
-
-def _tensors(answer: Reference) -> dict[str, np.ndarray]:
-    numerics = answer.numerics
-    assert numerics is not None  # noqa: S101
-    hidden = numerics.hidden
-    return {
-        "forced_token_ids": np.array(numerics.token_ids, dtype=np.int32),
-        "rows": numerics.rows.astype(np.int32),
-        "is_image": numerics.is_image.astype(np.uint8),
-        "listed": numerics.listed.astype(np.int32),
-        "fp32": numerics.fp32.astype(np.float32),
-        "bf16": to_bits(numerics.bf16),
-        "fp32_logsumexp": numerics.fp32_logsumexp,
-        "bf16_logsumexp": numerics.bf16_logsumexp,
-        "hidden_rows": hidden.rows.astype(np.int32),
-        "hidden_is_image": hidden.is_image.astype(np.uint8),
-        "hidden_fp32": hidden.fp32,
-        "hidden_bf16": to_bits(hidden.bf16),
-    }

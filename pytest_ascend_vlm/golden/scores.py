@@ -109,10 +109,10 @@ def _load(path: Path, key: GoldenKey, record_command: str) -> Evaluation:
         for id_, (score, category, prompt) in document["samples"].items()
     }
     protocol = Protocol(**document["protocol"])
-    return Evaluation(protocol, samples, total=len(samples), engine=_in_words(provenance))
+    return Evaluation(protocol, samples, total=len(samples), engine=_engine_text(provenance))
 
 
-def _in_words(provenance: Mapping[str, Any]) -> str:
+def _engine_text(provenance: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in provenance["versions"].items())
     return f"{provenance['platform']} ({provenance['device']}; {versions})"
 

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import GoldenError
 from ..observation.answers import Reference
-from ..observation.numerics import ReferenceHidden, ReferenceNumerics
 from ..spec.case import Case
 from ..spec.model import ModelSpec
-from .bfloat16 import from_bits
+from .codec import decode
+from .digests import json_digest
 from .fit import require_fit
 
 if TYPE_CHECKING:
@@ -152,17 +152,12 @@ def inputs(case: Case) -> dict[str, Any]:
     }
     # The file's name tells a reader which image it was; only its content matters.
     content = {**described, "images": [image["sha256"] for image in described["images"]]}
-    return {**described, "sha256": _sha256(content)}
+    return {**described, "sha256": json_digest(content)}
 
 
 def digest(document: Mapping[str, Any]) -> str:
     """Digest of a golden's JSON without the digest itself."""
-    return _sha256({name: value for name, value in document.items() if name != "sha256"})
-
-
-def _sha256(value: Any) -> str:
-    canonical = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
+    return json_digest({name: value for name, value in document.items() if name != "sha256"})
 
 
 def _what_differs(recorded: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
@@ -182,26 +177,6 @@ def _reference(document: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -
         text=completion["text"],
         prompt_tokens=completion["prompt_tokens"],
         token_ids=tuple(completion["token_ids"]),
-        numerics=_numerics(tensors, completion["rounding"]["logit_rmse"]),
+        numerics=decode(tensors, completion["rounding"]["logit_rmse"]),
         provenance=provenance,
-    )
-
-
-def _numerics(tensors: Mapping[str, np.ndarray], logit_rmse: float) -> ReferenceNumerics:
-    return ReferenceNumerics(
-        token_ids=tuple(tensors["forced_token_ids"].tolist()),
-        rows=tensors["rows"].astype("int64"),
-        is_image=tensors["is_image"].astype(bool),
-        listed=tensors["listed"].astype("int64"),
-        fp32=tensors["fp32"].astype("float64"),
-        bf16=from_bits(tensors["bf16"]).astype("float64"),
-        fp32_logsumexp=tensors["fp32_logsumexp"],
-        bf16_logsumexp=tensors["bf16_logsumexp"],
-        logit_rmse=logit_rmse,
-        hidden=ReferenceHidden(
-            rows=tensors["hidden_rows"].astype("int64"),
-            is_image=tensors["hidden_is_image"].astype(bool),
-            fp32=tensors["hidden_fp32"],
-            bf16=from_bits(tensors["hidden_bf16"]),
-        ),
     )

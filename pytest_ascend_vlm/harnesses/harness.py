@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..duration import duration_text
 from ..engines.endpoint import Endpoint
 from ..errors import ConfigurationError, PreconditionError, ServerError
 from ..observation.evaluation import Evaluation, Protocol, Sample
@@ -107,7 +108,7 @@ class Harness:
 
 
 @dataclass(frozen=True)
-class Request:
+class EvaluationRequest:
     """What a harness is to ask of whom.
 
     Attributes:
@@ -148,7 +149,7 @@ def protocol(harness: Harness, task: str, root: Path, python: Path) -> Protocol:
 
 
 def evaluate(
-    harness: Harness, request: Request, asked: Protocol, on_progress: ProgressCallback
+    harness: Harness, request: EvaluationRequest, asked: Protocol, on_progress: ProgressCallback
 ) -> Evaluation:
     """Lets a harness ask a served model all questions of a data set.
 
@@ -175,7 +176,7 @@ def evaluate(
     return _read(work_dir / "result.json", asked, request.limit, before)
 
 
-def _write_job(harness: Harness, request: Request) -> None:
+def _write_job(harness: Harness, request: EvaluationRequest) -> None:
     benchmark = harness.benchmark(request.task)
     job = {
         "benchmark": benchmark.name,
@@ -193,7 +194,7 @@ def _write_job(harness: Harness, request: Request) -> None:
     (request.work_dir / "job.json").write_text(json.dumps(job, ensure_ascii=False), "utf-8")
 
 
-def _run(harness: Harness, request: Request, on_progress: ProgressCallback) -> None:
+def _run(harness: Harness, request: EvaluationRequest, on_progress: ProgressCallback) -> None:
     work_dir = request.work_dir.absolute()
     script, job = _CHILDREN / harness.script, work_dir / "job.json"
     child = SupervisedProcess(
@@ -220,7 +221,7 @@ def _run(harness: Harness, request: Request, on_progress: ProgressCallback) -> N
         raise ServerError(child.with_tail(problem))
 
 
-def _environment(request: Request) -> dict[str, str]:
+def _environment(request: EvaluationRequest) -> dict[str, str]:
     local = {}
     if request.endpoint.is_local:
         exempt = ",".join(filter(None, (os.environ.get("NO_PROXY"), "127.0.0.1,localhost,::1")))
@@ -240,7 +241,7 @@ def _environment(request: Request) -> dict[str, str]:
 class _Progress:
     """How far a harness is, told from what it keeps for a resumption."""
 
-    def __init__(self, harness: Harness, request: Request) -> None:
+    def __init__(self, harness: Harness, request: EvaluationRequest) -> None:
         self._harness, self._request = harness, request
         self._known = self._first = _answered(harness, request.work_dir)
         self._since = self._changed = time.monotonic()
@@ -263,8 +264,7 @@ class _Progress:
         if not done:
             return f"{said} of {asked}"
         seconds = (now - self._since) * (asked - answered) / done
-        left = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
-        return f"{said} of {asked}, about {left} left"
+        return f"{said} of {asked}, about {duration_text(seconds)} left"
 
 
 def _answered(harness: Harness, work_dir: Path) -> int:

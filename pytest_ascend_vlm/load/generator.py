@@ -17,8 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..engines.client import messages
 from ..engines.endpoint import Endpoint
+from ..engines.messages import messages
 from ..errors import PreconditionError, ServerError
 from ..observation.load import Load, Timing
 from ..processes.exit_code import exit_code

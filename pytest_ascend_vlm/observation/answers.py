@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ServerError
+from .numerics import ReferenceNumerics, listed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,8 +49,7 @@ class TopLogprobs:
 
     def at(self, position: int) -> dict[int, float]:
         """Token id -> log-probability of the tokens listed at a position."""
-        pairs = zip(self.token_ids[position], self.logprobs[position], strict=True)
-        return {int(token): float(logprob) for token, logprob in pairs if token >= 0}
+        return listed(self.token_ids[position], self.logprobs[position])
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,8 +25,14 @@ FORCED_TOKENS = 2 * LISTED_TOKENS
 """Tokens listed by the server at each forced position: enough to find the reference's among."""
 
 
+def listed(token_ids: npt.NDArray[np.int64], values: npt.NDArray[np.float64]) -> dict[int, float]:
+    """Token id -> value, of one row of a table that is padded with -1."""
+    pairs = zip(token_ids, values, strict=True)
+    return {int(token): float(value) for token, value in pairs if token >= 0}
+
+
 @dataclass(frozen=True, eq=False)
-class Scores:
+class TokenScores:
     """What an engine gives the tokens it lists, at n positions of a sequence.
 
     Row i is about what follows token i of the sequence.
@@ -49,8 +55,7 @@ class Scores:
 
     def at(self, row: int) -> dict[int, float]:
         """Token id -> value of the tokens listed in a row."""
-        pairs = zip(self.token_ids[row], self.values[row], strict=True)
-        return {int(token): float(value) for token, value in pairs if token >= 0}
+        return listed(self.token_ids[row], self.values[row])
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,12 +65,12 @@ class Forced:
     Attributes:
         case_id: the case.
         scores: at every position of the prompt and the answer but the last.
-        listed: how many of the most likely tokens each row lists.
+        top_k: how many of the most likely tokens each row lists.
     """
 
     case_id: str
-    scores: Scores
-    listed: int
+    scores: TokenScores
+    top_k: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,13 +78,13 @@ class ReferenceHidden:
     """The reference's last hidden states at h positions of the prompt and its answer.
 
     Attributes:
-        rows: shape (h,), int64; the positions, counted from the prompt's first token.
+        positions: shape (h,), int64; the positions, counted from the prompt's first token.
         is_image: shape (h,), bool; whether an image token is there.
         fp32: shape (h, width), float32, computed in float32.
         bf16: shape (h, width), float32, computed in bfloat16.
     """
 
-    rows: npt.NDArray[np.int64]
+    positions: npt.NDArray[np.int64]
     is_image: npt.NDArray[np.bool_]
     fp32: npt.NDArray[np.float32]
     bf16: npt.NDArray[np.float32]
@@ -94,10 +99,10 @@ class ReferenceNumerics:
 
     Attributes:
         token_ids: the answer as it is forced, n tokens, without an end-of-sequence token.
-        rows: shape (m,), int64; which rows of the sequence these are, counted from the prompt's
-            first token.
+        positions: shape (m,), int64; where in the sequence the rows are, counted from the
+            prompt's first token.
         is_image: shape (m,), bool; whether the row's own token is an image token.
-        listed: shape (m, k), int64; the tokens that fp32 finds most likely, most likely first.
+        top_tokens: shape (m, k), int64; the tokens that fp32 finds most likely, most likely first.
         fp32: shape (m, k), float64; their raw logits, computed in float32.
         bf16: shape (m, k), float64; the logits of the same tokens, computed in bfloat16.
         fp32_logsumexp: shape (m,), float64; over the whole vocabulary.
@@ -107,9 +112,9 @@ class ReferenceNumerics:
     """
 
     token_ids: tuple[int, ...]
-    rows: npt.NDArray[np.int64]
+    positions: npt.NDArray[np.int64]
     is_image: npt.NDArray[np.bool_]
-    listed: npt.NDArray[np.int64]
+    top_tokens: npt.NDArray[np.int64]
     fp32: npt.NDArray[np.float64]
     bf16: npt.NDArray[np.float64]
     fp32_logsumexp: npt.NDArray[np.float64]
@@ -120,13 +125,13 @@ class ReferenceNumerics:
     @property
     def first_answer_row(self) -> int:
         """Index of the row that is about the answer's first token."""
-        return len(self.rows) - len(self.token_ids) - 1
+        return len(self.positions) - len(self.token_ids) - 1
 
     def logprobs_at(self, position: int) -> dict[int, float]:
         """Token -> fp32 log-probability (nats) at a position of the answer."""
         row = self.first_answer_row + position
         logprobs = self.fp32[row] - self.fp32_logsumexp[row]
-        return dict(zip(self.listed[row].tolist(), logprobs.tolist(), strict=True))
+        return dict(zip(self.top_tokens[row].tolist(), logprobs.tolist(), strict=True))
 
     def peak_logit(self, position: int) -> float:
         """The largest fp32 logit at a position of the answer."""

@@ -17,7 +17,7 @@ from ..spec.model import ModelSpec
 from ..versions import installed_versions
 from .ascend_versions import pair_problem
 from .base import Allocation, with_declared_limits
-from .cards import in_words
+from .cards import cards_text
 from .npu_smi import NpuSmiError, driver_version, read_cards, read_table
 from .pool import Pool
 
@@ -94,7 +94,7 @@ class Ascend:
     def device(self) -> str:
         """The cards by name and number, as npu-smi tells them."""
         try:
-            cards = in_words(read_cards())
+            cards = cards_text(read_cards())
         except NpuSmiError as error:
             return f"none: {error}"
         return f"SIMULATED {cards}" if self.simulated else cards

@@ -47,7 +47,7 @@ class Card:
     processes: tuple[CardProcess, ...] = ()
 
 
-def in_words(cards: Iterable[Card]) -> str:
+def cards_text(cards: Iterable[Card]) -> str:
     """The cards by name and number, "4 x 910B4"."""
     names = Counter(card.name or "unnamed card" for card in cards)
     return ", ".join(f"{count} x {name}" for name, count in names.items())

@@ -15,7 +15,7 @@ from ..spec.model import ModelSpec
 from ..versions import installed_versions
 from .ascend_only import without_ascend_only
 from .base import Allocation, with_declared_limits
-from .cards import Card, CardProcess, in_words
+from .cards import Card, CardProcess, cards_text
 from .pool import Pool
 from .tool import Tool
 
@@ -92,7 +92,7 @@ class Cuda:
     def device(self) -> str:
         """The GPUs by name and number."""
         try:
-            return in_words(read_gpus())
+            return cards_text(read_gpus())
         except NvidiaSmiError as error:
             return f"none: {error}"
 

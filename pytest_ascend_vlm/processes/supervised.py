@@ -17,6 +17,32 @@ from .post_mortem import post_mortem
 _POLL_SECONDS = 0.5
 
 
+def spawn(
+    command: Sequence[str],
+    log_path: Path,
+    env: Mapping[str, str],
+    *,
+    cwd: Path | None = None,
+    stdout: int = subprocess.DEVNULL,
+) -> subprocess.Popen[bytes]:
+    """Starts a command under the supervisor, which ends it with the end of its standard input.
+
+    Args:
+        command: the command.
+        log_path: file that its output is appended to.
+        env: its environment.
+        cwd: its working directory; None for ours.
+        stdout: where the supervisor's own output goes.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-m", supervisor.__name__, str(log_path), *command],
+        stdin=subprocess.PIPE,
+        stdout=stdout,
+        env={**env, "PYTHONUNBUFFERED": "1"},
+        cwd=cwd,
+    )
+
+
 @dataclass(frozen=True)
 class SupervisedProcess:
     """A command to run.
@@ -44,13 +70,7 @@ class SupervisedProcess:
         Args:
             watch: called twice a second with the seconds so far; what it raises ends the command.
         """
-        process = subprocess.Popen(
-            [sys.executable, "-m", supervisor.__name__, str(self.log_path), *self.command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            env={**os.environ, **self.env, "PYTHONUNBUFFERED": "1"},
-            cwd=self.cwd,
-        )
+        process = spawn(self.command, self.log_path, {**os.environ, **self.env}, cwd=self.cwd)
         since = time.monotonic()
         try:
             while process.poll() is None:

@@ -3,9 +3,9 @@
 Run as `python -m pytest_ascend_vlm.processes.supervisor LOG COMMAND...`, standard input a pipe.
 It starts the command in a process group of its own and then listens to the pipe:
 
-* the word `stop` ends the server gently: SIGTERM, and SIGKILL after `GENTLE_SECONDS`;
+* the word `stop` ends the server gently: SIGTERM, and SIGKILL after `SIGTERM_TIMEOUT_SECONDS`;
 * the end of the pipe means that whoever started us is gone, however it died (SIGKILL included):
-  the server has `ORPHAN_SECONDS`.
+  the server has `ORPHAN_GRACE_SECONDS`.
 
 As a subreaper it inherits every descendant whose parent dies, so that a worker that left the
 process group is found too. It exits only when no descendant is left, with the command's exit code,
@@ -27,9 +27,9 @@ from pathlib import Path
 
 import psutil
 
-GENTLE_SECONDS = 30.0
-ORPHAN_SECONDS = 4.0
-LINGER_SECONDS = 5.0
+SIGTERM_TIMEOUT_SECONDS = 30.0
+ORPHAN_GRACE_SECONDS = 4.0
+DESCENDANT_GRACE_SECONDS = 5.0
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _POLL_SECONDS = 0.1
@@ -106,17 +106,17 @@ def _wait(server: subprocess.Popen[bytes]) -> bool:
             pipe = None
         if deadline == float("inf"):
             _signal_group(server, signal.SIGTERM)
-        allowed = ORPHAN_SECONDS if word == b"" else GENTLE_SECONDS
+        allowed = ORPHAN_GRACE_SECONDS if word == b"" else SIGTERM_TIMEOUT_SECONDS
         deadline = min(deadline, time.monotonic() + allowed)
     return pipe is None
 
 
 def _linger(server: subprocess.Popen[bytes]) -> list[str]:
     """Gives what is left of the server time to end by itself; returns what did not, in words."""
-    deadline = time.monotonic() + LINGER_SECONDS
+    deadline = time.monotonic() + DESCENDANT_GRACE_SECONDS
     while (left := _descendants()) and time.monotonic() < deadline and server.poll() is not None:
         psutil.wait_procs(left, timeout=_POLL_SECONDS)
-    return [_in_words(process) for process in left]
+    return [_process_text(process) for process in left]
 
 
 def _descendants() -> list[psutil.Process]:
@@ -131,7 +131,7 @@ def _is_alive(process: psutil.Process) -> bool:
         return False
 
 
-def _in_words(process: psutil.Process) -> str:
+def _process_text(process: psutil.Process) -> str:
     try:
         return f"pid {process.pid} ({process.name()})"
     except psutil.NoSuchProcess:

@@ -176,7 +176,7 @@ def _counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 
 def _numerics(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Any]]]:
-    """PublishedFigure -> one value for each column; None where nothing was measured."""
+    """Figure -> one value for each column; None where nothing was measured."""
     found: dict[str, Mapping[str, Any]] = {}
     for row in rows:
         column = _NUMERICS.get(row["criterion"], "")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from ..criteria import dataset as rules
 from ..errors import ConfigurationError, GoldenError, PreconditionError
 from ..observation.evaluation import Evaluation, Protocol
 from ..spec.dataset import DatasetTask, PublishedScore
+from .commands import record_command
 from .model import ModelSession
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Datasets:
         from ..harnesses import harness
 
         options = self._options
-        request = harness.Request(
+        request = harness.EvaluationRequest(
             task=task.name,
             root=self._root,
             python=options.harness_python,
@@ -134,12 +134,7 @@ class Datasets:
 
     @property
     def _record_command(self) -> str:
-        options = self._options
-        words = ["pytest", self._test_path, "-m", "dataset", "--vlm-record"]
-        if options.server_url is None:  # scores are recorded of a server that the suite starts
-            words.append(f"--vlm-platform={options.platform}")
-        words.append(f"--vlm-checkpoint={options.checkpoint}")
-        return shlex.join([*words, f"--vlm-datasets-root={options.datasets_root or 'DIR'}"])
+        return record_command(self._options, self._test_path, "dataset")
 
     def _recorded(self, task: DatasetTask) -> Evaluation | None:
         from ..golden import scores

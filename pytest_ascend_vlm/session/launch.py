@@ -16,13 +16,13 @@ from ..spec.model import RESERVED_SERVE_ARGUMENTS, ModelSpec
 
 # Greedy means greedy: a checkpoint's own generation settings must not reach the sampler. The cache
 # criterion needs to see how many tokens were cached, the numerics see logits as they were computed.
-_SUITE = {
+_SUITE_ARGUMENTS = {
     "generation_config": "vllm",
     "enable_prompt_tokens_details": True,
     "logprobs_mode": "raw_logits",
     "max_logprobs": FORCED_TOKENS,
 }
-assert _SUITE.keys() <= RESERVED_SERVE_ARGUMENTS  # noqa: S101  (no model file can override them)
+assert _SUITE_ARGUMENTS.keys() <= RESERVED_SERVE_ARGUMENTS  # noqa: S101  (no model file can override them)
 
 
 @dataclass(frozen=True)
@@ -46,4 +46,4 @@ class LaunchArguments:
 def launch_arguments(model: ModelSpec, platform: Platform) -> LaunchArguments:
     """The arguments that a model is launched with on a platform."""
     trust = {"trust_remote_code": True} if model.trust_remote_code else {}
-    return LaunchArguments({**platform.serve_arguments(model), **trust}, _SUITE)
+    return LaunchArguments({**platform.serve_arguments(model), **trust}, _SUITE_ARGUMENTS)

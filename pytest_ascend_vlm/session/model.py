@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ..criteria.criterion import Cases
 from ..spec.case import Case
 from ..spec.model import ModelSpec, Variant
+from .commands import record_command
 from .launch import LaunchArguments, launch_arguments
 from .run import Run
 
@@ -115,11 +115,8 @@ class ModelSession:
         from ..golden.store import GoldenStore
 
         options = self.run.options
-        words = ["pytest", test_path, "-m", "cpu_baseline", "--vlm-record"]
-        words.append(f"--vlm-checkpoint={options.checkpoint}")
-        if options.weights_root is not None:
-            words.append(f"--vlm-weights-root={options.weights_root}")
-        return GoldenStore(options.golden_roots, shlex.join(words))
+        command = record_command(options, test_path, "cpu_baseline")
+        return GoldenStore(options.golden_roots, command)
 
     def reference_engine(self) -> TransformersReference:
         """The reference engine; its weights are loaded when it is asked."""

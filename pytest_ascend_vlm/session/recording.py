@@ -16,9 +16,10 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from ..engines.transformers.cpu_threads import bf16_in_words, bf16_speed
-from ..engines.transformers.reference import HIDDEN_ROWS, Bf16Pass
-from ..golden.recorder import circumstances, record, recorded
+from ..duration import duration_text
+from ..engines.transformers.cpu_threads import bf16_speed, bf16_speed_text
+from ..engines.transformers.reference import HIDDEN_POSITIONS, Bf16Pass
+from ..golden.recorder import header, record, recorded
 from ..golden.store import relative_path
 from ..progress import ProgressCallback
 from ..spec.case import Case
@@ -62,26 +63,19 @@ class Countdown:
         if not asked:
             return ", ".join(filter(None, (said, self.at_first)))
         seconds = (self.clock() - self._since) * max(left, case.max_tokens) / asked
-        return f"{said}, about {in_words(seconds)} left"
+        return f"{said}, about {duration_text(seconds)} left"
 
     def _left(self) -> int:
         return sum(case.max_tokens for case in self.cases if case.id not in self._asked)
 
 
-def in_words(seconds: float) -> str:
-    """A duration as an estimate deserves it: "40 s", "4 min", "2.5 h"."""
-    if seconds < 90:
-        return f"{max(round(seconds, -1), 10):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
-
-
 def answering(cases: Sequence[Case], before: int = 0) -> Countdown:
     """The countdown of a pass in bf16, which begins with how fast this CPU is in it."""
-    return Countdown("answering", cases, before, bf16_in_words(bf16_speed()))
+    return Countdown("answering", cases, before, bf16_speed_text(bf16_speed()))
 
 
 @dataclass(frozen=True)
-class Bf16Passes:
+class HalfGoldens:
     """Results of bf16 that wait for fp32, one file each; a killed recording continues with them.
 
     Logits over a whole vocabulary take 0.6 MB a token, so they wait on disk and not in memory.
@@ -89,7 +83,7 @@ class Bf16Passes:
     Attributes:
         directory: where they are.
         key: the model and checkpoint that answered.
-        engine: the engine's part of the provenance; drafts of another one are none.
+        engine: the engine's part of the provenance; halves of another one are none.
     """
 
     directory: Path
@@ -97,7 +91,7 @@ class Bf16Passes:
     engine: dict[str, Any]
 
     def has(self, case: Case) -> bool:
-        """Whether there is a draft, made under the circumstances of today, that fits together."""
+        """Whether there is a half, made under the circumstances of today, that fits together."""
         try:
             with safe_open(self._path(case), "numpy") as file:
                 return file.metadata() == self._metadata(case) and _fits(file)
@@ -105,49 +99,49 @@ class Bf16Passes:
             return False
 
     def load(self, case: Case) -> Bf16Pass:
-        """A draft that is there."""
+        """A half that is there."""
         with safe_open(self._path(case), "numpy") as file:
             tokens, *numbers = map(file.get_tensor, ("token_ids", "rows", "logits", "hidden"))
         return Bf16Pass(tuple(tokens.tolist()), *numbers)
 
-    def keep(self, case: Case, draft: Bf16Pass) -> None:
-        """Writes a draft."""
+    def keep(self, case: Case, half: Bf16Pass) -> None:
+        """Writes a half."""
         path = self._path(case)
-        for half in path.parent.glob(f".{path.name}.*"):  # written when a recording was killed
-            half.unlink()
-        tokens = np.array(draft.token_ids, dtype=np.int64)
+        for part in path.parent.glob(f".{path.name}.*"):  # written when a recording was killed
+            part.unlink()
+        tokens = np.array(half.token_ids, dtype=np.int64)
         tensors: dict[str, npt.NDArray[Any]] = {
             "token_ids": tokens,
-            "rows": draft.rows,
-            "logits": draft.logits,
-            "hidden": draft.hidden,
+            "rows": half.positions,
+            "logits": half.logits,
+            "hidden": half.hidden,
         }
         write_atomically(path, save(tensors, self._metadata(case)))
 
     def discard(self, case: Case) -> None:
-        """Deletes the draft, if any, of a case that has its golden."""
+        """Deletes the half, if any, of a case that has its golden."""
         self._path(case).unlink(missing_ok=True)
 
     def _path(self, case: Case) -> Path:
         return self.directory / relative_path(self.key, case).with_suffix(".safetensors")
 
     def _metadata(self, case: Case) -> dict[str, str]:
-        return {"circumstances": json.dumps(circumstances(self.key, case, self.engine))}
+        return {"circumstances": json.dumps(header(self.key, case, self.engine))}
 
 
-def _fits(draft: Any) -> bool:
-    """Whether a draft's file has logits for each of its rows, and hidden states as it should."""
-    rows, logits, hidden = (
-        draft.get_slice(name).get_shape() for name in ("rows", "logits", "hidden")
+def _fits(half: Any) -> bool:
+    """Whether a half has logits for each of its positions, and hidden states as it should."""
+    positions, logits, hidden = (
+        half.get_slice(name).get_shape() for name in ("rows", "logits", "hidden")
     )
-    return bool(logits[:1] == rows and hidden[:1] == [min(*rows, HIDDEN_ROWS)])
+    return bool(logits[:1] == positions and hidden[:1] == [min(*positions, HIDDEN_POSITIONS)])
 
 
 class Recording:
     """The goldens of one model, recorded in an order that never needs both data types in memory.
 
     A golden stays as it is where recording it again would give the same. Of all other cases bf16
-    makes drafts first; then fp32 makes each a golden when its turn comes.
+    makes halves first; then fp32 makes each a golden when its turn comes.
     """
 
     def __init__(
@@ -163,11 +157,11 @@ class Recording:
         self._engine = engine
         self._key = plan.key
         self._golden_dir = plan.golden_dir
-        self._drafts = Bf16Passes(plan.bf16_dir, plan.key, engine.provenance)
+        self._halves = HalfGoldens(plan.bf16_dir, plan.key, engine.provenance)
         self._on_progress = on_progress
         self._total = len(plan.cases)
         self._pending = {case.id: case for case in plan.cases if not self._holds(case)}
-        self._without_draft = [c for c in self._pending.values() if not self._drafts.has(c)]
+        self._without_half = [c for c in self._pending.values() if not self._halves.has(c)]
         self._problems: dict[str, Exception] = {}
         on_progress(f"{self._total - len(self._pending)} of {self._total} already recorded")
 
@@ -179,11 +173,11 @@ class Recording:
         """
         if case.id not in self._pending:
             if self._holds(case):
-                self._drafts.discard(case)
+                self._halves.discard(case)
                 return self._golden_dir / relative_path(self._key, case)
             self._pending[case.id] = case
-            self._without_draft.append(case)
-        self._make_drafts()
+            self._without_half.append(case)
+        self._make_halves()
         if problem := self._problems.get(case.id):
             raise problem
         path = self._finish(case)
@@ -199,30 +193,30 @@ class Recording:
         golden = recorded(self._golden_dir, self._key, case, self._engine.provenance)
         return golden is not None and golden.prompt_tokens == self._engine.prompt_tokens(case)
 
-    def _make_drafts(self) -> None:
-        """Makes the drafts that are missing; what goes wrong with one is told at its own turn."""
-        if not self._without_draft:
+    def _make_halves(self) -> None:
+        """Makes the halves that are missing; what goes wrong with one is told at its own turn."""
+        if not self._without_half:
             return
-        countdown = answering(self._without_draft, self._total - len(self._without_draft))
-        for case in self._without_draft:
+        countdown = answering(self._without_half, self._total - len(self._without_half))
+        for case in self._without_half:
             self._engine.load("bfloat16")
             self._on_progress(countdown.next(case))
             try:
-                self._drafts.keep(case, self._engine.draft(case))
+                self._halves.keep(case, self._engine.bf16_pass(case))
             except Exception as error:  # of a model's own code: anything
                 traceback.clear_frames(error.__traceback__)  # they hold the model's activations
                 self._problems[case.id] = error
-        self._without_draft = []
+        self._without_half = []
 
     def _finish(self, case: Case) -> Path:
-        """Makes a draft a golden."""
+        """Makes a half a golden."""
         attention = self._engine.load("float32").attention
         self._on_progress(self._forcing.next(case))
-        reference = self._engine.finish(case, self._drafts.load(case))
+        reference = self._engine.finish(case, self._halves.load(case))
         other = {} if attention == "sdpa" else {"attention": attention}
         provenance = {**self._engine.provenance, **other}
         path = record(self._golden_dir, self._key, case, reference, provenance)
-        self._drafts.discard(case)
+        self._halves.discard(case)
         return path
 
     @cached_property

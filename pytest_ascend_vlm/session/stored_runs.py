@@ -8,6 +8,7 @@ from typing import Any
 from ..criteria import performance as rules
 from ..criteria.criterion import Cases
 from ..golden import performance_runs
+from ..golden.digests import json_digest
 from ..golden.performance_runs import StoredRuns
 from ..spec.case import Case
 from ..spec.thresholds import PAIRS, ROUNDS, SERVICE_LEVEL
@@ -33,7 +34,7 @@ def stored_runs(slot: DeviceSlot, measurements: tuple[str, ...], how: list[float
         "versions": dict(run.platform.versions()),
         "serve_command": slot.server.serve_command if slot.server else "",
         "env": dict(session.model.env),
-        "workload": performance_runs.digest([cases, measurements, settings, run.options.requests]),
+        "workload": json_digest([cases, measurements, settings, run.options.requests]),
     }
     return performance_runs.load(run.options.performance_dir, session.model.slug, key)
 

@@ -36,7 +36,7 @@ class LifecycleCriteria(Criteria):
         """
         if not server.can_restart:
             judge.cannot_run("an endpoint that someone else runs cannot be stopped")
-        judge(rules.judge_shutdown(server.remains or server.restart()))
+        judge(rules.judge_shutdown(server.shutdown_report or server.restart()))
 
     @criterion("lifecycle.kill", known_failures=(_ORPHANED_ENGINE,), ends_server=True)
     def test_kill_leaves_nothing(self, server: Server, judge: Judge) -> None:

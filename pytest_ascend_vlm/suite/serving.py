@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import io
 import struct
@@ -277,16 +276,12 @@ def _a_word_within(whole: Completion) -> str:
 
 def _unsupported_probes(model: ModelSpec, image_case: Case) -> dict[str, list[dict[str, object]]]:
     """Unsupported capability -> a chat that asks for it."""
-    data = base64.b64encode(image_case.images[0].read_bytes()).decode("ascii")
+    from ..engines.messages import image_part, video_part
+
+    data = image_case.images[0].read_bytes()
     parts = {
-        Capability.VIDEO: {
-            "type": "video_url",
-            "video_url": {"url": f"data:video/mp4;base64,{data}"},
-        },
-        Capability.IMAGE: {
-            "type": "image_url",
-            "image_url": {"url": f"data:image/png;base64,{data}"},
-        },
+        Capability.VIDEO: video_part(data, "video/mp4"),
+        Capability.IMAGE: image_part(data, "image/png"),
     }
     text = {"type": "text", "text": "What is shown?"}
     return {
@@ -299,6 +294,8 @@ def _unsupported_probes(model: ModelSpec, image_case: Case) -> dict[str, list[di
 def _send_bad_request(
     bad: str, client: Client, text_case: Case, image_case: Case
 ) -> Completion | Refusal:
+    from ..engines.messages import image_part
+
     few = Sampling(max_tokens=_CUT_TOKENS)
     good_image = image_case.images[0].read_bytes()
     images = {
@@ -308,9 +305,13 @@ def _send_bad_request(
         "gigapixel-image": _hollow_png(60_000, 60_000),
     }
     if bad in images:
-        return _first(client.send_image(images[bad], image_case.prompt, few))
+        text = {"type": "text", "text": image_case.prompt}
+        content = [image_part(images[bad], "image/png"), text]
+        return _first(client.send([{"role": "user", "content": content}], "bad image", few))
     if bad == "unknown-model":
-        return client.ask_for_model("no-such-model", text_case)
+        unknown = dataclasses.replace(client.endpoint, served_name="no-such-model")
+        with client.disposable(unknown) as other:
+            return other.ask(text_case)
     if bad == "too-long-prompt":
         return client.ask(dataclasses.replace(text_case, prompt="字 " * 200_000), few)
     if bad == "no-messages":

@@ -58,7 +58,7 @@ def bf16_speed() -> float:
     return exact / rounded
 
 
-def bf16_in_words(speed: float) -> str:
+def bf16_speed_text(speed: float) -> str:
     """What a speed of bf16, in units of fp32's, means for whoever waits."""
     words = f"bf16 at {speed:{'.0f' if speed > 10 else '.2g'}} x the speed of fp32"
     if speed >= _SLOW:

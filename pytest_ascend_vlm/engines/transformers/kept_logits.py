@@ -19,12 +19,12 @@ class TopLogits:
     """The most likely tokens of n rows of logits.
 
     Attributes:
-        listed: shape (n, k), int64; most likely first.
+        token_ids: shape (n, k), int64; most likely first.
         logits: shape (n, k), float64.
         logsumexp: shape (n,), float64; over the whole vocabulary.
     """
 
-    listed: npt.NDArray[np.int64]
+    token_ids: npt.NDArray[np.int64]
     logits: npt.NDArray[np.float64]
     logsumexp: npt.NDArray[np.float64]
 
@@ -32,15 +32,15 @@ class TopLogits:
 def most_likely(logits: npt.NDArray[np.float32], count: int) -> TopLogits:
     """The `count` most likely tokens of each row of logits, shape (n, vocabulary)."""
     count = min(count, logits.shape[1])
-    listed = np.concatenate([_ranked(rows, count) for rows in _in_parts(logits)])
-    return at_tokens(logits, listed)
+    token_ids = np.concatenate([_ranked(rows, count) for rows in _in_parts(logits)])
+    return at_tokens(logits, token_ids)
 
 
-def at_tokens(logits: npt.NDArray[np.float32], listed: npt.NDArray[np.int64]) -> TopLogits:
+def at_tokens(logits: npt.NDArray[np.float32], token_ids: npt.NDArray[np.int64]) -> TopLogits:
     """The logits, shape (n, vocabulary), of the listed tokens, shape (n, k)."""
-    chosen = np.take_along_axis(logits, listed, axis=1).astype(np.float64)
+    chosen = np.take_along_axis(logits, token_ids, axis=1).astype(np.float64)
     logsumexp = np.concatenate([_logsumexp(rows) for rows in _in_parts(logits)])
-    return TopLogits(listed, chosen, logsumexp)
+    return TopLogits(token_ids, chosen, logsumexp)
 
 
 def rmse(left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]) -> float:

@@ -45,20 +45,20 @@ class Sequence:
         return self.token_ids[self.prompt_tokens :]
 
     @property
-    def rows(self) -> npt.NDArray[np.int64]:
-        """The rows whose numbers are kept: some of the prompt, all of the answer."""
+    def positions(self) -> npt.NDArray[np.int64]:
+        """The positions whose numbers are kept: some of the prompt, all of the answer."""
         first = self.prompt_tokens - 1
         answer = np.arange(first, len(self.token_ids), dtype=np.int64)
         return np.concatenate([evenly(np.arange(first, dtype=np.int64), PROMPT_ROWS), answer])
 
 
 @dataclass(frozen=True, eq=False)
-class Numbers:
+class ForwardPass:
     """What a model makes of a sequence.
 
     Attributes:
-        logits: shape (rows asked for, vocabulary), float32.
-        hidden: shape (rows asked for, width), float32; the last hidden states.
+        logits: shape (positions asked for, vocabulary), float32.
+        hidden: shape (positions asked for, width), float32; the last hidden states.
     """
 
     logits: npt.NDArray[np.float32]
@@ -196,10 +196,10 @@ class TransformersModel:
             )
         return tuple(generated[0, inputs["input_ids"].shape[1] :].tolist())
 
-    def force(self, sequence: Sequence, rows: npt.NDArray[np.int64]) -> Numbers:
-        """What the model makes of a sequence, at some of its rows.
+    def force(self, sequence: Sequence, positions: npt.NDArray[np.int64]) -> ForwardPass:
+        """What the model makes of a sequence, at some of its positions.
 
-        The last hidden states are what its output layer is given; that layer gets these rows alone,
+        The last hidden states are what its output layer is given; it gets these positions alone,
         so that no other logits are computed. Neither is left to the model's own arguments: some
         versions of Transformers ignore `logits_to_keep`, and with `output_hidden_states` some end
         before the last norm.
@@ -207,7 +207,7 @@ class TransformersModel:
         Raises:
             ConfigurationError: the model does not give its output layer every row, once.
         """
-        keep = self._torch.from_numpy(rows).to(self._device)
+        keep = self._torch.from_numpy(positions).to(self._device)
         kept: list[Any] = []
 
         def keep_rows(_layer: Any, given: tuple[Any, ...]) -> Any:
@@ -221,13 +221,13 @@ class TransformersModel:
                 logits = self._model(**self._here(sequence.inputs), use_cache=False).logits
         finally:
             hook.remove()
-        _require(sequence, "gives logits", logits, len(rows))
+        _require(sequence, "gives logits", logits, len(positions))
         if len(kept) != 1:
             raise ConfigurationError(
                 f"{sequence.case_id}: the model calls its output layer {len(kept)} times in one "
                 f"pass, so its last hidden states cannot be told. {_other_version()}"
             )
-        return Numbers(logits[0].float().cpu().numpy(), kept[0][0].float().cpu().numpy())
+        return ForwardPass(logits[0].float().cpu().numpy(), kept[0][0].float().cpu().numpy())
 
     @property
     def _output_layer(self) -> Any:
@@ -243,13 +243,13 @@ class TransformersModel:
         return {name: tensor.to(self._device) for name, tensor in inputs.items()}
 
 
-def _require(sequence: Sequence, does: str, table: Any, rows: int) -> None:
+def _require(sequence: Sequence, does: str, table: Any, positions: int) -> None:
     """Refuses a table that has not one row for each of so many positions of a sequence."""
-    if table.ndim != 3 or tuple(table.shape[:2]) != (1, rows):
+    if table.ndim != 3 or tuple(table.shape[:2]) != (1, positions):
         raise ConfigurationError(
             f"{sequence.case_id}: of {len(sequence.token_ids)} tokens the model {does} of shape "
-            f"{tuple(table.shape)} where (1, {rows}, ...) is expected, so its numbers belong to no "
-            f"positions. {_other_version()}"
+            f"{tuple(table.shape)} where (1, {positions}, ...) is expected, so its numbers belong "
+            f"to no positions. {_other_version()}"
         )
 
 

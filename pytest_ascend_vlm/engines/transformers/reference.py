@@ -20,10 +20,10 @@ from ...progress import ProgressCallback
 from ...spec.case import Case
 from .cpu_threads import use_cores
 from .kept_logits import at_tokens, most_likely, rmse
-from .model import Dtype, Encoder, Numbers, Sequence, TransformersModel, evenly, versions
+from .model import Dtype, Encoder, ForwardPass, Sequence, TransformersModel, evenly, versions
 
-HIDDEN_ROWS = 64
-"""Positions whose hidden states are kept, evenly spaced over the kept rows."""
+HIDDEN_POSITIONS = 64
+"""Positions whose hidden states are kept, evenly spaced over the kept positions."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,13 +32,13 @@ class Bf16Pass:
 
     Attributes:
         token_ids: the greedy answer.
-        rows: shape (m,), int64; the rows of the request with the answer that these numbers are of.
+        positions: shape (m,), int64; the positions of the request with the answer that are kept.
         logits: shape (m, vocabulary), float32, computed in bfloat16.
-        hidden: shape (h, width), float32, computed in bfloat16; at most HIDDEN_ROWS of the rows.
+        hidden: shape (h, width), float32, computed in bfloat16; h is at most HIDDEN_POSITIONS.
     """
 
     token_ids: tuple[int, ...]
-    rows: npt.NDArray[np.int64]
+    positions: npt.NDArray[np.int64]
     logits: npt.NDArray[np.float32]
     hidden: npt.NDArray[np.float32]
 
@@ -104,7 +104,7 @@ class TransformersReference:
         token_ids = self.load("bfloat16").generate(prompt, case.max_tokens)
         return self._reference(case, token_ids, int(prompt["input_ids"].shape[1]), None)
 
-    def draft(self, case: Case) -> Bf16Pass:
+    def bf16_pass(self, case: Case) -> Bf16Pass:
         """The greedy answer to a case in bf16, and the numbers of bf16.
 
         Raises:
@@ -113,26 +113,26 @@ class TransformersReference:
         model = self.load("bfloat16")
         token_ids = model.generate(self._encoder.prompt(case), case.max_tokens)
         sequence = self._encoder.with_answer(case, self._encoder.text(token_ids))
-        numbers = model.force(sequence, sequence.rows)
+        numbers = model.force(sequence, sequence.positions)
         kept = numbers.hidden[_some(sequence)]
-        return Bf16Pass(token_ids, sequence.rows, numbers.logits, kept)
+        return Bf16Pass(token_ids, sequence.positions, numbers.logits, kept)
 
-    def finish(self, case: Case, draft: Bf16Pass) -> Reference:
-        """The reference that a draft of the same case becomes with the numbers of fp32.
+    def finish(self, case: Case, bf16: Bf16Pass) -> Reference:
+        """The reference to a case, made of the pass in bf16 and one in fp32.
 
         Raises:
             PreconditionError: the answer, put back into the chat, does not follow the prompt, or
-                is at other positions than in the draft.
+                is at other positions than it was in bf16.
         """
-        sequence = self._encoder.with_answer(case, self._encoder.text(draft.token_ids))
-        if not np.array_equal(draft.rows, sequence.rows):
+        sequence = self._encoder.with_answer(case, self._encoder.text(bf16.token_ids))
+        if not np.array_equal(bf16.positions, sequence.positions):
             raise PreconditionError(
                 f"{case.id}: the request with its answer has become other tokens since bf16 "
-                "answered it. Delete its draft (`recording` under --vlm-log-dir) and record again."
+                "answered it. Delete its half (`recording` under --vlm-log-dir) and record again."
             )
-        exact = self.load("float32").force(sequence, sequence.rows)
-        numerics = _numerics(sequence, exact, draft)
-        return self._reference(case, draft.token_ids, sequence.prompt_tokens, numerics)
+        exact = self.load("float32").force(sequence, sequence.positions)
+        numerics = _numerics(sequence, exact, bf16)
+        return self._reference(case, bf16.token_ids, sequence.prompt_tokens, numerics)
 
     def _reference(
         self,
@@ -151,28 +151,28 @@ class TransformersReference:
         )
 
 
-def _numerics(sequence: Sequence, exact: Numbers, draft: Bf16Pass) -> ReferenceNumerics:
+def _numerics(sequence: Sequence, exact: ForwardPass, bf16: Bf16Pass) -> ReferenceNumerics:
     """A sequence's numbers in fp32 and bf16, as far as the budget goes."""
     answer = slice(-len(sequence.answer) - 1, None)
     fp32 = most_likely(exact.logits, LISTED_TOKENS)
-    bf16 = at_tokens(draft.logits, fp32.listed)
-    rows, some = sequence.rows, _some(sequence)
+    rounded = at_tokens(bf16.logits, fp32.token_ids)
+    positions, some = sequence.positions, _some(sequence)
     return ReferenceNumerics(
         token_ids=sequence.answer,
-        rows=rows,
-        is_image=sequence.is_image[rows],
-        listed=fp32.listed,
+        positions=positions,
+        is_image=sequence.is_image[positions],
+        top_tokens=fp32.token_ids,
         fp32=fp32.logits,
-        bf16=bf16.logits,
+        bf16=rounded.logits,
         fp32_logsumexp=fp32.logsumexp,
-        bf16_logsumexp=bf16.logsumexp,
-        logit_rmse=rmse(draft.logits[answer], exact.logits[answer]),
+        bf16_logsumexp=rounded.logsumexp,
+        logit_rmse=rmse(bf16.logits[answer], exact.logits[answer]),
         hidden=ReferenceHidden(
-            rows[some], sequence.is_image[rows[some]], exact.hidden[some], draft.hidden
+            positions[some], sequence.is_image[positions[some]], exact.hidden[some], bf16.hidden
         ),
     )
 
 
 def _some(sequence: Sequence) -> npt.NDArray[np.int64]:
-    """Which of a sequence's kept rows keep their hidden states."""
-    return evenly(np.arange(len(sequence.rows), dtype=np.int64), HIDDEN_ROWS)
+    """Which of a sequence's kept positions keep their hidden states."""
+    return evenly(np.arange(len(sequence.positions), dtype=np.int64), HIDDEN_POSITIONS)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ...errors import ServerError
 from ...observation.answers import Completion
-from ...observation.numerics import FORCED_TOKENS, Forced, Scores
+from ...observation.numerics import FORCED_TOKENS, Forced, TokenScores
 from ...processes.exit_code import exit_code
 from ...processes.supervised import SupervisedProcess
 from ...progress import ProgressCallback
@@ -183,7 +183,7 @@ def _hidden_states(left: _Left, index: int, _: str) -> npt.NDArray[np.float32]:
 
 def _float32(left: _Left, index: int, case_id: str) -> Forced:
     token_ids = left.table(index, "token_ids", None, None)
-    scores = Scores(
+    scores = TokenScores(
         token_ids,
         left.table(index, "values", *token_ids.shape),
         left.table(index, "floor", len(token_ids)),
@@ -193,24 +193,24 @@ def _float32(left: _Left, index: int, case_id: str) -> Forced:
 
 
 def _transformers(left: _Left, index: int, case_id: str) -> Forced:
-    rows = left.table(index, "rows", None)
-    listed = left.table(index, "token_ids", len(rows), None)
-    values = _spread(rows, left.table(index, "values", *listed.shape))
+    positions = left.table(index, "positions", None)
+    listed = left.table(index, "token_ids", len(positions), None)
+    values = _spread(positions, left.table(index, "values", *listed.shape))
     token_ids = np.full(values.shape, -1, dtype=np.int64)
-    token_ids[rows] = listed
-    scores = Scores(token_ids, values, values.min(axis=1), are_logits=True)
+    token_ids[positions] = listed
+    scores = TokenScores(token_ids, values, values.min(axis=1), are_logits=True)
     return Forced(case_id, scores, FORCED_TOKENS)
 
 
 def _transformers_hidden_states(left: _Left, index: int, _: str) -> npt.NDArray[np.float32]:
-    rows = left.table(index, "rows", None)
-    return _spread(rows, left.table(index, "hidden", len(rows), None))
+    positions = left.table(index, "positions", None)
+    return _spread(positions, left.table(index, "hidden", len(positions), None))
 
 
-def _spread(rows: npt.NDArray[np.int64], values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _spread(positions: npt.NDArray[np.int64], values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Rows of a table put where they belong in the whole sequence; NaN elsewhere."""
-    table = np.full((int(rows[-1]) + 1, values.shape[1]), np.nan, dtype=values.dtype)
-    table[rows] = values
+    table = np.full((int(positions[-1]) + 1, values.shape[1]), np.nan, dtype=values.dtype)
+    table[positions] = values
     return table
 
 

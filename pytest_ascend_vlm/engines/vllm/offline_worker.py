@@ -25,8 +25,8 @@ from ...platforms import select_platform
 from ...spec.case import Capability, Case
 from ...writing import write_atomically
 from .. import torch_companions
-from ..client import messages
 from ..logprobs import scores
+from ..messages import messages
 from ..transformers.kept_logits import most_likely
 from ..transformers.model import Encoder, Sequence, TransformersModel
 
@@ -162,11 +162,11 @@ class Engines:
         )
         arrays: Arrays = {}
         for index, sequence in enumerate(self.sequences):
-            numbers = model.force(sequence, sequence.rows)
+            numbers = model.force(sequence, sequence.positions)
             kept = most_likely(numbers.logits, FORCED_TOKENS)
             arrays |= {
-                f"{index}.rows": sequence.rows,
-                f"{index}.token_ids": kept.listed,
+                f"{index}.positions": sequence.positions,
+                f"{index}.token_ids": kept.token_ids,
                 f"{index}.values": kept.logits,
                 f"{index}.hidden": numbers.hidden,
             }

@@ -31,6 +31,7 @@ from ...observation.shutdown import ShutdownReport
 from ...processes import supervisor
 from ...processes.exit_code import exit_code
 from ...processes.post_mortem import post_mortem
+from ...processes.supervised import spawn
 from ...spec.case import Case, Sampling
 from ...spec.model import Budgets
 from ...spec.thresholds import MEMORY_TOLERANCE_MIB
@@ -40,7 +41,7 @@ from ..endpoint import Endpoint
 from .arguments import command_line
 
 _POLL_SECONDS = 0.25
-_LAST_GASP_SECONDS = supervisor.LINGER_SECONDS + 2.0
+_EXIT_GRACE_SECONDS = supervisor.DESCENDANT_GRACE_SECONDS + 2.0
 _MEMORY_SECONDS = 15.0
 _MOST_DEATHS = 3
 _PATIENCE = 2
@@ -113,7 +114,7 @@ class VllmServer:
         """
         self.launch = launch
         self.starts = 0
-        self.remains: ShutdownReport | None = None
+        self.shutdown_report: ShutdownReport | None = None
         self.phases_seconds: Mapping[str, float] = {}
         self.first_start_seconds: Mapping[str, float] = {}
         self._first_request = first_request
@@ -188,17 +189,8 @@ class VllmServer:
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         self.log_path.write_bytes(b"")
         self._memory_before = self._device_memory_mib()
-        self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                supervisor.__name__,
-                str(self.log_path),
-                *self._command(),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=self._environment(),
+        self._process = spawn(
+            self._command(), self.log_path, self._environment(), stdout=subprocess.PIPE
         )
         try:
             self._follow_phases()
@@ -214,14 +206,14 @@ class VllmServer:
         """Ends the server and every process it started; returns when all are gone."""
         process, self._process = self._process, None
         if process is not None:
-            self.remains = self._stop(process)
+            self.shutdown_report = self._stop(process)
 
     def restart(self) -> ShutdownReport:
         """Replaces the server by a fresh one at the same address; returns what the old one left."""
         process, self._process = self.require_alive(), None
-        self.remains = self._stop(process)
+        self.shutdown_report = self._stop(process)
         self.start()
-        return self.remains
+        return self.shutdown_report
 
     def kill(self) -> ShutdownReport:
         """Kills the server's leading process and returns when all that it left is gone."""
@@ -252,7 +244,7 @@ class VllmServer:
                 "served, and is not started again. Each death is told at the test it came in."
             )
         self.stop()
-        self.remains = None  # of a crash: it says nothing about how a server stops
+        self.shutdown_report = None  # of a crash: it says nothing about how a server stops
         self.start()
 
     def _stop(self, process: subprocess.Popen[bytes]) -> ShutdownReport:
@@ -264,10 +256,10 @@ class VllmServer:
     def _await_end(self, process: subprocess.Popen[bytes]) -> ShutdownReport:
         """What was left when the supervisor is gone and the cards' memory had time to be back."""
         since = time.monotonic()
-        allowed = supervisor.GENTLE_SECONDS + 2 * supervisor.LINGER_SECONDS
+        allowed = supervisor.SIGTERM_TIMEOUT_SECONDS + 2 * supervisor.DESCENDANT_GRACE_SECONDS
         try:
             process.wait(timeout=allowed)
-            last_words = _pipe(process.stdout).read()
+            survivors_json = _pipe(process.stdout).read()
         except subprocess.TimeoutExpired:
             raise ServerError(
                 f"the server of {self.launch.served_name} did not stop within {allowed:.0f} s; "
@@ -278,8 +270,8 @@ class VllmServer:
                 _pipe(process.stdin).close()
             _pipe(process.stdout).close()
         seconds = time.monotonic() - since
-        outlived = tuple(json.loads(last_words or b"[]"))
-        return ShutdownReport(outlived, self._memory_before, self._settled_memory(), seconds)
+        survivors = tuple(json.loads(survivors_json or b"[]"))
+        return ShutdownReport(survivors, self._memory_before, self._settled_memory(), seconds)
 
     def _settled_memory(self) -> float | None:
         """Device memory once it is back at its level before the start, or when waiting is over."""
@@ -299,7 +291,7 @@ class VllmServer:
         """
         if self._process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(_LAST_GASP_SECONDS)
+                self._process.wait(_EXIT_GRACE_SECONDS)
         self.require_alive()
 
     def require_alive(self) -> subprocess.Popen[bytes]:
@@ -345,7 +337,6 @@ class VllmServer:
             **self.launch.env,
             **self.launch.device_env,
             "PYTHONPATH": torch_companions.child_pythonpath(os.environ.get("PYTHONPATH")),
-            "PYTHONUNBUFFERED": "1",
             "VLLM_API_KEY": self.endpoint.api_key,
         }
 

@@ -1,0 +1,139 @@
+"""A connection to an OpenAI-compatible server: sends requests, counts them, explains a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import httpx
+import openai
+
+from ..errors import ServerError
+from ..observation.answers import TOP_LOGPROBS, Refusal
+from ..spec.case import Sampling
+from .endpoint import Endpoint
+from .replies import refusal
+
+_WITH_LOGPROBS = {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
+BARE: Mapping[str, Any] = dict.fromkeys(_WITH_LOGPROBS, openai.NOT_GIVEN)
+"""Options that leave out the log-probabilities."""
+
+
+class Connection:
+    """Connections to one server, opened on first use.
+
+    Every completion asks for token ids and the 20 most likely tokens at each position (vLLM's
+    default maximum), because an answer's text alone hides most numeric defects.
+
+    Attributes:
+        endpoint: where the server listens.
+        requests: number of requests sent so far.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        on_lost: Callable[[], None],
+        timeout_seconds: float,
+        ensure: Callable[[], None],
+    ) -> None:
+        """Opens nothing yet.
+
+        Args:
+            endpoint: where the server listens.
+            on_lost: called when the server does not answer; raises if it knows why.
+            timeout_seconds: how long one answer may take.
+            ensure: called before each request; starts a server again that was stopped meanwhile.
+        """
+        self.endpoint = endpoint
+        self.requests = 0
+        self._on_lost = on_lost
+        self._ensure = ensure
+        self._openai = openai.OpenAI(
+            base_url=f"{endpoint.url}/v1",
+            api_key=endpoint.api_key,
+            max_retries=0,
+            http_client=openai.DefaultHttpxClient(
+                timeout=timeout_seconds, trust_env=not endpoint.is_local
+            ),
+        )
+        self._http = httpx.Client(
+            base_url=endpoint.url,
+            headers={"Authorization": f"Bearer {endpoint.api_key}"},
+            timeout=timeout_seconds,
+            trust_env=not endpoint.is_local,
+        )
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._openai.close()
+        self._http.close()
+
+    def complete(
+        self,
+        chat: Sequence[Mapping[str, Any]],
+        sampling: Sampling,
+        extra_body: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        """The reply to a chat, as the openai library has it.
+
+        Args:
+            chat: the messages.
+            sampling: how the answer is generated.
+            extra_body: fields that the openai library does not know.
+            options: arguments of `chat.completions.create`.
+
+        Raises:
+            openai.APIStatusError: the server refused the request.
+            ServerError: the server could not be reached.
+        """
+        self._begin_request()
+        extra = {"return_token_ids": True, "return_tokens_as_token_ids": True, **(extra_body or {})}
+        if sampling.cache_salt is not None:
+            extra["cache_salt"] = sampling.cache_salt
+        try:
+            return self._openai.chat.completions.create(
+                model=self.endpoint.served_name,
+                messages=chat,  # type: ignore[arg-type]
+                max_tokens=sampling.max_tokens,
+                temperature=sampling.temperature,
+                seed=sampling.seed,
+                stop=sampling.stop,
+                n=sampling.n,
+                extra_body=extra,
+                **{**_WITH_LOGPROBS, **options},
+            )
+        except openai.APIConnectionError as error:
+            raise self._lost(error) from error
+
+    def models(self) -> tuple[str, ...] | Refusal:
+        """The names that `/v1/models` lists, or the HTTP error that came instead."""
+        self._begin_request()
+        try:
+            return tuple(model.id for model in self._openai.models.list())
+        except openai.APIStatusError as error:
+            return refusal(error.response)
+        except openai.APIConnectionError as error:
+            raise self._lost(error) from error
+
+    def post(self, body: bytes) -> Refusal:
+        """Sends bytes that are no valid request to the chat endpoint."""
+        self._begin_request()
+        headers = {"Content-Type": "application/json"}
+        try:
+            reply = self._http.post("/v1/chat/completions", content=body, headers=headers)
+        except httpx.TransportError as error:
+            raise self._lost(error) from error
+        return refusal(reply)
+
+    def _begin_request(self) -> None:
+        self._ensure()
+        self.requests += 1
+
+    def _lost(self, error: Exception) -> ServerError:
+        self._on_lost()
+        cause = str(error.__cause__ or error).rstrip(".")
+        return ServerError(
+            f"no answer from {self.endpoint.url}: {cause}. The server may hang, or be gone."
+        )

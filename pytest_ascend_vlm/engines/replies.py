@@ -1,0 +1,108 @@
+"""What a server replied, as observations."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Protocol
+
+from ..errors import ConfigurationError
+from ..observation.answers import Completion, Refusal, TopLogprobs, Usage
+from . import logprobs
+from .address import KEY_VARIABLE
+
+_SHOWN_BODY = 300
+
+
+class _Response(Protocol):
+    """What httpx's response and that of openai's own HTTP library have in common."""
+
+    status_code: int
+
+    @property
+    def text(self) -> str:
+        """The body."""
+
+    def json(self) -> Any:
+        """The body, parsed."""
+
+
+def completions(reply: Any, case_id: str, seconds: float) -> tuple[Completion, ...] | Refusal:
+    """The answers in a reply that came with status 200; a refusal where it holds none.
+
+    Args:
+        reply: what the openai library made of it.
+        case_id: the case that was asked.
+        seconds: from sending the request to the last byte.
+    """
+    choices = getattr(reply, "choices", None)
+    if not choices or any(choice.message is None for choice in choices):
+        return Refusal(200, f"no completion: {str(reply)[:_SHOWN_BODY]}", is_json_error=False)
+    return tuple(_completion(choice, case_id, reply, seconds) for choice in choices)
+
+
+def refusal(response: _Response) -> Refusal:
+    """An HTTP answer that is not a completion.
+
+    Raises:
+        ConfigurationError: it refuses the key.
+    """
+    if response.status_code == 401:
+        raise ConfigurationError(
+            f"the server refuses the key that it was asked with (HTTP 401): set {KEY_VARIABLE}"
+        )
+    try:
+        body = response.json()
+    except json.JSONDecodeError:
+        body = None
+    is_error = isinstance(body, dict) and ("error" in body or body.get("object") == "error")
+    return Refusal(response.status_code, response.text[:_SHOWN_BODY], is_error)
+
+
+def prompt_token_ids(reply: Any) -> tuple[int, ...] | None:
+    """The prompt's tokens; None where the server reports none."""
+    ids = getattr(reply, "prompt_token_ids", None)
+    return tuple(ids) if ids else None
+
+
+def usage_of(usage: Any) -> Usage | None:
+    """The token counts of a reply or of a piece of a stream."""
+    if usage is None:
+        return None
+    details = usage.prompt_tokens_details
+    return Usage(
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        usage.total_tokens,
+        details.cached_tokens if details else None,
+    )
+
+
+def _completion(choice: Any, case_id: str, reply: Any, seconds: float) -> Completion:
+    ids = getattr(choice, "token_ids", None)
+    return Completion(
+        case_id=case_id,
+        text=choice.message.content or "",
+        token_ids=tuple(ids) if ids is not None else None,
+        finish_reason=choice.finish_reason,
+        usage=usage_of(reply.usage),
+        top=_top_logprobs(choice),
+        seconds=seconds,
+        prompt_token_ids=prompt_token_ids(reply),
+    )
+
+
+def _top_logprobs(choice: Any) -> TopLogprobs | None:
+    if choice.logprobs is None or not choice.logprobs.content:
+        return None
+    positions = [
+        {_token_id(entry.token): entry.logprob for entry in position.top_logprobs}
+        for position in choice.logprobs.content
+    ]
+    has_texts = any(-1 in position for position in positions)
+    return None if has_texts else logprobs.top_logprobs(positions)
+
+
+def _token_id(name: str) -> int:
+    """`token_id:123` -> 123; -1 where the server gives the token's text instead."""
+    prefix, _, number = name.partition(":")
+    return int(number) if prefix == "token_id" and number.isdigit() else -1
