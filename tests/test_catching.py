@@ -60,11 +60,11 @@ ROW = {"criterion": "serving.text", "status": "fail", "measured": 0.5}
 def test_a_marker_that_claims_too_much_fails_its_test(
     marked: str, row: dict[str, Any], outcome: str, pytester: pytest.Pytester
 ) -> None:
-    pytester.makeconftest("from catching import pytest_pyfunc_call")
+    pytester.makeconftest("from helpers.catching import pytest_pyfunc_call")
     pytester.makepyfile(
         f"""
 import pytest
-from catching import seen
+from helpers.catching import seen
 
 @pytest.mark.catches("{marked}")
 def test_it():
@@ -78,11 +78,11 @@ def test_it():
 
 
 def test_what_another_test_read_does_not_count(pytester: pytest.Pytester) -> None:
-    pytester.makeconftest("from catching import pytest_pyfunc_call")
+    pytester.makeconftest("from helpers.catching import pytest_pyfunc_call")
     pytester.makepyfile(
         f"""
 import pytest
-from catching import seen
+from helpers.catching import seen
 
 def test_one():
     seen({{"rows": [{ROW}]}})

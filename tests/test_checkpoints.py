@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
+from helpers.models import model_spec
 
-from conftest import model_spec
 from pytest_ascend_vlm.checkpoints.digest import weights_digest
 from pytest_ascend_vlm.checkpoints.find import Checkpoint, find_checkpoint
 from pytest_ascend_vlm.errors import CheckpointError

@@ -6,10 +6,10 @@ import itertools
 import re
 
 import pytest
+from helpers.paths import FIXTURES
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import FIXTURES
 from pytest_ascend_vlm.criteria import document as rules
 from pytest_ascend_vlm.spec.case_files import load_cases
 from pytest_ascend_vlm.spec.thresholds import READ_CER, TOLERANCE_AFTER_TIE

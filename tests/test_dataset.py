@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers.models import model_file, model_spec
+from helpers.outcome import Judged, Outcome, Serve
 
-from conftest import Judged, Outcome, Serve, model_file, model_spec
 from pytest_ascend_vlm.golden import scores
 from pytest_ascend_vlm.golden.store import GoldenKey
 from pytest_ascend_vlm.harnesses import harness

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from three_models import judge
+from helpers.three_models import judge
 
 from pytest_ascend_vlm.engines.client import Client
 from pytest_ascend_vlm.engines.vllm.server import Launch, VllmServer

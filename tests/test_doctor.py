@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from npu_host import Host, Shown, bare, table, with_two_cards
+from fakes.npu_host import Host, Shown, bare, table, with_two_cards
 
 from pytest_ascend_vlm import doctor
 from pytest_ascend_vlm.cli import main

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import stub_vllm
-from catching import seen
+from fakes import replay_vllm
+from helpers.catching import seen
 
 from pytest_ascend_vlm.criteria import equivalence as rules
 from pytest_ascend_vlm.observation.answers import Completion, Reference, TopLogprobs
@@ -46,7 +46,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     project = tmp_path_factory.mktemp("project")
     (project / "test_own.py").write_text(MODEL, "utf-8")
     (project / "pytest.ini").write_text("[pytest]\n", "utf-8")
-    root = stub_vllm.install(project / "stub")
+    root = replay_vllm.install(project / "stub")
     environment = {
         **os.environ,
         "PYTHONPATH": str(root),
@@ -119,7 +119,7 @@ def completion(tokens: list[int], top: TopLogprobs | None = None) -> Completion:
 
 def verdict_of(preferred_by: float) -> Any:
     import numpy as np
-    from goldens import answer
+    from helpers.goldens import answer
 
     ids = np.array([[1, 9], [2, 9]])
     top = TopLogprobs(ids, np.array([[-0.1, -5.0], [-0.1, -0.1 - preferred_by]]))

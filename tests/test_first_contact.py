@@ -15,9 +15,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from stub_server import Behaviour, Defect, Refused, Request, State
+from fakes.replay_server import Behaviour, Defect, Refused, Request, State
+from helpers.models import model_file
+from helpers.outcome import Judged, Serve
+from helpers.paths import NOBODY
 
-from conftest import NOBODY, Judged, Serve, model_file
 from pytest_ascend_vlm.engines.address import base_url, is_loopback
 from pytest_ascend_vlm.engines.first_contact import Contact, require_answer
 from pytest_ascend_vlm.errors import ConfigurationError

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.models import few_cases, model_file
+from helpers.outcome import Judged, Serve
+from helpers.paths import REPOSITORY
 
-from conftest import REPOSITORY, Judged, Serve, few_cases, model_file
 from pytest_ascend_vlm import cli, gate
 from pytest_ascend_vlm.errors import ConfigurationError
 from pytest_ascend_vlm.suite import gate_list

@@ -13,13 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from goldens import ENGINE, answer
+from fakes.replay_server import Defect
+from helpers.goldens import ENGINE, answer
+from helpers.models import model_spec
+from helpers.outcome import Judged, Serve
+from helpers.paths import FIXTURES, GOLDENS, SLUG
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
-from stub_server import Defect
 
-from conftest import FIXTURES, GOLDENS, SLUG, Judged, Serve, model_spec
 from pytest_ascend_vlm import Capability, Case, ModelSpec, Published
 from pytest_ascend_vlm.errors import GoldenError
 from pytest_ascend_vlm.golden.recorder import readable_json, record

@@ -6,8 +6,8 @@ import shlex
 from pathlib import Path
 
 import pytest
+from helpers.models import model_spec
 
-from conftest import model_spec
 from pytest_ascend_vlm.engines.vllm.server import Launch, VllmServer
 from pytest_ascend_vlm.errors import ConfigurationError
 from pytest_ascend_vlm.platforms.ascend import Ascend

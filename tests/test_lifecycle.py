@@ -1,7 +1,7 @@
 """A server's life: phases, budgets, stop, and what is left when the test run is killed.
 
-Most of it runs against `stand_in.py`, which misbehaves on command: a package named `vllm`, found
-first on PYTHONPATH, so that the very command that starts vLLM starts it.
+Most of it runs against `fakes/misbehaving_server.py`: a package named `vllm`, found first on
+PYTHONPATH, so that the very command that starts vLLM starts it.
 """
 
 from __future__ import annotations

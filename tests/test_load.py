@@ -19,10 +19,11 @@ from typing import Any
 
 import psutil
 import pytest
+from fakes.replay_server import Behaviour, Defect, Knowledge, pixel_digest
+from helpers.outcome import Serve
+from helpers.paths import FIXTURES, NOBODY
 from PIL import Image
-from stub_server import Behaviour, Defect, Knowledge, pixel_digest
 
-from conftest import FIXTURES, NOBODY, Serve
 from pytest_ascend_vlm import Capability
 from pytest_ascend_vlm.engines.endpoint import Endpoint
 from pytest_ascend_vlm.engines.messages import messages

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from stub_server import Stub
+from fakes.replay_server import Stub
+from helpers.outcome import Serve
 
-from conftest import Serve
 from pytest_ascend_vlm.engines.endpoint import Endpoint
 from pytest_ascend_vlm.engines.vllm import metrics
 from pytest_ascend_vlm.engines.vllm.metrics import Counters

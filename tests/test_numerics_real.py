@@ -10,7 +10,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from catching import seen
+from helpers.catching import seen
 from safetensors.torch import load_file, save_file
 
 from pytest_ascend_vlm.checkpoints.digest import weights_digest

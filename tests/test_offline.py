@@ -10,10 +10,10 @@ import sys
 import time
 from pathlib import Path
 
-import fake_vllm
 import numpy as np
 import psutil
 import pytest
+from fakes import offline_vllm
 from safetensors.numpy import save_file
 
 from pytest_ascend_vlm import Capability, Case
@@ -35,7 +35,7 @@ def job(*tasks: str) -> Job:
 
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(fake_vllm.install(tmp_path / "fake")))
+    monkeypatch.setenv("PYTHONPATH", str(offline_vllm.install(tmp_path / "fake")))
 
 
 def run(

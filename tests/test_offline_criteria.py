@@ -14,9 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fake_vllm
 import pytest
-import stub_vllm
+from fakes import offline_vllm, replay_vllm
 
 from pytest_ascend_vlm.session.memo import Memo
 
@@ -134,7 +133,7 @@ class Project:
 def project(tmp_path: Path) -> Project:
     (tmp_path / "test_own.py").write_text(MODEL, "utf-8")
     (tmp_path / "pytest.ini").write_text("[pytest]\n", "utf-8")
-    fake_vllm.install(stub_vllm.install(tmp_path / "stub"))
+    offline_vllm.install(replay_vllm.install(tmp_path / "stub"))
     return Project(tmp_path)
 
 

@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.three_models import judge
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from three_models import judge
 
 CPU = ("--vlm-platform=cpu", "-k", "TestMiddle and (text_is_answered or own or leaves_nothing)")
 

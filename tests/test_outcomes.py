@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stub_server import Behaviour, Defect, Refused, Request, State
+from fakes.replay_server import Behaviour, Defect, Refused, Request, State
+from helpers.models import model_file
+from helpers.outcome import Judged, Outcome, Serve
 
-from conftest import Judged, Outcome, Serve, model_file
 from pytest_ascend_vlm import reporting
 from pytest_ascend_vlm.criteria.verdict import at_most
 from pytest_ascend_vlm.reporting import Report

@@ -7,12 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fake_vllm
 import pytest
-import stub_vllm
-from three_models import judge
-
-from conftest import REPOSITORY, model_file
+from fakes import offline_vllm, replay_vllm
+from helpers.models import model_file
+from helpers.paths import REPOSITORY
+from helpers.three_models import judge
 
 Judge = Callable[..., list[dict[str, Any]]]
 
@@ -40,7 +39,7 @@ def own(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Judge:
 @pytest.fixture
 def stubbed(project: pytest.Pytester, own: Judge, tmp_path: Path) -> Judge:
     """The same, of a model that the stub serves and whose offline engine says one thing to all."""
-    root = fake_vllm.install(stub_vllm.install(tmp_path / "stub"))
+    root = offline_vllm.install(replay_vllm.install(tmp_path / "stub"))
     model_file(project, "    pass")
 
     def run(*arguments: str, **environment: str) -> list[dict[str, Any]]:

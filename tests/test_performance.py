@@ -14,11 +14,13 @@ from typing import Any
 
 import psutil
 import pytest
+from fakes.replay_server import Behaviour, Defect, Refused, Request, State, Stub
+from helpers.models import model_file
+from helpers.outcome import Judged, Outcome, Serve
+from helpers.paths import FIXTURES
 from PIL import Image
-from stub_server import Behaviour, Defect, Refused, Request, State, Stub
 from test_metrics import text as text_of_metrics
 
-from conftest import FIXTURES, Judged, Outcome, Serve, model_file
 from pytest_ascend_vlm import Capability, Case
 from pytest_ascend_vlm.criteria import performance
 from pytest_ascend_vlm.errors import GoldenError

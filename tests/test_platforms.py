@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from npu_host import CAT, Host, Shown, bare, table, with_two_cards
+from fakes.npu_host import CAT, Host, Shown, bare, table, with_two_cards
+from helpers.models import model_spec
 
-from conftest import model_spec
 from pytest_ascend_vlm.errors import ConfigurationError
 from pytest_ascend_vlm.platforms import PLATFORMS, Allocation, Platform, select_platform
 from pytest_ascend_vlm.platforms.ascend import Ascend

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from goldens import answer
+from helpers.goldens import answer
+from helpers.models import model_spec
+from helpers.paths import CHECKPOINT, FIXTURES, GOLDENS, MODEL_FILE, SLUG
 
-from conftest import CHECKPOINT, FIXTURES, GOLDENS, MODEL_FILE, SLUG, model_spec
 from pytest_ascend_vlm.criteria.recorded import doubts
 from pytest_ascend_vlm.golden.store import GoldenKey, GoldenStore
 from pytest_ascend_vlm.observation.answers import Reference

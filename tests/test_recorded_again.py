@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from recorded_again import COMMITTED, TOLERANCE, difference, expected, names, record
+from helpers.recorded_again import COMMITTED, TOLERANCE, difference, expected, names, record
 from safetensors.numpy import load_file, save_file
 
 CAPITAL = Path("OpenDataLab--MinerU2.5-2509-1.2B", "tiny", "text", "capital.json")

@@ -19,11 +19,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from goldens import ENGINE, PROMPT, answer
+from helpers.goldens import ENGINE, PROMPT, answer
+from helpers.models import model_spec
+from helpers.outcome import Judged
+from helpers.paths import CHECKPOINT, MODEL_FILE, SLUG
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from conftest import CHECKPOINT, MODEL_FILE, SLUG, Judged, model_spec
 from pytest_ascend_vlm import Capability, Case
 from pytest_ascend_vlm.duration import duration_text
 from pytest_ascend_vlm.engines import torch_companions
@@ -35,7 +37,7 @@ from pytest_ascend_vlm.engines.transformers.cpu_threads import (
 )
 from pytest_ascend_vlm.engines.transformers.model import (
     Encoder,
-    Numbers,
+    ForwardPass,
     Sequence,
     TransformersModel,
 )
@@ -535,7 +537,7 @@ def test_numbers_of_the_two_passes_are_those_of_two_models_side_by_side(
     assert (numerics.hidden.fp32 == exact.hidden[kept]).all()
 
 
-def forced_numbers(asked: Case) -> tuple[Sequence, Numbers]:
+def forced_numbers(asked: Case) -> tuple[Sequence, ForwardPass]:
     """What the tiny checkpoint makes, in float32, of a forced answer."""
     sequence = Encoder(CHECKPOINT, trust_remote_code=False).with_answer(asked, "Paris")
     model = TransformersModel(CHECKPOINT, "float32", trust_remote_code=False)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from goldens import ENGINE
-from three_models import judge
+from helpers.goldens import ENGINE
+from helpers.models import model_spec
+from helpers.paths import CHECKPOINT, FIXTURES, GOLDENS
+from helpers.three_models import judge
 
-from conftest import CHECKPOINT, FIXTURES, GOLDENS, model_spec
 from pytest_ascend_vlm.checkpoints.digest import weights_digest
 from pytest_ascend_vlm.golden.recorder import record
 from pytest_ascend_vlm.golden.store import GoldenKey, GoldenStore

@@ -9,11 +9,12 @@ from importlib import resources
 from typing import Any
 
 import pytest
+from fakes.replay_server import Behaviour, Defect
+from helpers.models import few_cases
+from helpers.outcome import Judged, Row, Serve
 from hypothesis import given
 from hypothesis import strategies as st
-from stub_server import Behaviour, Defect
 
-from conftest import Judged, Row, Serve, few_cases
 from pytest_ascend_vlm import reporting
 from pytest_ascend_vlm.criteria.verdict import Verdict, at_least
 from pytest_ascend_vlm.reporting import Report, write

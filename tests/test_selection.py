@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from conftest import MODEL_FILE, Judged, Serve, model_file
+from helpers.models import model_file
+from helpers.outcome import Judged, Serve
+from helpers.paths import MODEL_FILE
 
 REPLAY = "test_reference_holds"
 

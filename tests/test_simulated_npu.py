@@ -1,4 +1,4 @@
-"""`pytest -m npu` from end to end on four cards that are not there; see simulated_npu.py."""
+"""`pytest -m npu` from end to end on four cards that are not there; see fakes/simulated_npu.py."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import simulated_npu
-from three_models import judge
-
-from conftest import REPOSITORY
+from fakes import simulated_npu
+from helpers.paths import REPOSITORY
+from helpers.three_models import judge
 
 ONE_TEXT = ("-m", "npu", "-k", "text_is_answered and capital and not zh")
 PAIR = {"vllm_version": "0.18.0", "ascend_version": "0.18.0rc1"}

@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 
 import pytest
+from helpers.models import model_spec
+from helpers.paths import FIXTURES
 
-from conftest import FIXTURES, model_spec
 from pytest_ascend_vlm import Capability, Case, ExpectedFailure, ModelSpec, Thresholds, Variant
 from pytest_ascend_vlm import VLMConformance as Conformance
 from pytest_ascend_vlm.checkpoints.digest import weights_digest

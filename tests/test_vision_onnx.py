@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
+from helpers.paths import CHECKPOINT, FIXTURES
 from onnx import numpy_helper
 
 from benchmarks import vision_onnx
 from benchmarks.vision_onnx import Grid, OnnxVision, export, load_tower, open_session
-from conftest import CHECKPOINT, FIXTURES
 from pytest_ascend_vlm import Thresholds
 from pytest_ascend_vlm.criteria import numerics as rules
 from pytest_ascend_vlm.criteria.comparison import CaseComparison

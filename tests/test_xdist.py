@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from three_models import judge as run
+from helpers.three_models import judge as run
 
 from pytest_ascend_vlm import VLMConformance
 from pytest_ascend_vlm.criteria.criterion import criteria

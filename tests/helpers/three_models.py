@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from catching import seen
+from helpers.catching import seen
 
 MODELS = """
 import pytest

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from three_models import judge
+from helpers.three_models import judge
 
 from pytest_ascend_vlm.errors import ConfigurationError
 from pytest_ascend_vlm.session.run_logs import KEPT_RUNS, RunLogs, new_name

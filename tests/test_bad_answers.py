@@ -8,10 +8,11 @@ import re
 import shutil
 
 import pytest
-from goldens import ENGINE, answer
-from stub_server import Behaviour, Knowledge, Request, State, read_goldens, serve
+from fakes.replay_server import Behaviour, Knowledge, Request, State, read_goldens, serve
+from helpers.goldens import ENGINE, answer
+from helpers.outcome import Judged, Serve
+from helpers.paths import FIXTURES, GOLDENS, REPOSITORY
 
-from conftest import FIXTURES, GOLDENS, REPOSITORY, Judged, Serve
 from pytest_ascend_vlm import Capability, ModelSpec
 from pytest_ascend_vlm.golden.recorder import record
 from pytest_ascend_vlm.golden.store import GoldenKey

@@ -1,7 +1,8 @@
 """Records the goldens of this repository again, with the Transformers that is installed.
 
-`python tests/recorded_again.py [arguments of pytest]`, as `tox -e transformers4` runs it: answers
-have to be the committed ones, and float32's numbers too, to 1e-4. bf16's differ from CPU to CPU.
+`python tests/helpers/recorded_again.py [arguments of pytest]`, as `tox -e transformers4` runs it:
+answers have to be the committed ones, and float32's numbers too, to 1e-4. bf16's differ from CPU to
+CPU.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 COMMITTED = ROOT / "golden"
 TOLERANCE = 1e-4
 _SINCE_5 = {"zai-org--GLM-OCR": "conformance/test_glm_ocr.py"}

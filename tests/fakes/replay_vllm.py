@@ -14,18 +14,17 @@ import sys
 import threading
 from pathlib import Path
 
-import stand_in
-from stub_server import Defect, read_goldens, serve
+from fakes import misbehaving_server
+from fakes.replay_server import Defect, read_goldens, serve
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 GOLDENS = ROOT / "golden" / "OpenDataLab--MinerU2.5-2509-1.2B" / "tiny"
 
 
 def install(root: Path) -> Path:
     """Makes a package `vllm` under `root`, to be put first on PYTHONPATH."""
-    stand_in.install(root, Path(__file__))
-    for helper in ("stand_in.py", "stub_server.py"):
-        shutil.copy(Path(__file__).parent / helper, root)
+    misbehaving_server.install(root, Path(__file__))
+    shutil.copytree(Path(__file__).parent, root / "fakes", dirs_exist_ok=True)
     return root
 
 

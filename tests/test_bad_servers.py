@@ -8,21 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from goldens import ENGINE, answer
-from stub_server import Behaviour, Defect, Knowledge, read_goldens, serve
+from fakes.replay_server import Behaviour, Defect, Knowledge, read_goldens, serve
+from helpers.goldens import ENGINE, answer
+from helpers.models import criteria, few_cases, model_file
+from helpers.outcome import Judged, Row, Serve
+from helpers.paths import CHECKPOINT, FIXTURES, NOBODY, SLUG
 
-from conftest import (
-    CHECKPOINT,
-    FIXTURES,
-    NOBODY,
-    SLUG,
-    Judged,
-    Row,
-    Serve,
-    criteria,
-    few_cases,
-    model_file,
-)
 from pytest_ascend_vlm import Capability, ModelSpec, VLMConformance
 from pytest_ascend_vlm.criteria.criterion import VARIANT, documentation
 from pytest_ascend_vlm.golden.recorder import record

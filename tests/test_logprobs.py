@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fakes.replay_server import LISTS_FEW, Behaviour, Defect, Knowledge, serve
+from helpers.models import model_spec
+from helpers.paths import FIXTURES, GOLDENS
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from stub_server import LISTS_FEW, Behaviour, Defect, Knowledge, serve
 
-from conftest import FIXTURES, GOLDENS, model_spec
 from pytest_ascend_vlm import Capability, Case, Thresholds
 from pytest_ascend_vlm.criteria import numerics as rules
 from pytest_ascend_vlm.criteria.comparison import compare_logits

@@ -1,0 +1,1 @@
+"""Processes and servers that stand in for real ones, and misbehave on command."""
