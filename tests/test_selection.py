@@ -215,9 +215,7 @@ def test_recording_refuses_a_server(project: pytest.Pytester) -> None:
         ("--vlm-checkpoint=huge", "*invalid choice*"),
     ],
 )
-def test_an_unknown_choice_is_refused(
-    option: str, message: str, project: pytest.Pytester
-) -> None:
+def test_an_unknown_choice_is_refused(option: str, message: str, project: pytest.Pytester) -> None:
     result = project.runpytest_inprocess(option)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([message])
