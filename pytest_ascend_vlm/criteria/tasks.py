@@ -103,7 +103,7 @@ def iou(one: Box, other: Box | None) -> float:
         return 0.0
     shared = width * height
     union = _area(one) + _area(other) - shared
-    # Sides of 1e-200 have an area of 0, and rounding may leave a union a little below the shared part.
+    # Sides of 1e-200 have an area of 0; rounding may leave a union a little below the shared part.
     return min(shared / union, 1.0) if union > 0 else 0.0
 
 
