@@ -14,16 +14,13 @@ from typing import Any
 from ..spec.case import Capability, Case
 from ..spec.model import ExpectedFailure
 from ..spec.thresholds import NUMBERS
-from .groups import GROUPS, Group, group_name
+from .groups import GROUPS, MARKER, Group, group_name
 
 VARIANT = "equivalence.<variant>"
 """Id of the criterion that each variant of a model is judged by under its own name."""
 
 DATASET = "dataset.<task>"
 """Id of the criterion that each data set of a model is judged by under its own name."""
-
-MARKER = "vlm_criterion"
-"""The pytest marker that holds a test's `Criterion`."""
 
 _NUMBER = re.compile(r"\{([a-z]\w*)(:[^{}]*)?\}")
 
