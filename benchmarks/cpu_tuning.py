@@ -1,16 +1,16 @@
-"""Evidence on a published CPU deployment of MinerU2.5-1.2B: what its settings are worth here.
+"""Measures the settings of a published CPU deployment of MinerU2.5-1.2B on this machine.
 
-The document claims: images of at most 768 px make the vision encoder's time fall by 52 %, ONNX
-Runtime is 1.8 times as fast as PyTorch, and with a bounded queue and four bound threads the mean
-CPU use falls by 40 %. It names no CPU and no page, so this measures each on this machine at the
-model's true geometry with random weights: speed does not depend on what they are.
+The document claims: with images of at most 768 px the vision encoder takes 52 % less time; ONNX
+Runtime is 1.8 times as fast as PyTorch; with a bounded queue and four bound threads the mean CPU
+usage is 40 % lower. It names neither the CPU nor the page. Therefore this benchmark measures each
+claim with the model's true geometry and random weights: speed does not depend on their values.
 
-Whatever is compared runs in turns in one run, so that whatever else the machine does falls on both
-alike. Each ratio is the median over the rounds, with the interval between two of them that holds
-the true median with at least 95 % probability. Where all layers would take hours, one or a few are
-timed and the others counted as equal to them, which they are; the output says how many.
+Compared variants run alternately, so that other processes affect all of them equally. Each ratio is
+the median over the rounds, with an interval that contains the true median with at least 95 %
+probability. If all layers would take hours, we time one or a few layers and multiply, because all
+layers are equal. The output shows how many were timed.
 
-These are a document's claims and not this project's: the exit code does not depend on them.
+These are claims of a document, not of this project: the exit code does not depend on them.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ import numpy as np
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "fixtures" / "tiny" / "qwen2_vl"
 Grid = tuple[int, int, int]
-"""Patches in time, height and width."""
+"""Number of patches in time, height and width."""
 
 CLOCKS = ("wall", "processor")
 LEAST_ROUNDS = 6
-"""So many have a smallest and a largest that hold the median with more than 95 % probability."""
+"""The range of six rounds contains the true median with more than 95 % probability."""
 
 THREADS = 4  # the document's, or as many cores as there are
 LAYERS = 32
@@ -59,12 +59,12 @@ CLAIMED_FALL, CLAIMED_SPEEDUP, CLAIMED_SAVING = 0.52, 1.8, 0.40
 LONGEST_SIDE = 768
 A4_200_DPI = (1654, 2339)
 PAGE_PIXELS = 2560 * 28**2
-"""What a page costs untuned, by the model's adaptation document: 2560 image tokens of 28 x 28."""
+"""Pixels of an untuned page in the model's adaptation document: 2560 image tokens of 28 x 28."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A claim and what was measured of it."""
+    """A claim and its measurement."""
 
     name: str
     claimed: float
@@ -75,7 +75,7 @@ class Finding:
 
     @property
     def verdict(self) -> str:
-        """Whether as much as is claimed was found; more is no failure."""
+        """Compares the measurement with the claim; a larger effect confirms the claim too."""
         if self.low >= self.claimed:
             return "holds"
         return "does not hold" if self.high < self.claimed else "cannot be told"
@@ -89,32 +89,32 @@ class Finding:
 
 @dataclass(frozen=True)
 class Cost:
-    """What something took: seconds, and processor seconds of all threads of this process."""
+    """The cost of an action: wall seconds, and CPU seconds of all threads of this process."""
 
     wall: float
     processor: float
 
     @classmethod
     def of(cls, action: Callable[[], object]) -> Cost:
-        """Of an action that is done now."""
+        """Runs an action and measures its cost."""
         since, used = time.perf_counter(), time.process_time()
         action()
         return cls(time.perf_counter() - since, time.process_time() - used)
 
     def plus(self, times: int, other: Cost) -> Cost:
-        """Together with something else, done several times."""
+        """The cost plus N times another cost."""
         return Cost(self.wall + times * other.wall, self.processor + times * other.processor)
 
 
 class Rounds:
-    """What several ways to do something took, in turns.
+    """The costs of several variants, measured alternately.
 
     Attributes:
-        costs: by way, one a round.
+        costs: variant -> one cost per round.
     """
 
     def __init__(self, ways: Mapping[str, Callable[[], Cost]], rounds: int) -> None:
-        """Does all of them; every other round in reverse, so that none is always first."""
+        """Runs all variants in each round, in alternating order."""
         self.costs: dict[str, list[Cost]] = {name: [] for name in ways}
         for round_ in range(rounds):
             for name in list(ways)[:: 1 if round_ % 2 else -1]:
@@ -122,21 +122,21 @@ class Rounds:
                 say(f"round {round_ + 1} of {rounds}: {name} {self.costs[name][-1]}")
 
     def median(self, name: str) -> float:
-        """Seconds of one way."""
+        """Median wall seconds of one variant."""
         return statistics.median(cost.wall for cost in self.costs[name])
 
     def ratios(self, above: str, below: str, clock: str = "wall") -> list[float]:
-        """One each round."""
+        """The ratio of two variants in each round."""
         pairs = zip(self.costs[above], self.costs[below], strict=True)
         return [getattr(one, clock) / getattr(other, clock) for one, other in pairs]
 
     def to_json(self) -> dict[str, Any]:
-        """Every cost, by way."""
+        """All costs, by variant."""
         return {name: [vars(cost) for cost in costs] for name, costs in self.costs.items()}
 
 
 def with_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """The median, and the closest order statistics that hold it with at least 95 %."""
+    """The median, and the closest order statistics around it with at least 95 % confidence."""
     ordered, n = sorted(values), len(values)
     outside, cut = 2 / 2**n, 0
     while outside + 2 * math.comb(n, cut + 1) / 2**n <= 0.05:
@@ -146,7 +146,7 @@ def with_interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def say(line: str) -> None:
-    """Shows progress where somebody looks."""
+    """Prints progress to standard error."""
     print(f"  {line}", file=sys.stderr, flush=True)
 
 
@@ -154,7 +154,7 @@ def say(line: str) -> None:
 
 
 def grid_of(size: tuple[int, int], max_pixels: int = 2**31) -> Grid:
-    """The patches that Qwen2-VL's image processor makes of an image of (width, height)."""
+    """The grid of Qwen2-VL's image processor for an image of (width, height)."""
     from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
     height, width = smart_resize(size[1], size[0], factor=28, max_pixels=max_pixels)
@@ -162,19 +162,19 @@ def grid_of(size: tuple[int, int], max_pixels: int = 2**31) -> Grid:
 
 
 def bounded(size: tuple[int, int], longest: int = LONGEST_SIDE) -> tuple[int, int]:
-    """The size as the document's resize_image makes it."""
+    """The size after the document's resize_image."""
     scale = min(1.0, longest / max(size))
     return int(size[0] * scale), int(size[1] * scale)
 
 
 def tower_flops(patches: int) -> float:
-    """Floating point operations of the 32 layers: matrix products, and attention of all to all."""
+    """Floating point operations of the 32 layers: matrix products and full attention."""
     width = VISION["embed_dim"]
     return LAYERS * (24 * patches * width**2 + 4 * patches**2 * width)
 
 
 def side_that_saves(share: float) -> int:
-    """Longest side (px) of the A4 page whose operations fall by that much at 768 px."""
+    """Longest side (px) of the A4 page whose operations fall by this share at 768 px."""
     small = tower_flops(math.prod(grid_of(bounded(A4_200_DPI))))
     for side in range(LONGEST_SIDE, max(A4_200_DPI), 14):
         if 1 - small / tower_flops(math.prod(grid_of(bounded(A4_200_DPI, side)))) >= share:
@@ -201,7 +201,7 @@ def some_pixels(grid: Grid) -> Any:
 
 
 def in_torch(tower: Any, pixels: Any, grid: Grid) -> Any:
-    """What a tower makes of an image, float32."""
+    """The output of a tower for an image, float32."""
     import torch
 
     with torch.inference_mode():
@@ -213,7 +213,7 @@ def in_torch(tower: Any, pixels: Any, grid: Grid) -> Any:
 
 
 def measure_vit(rounds: int) -> tuple[list[Finding], dict[str, Any]]:
-    """Time of the vision encoder, by the size of the page."""
+    """Measures the time of the vision encoder by page size."""
     from pytest_ascend_vlm.engines.transformers.cpu_threads import bf16_speed
 
     side = side_that_saves(CLAIMED_FALL)
@@ -245,7 +245,7 @@ def measure_vit(rounds: int) -> tuple[list[Finding], dict[str, Any]]:
 
 
 class TowerTimer:
-    """Times a tower of one layer, and what it would take with all of them."""
+    """Times a tower of one layer, and extrapolates to all layers."""
 
     def __init__(self, tower: Any) -> None:
         self._tower = tower
@@ -260,7 +260,7 @@ class TowerTimer:
         tower.blocks[0].forward = timed
 
     def cost(self, grid: Grid) -> Cost:
-        """Of all layers together with patch embedding and merger."""
+        """Cost of all layers, the patch embedding and the merger."""
         pixels = some_pixels(grid)
         whole = Cost.of(lambda: in_torch(self._tower, pixels, grid))
         return whole.plus(LAYERS - 1, self._layer)
@@ -274,7 +274,7 @@ EAGER, SDPA, ONE = "PyTorch, eager attention", "PyTorch, SDPA", "PyTorch, SDPA, 
 
 
 def measure_ort(rounds: int) -> tuple[list[Finding], dict[str, Any]]:
-    """Time and numbers of the vision encoder in ONNX Runtime, against PyTorch."""
+    """Measures time and numerics of the vision encoder in ONNX Runtime against PyTorch."""
     grid = grid_of(bounded(A4_200_DPI))
     pixels, threads = some_pixels(grid), threads_here()
     with tempfile.TemporaryDirectory() as name:
@@ -314,14 +314,14 @@ def measure_ort(rounds: int) -> tuple[list[Finding], dict[str, Any]]:
 
 
 def threads_here() -> int:
-    """The document's four, or as many as there are cores."""
+    """The document's four threads, or the number of cores if it is smaller."""
     from pytest_ascend_vlm.engines.transformers.cpu_threads import physical_cores
 
     return min(THREADS, physical_cores())
 
 
 def torch_cost(tower: Any, pixels: Any, grid: Grid, threads: int) -> Cost:
-    """Of one image in PyTorch."""
+    """Cost of one image in PyTorch."""
     import torch
 
     torch.set_num_threads(threads)
@@ -329,14 +329,14 @@ def torch_cost(tower: Any, pixels: Any, grid: Grid, threads: int) -> Cost:
 
 
 def run_ort(session: Any, pixels: Any) -> Any:
-    """What a session makes of an image."""
+    """The output of a session for an image."""
     from vision_onnx import run
 
     return run(session, pixels)
 
 
 def ort_sessions(tower: Any, grid: Grid, directory: Path) -> dict[str, Any]:
-    """A tower in float32, and with weights and activations of its linear layers in INT8."""
+    """Sessions of a tower in float32, and with INT8 linear layers (weights and activations)."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from vision_onnx import export, open_session
 
@@ -354,7 +354,7 @@ def ort_sessions(tower: Any, grid: Grid, directory: Path) -> dict[str, Any]:
 
 
 def figures(observed: Any, exact: Any, rounded: Any = None) -> dict[str, float]:
-    """The project's numeric measures; R only where PyTorch's bf16 is known."""
+    """The project's numeric measures; R only if PyTorch's bf16 output is given."""
     from pytest_ascend_vlm.criteria.comparison import CaseComparison
     from pytest_ascend_vlm.criteria.error_statistics import ErrorStatistics
 
@@ -373,7 +373,7 @@ def figures(observed: Any, exact: Any, rounded: Any = None) -> dict[str, float]:
 
 
 def trained_numbers() -> dict[str, dict[str, float]]:
-    """The numbers on a page that the tiny, but trained, tower has learnt to read."""
+    """The numeric measures of the tiny trained tower on a page that it can read."""
     import torch
     from PIL import Image
     from transformers import AutoImageProcessor
@@ -396,12 +396,12 @@ def trained_numbers() -> dict[str, dict[str, float]]:
 
 SERVED_LAYERS = 1
 LOAD = 0.85
-"""Share of the time that the untuned server is busy with the stream, as the document has it."""
+"""Share of time that the document's untuned server is busy with the stream."""
 
 OUTPUT_TOKENS = 16
 BURST = 8
 QUEUE = 4
-"""In flight at most: three wait, one runs."""
+"""Maximum number of requests in flight: three wait, one runs."""
 
 UNTUNED, TUNED = "untuned", "tuned"
 TUNING = {
@@ -413,7 +413,7 @@ TUNING = {
 
 @dataclass(frozen=True)
 class Block:
-    """What a server did with a page.
+    """The measurements of one page on a server.
 
     Attributes:
         processor: seconds of all its processes, from the request until the next one is due.
@@ -427,7 +427,7 @@ class Block:
 
 
 def measure_served(rounds: int) -> tuple[list[Finding], dict[str, Any]]:
-    """CPU use and latency of a tuned and an untuned server under one stream of pages."""
+    """Measures CPU usage and latency of a tuned and an untuned server with the same pages."""
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         checkpoint = served_checkpoint(directory / "checkpoint")
@@ -449,7 +449,7 @@ def report_served(
     interval: float,
     burst: Mapping[int, int],
 ) -> tuple[list[Finding], dict[str, Any]]:
-    """Prints both servers and what the tuning is worth."""
+    """Prints both servers and the effect of the tuning."""
     print("served by vLLM on CPU, float32, random weights of the true widths,")
     print(f"{SERVED_LAYERS} of {LAYERS} vision layers and {SERVED_LAYERS} of 24 decoder layers;")
     print(f"a page every {interval:.1f} s, {len(blocks[TUNED])} pages each, in turns")
@@ -476,7 +476,7 @@ def report_served(
 
 
 def served_checkpoint(directory: Path) -> Path:
-    """A checkpoint without weights: the true widths, the tiny one's tokenizer and vocabulary."""
+    """A checkpoint without weights: the true widths with the tiny tokenizer and vocabulary."""
     shutil.copytree(TINY, directory, ignore=shutil.ignore_patterns("*.safetensors", "PROVENANCE*"))
     config = json.loads((TINY / "config.json").read_text("utf-8"))
     config |= {**DECODER, "num_hidden_layers": SERVED_LAYERS, "max_window_layers": SERVED_LAYERS}
@@ -490,7 +490,7 @@ def served_checkpoint(directory: Path) -> Path:
 
 @contextlib.contextmanager
 def serving(checkpoint: Path, tuning: Mapping[str, Any], log: Path) -> Iterator[Served]:
-    """A server of the checkpoint, on the cores that the document would bind it to."""
+    """Starts a server of the checkpoint, bound to the cores that the document would use."""
     import psutil
 
     from pytest_ascend_vlm.engines.vllm.server import Launch, VllmServer
@@ -525,7 +525,7 @@ def serving(checkpoint: Path, tuning: Mapping[str, Any], log: Path) -> Iterator[
 
 
 class Served:
-    """A running server: its requests, and the CPU time of its processes."""
+    """A running server, with its requests and the CPU time of its processes."""
 
     def __init__(self, endpoint: Any, processes: Sequence[Any]) -> None:
         self._endpoint = endpoint
@@ -534,7 +534,7 @@ class Served:
         self._lock = threading.Lock()
 
     def stream(self, interval: float) -> Block:
-        """One page of a stream that has one every so many seconds."""
+        """Sends one page of a stream with a given interval in seconds."""
         latency = 0.0
 
         def request() -> None:
@@ -546,13 +546,13 @@ class Served:
         return Block(processor, peak, latency)
 
     def burst(self) -> Mapping[int, int]:
-        """Pages all at once: how many of them got which HTTP status."""
+        """Sends many pages at once; returns the number of answers by HTTP status."""
         with concurrent.futures.ThreadPoolExecutor(BURST) as pool:
             codes = [code for code, _ in pool.map(lambda _: self.ask(), range(BURST))]
         return {code: codes.count(code) for code in sorted(set(codes))}
 
     def ask(self) -> tuple[int, float]:
-        """HTTP status and seconds of a page that was never asked before."""
+        """HTTP status and seconds of a new page."""
         import httpx
 
         with self._lock:
@@ -567,7 +567,7 @@ class Served:
         return answer.status_code, time.monotonic() - since
 
     def watch(self, action: Callable[[], object]) -> tuple[float, float]:
-        """Processor seconds of the server while something is done, and its peak share of cores."""
+        """CPU seconds of the server during an action, and its peak share of all cores."""
         samples = [(time.monotonic(), self._processor_seconds())]
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             running = pool.submit(action)
@@ -585,7 +585,7 @@ class Served:
 
 
 def share(before: tuple[float, float], after: tuple[float, float]) -> float:
-    """Processor seconds between two samples, by those of all cores."""
+    """CPU seconds between two samples, divided by those of all cores."""
     import psutil
 
     cores = psutil.cpu_count() or 1
@@ -593,7 +593,7 @@ def share(before: tuple[float, float], after: tuple[float, float]) -> float:
 
 
 def request_body(number: int) -> dict[str, Any]:
-    """A page that differs from all others, so that no cache answers."""
+    """The request for a new page, so that no cache is hit."""
     import base64
     import io
 
@@ -623,7 +623,7 @@ PARTS = {"vit": measure_vit, "ort": measure_ort, "served": measure_served}
 
 
 def this_cpu() -> str:
-    """The processor, its cores and the instructions that bf16 is fast with."""
+    """The CPU, its number of cores, and its instructions for fast bf16."""
     import psutil
 
     from pytest_ascend_vlm.platforms.cpu import Cpu
@@ -635,7 +635,7 @@ def this_cpu() -> str:
 
 
 def main() -> int:
-    """Measures the parts that were asked for and prints what comes out."""
+    """Measures the selected parts and prints the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--part", choices=[*PARTS], action="append", help="default: all of them")
     parser.add_argument("--rounds", type=int, default=LEAST_ROUNDS)

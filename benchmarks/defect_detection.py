@@ -1,14 +1,14 @@
-"""Which criteria notice which defect, and how often a sound model is accused.
+"""Measures which criteria detect which defect, and how often an undamaged model fails.
 
-Real vLLM serves the tiny checkpoint: unharmed, with damaged weights, and with every image replaced
-by a blank one on its way. The suite judges each through --vlm-server-url and cannot know the
-weights.
+Real vLLM serves the tiny checkpoint: undamaged, with damaged weights, and with every image of a
+request replaced by a blank one. The suite judges each through --vlm-server-url, so it does not know
+the weights.
 
 Promises:
-* the unharmed checkpoint passes every run;
-* 5 % noise on the weights turns baseline.logprobs and numerics.logits red;
-* int4-rounded weights, and 40 % noise, turn baseline.image and document.* red as well;
-* blank images turn document.* red while baseline.text stays green.
+* the undamaged checkpoint passes every run;
+* with 5 % noise on the weights, baseline.logprobs and numerics.logits fail;
+* with int4-rounded weights, and with 40 % noise, baseline.image and document.* fail as well;
+* with blank images, document.* fails and baseline.text passes.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ READING = ("baseline.image", "document.characters")
 
 @dataclass(frozen=True)
 class Defect:
-    """A way to harm a served model, and what has to notice it.
+    """A way to damage a served model, and the criteria that have to detect it.
 
     Attributes:
-        name: how the table calls it.
-        harm: changes one weight tensor, or None where the weights stay sound.
-        blank_images: whether images are replaced on their way.
-        red: criteria of which at least one case has to fail.
-        green: criteria of which no case may fail.
+        name: its name in the table.
+        harm: changes one weight tensor; None to leave the weights undamaged.
+        blank_images: True to replace the images of requests.
+        red: criteria with at least one case that has to fail.
+        green: criteria without any case that may fail.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Defect:
 
 
 def noise(share: float) -> Callable[[Any], Any]:
-    """Gaussian noise, `share` of the tensor's root mean square."""
+    """Adds Gaussian noise with a standard deviation of `share` x the tensor's RMS."""
 
     def harm(tensor: Any) -> Any:
         import torch
@@ -73,7 +73,7 @@ def noise(share: float) -> Callable[[Any], Any]:
 
 
 def int4(tensor: Any) -> Any:
-    """Rounds every row of a matrix to 15 levels, as a symmetric int4 quantisation does."""
+    """Rounds every row of a matrix to 15 levels, like a symmetric int4 quantization."""
     if tensor.ndim < 2:
         return tensor
     rows = tensor.float().flatten(1)
@@ -90,7 +90,7 @@ DEFECTS = (
 
 
 def harmed_fixtures(harm: Callable[[Any], Any], root: Path) -> Path:
-    """A fixture root whose tiny checkpoint has every weight tensor changed."""
+    """A fixture root with a tiny checkpoint whose weight tensors are all changed."""
     from safetensors.torch import load_file, save_file
 
     assert MODEL.tiny is not None
@@ -105,7 +105,7 @@ def harmed_fixtures(harm: Callable[[Any], Any], root: Path) -> Path:
 
 @contextlib.contextmanager
 def blanking_proxy(endpoint: Endpoint) -> Iterator[Endpoint]:
-    """A server that passes requests on with every image painted white."""
+    """A proxy that replaces every image of a request by a white one."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -116,7 +116,7 @@ def blanking_proxy(endpoint: Endpoint) -> Iterator[Endpoint]:
             self._pass_on("GET", b"")
 
         def log_message(self, *_: Any) -> None:
-            """Says nothing."""
+            """Logs nothing."""
 
         def _pass_on(self, method: str, body: bytes) -> None:
             headers = {
@@ -167,12 +167,12 @@ def _blank(image_url: dict[str, str]) -> None:
 
 
 def red_criteria(rows: Rows) -> Counter[str]:
-    """Criterion -> number of its cases that failed or erred."""
+    """Criterion -> number of its cases with status fail or error."""
     return Counter(row["criterion"] for row in rows if row["status"] in {"fail", "error"})
 
 
 def table_line(name: str, red: Counter[str], holds: bool) -> str:
-    """One line of the table for people."""
+    """One line of the printed table."""
     found = ", ".join(f"{criterion} {count}" for criterion, count in sorted(red.items()))
     return f"{name:<16} {'as promised' if holds else 'NOT AS PROMISED':<16} red: {found or '-'}"
 
@@ -180,7 +180,7 @@ def table_line(name: str, red: Counter[str], holds: bool) -> str:
 def verdicts(
     clean_runs: int, defects: Sequence[Defect], work: Path
 ) -> Iterator[tuple[str, Counter[str], bool]]:
-    """Judges the unharmed checkpoint and the defects: a name, what is red, whether that holds."""
+    """Judges the undamaged checkpoint and the defects: (name, red criteria, as promised)."""
     blank = [defect for defect in defects if defect.blank_images]
     if clean_runs or blank:
         with served(work) as endpoint:
@@ -200,7 +200,7 @@ def verdicts(
 
 
 def measure(clean_runs: int, names: list[str], work: Path) -> list[dict[str, Any]]:
-    """Judges, and prints the table as it grows."""
+    """Judges all variants and prints the table line by line."""
     results = []
     defects = [defect for defect in DEFECTS if defect.name in names]
     for name, red, holds in verdicts(clean_runs, defects, work):
@@ -210,7 +210,7 @@ def measure(clean_runs: int, names: list[str], work: Path) -> list[dict[str, Any
 
 
 def keeps_promise(defect: Defect, red: Counter[str]) -> bool:
-    """Whether what has to be red is, and what may not be is not."""
+    """True if all criteria of `red` have a failure and those of `green` have none."""
     return all(red[name] for name in defect.red) and not any(red[name] for name in defect.green)
 
 

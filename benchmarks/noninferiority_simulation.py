@@ -1,9 +1,9 @@
-"""Promise: the paired rule of `dataset.*` errs as seldom as its confidence says.
+"""Promise: the error rates of the paired rule of `dataset.*` do not exceed 1 - its confidence.
 
-Draws samples of a reference and of a model whose true difference is known, 1,000 times each, and
-counts verdicts. A false alarm is a fail where the two are equal; a miss is a pass where the model
-is worse by the margin. Each may happen in 5 % of the runs, give or take what 1,000 runs leave open.
-What is neither a pass nor a fail is an error that asks for more samples; it is shown beside them.
+Simulates a reference and a model with a known true difference, 1,000 times per scenario, and counts
+the verdicts. A false alarm is a fail although the two are equal. A miss is a pass although the
+model is worse by the margin. Either may happen in 5 % of the runs, plus the statistical uncertainty
+of 1,000 runs. The rule may also raise an error that asks for more samples; these are shown too.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ PROTOCOL = Protocol("simulation", "1", "simulated", "score", "")
 
 @dataclass(frozen=True)
 class Scenario:
-    """A model beside a reference.
+    """A model compared with a reference.
 
     Attributes:
-        name: what it is an example of.
-        samples: how many there are.
-        lost: share of samples that the reference alone gets right.
-        won: share that the model alone gets right.
-        step: how much of a score a lost or won sample makes up: 1 for right and wrong.
+        name: its name in the table.
+        samples: number of samples.
+        lost: share of samples that only the reference answers correctly.
+        won: share of samples that only the model answers correctly.
+        step: difference in score of a lost or won sample; 1 for correct against wrong.
     """
 
     name: str
@@ -66,7 +66,7 @@ SCENARIOS = (
 
 
 def verdicts(scenario: Scenario, runs: int, rng: np.random.Generator) -> Counter[str]:
-    """How often the rule says "pass", "fail" and "error"."""
+    """Counts of the verdicts "pass", "fail" and "error"."""
     found: Counter[str] = Counter()
     for _ in range(runs):
         draws = rng.random(scenario.samples)
@@ -81,20 +81,20 @@ def verdicts(scenario: Scenario, runs: int, rng: np.random.Generator) -> Counter
 
 
 def evaluation(scores: np.ndarray) -> Evaluation:
-    """Samples with these scores, shape (samples,)."""
+    """An evaluation with these scores, shape (samples,)."""
     samples = {str(number): Sample(float(score), "", "") for number, score in enumerate(scores)}
     return Evaluation(PROTOCOL, samples, len(samples))
 
 
 def wrong(scenario: Scenario) -> str | None:
-    """The verdict that is wrong of this scenario, None where none is known to be."""
+    """The wrong verdict of a scenario; None if neither verdict is wrong."""
     if scenario.difference == 0:
         return "fail"
     return "pass" if scenario.difference <= -MARGIN else None
 
 
 def main() -> int:
-    """Simulates, prints, and tells by the exit code whether the promise holds."""
+    """Simulates and prints; the exit code is 0 if the promise holds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=1000, help=f"at least {LEAST_RUNS}")
     runs = parser.parse_args().runs
@@ -117,7 +117,7 @@ def main() -> int:
             f"{scenario.name:50} {scenario.samples:7} {100 * scenario.difference:11.1f}{shown}"
             f"{100 * rate:7.1f}{'' if rate <= most else '  BROKEN'}"
         )
-    # A rule that never passes and never fails would err never: both have to happen too.
+    # A rule without any pass or fail would make no errors, so require both verdicts too.
     seen = rates["worse by six points"].get("fail", 0) / runs >= CONFIDENCE
     granted = rates["equal, hardly any differs"].get("pass", 0) / runs >= CONFIDENCE
     holds = holds and seen and granted

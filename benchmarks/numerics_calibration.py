@@ -1,18 +1,18 @@
-"""Promise: the numerics criteria accuse no sound deployment, and see what exceeds rounding.
+"""Promise: the numerics criteria pass every undamaged deployment and detect larger defects.
 
-vLLM serves each tiny checkpoint in bf16: unharmed, in deployments that differ in instruction set,
-graph mode, batches, threads and the order of requests, and then with one defect after another. Its
-logits and last hidden states of the forced golden answers are judged by the rules of
-numerics.logits and numerics.hidden_states. So are those of Transformers in bf16, unharmed, with two
-kinds of attention.
+vLLM serves each tiny checkpoint in bf16. First undamaged, in deployments that differ in instruction
+set, graph mode, batch size, threads and request order; then with one defect after another. The
+rules of numerics.logits and numerics.hidden_states judge its logits and last hidden states of the
+forced golden answers. They also judge those of undamaged Transformers in bf16, with two attention
+implementations.
 
-R_fp32 says how large a defect is without bf16: the error of the damaged checkpoint in float32, in
-the reference's own bf16 errors. Served, it adds to rounding as squares do, so a defect beyond the
-bar of R has to show, and one that is well below one rounding is invisible in principle.
+R_fp32 is the size of a defect without rounding: the error of the damaged checkpoint in float32,
+divided by the reference's own bf16 error. A served defect and rounding add up as squares. So a
+defect with R_fp32 above the threshold of R must be detected, and a defect far below 1 cannot be.
 
 Promises:
-* no rule accuses an unharmed checkpoint;
-* a defect whose R_fp32 is beyond the bar of R fails at least one rule.
+* no rule fails for an undamaged checkpoint;
+* for a defect with R_fp32 above the threshold of R, at least one rule fails.
 
 Graph mode needs a C++ compiler. Takes about an hour on two cores.
 """
@@ -75,7 +75,7 @@ CHILD_ENV = {
 PLAINLY = {"use_tqdm": False, "tokenization_kwargs": {"add_special_tokens": False}}
 CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
 SUMMED_AT_ONCE = 16
-"""Products whose sum is exact in "bf16 accumulation", as in one step of a matrix unit."""
+"""Number of products per exact sum in "bf16 accumulation", as in one step of a matrix unit."""
 
 FIGURES: dict[str, Callable[[ErrorStatistics, ErrorStatistics], float]] = {
     "R": lambda logits, _hidden: logits.error_ratio.value,
@@ -91,33 +91,33 @@ SHORT = dict(zip(LOGIT_RULES, ("R", "K", "max", "cos", "flips"), strict=True))
 RULES = (*SHORT.values(), *(f"hidden {SHORT[name]}" for name in HIDDEN_STATE_RULES))
 BAR = Thresholds().error_ratio
 INSTRUCTION_SETS = ("ALL", "AVX512_CORE_BF16")
-"""Of this machine, and of one without matrix units: other kernels, so other roundings."""
+"""The one of this machine, and one without matrix units, whose kernels round differently."""
 BATCHES = tuple(
     {"max_num_seqs": seqs, "max_num_batched_tokens": tokens}
     for seqs, tokens in ((1, 4096), (2, 512), (4, 4096), (16, 512), (64, 4096))
 )
-"""Requests and tokens that are computed at once; longer prompts come in pieces."""
+"""Maximum requests and tokens per step; a longer prompt is split."""
 
 Prompts = Sequence[Mapping[str, Any]]
 Harm = Callable[[Path], None]
 """Damages the checkpoint in a directory."""
 Measured = tuple[ErrorStatistics, ErrorStatistics]
-"""Logits and hidden states of an engine beside the reference's."""
+"""Error statistics of an engine's logits and hidden states against the reference."""
 
 
 class NotApplicableError(Exception):
-    """The checkpoint has no place for a defect; the message says why."""
+    """A defect cannot be applied to the checkpoint; the message contains the reason."""
 
 
 @dataclass(frozen=True)
 class Defect:
-    """A way to harm a model.
+    """A way to damage a model.
 
     Attributes:
-        name: how the tables call it.
+        name: its name in the tables.
         harm: damages a copy of the checkpoint.
-        patch: harms the arithmetic instead, which no checkpoint can carry; since vLLM's is out of
-            reach, Transformers in bf16 is judged then.
+        patch: changes the arithmetic instead of the checkpoint. vLLM's arithmetic cannot be
+            patched, so Transformers in bf16 is judged in this case.
     """
 
     name: str
@@ -127,16 +127,16 @@ class Defect:
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of a clean engine or of a defect.
+    """The measurements of an undamaged engine or of a defect.
 
     Attributes:
         model: the tiny checkpoint.
         name: the engine or the defect.
-        figures: by column; empty where the defect does not apply.
-        failed: of RULES.
-        is_defect: whether a rule should fail.
+        figures: by column; empty if the defect does not apply.
+        failed: the names in RULES that failed.
+        is_defect: True for a defect.
         effect: R_fp32 of a defect.
-        note: how the engine was deployed, or why the defect does not apply.
+        note: the engine's deployment, or the reason why the defect does not apply.
     """
 
     model: str
@@ -149,17 +149,17 @@ class Row:
 
     @property
     def is_visible(self) -> bool:
-        """Whether there is a defect that exceeds rounding."""
+        """True for a defect that is larger than the threshold of R."""
         return self.is_defect and self.effect > BAR
 
     @property
     def holds(self) -> bool:
-        """Whether the promise is kept."""
+        """True if the promise holds."""
         return bool(self.failed) or not self.is_visible if self.is_defect else not self.failed
 
     @property
     def conclusion(self) -> str:
-        """Which rules failed, and what that means."""
+        """The rules that failed, or the reason why none did."""
         found = ", ".join(self.failed)
         if not self.holds:
             return "MISSED" if self.is_defect else f"FALSE ALARM: {found}"
@@ -177,7 +177,7 @@ def edited(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def settings(key: str, change: Callable[[Any], Any], otherwise: str = "") -> Harm:
-    """Changes a setting wherever config.json has it; `otherwise` says why it may have none."""
+    """Changes a setting wherever config.json has it; `otherwise` is the reason if it has none."""
 
     def change_in(part: dict[str, Any]) -> dict[str, Any]:
         return {**part, key: change(part[key])} if key in part else part
@@ -222,7 +222,7 @@ def wrong_image_mean(checkpoint: Path) -> None:
 
 
 def skip_last_layer(checkpoint: Path) -> None:
-    """Takes the last layer out of the language model."""
+    """Removes the last layer of the language model."""
     with edited(checkpoint / "config.json") as config:
         text = config.get("text_config", config)
         text["num_hidden_layers"] -= 1
@@ -230,20 +230,20 @@ def skip_last_layer(checkpoint: Path) -> None:
 
 
 def another_split(section: list[int]) -> list[int]:
-    """Gives two frequencies of height and width to time; it matters with interleaving, too."""
+    """Moves two rotary frequencies from height and width to time; also works with interleaving."""
     time, height, width = section
     return [time + 2, height - 1, width - 1]
 
 
 def zero_first_row(matrix: Any) -> Any:
-    """The matrix without what feeds its first output."""
+    """The matrix with its first row set to zero."""
     changed = matrix.clone()
     changed[0] = 0
     return changed
 
 
 def int8(tensor: Any) -> Any:
-    """Rounds every row of a matrix to 255 levels, as a symmetric W8 quantisation does."""
+    """Rounds every row of a matrix to 255 levels, like a symmetric W8 quantization."""
     if tensor.ndim < 2:
         return tensor
     rows = tensor.float().flatten(1)
@@ -253,7 +253,7 @@ def int8(tensor: Any) -> Any:
 
 @contextlib.contextmanager
 def eager_attention() -> Iterator[None]:
-    """Transformers computes attention in plain steps, whatever it is told; not a defect."""
+    """Makes Transformers compute attention in single steps (eager); not a defect."""
     from transformers import AutoModelForImageTextToText
 
     load = AutoModelForImageTextToText.from_pretrained
@@ -270,7 +270,7 @@ def eager_attention() -> Iterator[None]:
 
 @contextlib.contextmanager
 def summed_in_bf16() -> Iterator[None]:
-    """Linear layers round their running sum to bf16 before they add the next products."""
+    """Makes linear layers round their running sum to bf16 before they add the next products."""
     from torch.nn import functional
 
     exact = functional.linear
@@ -309,13 +309,13 @@ DEFECTS = (
 
 
 class Bench:
-    """One tiny checkpoint, its golden answers, and the engines that are asked about them."""
+    """One tiny checkpoint, its golden answers, and the engines that are measured."""
 
     def __init__(self, name: str, work: Path) -> None:
         """Args: name: a key of MODELS; work: a directory for damaged copies."""
         import torch
 
-        # vLLM's CPU worker puts a function that does nothing in its place.
+        # vLLM's CPU worker replaces it by a function that does nothing.
         self._set_threads = torch.set_num_threads
         self._name, self._work = name, work
         file, _, test = MODELS[name].partition(":")
@@ -324,7 +324,7 @@ class Bench:
         self._goldens = self._answered()
 
     def rows(self, repeats: int, defects: Iterable[Defect]) -> Iterator[Row]:
-        """Measures this model, clean and harmed."""
+        """Measures this model, undamaged and with each defect."""
         isa = os.environ["ONEDNN_MAX_CPU_ISA"]
         attentions = {"SDPA": contextlib.nullcontext, "eager attention": eager_attention}
         for (name, patch), threads in itertools.product(attentions.items(), (1, 2)):
@@ -365,7 +365,7 @@ class Bench:
 
     @contextlib.contextmanager
     def _copy(self, harm: Harm) -> Iterator[Path]:
-        """A copy of the checkpoint in a place of its own: vLLM remembers processors by path."""
+        """A damaged copy of the checkpoint at a new path: vLLM caches processors by path."""
         with tempfile.TemporaryDirectory(dir=self._work) as directory:
             copy = Path(directory) / self._name
             shutil.copytree(self._checkpoint.path, copy)
@@ -440,7 +440,7 @@ def vllm_hidden_states(
 
 
 def vllm_engine(checkpoint: Path, *, enforce_eager: bool = True, **arguments: Any) -> Any:
-    """An engine with a checkpoint, in this process."""
+    """A vLLM engine with a checkpoint, in this process."""
     from vllm import LLM
 
     return LLM(
@@ -455,7 +455,7 @@ def vllm_engine(checkpoint: Path, *, enforce_eager: bool = True, **arguments: An
 
 
 def model_table(rows: Sequence[Row]) -> list[list[str]]:
-    """The lines for one model; of an engine in several deployments the worst of each figure."""
+    """The table of one model; the worst figures of an engine in several deployments."""
     lines = [[rows[0].model, "R_fp32", *FIGURES, "failed"]]
     for name in dict.fromkeys(row.name for row in rows):
         same = [row for row in rows if row.name == name]
@@ -468,7 +468,7 @@ def model_table(rows: Sequence[Row]) -> list[list[str]]:
 
 
 def worst(column: str, rows: Sequence[Row]) -> str:
-    """The worst of a figure."""
+    """The worst value of a figure."""
     values = [row.figures[column] for row in rows if row.figures]
     if not values:
         return "-"
@@ -476,7 +476,7 @@ def worst(column: str, rows: Sequence[Row]) -> str:
 
 
 def summary_table(rows: Sequence[Row]) -> list[list[str]]:
-    """Defect by rule: of how many models it was caught."""
+    """The table of defects by rule: the number of models for which the rule failed."""
     lines = [["caught in", *RULES, "any", f"R_fp32 > {BAR}"]]
     for name in dict.fromkeys(row.name for row in rows if row.is_defect):
         told = [row for row in rows if row.name == name and row.figures]
@@ -504,7 +504,7 @@ def measure(name: str, repeats: int, defects: Sequence[str], file: Path) -> None
 
 
 def measure_in_children(name: str, repeats: int, defects: Sequence[str]) -> list[Row]:
-    """Measures one model in processes of their own, which give all memory back."""
+    """Measures one model in child processes, so that all memory is freed."""
     rows: list[Row] = []
     # Half of the deployments, and every defect, with the first instruction set.
     shares = ((repeats - repeats // 2, defects), (repeats // 2, ()))

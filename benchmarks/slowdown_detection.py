@@ -1,9 +1,9 @@
-"""Promise: performance.regression notices 20 % on the wire in 10 of 10 runs, and nothing else.
+"""Promise: performance.regression detects a delay of 20 % in 10 of 10 runs, and has no false alarm.
 
-Real vLLM serves the tiny checkpoint once. The suite compares it with itself through two proxies
-(--vlm-server-url, --vlm-compare-url) that differ in nothing, or in that the first delays every
-request by a fifth of the median latency of its kind, text or image. Both are asked in turns, so
-whatever else this host does falls on both alike.
+Real vLLM serves the tiny checkpoint. The suite compares this server with itself through two proxies
+(--vlm-server-url, --vlm-compare-url). Either both are equal, or the first one delays every request
+by a fifth of the median latency of its kind, text or image. Requests alternate between the proxies,
+so that other processes on this host affect both equally.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ SAMPLES = 12
 
 @contextlib.contextmanager
 def proxy(endpoint: Endpoint, delays: Mapping[str, float]) -> Iterator[Endpoint]:
-    """A server that passes requests on after a delay, and streams what comes back.
+    """A proxy that forwards requests after a delay and streams the answers.
 
     Args:
-        endpoint: where requests go.
-        delays: seconds for "text" and "image".
+        endpoint: the server behind the proxy.
+        delays: seconds for "text" and "image" requests.
     """
     upstream = httpx.Client(base_url=endpoint.url, timeout=600, trust_env=False)
 
@@ -57,7 +57,7 @@ def proxy(endpoint: Endpoint, delays: Mapping[str, float]) -> Iterator[Endpoint]
             self._pass_on(b"")
 
         def log_message(self, *_: Any) -> None:
-            """Says nothing."""
+            """Logs nothing."""
 
         def _pass_on(self, body: bytes) -> None:
             names = ("Authorization", "Content-Type")
@@ -75,7 +75,7 @@ def proxy(endpoint: Endpoint, delays: Mapping[str, float]) -> Iterator[Endpoint]
         daemon_threads = True
 
         def handle_error(self, request: Any, client_address: Any) -> None:
-            """A client that hangs up is no news."""
+            """Ignores errors, such as a client that disconnects."""
 
     with Server(("127.0.0.1", 0), Handler) as server, upstream:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -85,7 +85,7 @@ def proxy(endpoint: Endpoint, delays: Mapping[str, float]) -> Iterator[Endpoint]
 
 
 def latencies(endpoint: Endpoint, work: Path) -> dict[str, float]:
-    """Median seconds of a text and of an image request, one at a time."""
+    """Median seconds of a text and of an image request, at concurrency 1."""
     cold = UncachedRequests(work)
     asked = [
         MODEL.request(case) for case in load_cases((FIXTURES,)) if case.needs in MODEL.supports
@@ -108,14 +108,14 @@ def latencies(endpoint: Endpoint, work: Path) -> dict[str, float]:
 
 
 def verdicts(candidate: Endpoint, reference: Endpoint, work: Path) -> Rows:
-    """The rows of performance.regression, candidate against reference."""
+    """The report rows of performance.regression, candidate against reference."""
     compared = f"--vlm-compare-url={reference.url}"
     rows = judge(candidate, work, "-m", "performance", "-k", "compared", compared)
     return [row for row in rows if row["criterion"] == "performance.regression"]
 
 
 def measure(runs: int, work: Path) -> list[dict[str, Any]]:
-    """Compares `runs` times with and without a delay, and prints the table as it grows."""
+    """Compares `runs` times with and without a delay; prints the table line by line."""
     results = []
     with served(work) as endpoint, proxy(endpoint, {}) as reference:
         for number in range(runs):

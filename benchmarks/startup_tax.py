@@ -1,9 +1,9 @@
-"""Promise: a project that merely has the plugin installed starts at most 30 ms later.
+"""Promise: the installed plugin delays the start of pytest in other projects by at most 30 ms.
 
-Times `pytest --collect-only` of an empty project with the plugin and with `-p no:ascend_vlm`, in
-turns, so that whatever else the machine does falls on both alike. The median of the differences
-within the pairs is the tax. Processor time is shown beside it: where it is much the smaller of the
-two, the machine was busy with something else.
+Measures `pytest --collect-only` of an empty project with the plugin and with `-p no:ascend_vlm`,
+alternately, so that other processes affect both equally. The result is the median of the pairwise
+differences. CPU time is printed beside it: if it is much smaller than the wall time, the machine
+was busy.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WITHOUT = ("-p", "no:ascend_vlm")
 
 @dataclass(frozen=True)
 class Cost:
-    """What one pytest process took, in ms."""
+    """Wall and CPU time of one pytest process, in ms."""
 
     wall: float
     processor: float
@@ -39,10 +39,10 @@ class Cost:
 
 
 def collect(directory: Path, arguments: Sequence[str]) -> Cost:
-    """Runs one pytest process that collects nothing."""
+    """Runs one pytest process that collects no tests."""
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
     since, used = time.perf_counter(), processor_seconds()
-    # Python as it is used: compiled modules are kept, so that nobody compiles them at every start.
+    # Write bytecode as usual, so that modules are not compiled at every start.
     env = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
     ran = subprocess.run(
         [*command, *arguments], cwd=directory, env=env, capture_output=True, text=True, check=False
@@ -54,13 +54,13 @@ def collect(directory: Path, arguments: Sequence[str]) -> Cost:
 
 
 def processor_seconds() -> float:
-    """Processor time of all child processes that have ended."""
+    """CPU seconds of all child processes that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def require_plugin(directory: Path) -> None:
-    """Two runs without the plugin would be equally fast, and prove nothing."""
+    """Exits if the plugin is not installed: the comparison would prove nothing."""
     command = [sys.executable, "-m", "pytest", "--help", "-p", "no:cacheprovider"]
     ran = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=True)
     if "--vlm-platform" not in ran.stdout:
@@ -68,13 +68,13 @@ def require_plugin(directory: Path) -> None:
 
 
 def measure(rounds: int) -> list[tuple[Cost, Cost]]:
-    """(with, without), one pair a round, after one round that warms the disk cache."""
+    """One pair (with, without) per round, after one round that warms up the disk cache."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         require_plugin(directory)
         pairs = []
         for round_ in range(rounds + 1):
-            # Every other round starts with the other one: neither always runs on the warmer cache.
+            # Alternate the order, so that neither always runs with the warmer cache.
             order = (WITH, WITHOUT) if round_ % 2 else (WITHOUT, WITH)
             cost = {arguments: collect(directory, arguments) for arguments in order}
             pairs.append((cost[WITH], cost[WITHOUT]))
@@ -82,7 +82,7 @@ def measure(rounds: int) -> list[tuple[Cost, Cost]]:
 
 
 def main() -> int:
-    """Measures, prints, and tells by the exit code whether the promise holds."""
+    """Measures and prints; the exit code is 0 if the promise holds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=21, help=f"at least {LEAST_ROUNDS}")
     rounds = parser.parse_args().rounds

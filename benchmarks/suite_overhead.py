@@ -1,13 +1,13 @@
-"""Promise: judging costs at most 15 % on top of the requests it takes.
+"""Promise: the suite takes at most 15 % longer than its server starts and requests alone.
 
-Runs the suite on the tiny checkpoints with real vLLM on this CPU and keeps a journal of every
-server start, stop and request. A bare script then starts the same servers and sends the same
-requests through the same HTTP client, one after another, and looks at no answer. Both are timed
-from process start to process end; what the suite does on top is collecting, comparing, reporting.
+Runs the suite on the tiny checkpoints with real vLLM on this CPU, and records every server start,
+stop and request in a journal. Then a bare script starts the same servers and sends the same
+requests through the same HTTP client, sequentially, and ignores the answers. Both are timed from
+process start to process end. The difference is collecting, comparing and reporting.
 
-Both sides start servers by the same code, so a difference there is the machine's doing. The ratio
-that would come out with the shorter starts on both sides is shown too: where it is far from the
-one that is judged, the machine was busy, and `--rounds` is called for.
+Both sides start servers with the same code, so a difference in the start times is noise of the
+machine. The ratio with the shorter start times on both sides is printed too. If it differs much
+from the judged ratio, the machine was busy: use `--rounds`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ JOURNAL_VARIABLE = "SUITE_OVERHEAD_JOURNAL"
 
 
 class Journal:
-    """Writes down what one process does to its servers, a JSON object a line."""
+    """Records all that one process does to its servers, as one JSON object per line."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("a", encoding="utf-8")
@@ -42,7 +42,7 @@ class Journal:
         self._starting = False
 
     def write(self, event: str, **details: Any) -> None:
-        """Adds a line; a server's own first request belongs to its start and is left out."""
+        """Adds a line. The first request of a start is part of the start and is not recorded."""
         if self._starting:
             return
         line = json.dumps({"event": event, **details}, default=str)
@@ -52,7 +52,7 @@ class Journal:
 
     @contextlib.contextmanager
     def spell(self, event: str, **details: Any) -> Iterator[None]:
-        """A start or stop of a server and, in a line after it, the seconds it took."""
+        """Records a start or stop of a server and then, in another line, its duration."""
         self.write(event, **details)
         self._starting, since = event == "start", time.monotonic()
         try:
@@ -63,7 +63,7 @@ class Journal:
 
 
 def pytest_configure() -> None:
-    """Keeps the journal: this file is a pytest plugin too (`-p suite_overhead`)."""
+    """Starts the journal. This file is also a pytest plugin (`-p suite_overhead`)."""
     import httpx
     from openai.resources.chat.completions import Completions
     from openai.resources.models import Models
@@ -129,7 +129,7 @@ def wrap(owner: type, name: str, wrapper: Callable[..., Any]) -> None:
 
 
 class Bare:
-    """Does again what a journal has, with nothing in between."""
+    """Replays a journal without pauses."""
 
     def __init__(self, log_dir: Path) -> None:
         self._log_dir = log_dir
@@ -139,7 +139,7 @@ class Bare:
         self._http: Any = None
 
     def replay(self, line: dict[str, Any]) -> None:
-        """Does what one line of the journal says."""
+        """Replays one line of the journal."""
         does = getattr(self, f"_{line['event']}", None)
         if does is not None:
             does(line)
@@ -180,7 +180,7 @@ class Bare:
                 base_url=f"{endpoint.url}/v1",
                 api_key=endpoint.api_key,
                 timeout=600.0,
-                # vLLM hangs up behind a request that it answers with a 500.
+                # vLLM closes the connection after a request that it answers with a 500.
                 max_retries=1,
             )
         )
@@ -234,7 +234,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one side: the whole process, and what of it went into its servers' life."""
+    """Seconds of one side: the whole process, and its share for starting and stopping servers."""
 
     total: float
     starts: float
@@ -242,7 +242,7 @@ class Timing:
 
     @property
     def rest(self) -> float:
-        """Everything else: imports, requests, and for the suite the judging."""
+        """The remaining seconds: imports, requests and, for the suite, judging."""
         return self.total - self.starts - self.stops
 
 
@@ -264,7 +264,7 @@ def timed(command: list[str], **environment: str) -> tuple[float, str]:
 
 
 def warm_up() -> None:
-    """Reads vLLM from disk once, so that the side that runs first does not pay for it alone."""
+    """Imports vLLM once, so that both sides find it in the disk cache."""
     from pytest_ascend_vlm.engines.torch_companions import child_pythonpath
 
     path = child_pythonpath(os.environ.get("PYTHONPATH"))
@@ -300,12 +300,12 @@ def time_bare(journal: Path) -> Timing:
 
 
 def fastest(timings: list[Timing]) -> Timing:
-    """The one that was disturbed least."""
+    """The timing with the least disturbance."""
     return min(timings, key=lambda timing: timing.total)
 
 
 def show(suite: Timing, bare: Timing, journal: Path) -> bool:
-    """Prints both sides and whether the promise holds."""
+    """Prints both sides; returns True if the promise holds."""
     events = [line["event"] for line in read(journal)]
     requests = sum(event in {"chat", "models", "post"} for event in events)
     ratio = suite.total / bare.total
@@ -339,7 +339,7 @@ def show(suite: Timing, bare: Timing, journal: Path) -> bool:
 
 
 def main() -> int:
-    """Measures, prints, and tells by the exit code whether the promise holds."""
+    """Measures and prints; the exit code is 0 if the promise holds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "selection",

@@ -1,4 +1,4 @@
-"""The tiny model that benchmarks serve, and the suite's verdicts on what they serve."""
+"""Serves a tiny model for benchmarks, and runs the suite on an endpoint."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Rows = list[dict[str, Any]]
 
 @contextlib.contextmanager
 def served(work: Path, fixture_roots: tuple[Path, ...] = (FIXTURES,)) -> Iterator[Endpoint]:
-    """The model's tiny checkpoint in the first root that has it, served as the suite serves it."""
+    """Serves the model's tiny checkpoint, from the first root that has it, like the suite."""
     options = Options("cpu", "tiny", log_dir=work, fixture_roots=fixture_roots)
     session = ModelSession(Run(options, lambda _line: None), MODEL)
     server = DeviceSlot(session, "TestTiny", Allocation()).own_server()
@@ -42,7 +42,7 @@ def served(work: Path, fixture_roots: tuple[Path, ...] = (FIXTURES,)) -> Iterato
 
 
 def judge(endpoint: Endpoint, work: Path, *arguments: str) -> Rows:
-    """The rows of one run of the suite, with more arguments, against an endpoint."""
+    """Runs the suite on an endpoint, with further arguments; returns the report's rows."""
     report = work / "report"
     command = [
         sys.executable, "-m", "pytest", str(MODEL_FILE), "-q", "-p", "no:cacheprovider",

@@ -1,12 +1,12 @@
 """The vision encoder of a checkpoint in ONNX Runtime, float32 on CPU.
 
-For checkpoints whose vision tower takes pixel values and a grid, as Qwen2-VL's does (MinerU2.5).
-An export is of one grid: rotary embeddings and the bounds of attention become constants of it, so
-that what is left are matrix products, which any build of ONNX Runtime knows. Exports are kept in a
-directory of the caller's, by the checkpoint's digest.
+For checkpoints whose vision tower takes pixel values and a grid, like Qwen2-VL (MinerU2.5). An
+export is valid for one grid only: rotary embeddings and attention bounds become constants, so the
+graph contains only operators that every build of ONNX Runtime supports. Exports are stored in a
+directory of the caller, by the checkpoint's digest.
 
-PyTorch exports by tracing (`dynamo=False`), because `torch.export` stops at the tower's
-data-dependent split of attention; tracing also does without onnxscript.
+PyTorch exports by tracing (`dynamo=False`), because `torch.export` fails at the tower's
+data-dependent split of attention. Tracing does not need onnxscript either.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pytest_ascend_vlm.engines import torch_companions
 from pytest_ascend_vlm.errors import ConfigurationError
 
 Grid = tuple[int, int, int]
-"""Patches in time, height and width, before neighbours are merged."""
+"""Number of patches in time, height and width, before merging."""
 
 _FILE = "vision.onnx"
 _INPUT, _OUTPUT = "pixel_values", "image_embeds"
@@ -34,19 +34,19 @@ _OPSET = 17
 
 
 class OnnxVision:
-    """A checkpoint's vision encoder; sessions are kept, one for each grid."""
+    """A checkpoint's vision encoder, with one cached session per grid."""
 
     def __init__(self, checkpoint: Path, cache: Path, *, threads: int) -> None:
         """Loads nothing yet.
 
         Args:
-            checkpoint: its directory.
-            cache: directory that keeps the exports.
-            threads: number of threads that one operator is computed with.
+            checkpoint: the checkpoint's directory.
+            cache: directory for the exports.
+            threads: number of threads per operator.
 
         Raises:
-            CheckpointError: the checkpoint has no weights.
-            ConfigurationError: onnx or ONNX Runtime is not installed.
+            CheckpointError: if the checkpoint contains no weights.
+            ConfigurationError: if onnx or ONNX Runtime is not installed.
         """
         _require_onnx()
         self._checkpoint = checkpoint
@@ -55,19 +55,18 @@ class OnnxVision:
         self._sessions: dict[Grid, Any] = {}
 
     def encode(self, pixel_values: npt.NDArray[np.float32], grid: Grid) -> npt.NDArray[np.float32]:
-        """What the language model gets of an image.
+        """The image embeddings that the language model gets.
 
         Args:
-            pixel_values: shape (patches, values of a patch), as the checkpoint's processor makes
-                them.
-            grid: of the image, `image_grid_thw` of the same processor.
+            pixel_values: shape (patches, values per patch), from the checkpoint's processor.
+            grid: the image's `image_grid_thw`, from the same processor.
 
         Returns:
             Shape (image tokens, width of the language model).
 
         Raises:
-            ConfigurationError: Transformers cannot load the checkpoint, or it has another kind of
-                vision tower.
+            ConfigurationError: if Transformers cannot load the checkpoint, or its vision tower is
+                of another kind.
         """
         if grid not in self._sessions:
             self._sessions[grid] = open_session(self._exported(grid), threads=self._threads)
@@ -84,7 +83,7 @@ def load_tower(checkpoint: Path) -> Any:
     """A checkpoint's vision tower in PyTorch, float32, fused attention.
 
     Raises:
-        ConfigurationError: it cannot be loaded, or there is none of this kind.
+        ConfigurationError: if the checkpoint cannot be loaded, or has no such vision tower.
     """
     torch_companions.install()
     try:
@@ -104,15 +103,15 @@ def load_tower(checkpoint: Path) -> Any:
 
 
 def export(tower: Any, grid: Grid, directory: Path) -> Path:
-    """Writes a tower as `vision.onnx`, for one grid; the directory appears when it is complete.
+    """Exports a tower as `vision.onnx` for one grid; creates the directory atomically.
 
     Args:
-        tower: takes (pixel values, grid) and gives an output with a `pooler_output`.
-        grid: the only one that the export is good for.
-        directory: is made; what another process put there meanwhile is kept.
+        tower: takes (pixel values, grid); its output has a `pooler_output`.
+        grid: the only grid that the export is valid for.
+        directory: directory to create; an export of another process is kept.
 
     Returns:
-        The file; weights beyond 2 GiB, protobuf's limit, lie beside it.
+        The file. Weights beyond 2 GiB, protobuf's limit, are in files beside it.
     """
     _require_onnx()
     import torch
@@ -134,16 +133,16 @@ def export(tower: Any, grid: Grid, directory: Path) -> Path:
         try:
             draft.replace(directory)
         except OSError:
-            if not directory.is_dir():  # else someone was faster, with the same weights
+            if not directory.is_dir():  # otherwise another process exported the same weights first
                 raise
     return directory / _FILE
 
 
 def open_session(path: Path, *, threads: int) -> Any:
-    """A session that computes one operator after another, each with so many threads.
+    """A session that runs operators sequentially, each with N threads.
 
     Raises:
-        ConfigurationError: ONNX Runtime is not installed.
+        ConfigurationError: if ONNX Runtime is not installed.
     """
     _require_onnx()
     import onnxruntime
@@ -158,13 +157,13 @@ def open_session(path: Path, *, threads: int) -> Any:
 
 
 def run(session: Any, pixel_values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """What a session of `open_session` makes of an image of its grid."""
+    """Runs a session of `open_session` on an image of its grid."""
     (embeds,) = session.run([_OUTPUT], {_INPUT: pixel_values})
     return np.asarray(embeds, dtype=np.float32)
 
 
 def _for_grid(tower: Any, grid: Grid) -> Any:
-    """A tower that takes pixel values alone."""
+    """Wraps a tower for one grid: its only input is the pixel values."""
     import torch
 
     class ForGrid(torch.nn.Module):  # type: ignore[misc]
@@ -185,7 +184,7 @@ def _patch_values(tower: Any) -> int:
 
 @contextlib.contextmanager
 def _no_tracer_warnings() -> Iterator[None]:
-    """That constants come out of the trace is what an export of one grid is about."""
+    """Suppresses warnings about constants in the trace, which are intended here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

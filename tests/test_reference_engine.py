@@ -179,7 +179,7 @@ def test_a_draft_on_disk_has_lost_nothing(desk: Desk) -> None:
     drafts.keep(case, made)
     read = drafts.load(case)
     assert read.token_ids == made.token_ids
-    for name in ("rows", "logits", "hidden"):
+    for name in ("positions", "logits", "hidden"):
         assert getattr(read, name).tobytes() == getattr(made, name).tobytes()
 
 
@@ -287,7 +287,7 @@ def test_a_golden_that_does_not_hold_is_recorded_again_and_no_other(
 @pytest.mark.parametrize("what", ["weights", "versions", "processor", "template"])
 def test_another_engine_records_everything_again(what: str, desk: Desk) -> None:
     desk.record()
-    engine, plan = Engine(), desk.task
+    engine, plan = Engine(), desk.plan
     if what == "weights":
         plan = dataclasses.replace(plan, key=dataclasses.replace(plan.key, weights_sha256="def"))
     elif what == "template":
