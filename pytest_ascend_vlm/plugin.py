@@ -1,7 +1,7 @@
-"""The hooks: what pytest asks of the plugin, each handed to a module that does the work.
+"""The plugin's pytest hooks; each calls the module that does the work.
 
-Nothing heavy is imported here, nor by what is imported here: a project that merely has the plugin
-installed pays a few milliseconds.
+Neither this module nor its imports import anything heavy: pytest loads them at every start, also
+in projects that only have the plugin installed.
 """
 
 from __future__ import annotations
@@ -50,23 +50,23 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Lets a criterion's name select it, and notes its place in the report."""
+    """Lets `-k` select a criterion by its id, and stores the order of the report's rows."""
     selection.let_names_select(item)
     order.note(item)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Ends what only collecting needed."""
+    """Ends the process that checked serve arguments during collection."""
     serve_arguments.close(session.config)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """The same where collecting was broken off."""
+    """Ends that process after a collection that was interrupted."""
     serve_arguments.close(config)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    """Says where models are served; nothing in a project that merely has the plugin installed."""
+    """The platform, the checkpoints and the log directory; empty without a `--vlm-*` option."""
     if not any(str(arg).startswith("--vlm-") for arg in config.invocation_params.args):
         return []
     run = config.stash[RUN]
@@ -76,13 +76,13 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Asks a criterion with each case of its group."""
+    """Parametrizes a criterion with the cases of its group."""
     selection.parametrize(metafunc, metafunc.config.stash[RUN])
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out what was not asked for; marks what does not apply or cannot run here."""
+    """Deselects tests that were not asked for; marks those that do not apply or cannot run."""
     run = config.stash[RUN]
     config.stash[hints.COLLECTED] = list(items)
     kept = [item for item in items if selection.is_asked_for(item, config)]
@@ -101,27 +101,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """Shows a mistake in a model file as its message, that of a serve argument included."""
+    """Checks serve arguments, and shows a mistake in a model file without a traceback."""
     report = yield
-    checked = serve_arguments.checked(collector, report, collector.config.stash[RUN])
-    return outcomes.explain_collection(checked)
+    report = serve_arguments.check(collector, report, collector.config.stash[RUN])
+    return outcomes.explain_collection(report)
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Hands models out by test class, whatever `--dist` says."""
+    """Distributes tests to workers by test class, independent of `--dist`."""
     return xdist.make_scheduler(config, log)
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """Makes `-n auto` one worker for every usable card."""
+    """Makes `-n auto` start one worker per usable card."""
     return xdist.auto_workers(config)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
-    """Repeats a test of the user's own that is marked `determinism`."""
+    """Repeats a user's own test that is marked `determinism`."""
     return own_tests.repeat_if_marked(pyfuncitem)
 
 
@@ -129,7 +129,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
 def pytest_report_teststatus(
     report: pytest.CollectReport | pytest.TestReport,
 ) -> tuple[str, str, str] | None:
-    """Counts apart what does not apply, and what an error stopped that is told at another test."""
+    """Counts separately: tests that are not applicable, and repetitions of an earlier error."""
     return outcomes.status(report) or findings.status(report)
 
 
@@ -139,5 +139,5 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Shows verdicts and set-up errors as their messages, and attaches the report's rows."""
     report = yield
-    setattr(report, order.PLACE, order.place_of(item))
+    setattr(report, order.SORT_KEY, order.sort_key(item))
     return outcomes.finish(item, call, report, item.config.stash[RUN])

@@ -1,4 +1,4 @@
-"""The process that prints: asks for the set-up once, gathers rows, and tells how a run ended."""
+"""Collects the rows in the process that prints, writes the report, and prints the summary."""
 
 from __future__ import annotations
 
@@ -20,102 +20,105 @@ from .receipt import gate_shortfalls, receipt, where
 
 
 class Reporter:
-    """Gathers the rows in the process that prints, which under xdist is not the one that tests."""
+    """Collects the rows of all tests and reports them; under xdist it runs in the controller."""
 
     def __init__(self, config: pytest.Config, run: Run) -> None:
         self._config = config
         self._run = run
         self._report = Report()
         self._repeats = findings.Repeats()
-        self._has_asked = False
+        self._setup_checked = False
         self._hints: list[str] = []
-        self._told: list[str] = []
+        self._written: list[str] = []
         self._deselected: set[tuple[str, str]] = set()
-        self._lost: list[str] = []
+        self._crashed: list[str] = []
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(self) -> Generator[None, object, object]:
-        """Adds what to type to pytest's refusal of a marker that a strict project does not know."""
+        """Adds hints to pytest's error about a marker that a strict project does not know."""
         try:
             return (yield)
         except pytest.UsageError as error:
             raise pytest.UsageError("\n".join([str(error), *hints.of_run(self._config)])) from error
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Finds out why nothing was selected."""
+        """Collects hints if no test was selected."""
         if not session.items:
             self._hints = hints.of_run(self._config)
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
-        """Notes the criteria that are not asked with all of their cases."""
+        """Notes the criteria with at least one deselected case."""
         self._deselected |= set(filter(None, (call_of(item).pair for item in items)))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
-        """Asks, before the first test, for what tests need that is not the model's."""
+        """Checks endpoints and directories before the first test."""
         if not session.testsfailed and not self._config.option.collectonly:
             self._require_setup(selection.fixtures_of(session.items))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Makes the workers of xdist part of this run."""
-        workers.tell_run_name(node, self._run.logs.name)
+        """Sends the name of this run to a worker of xdist before it starts."""
+        workers.send_run_name(node, self._run.logs.name)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
-        """Asks once for all workers; what their tests take is not told to this process."""
-        if ids and not self._has_asked and any(model_files(self._config)):
-            self._has_asked = True
+        """Checks endpoints and directories once for all workers.
+
+        The controller does not know the fixtures of the workers' tests, so it assumes `server`.
+        """
+        if ids and not self._setup_checked and any(model_files(self._config)):
+            self._setup_checked = True
             self._require_setup({"server"})
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """Takes what a worker found out; all find out the same."""
-        self._hints = workers.told(node) or self._hints
+        """Takes the hints and deselected criteria of a worker; all workers have the same."""
+        self._hints = workers.messages(node) or self._hints
         self._deselected |= workers.deselected(node)
 
-    def _require_setup(self, wanted: Container[str]) -> None:
+    def _require_setup(self, fixtures: Container[str]) -> None:
         try:
-            require_setup(self._run, wanted)
+            require_setup(self._run, fixtures)
         except ConfigurationError as error:
             raise pytest.UsageError(str(error)) from error
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Takes the rows off a test's report, unless pytest-rerunfailures will run it again."""
+        """Takes the rows of a test's report, unless pytest-rerunfailures will run it again."""
         if report.outcome != "rerun":  # type: ignore[comparison-overlap]
-            place = getattr(report, order.PLACE, ())
-            self._report.take(getattr(report, outcomes.EVIDENCE, ()), place)
+            key = getattr(report, order.SORT_KEY, ())
+            self._report.take(getattr(report, outcomes.EVIDENCE, ()), key)
             self._repeats.take(report)
             if report.failed and not hasattr(report, outcomes.EVIDENCE):
-                self._lost.append(report.nodeid)  # its worker crashed
+                self._crashed.append(report.nodeid)  # its worker crashed
 
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter, exitstatus: int
     ) -> None:
-        """Prints model x criterion group with counts and worst margins."""
+        """Prints a table of models and criterion groups with counts and worst margins."""
         if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
             for hint in self._hints:
                 terminalreporter.line(hint)
         if self._report.rows:
             terminalreporter.section("ascend-vlm")
-            for line in [*closing_table(self._report.rows), *self._told]:
+            for line in [*closing_table(self._report.rows), *self._written]:
                 terminalreporter.line(line)
             for line in doubtful_goldens(self._report.rows):
                 terminalreporter.line(line, yellow=True, bold=True)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
-        """Writes the report, closes the gate, and says in the last line what was verified."""
+        """Writes the report, evaluates the gate, and prints what was verified in the last line."""
         missing = gate_shortfalls(self._run, self._report.rows, self._deselected)
         if self._run.options.required is not None:
-            missing += [f"{test} ended without a row: its worker crashed" for test in self._lost]
+            missing += [f"{test} has no row: its worker crashed" for test in self._crashed]
         is_written = self._write()
         if (missing or not is_written) and session.exitstatus in {
             pytest.ExitCode.OK,
             pytest.ExitCode.NO_TESTS_COLLECTED,
         }:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        self._repeats.count()
+        self._repeats.add_counts()
         result = yield
         terminal = self._config.pluginmanager.get_plugin("terminalreporter")
         if terminal is not None:
@@ -130,12 +133,15 @@ class Reporter:
             "platform": self._run.options.platform,
             "simulated": self._run.platform.simulated,
         }
-        nowhere = origin(facts, self._report.rows) == "nothing"
-        line = closing_line(self._report.rows, "no served model" if nowhere else where(self._run))
-        return f"{line}; {len(self._lost)} lost with a worker that crashed" if self._lost else line
+        nothing_judged = origin(facts, self._report.rows) == "nothing"
+        place = "no served model" if nothing_judged else where(self._run)
+        line = closing_line(self._report.rows, place)
+        if not self._crashed:
+            return line
+        return f"{line}; {len(self._crashed)} lost with a worker that crashed"
 
     def _write(self) -> bool:
-        """Writes the report where one is wanted; False where the disk refuses it."""
+        """Writes the report if `--vlm-report` names a directory; False if writing fails."""
         directory = self._run.options.report
         if directory is None:
             return True
@@ -143,7 +149,7 @@ class Reporter:
         try:
             paths = write(self._report, facts, directory)
         except OSError as error:
-            self._told = [f"the report could not be written to {directory}: {error.strerror}"]
+            self._written = [f"the report could not be written to {directory}: {error.strerror}"]
             return False
-        self._told = [f"written: {path}" for path in paths]
+        self._written = [f"written: {path}" for path in paths]
         return True
