@@ -1,6 +1,6 @@
-"""The adaptation document, in the form the field hands in, printed from report.json.
+"""Renders the adaptation document, in the form usual for Ascend adaptations, from report.json.
 
-Everything that a model said is shown in a code block or escaped: it is data, whatever it says.
+All output of a model is escaped or put into a code block, because it may contain markup.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def render(document: Mapping[str, Any], language: str, *, charts: bool = True) -
     Args:
         document: the content of report.json.
         language: one of `LANGUAGES`.
-        charts: whether it links charts, which then have to lie beside it.
+        charts: whether the document links its charts, which must be in the same directory.
     """
     import jinja2
 
@@ -69,8 +69,8 @@ def render(document: Mapping[str, Any], language: str, *, charts: bool = True) -
         "block": code_block,
         "number": _number,
         "mark": _mark,
-        "limit": _limit,
-        "words": _words,
+        "threshold": _threshold_text,
+        "readable": _readable_name,
     }
     template = environment.from_string(source.read_text("utf-8"))
     judged, not_judged = _models(document)
@@ -86,13 +86,13 @@ def render(document: Mapping[str, Any], language: str, *, charts: bool = True) -
 
 
 def cell(value: Any) -> str:
-    """A text as the content of a Markdown table cell or line, without any markup of its own."""
+    """A text as the content of a Markdown table cell or line, with its markup escaped."""
     flat = " ".join(str(value).split())
     return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", html.escape(flat, quote=False))
 
 
 def code_block(text: Any) -> str:
-    """A text as a fenced code block, with a fence longer than any in the text."""
+    """A text as a fenced code block; the fence is longer than any fence in the text."""
     content = str(text)
     longest = max((len(run) for run in re.findall(r"`+", content)), default=0)
     fence = "`" * max(3, longest + 1)
@@ -102,9 +102,10 @@ def code_block(text: Any) -> str:
 def _models(
     document: Mapping[str, Any],
 ) -> tuple[list[Mapping[str, Any]], list[tuple[str, str]]]:
-    """The models of a report by test class, and those to which nothing applied with the reason.
+    """The judged models by test class, and the names of the others with the reason.
 
-    One that never got a server has rows only.
+    The others are those of which every row is not applicable. A model whose server never started
+    has rows, but no server facts.
     """
     known = {(model["model"], model["suite_class"]): model for model in document["models"]}
     rows: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
@@ -131,7 +132,7 @@ def _model_view(model: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> 
         "facts": model,
         "name": f"{key[0]} ({key[1]})" if len(classes) > 1 else key[0],
         "criteria": criteria,
-        # The reference's own rows are of this CPU, wherever the model was served.
+        # Reference rows come from this CPU, wherever the model was served, so they do not count.
         "counts": _counts([r for r in own if needs_server(r["criterion"])] or own),
         "problems": _problems(own),
         "notes": [row for row in own if _is_noted(row)],
@@ -143,21 +144,21 @@ def _model_view(model: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> 
 
 
 def _is_noted(row: Mapping[str, Any]) -> bool:
-    """Whether a row is an expected failure, not judged, or a recorded golden that is doubtful."""
+    """True for a row that is an expected failure, was not judged, or recorded a doubtful golden."""
     doubtful = row["status"] == "recorded" and bool(row["reason"])
     return doubtful or row["status"] in {"xfail", "skip", "na"}
 
 
 def _problems(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
-    """What does not hold, each with how many more criteria and cases the same error stopped."""
-    red = [row for row in rows if row["status"] in {"fail", "error"}]
-    told = {name_of(row["criterion"], row["case"]): row for row in red if not row["told_at"]}
-    more = Counter(row["told_at"] for row in red if row["told_at"])
-    # An error whose first test has no row, a plain test of a user's own, is told by the next one.
-    for row in (row for row in red if row["told_at"] and row["told_at"] not in told):
-        told[row["told_at"]] = row
+    """The reason of each failure and error, with the number of other rows that it stopped."""
+    bad = [row for row in rows if row["status"] in {"fail", "error"}]
+    shown = {name_of(row["criterion"], row["case"]): row for row in bad if not row["told_at"]}
+    more = Counter(row["told_at"] for row in bad if row["told_at"])
+    # If the first test has no row (a user's plain test), the next row shows the error instead.
+    for row in (row for row in bad if row["told_at"] and row["told_at"] not in shown):
+        shown[row["told_at"]] = row
         more[row["told_at"]] -= 1
-    return [(row["reason"], more[name]) for name, row in told.items()]
+    return [(row["reason"], more[name]) for name, row in shown.items()]
 
 
 def _criterion_view(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -170,13 +171,13 @@ def _criterion_view(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, A
 
 
 def _counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Status -> number of rows, what went wrong first."""
+    """Status -> number of rows; failures and errors come first."""
     found = Counter(row["status"] for row in rows)
     return {status: found[status] for status in STATUSES if status in found}
 
 
 def _numerics(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Any]]]:
-    """Figure -> one value for each column; None where nothing was measured."""
+    """(figure, one value per column) for the numerics table; None if a value was not measured."""
     found: dict[str, Mapping[str, Any]] = {}
     for row in rows:
         column = _NUMERICS.get(row["criterion"], "")
@@ -197,7 +198,7 @@ def _error_charts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _performance(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What was measured of a test class; empty where nothing was."""
+    """The performance section of a test class; empty if nothing was measured."""
     of_speed = [row for row in rows if group_of(row) == "performance"]
     run = [row for row in of_speed if row["status"] not in {"skip", "na"}]
     if not run:
@@ -213,7 +214,7 @@ def _performance(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _figures(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], dict[str, list[str]]]:
-    """The statistics that there are, and for each quantity its value by each of them."""
+    """The statistics that occur (the columns), and quantity -> one value per statistic."""
     found: dict[str, dict[str, str]] = {}
     for row in rows:
         for figure in (row.get("evidence") or {}).get("figures", ()):
@@ -229,23 +230,23 @@ def _figures(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], dict[str, li
 
 
 def _with_unit(value: Any, unit: str) -> str:
-    """Three digits and a unit; times below a second in milliseconds."""
-    if isinstance(value, str):  # NaN and infinity are named in JSON
+    """A value with three significant digits and its unit; times below one second in ms."""
+    if isinstance(value, str):  # NaN and infinity are strings in JSON
         return f"{value} {unit}"
     if unit == "s" and abs(value) < 1:
         value, unit = value * 1000, "ms"
     return f"{value:.3g} {unit}" if abs(value) < 100 else f"{value:.0f} {unit}"
 
 
-def _words(name: str, words: Mapping[str, str]) -> str:
-    """A figure's name, "load.c8.ttft", in the words of a language; c8 is a level of concurrency."""
+def _readable_name(name: str, words: Mapping[str, str]) -> str:
+    """A figure's name in a language: "load.c8.ttft" -> "load · concurrency 8 · TTFT"."""
     parts = (re.sub(r"^c(?=\d+$)", "concurrency ", part).split() for part in name.split("."))
-    spoken = (" ".join(words.get(word, word) for word in part) for part in parts)
-    return " · ".join(spoken).replace("_", " ")
+    translated = (" ".join(words.get(word, word) for word in part) for part in parts)
+    return " · ".join(translated).replace("_", " ")
 
 
-def _limit(row: Mapping[str, Any]) -> str:
-    """The bar of a row, with the side of it that is asked for."""
+def _threshold_text(row: Mapping[str, Any]) -> str:
+    """The threshold of a row with its sense: "≥ 0.9"."""
     sign = {"at least": "≥ ", "at most": "≤ ", None: ""}[row["sense"]]
     return sign + _number(row["threshold"])
 
