@@ -523,10 +523,10 @@ def test_a_criterion_cannot_be_overridden(
         ("class TestMine(VLMConformance):\n    pass", "TestMine.model must be a ModelSpec."),
         (
             "model = ModelSpec('a/b')",
-            "say of Capability.DOCUMENT, Capability.GROUNDING, Capability.",
+            "the model supports Capability.DOCUMENT, Capability.GROUNDING, Capability.",
         ),
         ("model = ModelSpec('a/b', devices=0)", "ModelSpec('a/b'): "),
-        ("bars = Thresholds(similarity=0.5)", 'say why with because="..."'),
+        ("bars = Thresholds(similarity=0.5)", 'State the reason with because="..."'),
     ],
 )
 def test_a_mistake_in_a_model_file_is_shown_as_its_message(

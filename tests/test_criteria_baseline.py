@@ -172,9 +172,9 @@ def test_a_near_tie_is_excused_and_said_so() -> None:
 
 def test_only_a_near_tie_widens_the_bars_of_a_page() -> None:
     golden = reference("巴" * 20 + "a", second=-0.2)
-    assert rules.parts_at_near_tie(with_x_at(60, golden.text), golden)
-    assert not rules.parts_at_near_tie(served(golden.text), golden)
-    assert not rules.parts_at_near_tie(with_x_at(0), reference())
+    assert rules.diverges_at_near_tie(with_x_at(60, golden.text), golden)
+    assert not rules.diverges_at_near_tie(served(golden.text), golden)
+    assert not rules.diverges_at_near_tie(with_x_at(0), reference())
 
 
 def test_after_a_near_tie_most_of_the_text_still_has_to_agree() -> None:

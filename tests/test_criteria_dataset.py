@@ -63,7 +63,7 @@ def test_the_published_pairs_hold(published: PublishedScore, correct: int) -> No
     verdict = judge_published(published, right(correct, 900))
     assert verdict.passed
     assert "not significantly worse" in verdict.reason
-    assert "cannot be seen" in verdict.reason
+    assert "cannot be detected" in verdict.reason
     assert "all 900 samples" in verdict.reason
 
 
@@ -86,7 +86,7 @@ def test_the_blind_spot_is_that_of_both_standard_errors() -> None:
 
 @pytest.mark.parametrize("score", [3, 4, 5])
 def test_five_samples_say_nothing_about_a_published_score(score: int) -> None:
-    with pytest.raises(PreconditionError, match="too little to tell"):
+    with pytest.raises(PreconditionError, match="too few samples for a verdict"):
         judge_published(QWEN3_8B, right(score, 5))
 
 
@@ -124,7 +124,7 @@ def test_worse_than_the_reference_fails(lost: int, won: int) -> None:
     verdict = judge_paired(*pair(lost, won))
     assert not verdict.passed
     assert verdict.measured < verdict.threshold == -0.02
-    assert "right was 'B'" in verdict.details[0]
+    assert "the target is 'B'" in verdict.details[0]
     flips = verdict.evidence["flips"]
     assert len(flips) == lost + won
     assert flips[0]["answer"] == "答案是 B"

@@ -308,7 +308,7 @@ def test_another_choice_at_a_near_tie_is_excused() -> None:
     assert (measures.flips, measures.unexcused_flips) == (1, 0)
     verdict = rules.judge_top1_flips(measures, BARS)
     assert verdict.passed
-    assert "1 other most likely tokens, 1 of them near-ties" in verdict.reason
+    assert "1 other most likely tokens, 1 of them at near-ties" in verdict.reason
 
 
 def test_another_choice_where_the_reference_was_sure_is_not() -> None:
@@ -342,7 +342,7 @@ def test_the_largest_error_may_be_twice_the_references_own(
     verdict = rules.judge_max_abs_error(measures, BARS)
     assert (verdict.measured, verdict.threshold) == pytest.approx((error, bar))
     assert verdict.passed == (error < bar)
-    assert ("the reference's own bf16 is off by 3" in verdict.reason) == (own == 3.0)
+    assert ("twice the reference's own bf16 error of 3" in verdict.reason) == (own == 3.0)
 
 
 def test_float32_has_to_leave_next_to_nothing_of_the_rounding() -> None:
@@ -354,10 +354,10 @@ def test_float32_has_to_leave_next_to_nothing_of_the_rounding() -> None:
 @pytest.mark.parametrize(
     ("ratio", "said"),
     [
-        (1.1, r"is sound \(R = 1.10\): look at the engine"),
-        (4.0, r"is off too \(R = 4.00\): look at its operators"),
-        (math.nan, r"is off too \(R = nan\)"),
-        ("no torch_npu", r"could not be asked: no torch_npu"),
+        (1.1, r"is right \(R = 1.10\): look at the engine"),
+        (4.0, r"is wrong too \(R = 4.00\): look at the device's operators"),
+        (math.nan, r"is wrong too \(R = nan\)"),
+        ("no torch_npu", r"did not run: no torch_npu"),
     ],
 )
 def test_a_failure_says_whether_operators_are_off_too(ratio: float | str, said: str) -> None:
@@ -419,8 +419,8 @@ def test_the_interval_is_the_same_each_time() -> None:
 # --- where it is ---------------------------------------------------------------------------------
 
 PARTS = ["prompt", "image", "image", "prompt", "answer", "answer"]
-VISION = "only image positions are off: look at the vision tower and its inputs"
-LANGUAGE = "image positions are sound, text is not: look at the language model"
+VISION = "only image positions are wrong: look at the vision tower and its inputs"
+LANGUAGE = "image positions are right, text positions are wrong: look at the language model"
 
 
 @pytest.mark.parametrize(
@@ -455,8 +455,8 @@ def test_the_earliest_position_that_is_off_is_named() -> None:
         case([1, 1, 3, 1, 1, 1], "image/sound", PARTS),
     ]
     assert rules.error_location(ErrorStatistics(cases))[1] == (
-        "first off by several roundings at position 3 (image) of image/报告, by 0.5; "
-        "so somewhere in 2 of 3 cases"
+        "the first error above 4 roundings is 0.5, at position 3 (image) of image/报告; "
+        "2 of 3 cases have such an error"
     )
 
 
@@ -484,7 +484,7 @@ def test_few_positions_or_images_are_said_to_be_few(positions: int, images: int)
         in reason
     )
     is_enough = (positions, images) == (125, 8)
-    assert ("1000 positions and 8 images are asked for" in reason) == (not is_enough)
+    assert ("1000 positions and 8 images are recommended" in reason) == (not is_enough)
 
 
 def test_the_report_has_the_error_along_each_sequence() -> None:
@@ -498,5 +498,5 @@ def test_the_report_has_the_error_along_each_sequence() -> None:
     }
     measures = ErrorStatistics([case([1]), case([2])])
     evidence = rules.judge_error_ratio(measures, BARS).evidence
-    assert evidence["per_position"] == [per_position(one) for one in measures.compared]
+    assert evidence["per_position"] == [per_position(one) for one in measures.comparisons]
     assert json.loads(json.dumps(evidence)) == evidence

@@ -211,7 +211,7 @@ def test_an_image_has_to_cost_tokens() -> None:
         (GOOD, "it was answered: '巴黎。'"),
         (Refusal(500, "{}", is_json_error=True), "HTTP 500 instead of a 4xx"),
         (Refusal(302, "{}", is_json_error=True), "HTTP 302 instead of a 4xx"),
-        (Refusal(400, "<html>", is_json_error=False), "not a JSON error: <html>"),
+        (Refusal(400, "<html>", is_json_error=False), "no JSON error: <html>"),
     ],
 )
 def test_only_a_json_4xx_is_a_refusal(refusal: Completion | Refusal, problem: str) -> None:
@@ -344,8 +344,8 @@ def cached(text: str, tokens: int | None) -> Completion:
     [
         (cached("一", 128), cached("二", None), None),
         (cached("一", 128), cached("二", 16), None),
-        (cached("x", 128), cached("二", 16), "hit equals cold: it is not"),
-        (cached("一", 128), cached("一", 16), "another image is not mixed up: it is not"),
+        (cached("x", 128), cached("二", 16), "after a hit differs from the cold answer"),
+        (cached("一", 128), cached("一", 16), "the other image's answer differs"),
         (cached("一", 128), cached("二", 128), "the cache key ignores the image"),
     ],
 )

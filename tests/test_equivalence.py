@@ -132,7 +132,7 @@ def verdict_of(preferred_by: float) -> Any:
 
 def test_only_a_near_tie_of_the_served_model_is_excused() -> None:
     assert verdict_of(preferred_by=0.1).passed
-    assert "1 part at near-ties" in verdict_of(preferred_by=0.1).reason
+    assert "1 diverge at near-ties" in verdict_of(preferred_by=0.1).reason
     sure = verdict_of(preferred_by=3.0)
     assert not sure.passed
     assert "token 2" in sure.details[0]

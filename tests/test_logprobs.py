@@ -207,7 +207,7 @@ def test_a_server_that_lists_twenty_tokens_is_asked_for_twenty(knowledge: Knowle
     assert seen.top_k == 20
     assert (seen.scores.token_ids >= 0).sum(axis=1).max() <= 21
     measures = ErrorStatistics([compare_logits(seen, numerics)])
-    assert measures.compared[0].exact.shape[1] == 10
+    assert measures.comparisons[0].exact.shape[1] == 10
     assert all(rule(measures, BARS).passed for rule in rules.LOGIT_RULES.values())
 
 

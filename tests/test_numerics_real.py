@@ -77,4 +77,4 @@ def test_a_lost_row_is_noticed_by_every_engine(tmp_path: Path) -> None:
     assert found["numerics.transformers"]["logits-kl_ratio"] == "fail"
     assert found["numerics.fp32_probe"][None] == "fail"
     assert document["receipt"]["server_starts"] == 0
-    assert "in bf16 roundings by part of the sequence: image" in done.stdout
+    assert "R by part of the sequence: image" in done.stdout

@@ -189,6 +189,6 @@ def test_a_failure_says_the_same_of_the_operators_whatever_is_selected(project: 
         for rows in (alone, among)
     )
     assert first["status"] == second["status"] == "fail"
-    assert "Transformers on the same device is sound (R = " in first["reason"]
+    assert "Transformers on the same device is right (R = " in first["reason"]
     assert first["reason"] == second["reason"]
     assert first["measured"] == second["measured"]

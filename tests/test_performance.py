@@ -260,7 +260,7 @@ def test_a_limit_of_nothing_that_is_measured_is_refused(
         project, "    pass", limits="(__import__('pytest_ascend_vlm').Limit('ttft', 2, 'x'),)"
     )
     outcome = judged(stub(), "-m", "performance", "test_own_model.py")
-    assert "nothing of that name is measured" in outcome.text
+    assert "no metric has that name" in outcome.text
 
 
 LIMITS = "(__import__('pytest_ascend_vlm').Limit('{}', {}, device='127.0.0.1'),)"
@@ -346,7 +346,7 @@ def test_who_asks_first_changes_no_figure(
     ("figure", "behaviour", "told"),
     [
         ("cpu.peak", takes(), "the CPU usage of a server that someone else runs"),
-        ("image.latency.p99", takes(), "p99 is told from 299 requests on"),
+        ("image.latency.p99", takes(), "p99 needs at least 299 requests"),
         ("image.server_queue.mean", takes(), "/metrics"),
         ("text.latency.median", Defect.TEXT_GIVES_500.value, "performance.single_stream judges"),
         ("text.latency.median", Defect.EXCLAMATION_MARKS.value, "a run of"),

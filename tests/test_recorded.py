@@ -43,7 +43,7 @@ def test_a_near_tie_is_told_with_its_token_and_what_rounding_explains(nats: floa
     (told,) = doubts(preferring_by(nats, 5), 64)
     assert told.startswith("near-ties: 1 of 22 tokens")
     assert "token 5" in told
-    assert f"by {nats:.3g} nats" in told
+    assert f"is {nats:.3g} nats" in told
     assert "up to 0.226" in told
 
 
@@ -76,7 +76,7 @@ def test_numbers_that_are_none_are_told() -> None:
 def test_an_answer_that_becomes_other_tokens_is_told() -> None:
     other = dataclasses.replace(SURE, token_ids=(1, 2, 3))
     assert doubts(other, 64) == (
-        "put back into the chat, its text becomes other tokens than were generated",
+        "the tokens of its text in the chat template differ from the generated tokens",
     )
 
 

@@ -16,6 +16,7 @@ from pytest_ascend_vlm.checkpoints.digest import weights_digest
 from pytest_ascend_vlm.checkpoints.find import find_checkpoint
 from pytest_ascend_vlm.errors import CheckpointError, ConfigurationError
 from pytest_ascend_vlm.spec.case_files import load_cases
+from pytest_ascend_vlm.spec.thresholds import NUMBERS
 
 TEXT, IMAGE = Capability.TEXT, Capability.IMAGE
 DOCUMENT, VIDEO = Capability.DOCUMENT, Capability.VIDEO
@@ -25,8 +26,11 @@ DOCUMENT, VIDEO = Capability.DOCUMENT, Capability.VIDEO
     ("fields", "message"),
     [
         ({"model_id": " / "}, "model_id is empty"),
-        ({"unsupported": {}}, "say of Capability.DOCUMENT, Capability.GROUNDING, Capability."),
-        ({"supports": {TEXT}}, "say of Capability.IMAGE whether"),
+        (
+            {"unsupported": {}},
+            "the model supports Capability.DOCUMENT, Capability.GROUNDING, Capability.",
+        ),
+        ({"supports": {TEXT}}, "declare whether the model supports Capability.IMAGE:"),
         ({"supports": {TEXT, IMAGE, VIDEO}}, "Capability.VIDEO is in supports and in unsupported"),
         (
             {"supports": {IMAGE}, "unsupported": dict.fromkeys(set(Capability) - {IMAGE}, "no")},
@@ -264,6 +268,23 @@ def test_a_checkpoint_without_weights_is_refused(tmp_path: Path) -> None:
         weights_digest(path)
 
 
+def test_the_page_of_criteria_names_no_threshold_in_braces() -> None:
+    from pytest_ascend_vlm.suite.catalogue import markdown
+
+    assert not re.search(r"\{[a-z]\w*(:[^{}]*)?\}", markdown())
+
+
+def test_a_changed_number_changes_the_page_of_criteria(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pytest_ascend_vlm.suite.catalogue import markdown
+
+    changed = {**NUMBERS, "rounds": 31, "prefill_ratio": 19.5, "idle_cpu": 0.25}
+    monkeypatch.setattr("pytest_ascend_vlm.criteria.criterion.NUMBERS", changed)
+    page = markdown()
+    assert "31 streamed requests" in page
+    assert "at most 19.5 times" in page
+    assert "at most 25% of" in page
+
+
 def test_the_page_of_criteria_is_current() -> None:
     from pytest_ascend_vlm.suite.catalogue import markdown
 
@@ -274,9 +295,9 @@ def test_the_page_of_criteria_is_current() -> None:
 @pytest.mark.parametrize(
     ("variants", "problem"),
     [
-        ((Variant("eager"),), "'eager' is served as the model is"),
+        ((Variant("eager"),), "'eager' changes nothing"),
         ((Variant("two cards", {"seed": 1}),), "one word"),
-        ((Variant("a", {"seed": 1}), Variant("a", {"seed": 2})), "no other variant's"),
+        ((Variant("a", {"seed": 1}), Variant("a", {"seed": 2})), "and unique"),
         ((Variant("tp2", {"tensor_parallel_size": 2}),), "2 cards in parallel, but devices=1"),
         ((Variant("port", {"port": 1}),), "serve sets port"),
     ],

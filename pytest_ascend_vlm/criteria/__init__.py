@@ -1,4 +1,4 @@
-"""The rules, as pure functions: observations, references and bars in, a `Verdict` out.
+"""The rules: pure functions that turn observations, references and thresholds into a `Verdict`.
 
-Nothing here reads a file, opens a socket or knows pytest; NumPy and rapidfuzz are all it needs.
+No rule reads a file, opens a socket or imports pytest. NumPy and rapidfuzz are the dependencies.
 """

@@ -1,7 +1,7 @@
-"""Does the served model answer as the reference does?
+"""Rules of baseline.*: the served model's answers against the reference's.
 
-y is the reference in float32. Its own difference between bf16 and fp32 is the yardstick: rounding
-of that size is what bf16 costs on any hardware, and what exceeds it by a factor is a defect.
+The unit of error is the difference between the reference in bf16 and the reference in fp32. bf16
+rounding causes an error of that size on any hardware. An error several times larger is a defect.
 """
 
 from __future__ import annotations
@@ -21,15 +21,22 @@ _SHOWN_CANDIDATES = 3
 
 
 def require_same_prompt(served: Completion, reference: Reference) -> None:
-    """Raises PreconditionError unless both sides saw prompts of one length.
+    """Checks that the served prompt and the reference's prompt have the same number of tokens.
 
-    The served prompt's own tokens are counted; what `usage` says counts where there are none.
+    The served prompt's token ids are counted; without token ids the count in `usage` is used.
+
+    Raises:
+        PreconditionError: the lengths differ.
     """
     _require_prompt_tokens(served.prompt_tokens, reference)
 
 
 def require_same_forced_prompt(forced: Forced, reference: Reference) -> None:
-    """Raises PreconditionError unless the answer was forced behind a prompt of the same length."""
+    """Checks that the answer was forced after a prompt as long as the reference's prompt.
+
+    Raises:
+        PreconditionError: the lengths differ.
+    """
     if reference.numerics is not None:
         answer = len(reference.numerics.token_ids)
         _require_prompt_tokens(len(forced.scores) + 1 - answer, reference)
@@ -40,20 +47,21 @@ def _require_prompt_tokens(served: int | None, reference: Reference) -> None:
         raise PreconditionError(
             f"{reference.case_id}: the served prompt has {served} tokens, the "
             f"reference's has {reference.prompt_tokens}. The two sides did not see the same input, "
-            "so their answers cannot be compared. Check that chat template, image preprocessor "
-            "(min_pixels, max_pixels) and system prompt are the same on both sides."
+            "so their answers cannot be compared. Check that both sides use the same chat "
+            "template, image preprocessor (min_pixels, max_pixels) and system prompt."
         )
 
 
-def judge_text(served: Completion, reference: Reference, bars: Thresholds) -> Verdict:
-    """The served text equals the reference's, or leaves it only at a near-tie.
+def judge_text(served: Completion, reference: Reference, thresholds: Thresholds) -> Verdict:
+    """The served text equals the reference's text, or diverges from it only at a near-tie.
 
-    A published answer may be quoted in part, so only that much is compared with it.
+    A document may quote only the beginning of an answer. The served text is then cut to the
+    length of the quotation before it is compared.
     """
     got = served.text[: len(reference.text)] if reference.is_published else served.text
     divergence = find_divergence(served, reference)
     excused = _is_excused(divergence)
-    least = bars.similarity_after_tie if excused else bars.similarity
+    minimum = thresholds.similarity_after_tie if excused else thresholds.similarity
     measured = similarity(reference.text, got)
     after = ", after a near-tie of the reference" if excused else ""
     details = () if got == reference.text else side_by_side(reference.text, got)
@@ -67,11 +75,11 @@ def judge_text(served: Completion, reference: Reference, bars: Thresholds) -> Ve
         "word_overlap": round(word_overlap(reference.text, got), 4),
     }
     reason = f"character similarity to the answer {reference.source}{after}"
-    return at_least(measured, least, "similarity", reason, details, evidence)
+    return at_least(measured, minimum, "similarity", reason, details, evidence)
 
 
-def parts_at_near_tie(served: Completion, reference: Reference) -> bool:
-    """Whether the served answer leaves the reference's where rounding alone can turn the choice."""
+def diverges_at_near_tie(served: Completion, reference: Reference) -> bool:
+    """True if the served answer diverges where rounding alone can change the reference's choice."""
     return _is_excused(find_divergence(served, reference))
 
 
@@ -80,11 +88,11 @@ def _is_excused(divergence: Divergence | None) -> bool:
 
 
 def judge_divergence(served: Completion, reference: Reference) -> Verdict:
-    """Where the answers part, the reference itself was within rounding of a tie."""
+    """At the divergence of the two answers, the reference was within rounding of a tie."""
     if served.token_ids is None and served.text != reference.text:
         raise PreconditionError(
-            f"{served.case_id}: the server returned no token ids, so where the answers part cannot "
-            "be judged. vLLM returns them; a proxy in between may drop them."
+            f"{served.case_id}: the server returned no token ids, so the divergence of the answers "
+            "cannot be judged. vLLM returns token ids; a proxy in between may drop them."
         )
     divergence = find_divergence(served, reference)
     if divergence is None:
@@ -94,13 +102,13 @@ def judge_divergence(served: Completion, reference: Reference) -> Verdict:
         *side_by_side(reference.text, served.text),
         *describe(divergence, served, reference),
     )
-    reason = f"the answers part at token {divergence.position + 1}"
+    reason = f"the answers diverge at token {divergence.position + 1}"
     evidence = {"position": divergence.position, "expected": reference.text, "got": served.text}
     return at_most(divergence.preference, divergence.tie, "nats", reason, details, evidence)
 
 
 def find_divergence(served: Completion, reference: Reference) -> Divergence | None:
-    """The first differing token, or None where there is none or token ids are not known."""
+    """The first differing token, or None if no token differs or token ids are unknown."""
     numerics = reference.numerics
     if served.token_ids is None or reference.token_ids is None or numerics is None:
         return None
@@ -109,12 +117,12 @@ def find_divergence(served: Completion, reference: Reference) -> Divergence | No
         return None
     expected = token_at(reference.token_ids, position)
     got = token_at(served.token_ids, position)
-    # The numbers belong to the answer as forced; its tokens may part from the generated ones.
+    # The numerics are of the forced answer, whose tokens may differ from the generated ones.
     known = (
         position <= len(numerics.token_ids)
         and numerics.token_ids[:position] == reference.token_ids[:position]
     )
-    # A recorded token that the numbers do not prefer is no choice of the reference.
+    # If the numerics prefer another token to the recorded one, that preference counts as well.
     candidates = numerics.logprobs_at(position) if known else {}
     chosen = 0.0 if expected is None else _preference(candidates, expected)
     preference = max(_preference(candidates, got), chosen)
@@ -123,9 +131,9 @@ def find_divergence(served: Completion, reference: Reference) -> Divergence | No
 
 
 def describe(divergence: Divergence, served: Completion, reference: Reference) -> tuple[str, ...]:
-    """Both sides' candidates at the first differing token, and how sure the reference was."""
+    """Lines with both sides' candidates at the divergence and the reference's preference."""
     lines = []
-    assert reference.numerics is not None  # noqa: S101  (find_divergence has looked)
+    assert reference.numerics is not None  # noqa: S101  (find_divergence has checked it)
     if divergence.position <= len(reference.numerics.token_ids):
         lines.append(
             f"at token {divergence.position + 1} the reference's candidates: "
@@ -137,29 +145,31 @@ def describe(divergence: Divergence, served: Completion, reference: Reference) -
         )
     state = "was near a tie" if divergence.is_near_tie else "was not near a tie"
     lines.append(
-        f"the reference {state}: it preferred its choice by {divergence.preference:.3g} nats, "
-        f"rounding explains up to {divergence.tie:.3g}"
+        f"the reference {state}: it preferred its choice by {divergence.preference:.3g} nats; "
+        f"rounding explains up to {divergence.tie:.3g} nats"
     )
     return tuple(lines)
 
 
-def judge_logprobs(forced: Forced, numerics: ReferenceNumerics, bars: Thresholds) -> Verdict:
-    """The visible log-probabilities differ from fp32 by no more than a few bf16 roundings.
+def judge_logprobs(forced: Forced, numerics: ReferenceNumerics, thresholds: Thresholds) -> Verdict:
+    """The visible log-probabilities differ from fp32 by at most a few bf16 roundings.
 
-    Visible are the reference's most likely tokens; log-probabilities are those among them.
+    Visible are the tokens that the reference finds most likely. Their log-probabilities are
+    normalised over these tokens only.
     """
-    compared = compare_logits(forced, numerics)
-    answer = compared.part == "answer"
-    exact = log_softmax(compared.exact[answer, :TOP_LOGPROBS])
-    served = _mean_difference(exact, compared.observed[answer, :TOP_LOGPROBS])
-    rounding = _mean_difference(exact, compared.rounded[answer, :TOP_LOGPROBS])
+    comparison = compare_logits(forced, numerics)
+    answer = comparison.part == "answer"
+    exact = log_softmax(comparison.exact[answer, :TOP_LOGPROBS])
+    served = _mean_difference(exact, comparison.observed[answer, :TOP_LOGPROBS])
+    rounding = _mean_difference(exact, comparison.rounded[answer, :TOP_LOGPROBS])
     mean, own = float(np.mean(served)), float(np.mean(rounding))
-    limit = bars.logprobs_ratio * own
+    maximum = thresholds.logprobs_ratio * own
     worst = int(np.argmax(served))
-    row = int(compared.positions[answer][worst])
+    row = int(comparison.positions[answer][worst])
+    ratio = mean / own if own else float("inf")
     details = (
-        f"the reference's own bf16-fp32 difference is {own:.4g} nats, the served one "
-        f"{mean / own if own else float('inf'):.2f} times that (at most {bars.logprobs_ratio:g})",
+        f"the reference's own bf16-fp32 difference is {own:.4g} nats; the served difference is "
+        f"{ratio:.2f} times that (at most {thresholds.logprobs_ratio:g})",
         f"largest at token {worst + 1} of {len(served)}: {served[worst]:.4g} nats; "
         f"expected {_candidates(numerics.logprobs_at(worst))}; "
         f"got {_candidates(forced.scores.at(row))}",
@@ -170,17 +180,17 @@ def judge_logprobs(forced: Forced, numerics: ReferenceNumerics, bars: Thresholds
         "ratio": mean / own if own else None,
         "per_position": [round(float(value), 5) for value in served],
     }
-    reason = "mean difference of the visible log-probabilities, the reference's answer forced"
-    return at_most(mean, limit, "nats", reason, details, evidence)
+    reason = "mean difference of the visible log-probabilities, with the reference's answer forced"
+    return at_most(mean, maximum, "nats", reason, details, evidence)
 
 
 def _mean_difference(exact: Table, other: Table) -> Table:
-    """Mean absolute difference of the log-probabilities at each position, shape (n,), nats."""
+    """The mean absolute difference of the log-probabilities at each position: shape (n,), nats."""
     return np.asarray(np.abs(log_softmax(other) - exact).mean(axis=1))
 
 
 def judge_replay(replayed: Reference, golden: Reference) -> Verdict:
-    """A golden is reproduced by running the reference again, up to a near-tie."""
+    """Running the reference again reproduces its golden, or diverges from it only at a near-tie."""
     replay = Completion(
         golden.case_id, replayed.text, replayed.token_ids, None, None, None, seconds=0.0
     )
@@ -192,9 +202,10 @@ def judge_replay(replayed: Reference, golden: Reference) -> Verdict:
         details += describe(divergence, replay, golden)
     excused = _is_excused(divergence)
     measured = similarity(golden.text, replayed.text)
-    least = measured if excused else 1.0
-    reason = "the reference parts from its recorded answer" + (" at a near-tie" if excused else "")
-    return at_least(measured, least, "similarity", reason, details)
+    minimum = measured if excused else 1.0
+    at = " at a near-tie" if excused else ""
+    reason = f"the reference diverges from its recorded answer{at}"
+    return at_least(measured, minimum, "similarity", reason, details)
 
 
 def _tie(numerics: ReferenceNumerics, position: int) -> float:
@@ -209,10 +220,10 @@ def _preference(candidates: dict[int, float], token: int | None) -> float:
 
 
 def _candidates(listed: dict[int, float]) -> str:
-    """The most likely tokens with their probabilities among those listed."""
+    """The most likely tokens with their probabilities, normalised over the listed tokens."""
     known = {token: value for token, value in listed.items() if not np.isnan(value)}
     if not known:
-        return "no numbers"
+        return "no log-probabilities"
     best = sorted(known.items(), key=lambda pair: -pair[1])
     shares = np.exp(log_softmax(np.array([[value for _, value in best]])))[0]
     shown = list(zip(best, shares, strict=True))[:_SHOWN_CANDIDATES]

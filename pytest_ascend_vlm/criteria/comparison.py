@@ -1,4 +1,7 @@
-"""A case's numbers side by side: the reference's in fp32 and bf16, and those that are judged."""
+"""The numbers of one case, aligned by position and token.
+
+Three tables: y, the reference in fp32; b, the reference in bf16; x, the numbers that are judged.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +19,22 @@ Table = npt.NDArray[np.floating[Any]]
 
 @dataclass(frozen=True, eq=False)
 class CaseComparison:
-    """The numbers of one case side by side, at m positions of prompt and answer.
+    """The numbers of one case at m positions of prompt and answer.
 
     Attributes:
         case_id: the case.
-        numbers: what is compared, "raw logits of 32 tokens": not every server tells as much.
+        numbers: the kind and number of values, "raw logits of 32 tokens"; some servers return
+            log-probabilities instead, or fewer tokens.
         positions: shape (m,), int64; the positions, counted from the prompt's first token.
-        part: shape (m,); "image", "prompt" or "answer": where each position is.
+        part: shape (m,); the part of the sequence: "image", "prompt" or "answer".
         exact: y, shape (m, k).
         rounded: b, shape (m, k).
-        observed: x, shape (m, k); where x does not list a token, the value closest to y that it
-            can have, so that nothing is held against it that was not seen.
-        flip_margin: shape (m,); where the most likely token is another, how far y preferred its
-            own, else 0; None for hidden states.
-        tie: shape (m,); the margin up to which rounding alone can turn the choice; None likewise.
+        observed: x, shape (m, k). A token that x does not list gets the value nearest y that it
+            could have, so that no unseen difference counts as an error.
+        flip_margin: shape (m,); y's preference for its own most likely token over x's, 0 where
+            they are the same token; None for hidden states.
+        tie: shape (m,); the preference up to which rounding alone can change the choice; None for
+            hidden states.
     """
 
     case_id: str
@@ -44,22 +49,22 @@ class CaseComparison:
 
     @property
     def square_errors(self) -> Table:
-        """Mean square of x - y at each position, shape (m,)."""
+        """The mean square of x - y at each position: shape (m,)."""
         return _square_errors(self.observed, self.exact)
 
     @property
     def own_square_errors(self) -> Table:
-        """Mean square of b - y at each position, shape (m,)."""
+        """The mean square of b - y at each position: shape (m,)."""
         return _square_errors(self.rounded, self.exact)
 
     @property
     def flips(self) -> npt.NDArray[np.bool_]:
-        """Shape (m,); where the most likely token is another one."""
+        """True at each position where x and y have different most likely tokens: shape (m,)."""
         return self._flips_beyond(np.zeros(len(self.positions)))
 
     @property
     def unexcused_flips(self) -> npt.NDArray[np.bool_]:
-        """Shape (m,); where it is and y was not near a tie."""
+        """True at each flip where y was not near a tie: shape (m,)."""
         return self._flips_beyond(self.tie)
 
     def _flips_beyond(self, tie: Table | None) -> npt.NDArray[np.bool_]:
@@ -69,24 +74,24 @@ class CaseComparison:
 
     @property
     def has_image(self) -> bool:
-        """Whether an image is among the positions."""
+        """True if any position is an image token's."""
         return bool((self.part == "image").any())
 
 
 def compare_logits(forced: Forced, numerics: ReferenceNumerics) -> CaseComparison:
-    """Logits at the positions and of the tokens that the golden keeps.
+    """Compares logits at the positions, and of the tokens, that the golden keeps.
 
     Raises:
-        PreconditionError: they are of a sequence of another length.
+        PreconditionError: the forced sequence and the golden's have different lengths.
     """
     scores = forced.scores
     tokens = int(numerics.positions[-1]) + 1
     if len(scores) not in {tokens - 1, tokens}:
         raise PreconditionError(
-            f"{forced.case_id}: the prompt with the forced answer has {len(scores) + 1} tokens on "
-            f"one side and {tokens} in the reference. The two did not see the same input."
+            f"{forced.case_id}: the prompt with the forced answer has {len(scores) + 1} tokens, "
+            f"the reference's has {tokens}. The two sides did not see the same input."
         )
-    # What is listed twice as deep is found even where two sides rank a little differently.
+    # The served list is twice as long, so it has the golden's tokens even if the ranks differ.
     width = min(numerics.top_tokens.shape[1], forced.top_k // 2)
     known = numerics.positions < len(scores)
     positions = numerics.positions[known]
@@ -95,7 +100,7 @@ def compare_logits(forced: Forced, numerics: ReferenceNumerics) -> CaseCompariso
     if not scores.are_logits:
         exact = exact - numerics.fp32_logsumexp[known, None]
         rounded = rounded - numerics.bf16_logsumexp[known, None]
-    observed = _looked_up(scores, positions, top_tokens, exact)
+    observed = _served_values(scores, positions, top_tokens, exact)
     flips = _flip_margins(scores.token_ids[positions, 0], top_tokens, exact)
     kind = "raw logits" if scores.are_logits else "log-probabilities"
     return CaseComparison(
@@ -116,17 +121,22 @@ def compare_logits(forced: Forced, numerics: ReferenceNumerics) -> CaseCompariso
 def compare_hidden_states(
     states: Table, numerics: ReferenceNumerics, case_id: str
 ) -> CaseComparison:
-    """Last hidden states, shape (tokens, width), at the positions that the golden keeps.
+    """Compares last hidden states at the positions that the golden keeps.
+
+    Args:
+        states: shape (tokens, width).
+        numerics: the golden's numerics.
+        case_id: the case.
 
     Raises:
-        PreconditionError: they are of another width or of another sequence.
+        PreconditionError: the width or the sequence length differs from the golden's.
     """
     hidden = numerics.hidden
     tokens = int(numerics.positions[-1]) + 1
     if states.shape != (tokens, hidden.fp32.shape[1]):
         raise PreconditionError(
-            f"{case_id}: the served hidden states are of shape {states.shape}, the reference's of "
-            f"{(tokens, hidden.fp32.shape[1])}. The two sides did not see the same input."
+            f"{case_id}: the served hidden states have the shape {states.shape}, the reference's "
+            f"have {(tokens, hidden.fp32.shape[1])}. The two sides did not see the same input."
         )
     first = int(numerics.positions[numerics.first_answer_row])
     parts = _parts(hidden.positions, hidden.is_image, first)
@@ -142,17 +152,17 @@ def compare_hidden_states(
 
 
 def divergence(exact: Table, other: Table) -> Table:
-    """Kullback-Leibler divergence of the listed tokens' distributions, shape (m,), nats.
+    """The KL divergence of the listed tokens' distributions: shape (m,), nats.
 
-    Each row is normalised over its listed tokens, so that raw logits and log-probabilities are
-    treated alike, and what is missing is what no listed token shows.
+    Each row is normalised over its listed tokens. So raw logits and log-probabilities give the
+    same result, and probability outside the list does not count.
     """
     here, there = log_softmax(exact), log_softmax(other)
     return np.asarray((np.exp(here) * (here - there)).sum(axis=1))
 
 
 def log_softmax(values: Table) -> Table:
-    """Log-probabilities among the listed tokens of each row, nats."""
+    """Log-probabilities of each row, normalised over its listed tokens: nats."""
     wide = values.astype(np.float64)
     wide = wide - wide.max(axis=1, keepdims=True)
     return np.asarray(wide - np.log(np.exp(wide).sum(axis=1, keepdims=True)))
@@ -162,17 +172,20 @@ def _square_errors(values: Table, exact: Table) -> Table:
     return np.asarray(np.square(values.astype(np.float64) - exact).mean(axis=1))
 
 
-def _looked_up(
+def _served_values(
     scores: TokenScores,
     positions: npt.NDArray[np.int64],
     top_tokens: npt.NDArray[np.int64],
     exact: Table,
 ) -> Table:
-    """The x at the golden's tokens; of an unlisted one, the closest to y of what it can have."""
+    """The served value of each golden token.
+
+    A token that the server did not list gets min(y, floor), the value nearest y that it could have.
+    """
     matches = top_tokens[:, :, None] == scores.token_ids[positions][:, None, :]
-    found = np.take_along_axis(scores.values[positions], matches.argmax(axis=2), axis=1)
-    at_most_that = np.minimum(exact, scores.floor[positions][:, None])
-    return np.where(matches.any(axis=2), found, at_most_that)
+    listed = np.take_along_axis(scores.values[positions], matches.argmax(axis=2), axis=1)
+    nearest_possible = np.minimum(exact, scores.floor[positions][:, None])
+    return np.where(matches.any(axis=2), listed, nearest_possible)
 
 
 def _parts(
@@ -184,7 +197,10 @@ def _parts(
 def _flip_margins(
     first: npt.NDArray[np.int64], top_tokens: npt.NDArray[np.int64], exact: Table
 ) -> Table:
-    """How far y preferred its first token to x's; of one that y does not list, to its last."""
+    """The preference of y for its most likely token over x's, at each position: shape (m,).
+
+    If y does not list x's token, the last token in y's list stands for it.
+    """
     matches = top_tokens == first[:, None]
     column = np.where(matches.any(axis=1), matches.argmax(axis=1), top_tokens.shape[1] - 1)
     chosen = np.take_along_axis(exact, column[:, None], axis=1)[:, 0]
@@ -196,10 +212,11 @@ def _ties(peaks: Table, logit_rmse: float) -> Table:
 
 
 def tie_margin(peak_logit: float, logit_rmse: float) -> float:
-    """The margin (nats) up to which bf16 rounding can turn the reference's choice.
+    """The preference (nats) up to which bf16 rounding can change the reference's choice.
 
-    The larger of one bf16 unit in the last place at the largest logit and 4·sqrt(2) times the
-    reference's own bf16 error: two logits, each off by that error, at four standard deviations.
+    It is the larger of two values: one bf16 unit in the last place at the largest logit, and
+    4·sqrt(2) times the reference's own bf16 error. The second is four standard deviations of the
+    difference of two logits that are each off by that error.
     """
     peak = abs(peak_logit)
     ulp = 2.0 ** (np.floor(np.log2(peak)) - 7) if peak > 0 else 0.0

@@ -1,4 +1,4 @@
-"""What a criterion is: its id, what it needs, which cases it is parametrized with, its docs."""
+"""A criterion: its id, the capability that it needs, its cases and its documentation."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ..spec.thresholds import NUMBERS
 from .groups import GROUPS, MARKER, Group, group_name
 
 VARIANT = "equivalence.<variant>"
-"""Id of the criterion that each variant of a model is judged by under its own name."""
+"""Id of the criterion for variants; each variant's own name replaces `<variant>`."""
 
 DATASET = "dataset.<task>"
-"""Id of the criterion that each data set of a model is judged by under its own name."""
+"""Id of the criterion for data sets; each data set's own name replaces `<task>`."""
 
 _NUMBER = re.compile(r"\{([a-z]\w*)(:[^{}]*)?\}")
 
@@ -29,9 +29,9 @@ class Cases(enum.Enum):
     """The cases that a criterion is parametrized with; the value is the case group."""
 
     ALL = "all"
-    """Every case without a clip."""
+    """Every case without a video."""
     IMAGE = "image"
-    """Every case with an image; a page is one."""
+    """Every case with an image, document pages included."""
     TEXT = "text"
     VIDEO = "video"
     DOCUMENT = "document"
@@ -43,7 +43,7 @@ class Cases(enum.Enum):
     GROUNDING = "grounding"
 
     def includes(self, case: Case) -> bool:
-        """Whether a case belongs to them."""
+        """True if a case is one of these cases."""
         if self is Cases.IMAGE:
             return bool(case.images)
         if self is Cases.ALL:
@@ -57,12 +57,13 @@ class Criterion:
 
     Attributes:
         id: `<group>.<name>`; reports and expected failures use it.
-        needs: without this capability the criterion is not applicable.
-        cases: the cases that it is parametrized with; None where it makes its own requests.
-        known_failures: defects of released engines that hit every model; reported, not failed.
-        ends_server: whether it leaves no server behind for the next test.
-        offline: the task of the offline engines whose result it judges; they do those that are
-            selected.
+        needs: the capability without which the criterion is not applicable.
+        cases: the cases that it is parametrized with; None if it makes its own requests.
+        known_failures: defects of released engines that affect every model; they are reported as
+            expected failures.
+        ends_server: True if no server runs after the test.
+        offline: the task of the offline engine whose result the criterion judges; an offline
+            engine runs the tasks of all selected criteria. None if the criterion needs none.
     """
 
     id: str
@@ -74,21 +75,21 @@ class Criterion:
 
     @property
     def group(self) -> Group:
-        """The group that it belongs to."""
+        """The criterion's group."""
         return GROUPS[group_name(self.id)]
 
     def of(self, name: str) -> Criterion:
-        """The criterion of one variant or data set."""
+        """The criterion for one variant or data set of this name."""
         return dataclasses.replace(self, id=f"{group_name(self.id)}.{name}")
 
 
 @dataclass(frozen=True)
 class Documentation:
-    """A criterion's docstring, taken apart.
+    """The two parts of a criterion's docstring.
 
     Attributes:
-        text: what it asks and why it matters.
-        if_this_fails: what to try.
+        text: the requirement and why it matters.
+        if_this_fails: what to try if the criterion fails.
     """
 
     text: str
@@ -96,9 +97,10 @@ class Documentation:
 
 
 def documentation(test: Callable[..., Any]) -> Documentation:
-    """The documentation of a criterion's test method, with the numbers of the thresholds in it.
+    """The documentation of a criterion's test method, with the values of thresholds filled in.
 
-    A docstring names a threshold, `{prefill_ratio:g}`, where a reader sees its default.
+    A docstring names a threshold as `{prefill_ratio}` or `{idle_cpu:.0%}`; the result has the
+    default from `NUMBERS` in that format.
     """
     doc = _NUMBER.sub(_number, inspect.cleandoc(test.__doc__ or ""))
     text, _, advice = doc.partition("If this fails:")
@@ -106,7 +108,7 @@ def documentation(test: Callable[..., Any]) -> Documentation:
 
 
 def criteria(of: type) -> Iterator[tuple[Criterion, Callable[..., Any]]]:
-    """Every criterion of a test class with its test method, in the order in which they run."""
+    """Yields every criterion of a test class and its test method, in the order of execution."""
     for base in reversed(of.__mro__):
         for test in vars(base).values():
             for marker in getattr(test, "pytestmark", []):

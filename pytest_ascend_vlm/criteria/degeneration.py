@@ -1,7 +1,7 @@
-"""The guard every response of every test passes: is this an answer at all?
+"""The degeneration guard, which checks every answer in every test.
 
-Broken kernels rarely crash. They answer `!!!!!!!!`, repeat one phrase until the length limit, or
-return nothing; and a throughput measured on that looks excellent.
+A broken kernel rarely crashes. The engine returns `!!!!!!!!`, repeats one phrase until the length
+limit, or returns an empty text. The throughput measured on such answers looks excellent.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ import re
 
 from ..observation.answers import Completion, TopLogprobs
 
-_SHORTEST_RUN = 16
-_LEAST_REPEATS = 6
-_LONGEST_PHRASE = 64
-_LEAST_SHARE = 0.5
+_MIN_RUN = 16  # equal marks in a row
+_MIN_REPEATS = 6  # of a phrase at the end of the answer
+_MAX_PHRASE = 64  # characters
+_MIN_SHARE = 0.5  # of the answer's characters
 
 
 def degeneration(completion: Completion, reference_text: str | None = None) -> str | None:
-    """What is degenerate about an answer, or None.
+    """Describes how an answer is degenerate, or returns None.
 
     Args:
         completion: the answer.
-        reference_text: what the reference engine answered; a run or loop that the reference shows
-            too is the model's own and is excused.
+        reference_text: the reference's answer. If it has a run or a loop too, the model itself
+            produces them, and they are excused.
     """
     if completion.top is not None and _has_nan(completion.top):
         return "a log-probability is NaN"
@@ -35,19 +35,20 @@ def degeneration(completion: Completion, reference_text: str | None = None) -> s
 
 
 def _run(text: str) -> str | None:
-    """One punctuation mark 16 times or more, described; `!!!!!!!!` is what token 0 looks like.
+    """Describes a punctuation mark that is repeated, or returns None.
 
-    Rules and leaders (`-_=.*#…`) are common in documents and do not count.
+    `!!!!!!!!` is token 0 in many tokenizers. Rulers and dot leaders (`-_=.*#…`) are common in
+    documents and do not count.
     """
-    run = re.search(rf"([^\w\s\-=.*#·—…|])\1{{{_SHORTEST_RUN - 1},}}", text)
+    run = re.search(rf"([^\w\s\-=.*#·—…|])\1{{{_MIN_RUN - 1},}}", text)
     return f"a run of {len(run[0])} times {run[1]!r}" if run else None
 
 
 def _loop(text: str) -> str | None:
-    """A phrase repeated at the end, 6 times or more and making up half of the text, described."""
-    for size in range(1, min(_LONGEST_PHRASE, len(text) // _LEAST_REPEATS) + 1):
+    """Describes a phrase that is repeated at the end, or returns None."""
+    for size in range(1, min(_MAX_PHRASE, len(text) // _MIN_REPEATS) + 1):
         repeats = _repeats_at_end(text, size)
-        if repeats >= _LEAST_REPEATS and repeats * size >= _LEAST_SHARE * len(text):
+        if repeats >= _MIN_REPEATS and repeats * size >= _MIN_SHARE * len(text):
             return f"{text[-size:]!r} repeated {repeats} times, until the length limit"
     return None
 

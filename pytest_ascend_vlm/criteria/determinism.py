@@ -1,4 +1,4 @@
-"""Do equal requests get equal answers?"""
+"""Rules of determinism.*: equal requests get equal answers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from .verdict import Verdict, at_least
 
 
 def judge_agreement(
-    expected: Mapping[str, Completion], got: Mapping[str, Sequence[Completion]], least: float
+    expected: Mapping[str, Completion], got: Mapping[str, Sequence[Completion]], minimum: float
 ) -> Verdict:
-    """The rate of answers that equal the expected ones, token by token where ids are known.
+    """Judges the rate of answers that equal the expected ones.
+
+    Two answers are equal if their token ids are equal, or their texts if ids are unknown.
 
     Args:
         expected: label of a request -> the answer to compare with.
         got: the same labels -> every further answer to that request.
-        least: the rate that passes, 0..1.
+        minimum: the minimum rate, 0..1.
     """
     pairs = [
         (label, expected[label], answer) for label, answers in got.items() for answer in answers
@@ -29,13 +31,13 @@ def judge_agreement(
     details: tuple[str, ...] = ()
     if differing:
         label, first, other = differing[0]
-        details = (f"{label}, the first that differs:", *_difference(first, other))
+        details = (f"the first difference is in {label}:", *_difference(first, other))
     reason = f"{len(pairs) - len(differing)} of {len(pairs)} answers are identical"
     evidence = {
         "answers": len(pairs),
         "differing": sorted({label for label, _, _ in differing}),
     }
-    return at_least(rate, least, "rate", reason, details, evidence)
+    return at_least(rate, minimum, "rate", reason, details, evidence)
 
 
 def _same(first: Completion, other: Completion) -> bool:
@@ -51,32 +53,32 @@ def _difference(first: Completion, other: Completion) -> tuple[str, ...]:
 
 
 def judge_seeds(
-    first: Mapping[str, Completion], again: Mapping[str, Completion], least: float
+    first: Mapping[str, Completion], again: Mapping[str, Completion], minimum: float
 ) -> Verdict:
-    """Each seed repeats its answer, and another seed gives another one.
+    """Each seed repeats its answer, and different seeds give different answers.
 
     Args:
-        first: name of a seed -> an answer sampled under it.
+        first: name of a seed -> an answer sampled with that seed.
         again: the same seeds -> a second answer.
-        least: the rate of seeds that have to repeat their answer, 0..1.
+        minimum: the minimum rate of seeds that repeat their answer, 0..1.
 
     Raises:
-        PreconditionError: all answers are one, so nothing shows that a seed does anything.
+        PreconditionError: all answers are equal, so an ignored seed could not be detected.
     """
     answers = [*first.values(), *again.values()]
     if all(_same(answers[0], other) for other in answers):
         raise PreconditionError(
-            f"{len(first)} seeds give one answer, {answers[0].text[:80]!r}, so whether a seed does "
-            "anything cannot be judged. The server samples with one seed whatever it is asked, or "
-            "greedily whatever the temperature; or the model is sure of its answer."
+            f"{len(first)} seeds give one answer, {answers[0].text[:80]!r}, so the effect of a "
+            "seed cannot be judged. Either the server ignores the request's seed, or it ignores "
+            "the temperature and samples greedily, or the model is sure of its answer."
         )
-    verdict = judge_agreement(first, {seed: [answer] for seed, answer in again.items()}, least)
+    verdict = judge_agreement(first, {seed: [answer] for seed, answer in again.items()}, minimum)
     reason = f"{verdict.reason} under the same seed; the seeds give {distinct(first.values())}"
     return dataclasses.replace(verdict, reason=reason)
 
 
 def distinct(answers: Iterable[Completion]) -> int:
-    """How many different answers there are."""
+    """The number of different answers."""
     return len(
         {answer.text if answer.token_ids is None else answer.token_ids for answer in answers}
     )
@@ -85,7 +87,7 @@ def distinct(answers: Iterable[Completion]) -> int:
 def judge_prefix_cache(
     cold: Completion, hit: Completion, other_cold: Completion, other_warm: Completion
 ) -> Verdict:
-    """A prefix-cache hit changes nothing, and another image under the same text never hits.
+    """A prefix-cache hit does not change the answer, and another image gets no hit.
 
     Args:
         cold: the answer with an empty cache.
@@ -93,29 +95,28 @@ def judge_prefix_cache(
         other_cold: the answer to the other image with an empty cache of its own.
         other_warm: the answer to the other image in the first request's cache.
     """
-    checks = {
-        "hit equals cold": (cold, hit),
-        "another image is not mixed up": (other_cold, other_warm),
+    pairs = {
+        "the answer after a hit differs from the cold answer": (cold, hit),
+        "the other image's answer differs after the first image": (other_cold, other_warm),
     }
     details: tuple[str, ...] = ()
-    for label, (left, right) in checks.items():
+    for problem, (left, right) in pairs.items():
         if not _same(left, right):
-            details += (f"{label}: it is not", *_difference(left, right))
-    shared = _cached(other_warm)
-    image_start_bound = _cached(hit)
-    if shared and shared >= image_start_bound:
+            details += (f"{problem}:", *_difference(left, right))
+    same, other = _cached(hit), _cached(other_warm)
+    if other and other >= same:
         details += (
-            f"the other image hit {shared} cached tokens, as many as the same image "
-            f"({image_start_bound}): the cache key ignores the image",
+            f"the other image hit {other} cached tokens, and the same image {same}: the cache key "
+            "ignores the image",
         )
-    held = 1.0 if not details else 0.0
     return at_least(
-        held,
+        0.0 if details else 1.0,
         1.0,
         "rate",
-        f"the same image hit {_cached(hit)} of {_prompt(hit)} prompt tokens, another {shared}",
+        f"of {_prompt(hit)} prompt tokens the same image hit {same} in the cache, another image "
+        f"{other}",
         details,
-        {"cached_tokens_same_image": _cached(hit), "cached_tokens_other_image": shared},
+        {"cached_tokens_same_image": same, "cached_tokens_other_image": other},
     )
 
 

@@ -1,4 +1,4 @@
-"""Where two token sequences part, and whether rounding alone explains it."""
+"""The divergence of two token sequences, and whether rounding alone explains it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Divergence:
-    """The first token at which an answer leaves the one that it is compared with.
+    """The first token in which an answer differs from the expected answer.
 
     Attributes:
-        position: its index in the answer.
-        expected: the token of the other answer; None where that is shorter.
-        got: the token of this answer; None where this is shorter.
-        preference: how far the other side preferred its own token, nats; infinite where nothing is
-            known of one of the two.
-        tie: the preference up to which rounding alone can turn the choice, nats.
+        position: the token's index in the answer.
+        expected: the token of the expected answer; None after its end.
+        got: the token of the answer that is judged; None after its end.
+        preference: the log-probability of the expected side's best token minus that of the token
+            it is compared with, nats; infinite if one of them is unknown.
+        tie: the preference up to which rounding alone can change the choice, nats.
     """
 
     position: int
@@ -27,12 +27,12 @@ class Divergence:
 
     @property
     def is_near_tie(self) -> bool:
-        """Whether rounding alone explains the divergence."""
+        """True if rounding alone explains the divergence."""
         return self.preference <= self.tie
 
 
 def first_difference(left: Sequence[object], right: Sequence[object]) -> int | None:
-    """Index of the first differing item of two sequences, None where they are equal."""
+    """The index of the first differing item of two sequences, or None if they are equal."""
     for index, (one, other) in enumerate(zip(left, right, strict=False)):
         if one != other:
             return index
@@ -40,5 +40,5 @@ def first_difference(left: Sequence[object], right: Sequence[object]) -> int | N
 
 
 def token_at(tokens: Sequence[int], position: int) -> int | None:
-    """The token at a position; None behind the end."""
+    """The token at a position, or None after the end."""
     return tokens[position] if position < len(tokens) else None

@@ -1,7 +1,7 @@
-"""How far compared numbers are from fp32: an adaptation document's figures, and in roundings.
+"""Error statistics of compared numbers: the figures of adaptation documents, and R and K.
 
-With e(z) the root mean square of z - y, R = e(x) / e(b) says how many of bf16's own roundings x is
-off, and K does the same with the Kullback-Leibler divergence from y.
+e(z) is the root mean square of z - y. R = e(x) / e(b) is the error in units of bf16's own rounding.
+K is the same ratio of KL divergences from y. `comparison` defines x, y and b.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ from .comparison import CaseComparison, Table, divergence
 
 _RESAMPLES = 1000
 _SEED = 20250926
-_ONSET = 4.0
+ONSET_ROUNDINGS = 4.0
+"""The error of a position, in bf16 roundings, above which the position counts as an onset."""
 
 
 @dataclass(frozen=True)
 class Onset:
-    """The earliest position that is off by several roundings.
+    """The earliest position whose error exceeds `ONSET_ROUNDINGS`.
 
     Attributes:
-        position: counted from 1, the prompt's first token.
+        position: the position; the prompt's first token is 1.
         part: "image", "prompt" or "answer".
-        case_id: the case it is in.
-        error: root mean square of x - y there.
-        cases: number of cases that have such a position.
+        case_id: the case that has the position.
+        error: the root mean square of x - y at the position.
+        cases: the number of cases that have such a position.
     """
 
     position: int
@@ -42,7 +43,7 @@ class Onset:
 
 @dataclass(frozen=True)
 class RoundingRatio:
-    """A multiple of bf16's own rounding, with its 95 % interval over cases."""
+    """An error in units of bf16's own rounding, with its 95 % interval over cases."""
 
     value: float
     low: float
@@ -53,76 +54,80 @@ class RoundingRatio:
 
 
 class ErrorStatistics:
-    """What is measured of compared cases; everything is over all their positions."""
+    """The error statistics of one or more cases, over all their positions.
 
-    def __init__(self, compared: Sequence[CaseComparison]) -> None:
-        """Args: compared: one or more cases."""
-        self.compared = compared
-        self._exact = np.concatenate([case.exact for case in compared]).astype(np.float64)
-        self._rounded = np.concatenate([case.rounded for case in compared]).astype(np.float64)
-        self._observed = np.concatenate([case.observed for case in compared]).astype(np.float64)
+    Attributes:
+        comparisons: one comparison for each case.
+    """
+
+    def __init__(self, comparisons: Sequence[CaseComparison]) -> None:
+        """Args: comparisons: one or more."""
+        self.comparisons = comparisons
+        self._exact = np.concatenate([one.exact for one in comparisons]).astype(np.float64)
+        self._rounded = np.concatenate([one.rounded for one in comparisons]).astype(np.float64)
+        self._observed = np.concatenate([one.observed for one in comparisons]).astype(np.float64)
 
     @property
     def numbers(self) -> str:
-        """What was compared, in words."""
-        return " and ".join(dict.fromkeys(case.numbers for case in self.compared))
+        """A description of the compared values: "raw logits of 32 tokens"."""
+        return " and ".join(dict.fromkeys(case.numbers for case in self.comparisons))
 
     @property
     def positions(self) -> int:
-        """Number of positions."""
+        """The number of positions."""
         return len(self._exact)
 
     @property
     def images(self) -> int:
-        """Number of cases with an image."""
-        return sum(case.has_image for case in self.compared)
+        """The number of cases with an image."""
+        return sum(case.has_image for case in self.comparisons)
 
     @property
     def max_abs_error(self) -> float:
-        """Largest absolute difference."""
+        """The largest absolute value of x - y."""
         return float(np.abs(self._observed - self._exact).max())
 
     @property
     def own_max_abs_error(self) -> float:
-        """The same of the reference's own bf16."""
+        """The largest absolute value of b - y."""
         return float(np.abs(self._rounded - self._exact).max())
 
     @property
     def mean_abs_error(self) -> float:
-        """Mean absolute difference."""
+        """The mean absolute value of x - y."""
         return float(np.abs(self._observed - self._exact).mean())
 
     @property
     def relative_error(self) -> float:
-        """Norm of the difference by the norm of y."""
+        """The norm of x - y divided by the norm of y."""
         return float(np.linalg.norm(self._observed - self._exact) / np.linalg.norm(self._exact))
 
     @property
     def cosine_similarity(self) -> float:
-        """Of all numbers as one vector."""
+        """The cosine similarity of x and y, each as one vector."""
         norms = np.linalg.norm(self._observed) * np.linalg.norm(self._exact)
         return float((self._observed * self._exact).sum() / norms)
 
     @property
     def lowest_cosine(self) -> float:
-        """The lowest of any one position."""
+        """The lowest cosine similarity of x and y at a single position."""
         norms = np.linalg.norm(self._observed, axis=1) * np.linalg.norm(self._exact, axis=1)
         return float(((self._observed * self._exact).sum(axis=1) / norms).min())
 
     @cached_property
     def error_ratio(self) -> RoundingRatio:
-        """R: root mean square error, in the reference's own bf16 errors."""
+        """R: the root mean square error in units of the reference's own bf16 error."""
         squares = _resampled(
-            self.compared, lambda case: (case.square_errors, case.own_square_errors)
+            self.comparisons, lambda case: (case.square_errors, case.own_square_errors)
         )
         return RoundingRatio(*(float(np.sqrt(value)) for value in squares))
 
     @cached_property
     def kl_ratio(self) -> RoundingRatio:
-        """K: mean Kullback-Leibler divergence, in the reference's own."""
+        """K: the mean KL divergence in units of the reference's own bf16 divergence."""
         return RoundingRatio(
             *_resampled(
-                self.compared,
+                self.comparisons,
                 lambda case: (
                     divergence(case.exact, case.observed),
                     divergence(case.exact, case.rounded),
@@ -132,25 +137,25 @@ class ErrorStatistics:
 
     @cached_property
     def divergences(self) -> Table:
-        """Kullback-Leibler divergence at each position, nats."""
+        """The KL divergence at each position: shape (positions,), nats."""
         return divergence(self._exact, self._observed)
 
     @property
     def flips(self) -> int:
-        """Positions whose most likely token is another one."""
-        return sum(int(case.flips.sum()) for case in self.compared)
+        """The number of positions where x and y have different most likely tokens."""
+        return sum(int(case.flips.sum()) for case in self.comparisons)
 
     @property
     def unexcused_flips(self) -> int:
-        """Those where the reference's margin was beyond rounding."""
-        return sum(int(case.unexcused_flips.sum()) for case in self.compared)
+        """The number of flips where the reference was not near a tie."""
+        return sum(int(case.unexcused_flips.sum()) for case in self.comparisons)
 
     @property
     def ratio_by_part(self) -> dict[str, float]:
-        """R of the image positions, the prompt's text and the answer, of those that there are."""
-        part = np.concatenate([case.part for case in self.compared])
-        square = np.concatenate([case.square_errors for case in self.compared])
-        own = np.concatenate([case.own_square_errors for case in self.compared])
+        """R of each part of the sequence: "image", "prompt" (its text) and "answer"."""
+        part = np.concatenate([case.part for case in self.comparisons])
+        square = np.concatenate([case.square_errors for case in self.comparisons])
+        own = np.concatenate([case.own_square_errors for case in self.comparisons])
         return {
             name: _ratio(square[part == name], own[part == name]) ** 0.5
             for name in ("image", "prompt", "answer")
@@ -159,19 +164,19 @@ class ErrorStatistics:
 
     @property
     def onset(self) -> Onset | None:
-        """The earliest position that is off by several roundings, if one is."""
-        found = [onset for case in self.compared if (onset := _onset(case))]
-        if not found:
+        """The earliest onset of all cases, or None."""
+        onsets = [onset for case in self.comparisons if (onset := _onset(case))]
+        if not onsets:
             return None
-        first = min(found, key=lambda onset: onset.position)
-        return dataclasses.replace(first, cases=len(found))
+        first = min(onsets, key=lambda onset: onset.position)
+        return dataclasses.replace(first, cases=len(onsets))
 
     def summary(self) -> dict[str, float | str]:
-        """The figures an adaptation document shows, and ours; JSON-able."""
+        """The figures of adaptation documents and the ratios R and K, as JSON values."""
         figures: dict[str, float | str] = {
             "numbers": self.numbers,
             "positions": self.positions,
-            "cases": len(self.compared),
+            "cases": len(self.comparisons),
             "images": self.images,
             "max_abs_error": self.max_abs_error,
             "mean_abs_error": self.mean_abs_error,
@@ -182,7 +187,7 @@ class ErrorStatistics:
             "R_low": self.error_ratio.low,
             "R_high": self.error_ratio.high,
         }
-        if self.compared[0].tie is not None:
+        if self.comparisons[0].tie is not None:
             p99, p999 = np.quantile(self.divergences, [0.99, 0.999])
             figures |= {
                 "K": self.kl_ratio.value,
@@ -197,10 +202,11 @@ class ErrorStatistics:
 
 
 def per_position(case: CaseComparison) -> dict[str, Any]:
-    """The error along a sequence, for a plot: JSON-able lists of one length.
+    """The error along a sequence, for a plot.
 
     Returns:
-        `error` is the root mean square of x - y at each position, `rounding` that of b - y.
+        JSON values. The lists have one item a position: `error` has the root mean square of x - y,
+        `rounding` that of b - y.
     """
     return {
         "case": case.case_id,
@@ -212,10 +218,13 @@ def per_position(case: CaseComparison) -> dict[str, Any]:
 
 
 def _resampled(
-    compared: Sequence[CaseComparison], measure: Callable[[CaseComparison], tuple[Table, Table]]
+    comparisons: Sequence[CaseComparison], measure: Callable[[CaseComparison], tuple[Table, Table]]
 ) -> tuple[float, float, float]:
-    """RoundingRatio of two sums over all positions, and its 95 % bootstrap interval, by case."""
-    sums = np.array([[part.sum() for part in measure(case)] for case in compared])
+    """The ratio of two sums over all positions, and the ends of its 95 % bootstrap interval.
+
+    Whole cases are resampled, because the positions of one case are not independent.
+    """
+    sums = np.array([[part.sum() for part in measure(case)] for case in comparisons])
     chosen = np.random.default_rng(_SEED).integers(len(sums), size=(_RESAMPLES, len(sums)))
     drawn = sums[chosen].sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -227,7 +236,7 @@ def _resampled(
 def _onset(case: CaseComparison) -> Onset | None:
     rounding = np.sqrt(case.own_square_errors.mean())
     error = np.sqrt(case.square_errors)
-    off = np.flatnonzero(~(error <= _ONSET * rounding))
+    off = np.flatnonzero(~(error <= ONSET_ROUNDINGS * rounding))
     if not len(off):
         return None
     first = off[0]
@@ -236,11 +245,11 @@ def _onset(case: CaseComparison) -> Onset | None:
     )
 
 
-def _ratio(above: Table, below: Table) -> float:
-    if not above.any():
+def _ratio(numerator: Table, denominator: Table) -> float:
+    if not numerator.any():
         return 0.0
     with np.errstate(divide="ignore"):
-        return float(np.divide(above.sum(), below.sum()))
+        return float(np.divide(numerator.sum(), denominator.sum()))
 
 
 def _rounded_list(values: Table) -> list[float]:

@@ -1,6 +1,6 @@
-"""The groups of criteria: one table, which selection, gate, summary, command line and reports read.
+"""The groups of criteria. Selection, gate, summary, command line and reports read this table.
 
-A new group is one entry of `GROUPS`, and a marker in `MARKERS` unless it shares one.
+To add a group, add an entry to `GROUPS`, and a marker to `MARKERS` unless it shares one.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ MARKER = "vlm_criterion"
 
 MARKERS: Mapping[str, str] = {
     "npu": "needs the served model on an Ascend NPU (or on the platform that --vlm-platform names)",
-    "cpu_baseline": "replays the reference engine on CPU; runs only where -m names it",
-    "serving": "the endpoint keeps the promises of the API",
+    "cpu_baseline": "replays the reference engine on CPU; runs only if -m names it",
+    "serving": "the endpoint conforms to the API",
     "determinism(runs=3)": "equal requests get equal answers; a test of your own that returns a "
-    "completion is run that often and its answers compared",
+    "completion runs N times, and its answers are compared",
     "accuracy": "answers against the reference and the ground truth",
-    "numerics": "numbers against the reference",
-    "performance": "latency, throughput, CPU usage; runs only where -m names it, and without -n",
-    "dataset": "scores of evaluation harnesses; runs only where -m names it",
-    "robustness": "limits, bad input, and what a server leaves behind",
+    "numerics": "logits and hidden states against the reference",
+    "performance": "latency, throughput, CPU usage; runs only if -m names it, and without -n",
+    "dataset": "scores of evaluation harnesses; runs only if -m names it",
+    "robustness": "limits, bad input, and a clean shutdown of the server",
     f"{MARKER}(criterion)": "the criterion that a test of the suite judges; set by the suite",
 }
-"""Every marker of the plugin, as pytest registers it, with its meaning."""
+"""Marker, as pytest registers it -> its meaning."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Group:
     Attributes:
         name: the part of a criterion's id before the dot.
         marker: the pytest marker of its tests.
-        is_opt_in: whether its tests run only where `-m` names the marker.
-        needs_server: whether it judges the served model; if not, it runs on this CPU, wherever
-            models are served.
-        runs_alone: whether its tests would disturb each other in parallel processes.
+        is_opt_in: True if its tests run only if `-m` names the marker.
+        needs_server: True if it judges the served model; otherwise it runs on this host's CPU, on
+            every platform.
+        runs_alone: True if parallel test processes would disturb its measurements.
     """
 
     name: str
@@ -55,36 +55,36 @@ GROUPS: Mapping[str, Group] = {
         Group("document", "accuracy"),
         Group("tasks", "accuracy"),
         Group("determinism", "determinism"),
-        # Speed is measured on a host that does nothing else.
+        # Other tests on the host would change the measured speed.
         Group("performance", "performance", is_opt_in=True, runs_alone=True),
         Group("lifecycle", "robustness"),
         Group("dataset", "dataset", is_opt_in=True),
         Group("numerics", "numerics"),
         Group("equivalence", "numerics"),
-        # The reference engine is slow.
+        # Opt-in, because the reference engine is slow.
         Group("reference", "cpu_baseline", is_opt_in=True, needs_server=False),
     )
 }
 """Group name -> group."""
 
 OWN_GROUP = "own"
-"""The group of a user's own tests that judge; they may do so without a served model."""
+"""The group of a user's own tests that use `judge`; they need no served model."""
 
 OPT_IN_MARKERS = tuple(group.marker for group in GROUPS.values() if group.is_opt_in)
-"""The markers of tests that run only where `-m` names them."""
+"""The markers of tests that run only if `-m` names them."""
 
 GATE_LIST_MARKERS = tuple(
     group.marker for group in GROUPS.values() if group.is_opt_in and group.needs_server
 )
-"""The markers whose criteria have a gate's list of their own."""
+"""The markers whose criteria are on a separate gate list."""
 
 
 def group_name(criterion_id: str) -> str:
-    """The group of a criterion: "serving" of "serving.text"."""
+    """The group of a criterion: "serving" for "serving.text"."""
     return criterion_id.partition(".")[0]
 
 
 def needs_server(criterion_id: str) -> bool:
-    """Whether a criterion judges the served model, as far as its group tells."""
+    """True if a criterion judges the served model, or if its group is unknown."""
     group = GROUPS.get(group_name(criterion_id))
     return group is None or group.needs_server

@@ -1,4 +1,4 @@
-"""What does a server leave behind when it ends?"""
+"""Rules of lifecycle.*: a server that ends leaves no process and no device memory behind."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ from .verdict import Verdict, checklist
 
 
 def judge_shutdown(report: ShutdownReport) -> Verdict:
-    """No process outlived the server, and its cards' memory is back at its level before.
+    """No process of the server survived, and device memory is back at its level before the start.
 
     Args:
-        report: what was found after the server ended; where device memory cannot be told (a CPU),
-            only processes are judged and the evidence says so.
+        report: the state after the server ended. If device memory is unknown (on a CPU), only the
+            processes are judged.
     """
     before, after = report.memory_before_mib, report.memory_after_mib
     checks = {"every process ended": ", ".join(report.survivors) or None}
     if before is not None and after is not None:
-        held = after - before
-        problem = f"{held:.0f} MiB more than before ({before:.0f} MiB) are still in use"
-        checks["device memory is back"] = problem if held > MEMORY_TOLERANCE_MIB else None
+        kept = after - before
+        problem = (
+            f"{after:.0f} MiB are in use, {kept:.0f} MiB more than before the start "
+            f"({before:.0f} MiB); at most {MEMORY_TOLERANCE_MIB:g} MiB more is allowed"
+        )
+        checks["device memory is back"] = problem if kept > MEMORY_TOLERANCE_MIB else None
     return checklist(
         checks,
         {

@@ -1,8 +1,8 @@
-"""Are the served numbers those of the reference, up to rounding?
+"""Rules of numerics.*: the served logits and hidden states equal the reference's up to rounding.
 
-y is the reference in float32, b the reference in bf16, x what is judged; all three on one forced
-sequence. R and K count x's error in b's. They were chosen because cosine similarity above 0.99
-tells next to no defect from rounding (docs/numerics.md has the table).
+y is the reference in float32, b the reference in bf16, x the numbers that are judged. All three are
+computed on one forced sequence. R and K are x's error in units of b's error. We use them because a
+cosine similarity above 0.99 separates almost no defect from rounding (table in docs/numerics.md).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from ..spec.thresholds import (
     PART_ERROR_RATIO,
     Thresholds,
 )
-from .error_statistics import ErrorStatistics, per_position
+from .error_statistics import ONSET_ROUNDINGS, ErrorStatistics, per_position
 from .verdict import Verdict, at_least, at_most
 
 
 @dataclass(frozen=True)
 class NumericsThresholds:
-    """What logits, or hidden states, are held against, and the unit of both."""
+    """The thresholds for logits, or for hidden states, and the unit of the numbers."""
 
     unit: str
 
@@ -37,85 +37,102 @@ class NumericsThresholds:
     flips: float
 
     @staticmethod
-    def of_logits(bars: Thresholds) -> NumericsThresholds:
-        """A model's bars for logits."""
+    def of_logits(thresholds: Thresholds) -> NumericsThresholds:
+        """The thresholds of a model for logits."""
         return NumericsThresholds(
             "logits",
-            bars.logits_max_abs,
-            bars.logits_cosine,
-            bars.error_ratio,
-            bars.kl_ratio,
-            bars.top1_flips,
+            thresholds.logits_max_abs,
+            thresholds.logits_cosine,
+            thresholds.error_ratio,
+            thresholds.kl_ratio,
+            thresholds.top1_flips,
         )
 
     @staticmethod
-    def of_hidden_states(bars: Thresholds) -> NumericsThresholds:
-        """A model's bars for hidden states."""
+    def of_hidden_states(thresholds: Thresholds) -> NumericsThresholds:
+        """The thresholds of a model for hidden states."""
         return NumericsThresholds(
-            "hidden units", bars.hidden_max_abs, bars.hidden_cosine, bars.error_ratio, np.inf, 1.0
+            "hidden units",
+            thresholds.hidden_max_abs,
+            thresholds.hidden_cosine,
+            thresholds.error_ratio,
+            np.inf,
+            1.0,
         )
 
 
-def judge_max_abs_error(measures: ErrorStatistics, bars: NumericsThresholds) -> Verdict:
-    """The largest error is below the bar, or below twice that of the reference's own bf16."""
-    own = measures.own_max_abs_error
-    bar = max(bars.max_abs_error, 2 * own)
-    why = "" if bar == bars.max_abs_error else f"; the reference's own bf16 is off by {own:.3g}"
-    reason = f"largest absolute error: {_sample_description(measures)}{why}"
+def judge_max_abs_error(statistics: ErrorStatistics, thresholds: NumericsThresholds) -> Verdict:
+    """The largest error is at most the threshold.
+
+    If the reference's own bf16 is off by more than half of the threshold, the threshold is twice
+    the reference's error.
+    """
+    own = statistics.own_max_abs_error
+    maximum = max(thresholds.max_abs_error, 2 * own)
+    raised = maximum > thresholds.max_abs_error
+    why = f"; the threshold is twice the reference's own bf16 error of {own:.3g}" if raised else ""
     return at_most(
-        measures.max_abs_error, bar, bars.unit, reason, error_location(measures), measures.summary()
+        statistics.max_abs_error,
+        maximum,
+        thresholds.unit,
+        f"largest absolute error: {_sample_description(statistics)}{why}",
+        error_location(statistics),
+        statistics.summary(),
     )
 
 
-def judge_cosine_similarity(measures: ErrorStatistics, bars: NumericsThresholds) -> Verdict:
-    """All numbers as one vector point where the reference's do."""
+def judge_cosine_similarity(statistics: ErrorStatistics, thresholds: NumericsThresholds) -> Verdict:
+    """The cosine similarity of all numbers as one vector is at least the threshold."""
     return at_least(
-        measures.cosine_similarity,
-        bars.cosine_similarity,
+        statistics.cosine_similarity,
+        thresholds.cosine_similarity,
         "cosine",
-        f"cosine similarity: {_sample_description(measures)}",
-        error_location(measures),
-        measures.summary(),
+        f"cosine similarity: {_sample_description(statistics)}",
+        error_location(statistics),
+        statistics.summary(),
     )
 
 
-def judge_error_ratio(measures: ErrorStatistics, bars: NumericsThresholds) -> Verdict:
-    """R: the error is at most so many of the reference's own bf16 errors."""
-    ratio = measures.error_ratio
+def judge_error_ratio(statistics: ErrorStatistics, thresholds: NumericsThresholds) -> Verdict:
+    """R, the error in units of the reference's own bf16 error, is at most the threshold."""
+    ratio = statistics.error_ratio
     return at_most(
         ratio.value,
-        bars.error_ratio,
+        thresholds.error_ratio,
         "bf16 roundings",
-        f"R = {ratio}: {_sample_description(measures)}",
-        error_location(measures),
-        {**measures.summary(), "per_position": [per_position(case) for case in measures.compared]},
+        f"R = {ratio}: {_sample_description(statistics)}",
+        error_location(statistics),
+        {
+            **statistics.summary(),
+            "per_position": [per_position(case) for case in statistics.comparisons],
+        },
     )
 
 
-def judge_kl_ratio(measures: ErrorStatistics, bars: NumericsThresholds) -> Verdict:
-    """K: the divergence is at most so many of the reference's own bf16 divergences."""
-    ratio = measures.kl_ratio
+def judge_kl_ratio(statistics: ErrorStatistics, thresholds: NumericsThresholds) -> Verdict:
+    """K, the KL divergence in units of the reference's own, is at most the threshold."""
+    ratio = statistics.kl_ratio
     return at_most(
         ratio.value,
-        bars.kl_ratio,
+        thresholds.kl_ratio,
         "bf16 divergences",
-        f"K = {ratio}: {_sample_description(measures)}",
-        error_location(measures),
-        measures.summary(),
+        f"K = {ratio}: {_sample_description(statistics)}",
+        error_location(statistics),
+        statistics.summary(),
     )
 
 
-def judge_top1_flips(measures: ErrorStatistics, bars: NumericsThresholds) -> Verdict:
-    """Few positions have another most likely token, near-ties of the reference excused."""
-    found, excused = measures.flips, measures.flips - measures.unexcused_flips
+def judge_top1_flips(statistics: ErrorStatistics, thresholds: NumericsThresholds) -> Verdict:
+    """The rate of other most likely tokens, without near-ties, is at most the threshold."""
+    flips, excused = statistics.flips, statistics.flips - statistics.unexcused_flips
     return at_most(
-        measures.unexcused_flips / measures.positions,
-        bars.flips,
+        statistics.unexcused_flips / statistics.positions,
+        thresholds.flips,
         "rate",
-        f"{found} other most likely tokens, {excused} of them near-ties: "
-        f"{_sample_description(measures)}",
-        error_location(measures),
-        measures.summary(),
+        f"{flips} other most likely tokens, {excused} of them at near-ties: "
+        f"{_sample_description(statistics)}",
+        error_location(statistics),
+        statistics.summary(),
     )
 
 
@@ -132,67 +149,68 @@ HIDDEN_STATE_RULES: dict[str, Rule] = {
 }
 
 
-def judge_float32(measures: ErrorStatistics) -> Verdict:
-    """R of the engine in float32: next to nothing of bf16's rounding is left."""
-    ratio = measures.error_ratio
+def judge_float32(statistics: ErrorStatistics) -> Verdict:
+    """R of the engine in float32 is at most `FLOAT32_ERROR_RATIO`."""
+    ratio = statistics.error_ratio
     return at_most(
         ratio.value,
         FLOAT32_ERROR_RATIO,
         "bf16 roundings",
-        f"R in float32 = {ratio.value:.2g}: {_sample_description(measures)}",
-        error_location(measures),
-        measures.summary(),
+        f"R in float32 = {ratio.value:.2g}: {_sample_description(statistics)}",
+        error_location(statistics),
+        statistics.summary(),
     )
 
 
 def with_operators(verdict: Verdict, ratio: float | str) -> Verdict:
-    """A failed verdict that says whether Transformers on the same device is off too.
+    """Adds to a failed verdict whether Transformers on the same device is wrong as well.
 
     Args:
-        verdict: of the served engine.
-        ratio: R of Transformers on the device, or why there is none.
+        verdict: the verdict on the served engine.
+        ratio: R of Transformers on the device, or the reason why it is unknown.
     """
     if isinstance(ratio, str):
-        line = f"Transformers on the same device could not be asked: {ratio}"
+        line = f"Transformers on the same device did not run: {ratio}"
     elif ratio <= PART_ERROR_RATIO:
-        line = f"Transformers on the same device is sound (R = {ratio:.2f}): look at the engine"
+        line = f"Transformers on the same device is right (R = {ratio:.2f}): look at the engine"
     else:
         line = (
-            f"Transformers on the same device is off too (R = {ratio:.2f}): look at its operators"
+            f"Transformers on the same device is wrong too (R = {ratio:.2f}): look at the device's "
+            "operators"
         )
     return dataclasses.replace(verdict, details=(*verdict.details, line))
 
 
-def error_location(measures: ErrorStatistics) -> tuple[str, ...]:
-    """Where the error is: in which parts of the sequence, and from which position on."""
-    ratios = measures.ratio_by_part
+def error_location(statistics: ErrorStatistics) -> tuple[str, ...]:
+    """Lines that locate the error: R of each part of the sequence, and the earliest large error."""
+    ratios = statistics.ratio_by_part
     shown = ", ".join(f"{part} {ratio:.2f}" for part, ratio in ratios.items())
-    lines = [f"in bf16 roundings by part of the sequence: {shown}"]
-    if onset := measures.onset:
+    lines = [f"R by part of the sequence: {shown}"]
+    if onset := statistics.onset:
         lines.append(
-            f"first off by several roundings at position {onset.position} ({onset.part}) of "
-            f"{onset.case_id}, by {onset.error:.3g}; so somewhere in {onset.cases} of "
-            f"{len(measures.compared)} cases"
+            f"the first error above {ONSET_ROUNDINGS:g} roundings is {onset.error:.3g}, at "
+            f"position {onset.position} ({onset.part}) of {onset.case_id}; {onset.cases} of "
+            f"{len(statistics.comparisons)} cases have such an error"
         )
-    if suspect := _likely_culprit(ratios):
-        lines.append(suspect)
+    if advice := _suspected_component(ratios):
+        lines.append(advice)
     return tuple(lines)
 
 
-def _likely_culprit(ratios: Mapping[str, float]) -> str | None:
-    off = {part for part, ratio in ratios.items() if not ratio <= PART_ERROR_RATIO}
-    if off == {"image"}:
-        return "only image positions are off: look at the vision tower and its inputs"
-    if off and "image" in ratios and "image" not in off:
-        return "image positions are sound, text is not: look at the language model"
+def _suspected_component(ratios: Mapping[str, float]) -> str | None:
+    wrong = {part for part, ratio in ratios.items() if not ratio <= PART_ERROR_RATIO}
+    if wrong == {"image"}:
+        return "only image positions are wrong: look at the vision tower and its inputs"
+    if wrong and "image" in ratios and "image" not in wrong:
+        return "image positions are right, text positions are wrong: look at the language model"
     return None
 
 
-def _sample_description(measures: ErrorStatistics) -> str:
+def _sample_description(statistics: ErrorStatistics) -> str:
     text = (
-        f"{measures.numbers} at {measures.positions} positions of {len(measures.compared)} cases, "
-        f"{measures.images} with an image"
+        f"{statistics.numbers} at {statistics.positions} positions of "
+        f"{len(statistics.comparisons)} cases, {statistics.images} with an image"
     )
-    few = measures.positions < ENOUGH_POSITIONS or measures.images < ENOUGH_IMAGES
-    asked = f"; {ENOUGH_POSITIONS} positions and {ENOUGH_IMAGES} images are asked for"
-    return text + (asked if few else "")
+    if statistics.positions >= ENOUGH_POSITIONS and statistics.images >= ENOUGH_IMAGES:
+        return text
+    return f"{text}; {ENOUGH_POSITIONS} positions and {ENOUGH_IMAGES} images are recommended"

@@ -1,7 +1,8 @@
-"""How fast is it, told so that a noisy host does not decide?
+"""Rules of performance.*: speed and CPU usage, judged so that noise of the host changes no verdict.
 
-Absolute bars hold on the device that they name. Everything else is a ratio of two things measured
-in turns, told with a 95 % interval of its median that assumes nothing about how times scatter.
+A declared limit applies only to the device that it names. Every other time is judged as a ratio of
+two times measured in turns. The ratio has a 95 % interval of its median, which assumes no
+distribution of the times.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ..errors import PreconditionError
 from ..observation.answers import Completion
 from ..observation.load import Load, Timing
 from ..spec.published import Limit
-from ..spec.thresholds import STORED_RUNS
+from ..spec.thresholds import ROUNDS, STORED_RUNS
 from .degeneration import degeneration
 from .verdict import Verdict, at_least, at_most
 
@@ -32,19 +33,19 @@ MEASUREMENTS = (
     "load.ramp",
     "cpu",
 )
-"""What figures come from; each is measured once, whoever asks first."""
+"""The measurements that metrics come from. A run makes each at most once; criteria share it."""
 
 FIGURE = re.compile(
     r"(text|image|load\.(c[1248]|ramp))\.(latency|ttft|tpot)\.(mean|median|p90|p99)"
     r"|(text|image|load\.(c[1248]|ramp))\.((output|request)_throughput|server_(queue|prefill|decode)\.mean)"
     r"|load\.ramp\.goodput|image\.prefill\.median|cpu\.(mean|peak)"
 )
-"""The names that figures have."""
+"""The pattern of the names of metrics."""
 
 _CONFIDENCE = 0.95
-_P99_SAMPLES = 299  # 1 - 0.99 ** 299 >= 0.95: with fewer, the largest may still be below p99
+_P99_SAMPLES = 299  # 1 - 0.99 ** 299 >= 0.95; the largest of fewer samples may be below p99
 _SHOWN_ERRORS = 3
-# One-sided 95 % quantiles of Student's t, by degrees of freedom; then the normal one.
+# One-sided 95 % quantiles of Student's t, by degrees of freedom; beyond 10 the normal quantile.
 _T = dict(
     enumerate((6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812), start=1)
 )
@@ -53,11 +54,12 @@ _NORMAL = 1.645
 
 @dataclass(frozen=True)
 class Metric:
-    """One measured figure.
+    """One measured value.
 
     Attributes:
-        name: `<what>.<quantity>.<statistic>`: "image.ttft.median", "load.c8.output_throughput".
-        value: the number.
+        name: `<measurement>.<quantity>.<statistic>`: "image.ttft.median",
+            "load.c8.output_throughput".
+        value: the value.
         unit: "s", "tok/s", "req/s", "%", "MiB".
     """
 
@@ -67,24 +69,24 @@ class Metric:
 
     @property
     def more_is_better(self) -> bool:
-        """Whether it is a rate of work done."""
+        """True for a throughput."""
         return self.unit in {"tok/s", "req/s"}
 
     @property
     def is_typical(self) -> bool:
-        """Whether it is about the usual request; tails scatter too much to compare two runs by."""
+        """True for medians, means and throughputs; tails scatter too much to compare two runs."""
         return self.more_is_better or self.name.endswith((".median", ".mean"))
 
 
 @dataclass(frozen=True)
 class TimeRatio:
-    """The median ratio of n pairs, and the 95 % interval of that median.
+    """The median ratio of pairs of times, and the 95 % interval of that median.
 
     Attributes:
-        low: the interval's lower end.
-        median: the ratio.
-        high: its upper end.
-        pairs: n.
+        low: the lower end of the interval.
+        median: the median ratio.
+        high: the upper end of the interval.
+        pairs: the number of pairs.
     """
 
     low: float
@@ -99,13 +101,14 @@ class TimeRatio:
 def median_ratio(pairs: Sequence[tuple[float, float]]) -> TimeRatio:
     """The median of a / b over pairs (a, b) that were measured in turns.
 
-    The interval is between two of the sorted ratios (the sign test's), so one slow moment of the
-    host moves it no further than any other. With fewer than 6 pairs it is unbounded.
+    The interval is that of the sign test: its ends are two of the sorted ratios. So one very slow
+    moment of the host has no more effect than a slightly slow one. With fewer than 6 pairs the
+    interval is unbounded.
     """
     ratios = sorted(a / b for a, b in pairs)
     count = len(ratios)
     outside, rank = 0.5**count, 0
-    # The chance that fewer than `rank` of the ratios are below the true median, on either side.
+    # `outside`: the probability that at most `rank` of the ratios are below the true median.
     while 2 * outside <= 1 - _CONFIDENCE:
         rank += 1
         outside += math.comb(count, rank) * 0.5**count
@@ -113,13 +116,13 @@ def median_ratio(pairs: Sequence[tuple[float, float]]) -> TimeRatio:
     return TimeRatio(low, statistics.median(ratios), high, count)
 
 
-def measurement_of(figure: str) -> str:
-    """The measurement that a figure comes from: "load.c8" of "load.c8.ttft.median"."""
-    return max((one for one in MEASUREMENTS if figure.startswith(f"{one}.")), key=len)
+def measurement_of(metric: str) -> str:
+    """The measurement that a metric comes from: "load.c8" for "load.c8.ttft.median"."""
+    return max((one for one in MEASUREMENTS if metric.startswith(f"{one}.")), key=len)
 
 
 def distribution(name: str, values: Sequence[float]) -> tuple[Metric, ...]:
-    """Mean, median and tail of times in seconds: p90, and p99 from 299 values on."""
+    """Mean, median and p90 of times in seconds, and p99 if there are at least 299 values."""
     percents = (90, 99) if len(values) >= _P99_SAMPLES else (90,)
     return (
         Metric(f"{name}.mean", statistics.fmean(values), "s"),
@@ -129,14 +132,14 @@ def distribution(name: str, values: Sequence[float]) -> tuple[Metric, ...]:
 
 
 def metrics(name: str, load: Load) -> tuple[Metric, ...]:
-    """The figures of a load; none where nothing was answered."""
+    """The metrics of a load; empty if no request was answered."""
     if not load.timings:
         return ()
     of_times = [
-        measured
+        metric
         for quantity, values in series(load.timings).items()
         if values
-        for measured in distribution(f"{name}.{quantity}", values)
+        for metric in distribution(f"{name}.{quantity}", values)
     ]
     of_server = [
         Metric(f"{name}.server_{quantity}.mean", seconds, "s")
@@ -153,7 +156,7 @@ def metrics(name: str, load: Load) -> tuple[Metric, ...]:
 
 
 def series(timings: Sequence[Timing]) -> dict[str, list[float]]:
-    """Quantity -> its values, in seconds, in the order of the requests."""
+    """Quantity -> its values in seconds, in the order of the requests."""
     return {
         "latency": [timing.seconds for timing in timings],
         "ttft": [timing.ttft_seconds for timing in timings],
@@ -162,30 +165,30 @@ def series(timings: Sequence[Timing]) -> dict[str, list[float]]:
 
 
 def metrics_evidence(measured: Iterable[Metric]) -> list[dict[str, Any]]:
-    """Figures, as evidence has them."""
-    return [asdict(figure) for figure in measured]
+    """Metrics in the form of the evidence."""
+    return [asdict(metric) for metric in measured]
 
 
 def ttft_evidence(points: Iterable[tuple[int, float]]) -> list[dict[str, float]]:
-    """(image tokens, TTFT in seconds), as evidence has them."""
+    """Pairs (image tokens, TTFT in seconds) in the form of the evidence."""
     return [{"image_tokens": tokens, "ttft_s": seconds} for tokens, seconds in points]
 
 
 def series_evidence(timings: Sequence[Timing]) -> list[dict[str, Any]]:
-    """The raw series, as evidence has them."""
+    """The raw values of each quantity in the form of the evidence."""
     named = series(timings).items()
     return [{"name": name, "unit": "s", "values": values} for name, values in named]
 
 
 @dataclass(frozen=True)
 class LoadExpectations:
-    """What is known beforehand about the requests of a load.
+    """Facts about the requests of a load that are known before it runs.
 
     Attributes:
-        max_tokens: case id -> most tokens of its answer.
-        image_tokens: case id -> tokens of its images; empty where there are none.
-        references: case id -> the reference's answer, where there is one; its own loops are
-            excused.
+        max_tokens: case id -> maximum number of tokens of the answer.
+        image_tokens: case id -> number of tokens of the images; empty without images.
+        references: case id -> the reference's answer, if there is one. If it has a loop, a loop
+            in the served answer is excused.
     """
 
     max_tokens: Mapping[str, int]
@@ -194,27 +197,30 @@ class LoadExpectations:
 
 
 def judge_load(name: str, load: Load, expectations: LoadExpectations) -> Verdict:
-    """Every request of a load was answered, and by an answer: garbage is not throughput.
+    """Every request of a load got an answer that is not degenerate.
 
     Args:
-        name: what the figures are called.
-        load: what was seen.
-        expectations: what is known about its requests.
+        name: the name of the measurement, the first part of its metrics' names.
+        load: the measured load.
+        expectations: the expectations about its requests.
     """
     problems = _problems(load, expectations)
-    asked = len(load.timings) + len(load.errors)
-    found = metrics(name, load)
-    medians = [f for f in found if f.name.endswith(".median") or f.more_is_better]
-    words = ", ".join(f"{f.name.removeprefix(name + '.')} {f.value:.3g} {f.unit}" for f in medians)
+    requests = len(load.timings) + len(load.errors)
+    measured = metrics(name, load)
+    shown = ", ".join(
+        f"{one.name.removeprefix(name + '.')} {one.value:.3g} {one.unit}"
+        for one in measured
+        if one.name.endswith(".median") or one.more_is_better
+    )
     return at_least(
-        1 - len(problems) / asked if asked else 0.0,
+        1 - len(problems) / requests if requests else 0.0,
         1.0,
         "rate",
-        f"{asked - len(problems)} of {asked} requests were answered: {words or 'nothing'}",
+        f"{requests - len(problems)} of {requests} requests were answered: {shown or 'no metric'}",
         tuple(problems[:_SHOWN_ERRORS]),
         {
             "generator": load.generator,
-            "figures": metrics_evidence(found),
+            "figures": metrics_evidence(measured),
             "series": series_evidence(load.timings),
             "sweep": _sweep(load),
             "ttft_by_image_tokens": ttft_evidence(
@@ -227,7 +233,7 @@ def judge_load(name: str, load: Load, expectations: LoadExpectations) -> Verdict
 
 
 def _sweep(load: Load) -> dict[str, float]:
-    """A point of the concurrency sweep; a ramp, which alone has a goodput, is none."""
+    """The load's point in the concurrency sweep; empty for a ramp, the only load with a goodput."""
     if not load.timings or load.goodput is not None:
         return {}
     return {
@@ -238,31 +244,35 @@ def _sweep(load: Load) -> dict[str, float]:
 
 
 def require_answers(name: str, load: Load, expectations: LoadExpectations) -> None:
-    """Raises PreconditionError unless every request of a load was answered, and by an answer."""
-    asked = len(load.timings) + len(load.errors)
+    """Checks that every request of a load got an answer that is not degenerate.
+
+    Raises:
+        PreconditionError: a request failed, its answer is degenerate, or no request was sent.
+    """
+    requests = len(load.timings) + len(load.errors)
     problems = _problems(load, expectations)
-    if problems or not asked:
+    if problems or not requests:
         judge = "load" if name.startswith("load.") else "single_stream"
         raise PreconditionError(
-            f"{name}: {len(problems)} of {asked} requests were not answered, so how fast they were "
-            f"is not judged: {problems[0] if problems else 'nothing was asked'}. "
-            f"performance.{judge} judges the answers: see that it holds first."
+            f"{name}: {len(problems)} of {requests} requests were not answered, so their speed is "
+            f"not judged: {problems[0] if problems else 'no request was sent'}. "
+            f"performance.{judge} judges the answers: make it pass first."
         )
 
 
 def _problems(load: Load, expectations: LoadExpectations) -> list[str]:
-    """What is wrong with the requests of a load, one text each."""
-    garbage = [
+    """One text for each request that failed or whose answer is degenerate."""
+    degenerate = [
         f"{timing.case_id}: {problem}: {timing.text[:80]!r}"
         for timing in load.timings
         if (problem := _problem(timing, expectations))
     ]
-    return [*load.errors, *garbage]
+    return [*load.errors, *degenerate]
 
 
 def _problem(timing: Timing, expectations: LoadExpectations) -> str | None:
-    most = expectations.max_tokens.get(timing.case_id)
-    cut_off = most is not None and timing.output_tokens >= most
+    maximum = expectations.max_tokens.get(timing.case_id)
+    cut_off = maximum is not None and timing.output_tokens >= maximum
     reference = expectations.references.get(timing.case_id)
     finish = "length" if cut_off else "stop"
     answer = Completion(
@@ -273,12 +283,12 @@ def _problem(timing: Timing, expectations: LoadExpectations) -> str | None:
 
 @dataclass(frozen=True)
 class Prefill:
-    """What an image costs before the first token.
+    """The time that an image adds before the first token.
 
     Attributes:
-        ratio: TTFT with an image over that of a text of as many tokens.
-        tokens: that many.
-        added: the median difference of the two.
+        ratio: TTFT of a prompt with an image divided by the TTFT of a text prompt of equal length.
+        tokens: the length of both prompts.
+        added: the median difference of the two TTFTs.
         by_size: (image tokens, TTFT in seconds) of the image in several sizes.
     """
 
@@ -289,9 +299,9 @@ class Prefill:
 
 
 def judge_prefill(prefill: Prefill, threshold: float) -> Verdict:
-    """An image prompt's TTFT against that of a text of as many tokens."""
-    what = f"TTFT of {prefill.tokens} tokens with an image over that of text"
-    verdict = _lower_bound_at_most(prefill.ratio, threshold, what)
+    """Judges TTFT of an image prompt divided by TTFT of a text prompt of equal length."""
+    name = f"TTFT of {prefill.tokens} tokens with an image divided by TTFT of as many text tokens"
+    verdict = _lower_bound_at_most(prefill.ratio, threshold, name)
     more = {
         "figures": metrics_evidence([prefill.added]),
         "ttft_by_image_tokens": ttft_evidence(prefill.by_size),
@@ -299,55 +309,56 @@ def judge_prefill(prefill: Prefill, threshold: float) -> Verdict:
     return replace(verdict, evidence={**verdict.evidence, **more})
 
 
-def judge_slowdown(what: str, ratio: TimeRatio, tolerance: float) -> Verdict:
-    """A quantity here against the same quantity at the endpoint that it is compared with."""
+def judge_slowdown(quantity: str, ratio: TimeRatio, threshold: float) -> Verdict:
+    """Judges a quantity of this server divided by the same quantity of the compared endpoint."""
     return _lower_bound_at_most(
-        ratio, tolerance, f"{what} here over that of the endpoint compared with"
+        ratio, threshold, f"{quantity} here divided by {quantity} at the compared endpoint"
     )
 
 
-def _lower_bound_at_most(ratio: TimeRatio, threshold: float, what: str) -> Verdict:
-    """Fails where even the lower end of the interval is beyond the bar."""
+def _lower_bound_at_most(ratio: TimeRatio, threshold: float, name: str) -> Verdict:
+    """Fails only if even the lower end of the interval exceeds the threshold."""
     return at_most(
         ratio.low,
         threshold,
         "x (lower end of the 95 % interval)",
-        f"{what}: {ratio}",
+        f"{name}: {ratio}",
         evidence={"ratio": asdict(ratio)},
     )
 
 
 def judge_scaling(alone: Load, together: Load, threshold: float) -> Verdict:
-    """Output throughput of many requests at a time over that of one at a time."""
+    """Judges output throughput at high concurrency divided by throughput at concurrency 1."""
     if not alone.timings or not together.timings:
         return at_least(
-            0.0, threshold, "x", "there is no throughput to compare: nothing was answered"
+            0.0, threshold, "x", "there is no throughput to compare: no request was answered"
         )
     ratio = together.output_throughput / alone.output_throughput
     return at_least(
         ratio,
         threshold,
         "x",
-        f"{together.output_throughput:.3g} tok/s with {together.concurrency} requests at a time, "
-        f"{alone.output_throughput:.3g} tok/s with {alone.concurrency}",
+        f"{together.output_throughput:.3g} tok/s at concurrency {together.concurrency}, "
+        f"{alone.output_throughput:.3g} tok/s at concurrency {alone.concurrency}",
     )
 
 
 def judge_idle_cpu(idle: Sequence[float], busy: Sequence[float], threshold: float) -> Verdict:
-    """Mean CPU use of a server that waits over that of one that answers.
+    """Judges the mean CPU usage of an idle server divided by that of a busy one.
 
     Args:
-        idle: CPU use of its process tree in percent of the usable cores, sampled while it waits.
-        busy: the same while it answers one request after another.
-        threshold: the largest share.
+        idle: CPU usage of its process tree in percent of the usable cores, sampled without
+            requests.
+        busy: the same, sampled while the server answers one request after another.
+        threshold: the maximum of the quotient, 0..1.
     """
     mean = statistics.fmean(busy)
     return at_most(
         statistics.fmean(idle) / mean if mean else math.nan,
         threshold,
         "of the busy server's",
-        f"{statistics.fmean(idle):.3g} % of the cores while waiting, {mean:.3g} % while answering, "
-        f"{max(busy):.3g} % at most",
+        f"CPU usage in percent of the cores: {statistics.fmean(idle):.3g} % idle, "
+        f"{mean:.3g} % busy (peak {max(busy):.3g} %)",
         evidence={
             "figures": metrics_evidence(cpu_metrics(busy)),
             "series": [{"name": "cpu", "unit": "%", "values": [*busy]}],
@@ -356,69 +367,72 @@ def judge_idle_cpu(idle: Sequence[float], busy: Sequence[float], threshold: floa
 
 
 def cpu_metrics(busy: Sequence[float]) -> tuple[Metric, ...]:
-    """The figures of a server that answers, from samples in percent of the usable cores."""
+    """The CPU metrics of a busy server, from samples in percent of the usable cores."""
     return (
         Metric("cpu.mean", statistics.fmean(busy), "%"),
         Metric("cpu.peak", max(busy), "%"),
     )
 
 
-def undeclared(found: Mapping[str, Metric], device: str) -> str:
-    """What to do where a model declares no limit for a device."""
-    measured = ", ".join(f"{one.name} {one.value:.4g} {one.unit}" for one in found.values())
+def undeclared(measured: Mapping[str, Metric], device: str) -> str:
+    """The message for a model without a limit for a device; it shows the measured metrics."""
+    values = ", ".join(f"{one.name} {one.value:.4g} {one.unit}" for one in measured.values())
     return (
-        f"the model file declares no limit for {device}, so there is nothing it has to reach. "
-        "Declare what it must with ModelSpec(limits=(Limit(figure, value, device), ...)). Metric "
-        f"here: {measured}."
+        f"the model file declares no limit for {device}, so no speed is required on it. Declare "
+        "the required speed with ModelSpec(limits=(Limit(figure, value, device), ...)). Measured "
+        f"here: {values}."
     )
 
 
 def kind_of(measurement: str) -> str:
-    """The kind of request that a measurement sends."""
+    """The kind of request that a measurement sends: "text" or "image"."""
     return "text" if measurement == "text" else "image"
 
 
-def require_metric(found: Mapping[str, Metric], name: str) -> Metric:
-    """A figure of a measurement.
+def require_metric(measured: Mapping[str, Metric], name: str) -> Metric:
+    """The metric of that name.
 
     Raises:
-        PreconditionError: the measurement did not give it; says why.
+        PreconditionError: the metric was not measured; the message says why.
     """
-    if name in found:
-        return found[name]
+    if name in measured:
+        return measured[name]
     raise PreconditionError(f"{name} could not be measured: {_why_not_measured(name)}.")
 
 
-def _why_not_measured(figure: str) -> str:
-    if figure.endswith(".p99"):
+def _why_not_measured(metric: str) -> str:
+    if metric.endswith(".p99"):
         return (
-            f"p99 is told from {_P99_SAMPLES} requests on. Under load --vlm-requests="
-            f"{_P99_SAMPLES} sends as many; one at a time fewer are sent: declare a limit of p90"
+            f"p99 needs at least {_P99_SAMPLES} requests. For load.* set --vlm-requests="
+            f"{_P99_SAMPLES}; text.* and image.* always send {ROUNDS}, so declare a limit of p90"
         )
-    if ".server_" in figure:
-        return "the server's /metrics do not tell it. vLLM does; a proxy in between may not"
-    if ".tpot." in figure:
-        return "no answer had a second token. Ask for longer answers"
-    return "it is none of the figures in docs/performance.md"
+    if ".server_" in metric:
+        return (
+            "the server's /metrics page does not have it. vLLM's has it; a proxy in between may "
+            "hide the page"
+        )
+    if ".tpot." in metric:
+        return "no answer had a second token. Use cases with longer answers"
+    return "docs/performance.md lists no metric of that name"
 
 
-def judge_limits(found: Mapping[str, Metric], limits: Sequence[Limit]) -> Verdict:
-    """Every declared limit against what was measured; the worst one is the verdict's.
+def judge_limits(measured: Mapping[str, Metric], limits: Sequence[Limit]) -> Verdict:
+    """Judges every declared limit; the verdict has the worst one.
 
     Args:
-        found: every figure that was measured, by name.
-        limits: those of this device, at least one.
+        measured: name -> every measured metric.
+        limits: the limits for this device, at least one.
 
     Raises:
-        PreconditionError: a limit is about a figure that was not measured.
+        PreconditionError: the metric of a limit was not measured.
     """
     lines, shares = [], []
     for limit in limits:
-        figure = require_metric(found, limit.figure)
-        ratio = figure.value / limit.value
-        shares.append(1 / ratio if figure.more_is_better else ratio)
-        sense = "at least" if figure.more_is_better else "at most"
-        lines.append(f"{figure.name}: {figure.value:.4g} {figure.unit}, {sense} {limit.value:g}")
+        metric = require_metric(measured, limit.figure)
+        ratio = metric.value / limit.value
+        shares.append(1 / ratio if metric.more_is_better else ratio)
+        sense = "at least" if metric.more_is_better else "at most"
+        lines.append(f"{metric.name}: {metric.value:.4g} {metric.unit}, {sense} {limit.value:g}")
     order = sorted(range(len(limits)), key=lambda index: -shares[index])
     kept = sum(1 for share in shares if share <= 1)
     return at_most(
@@ -432,54 +446,55 @@ def judge_limits(found: Mapping[str, Metric], limits: Sequence[Limit]) -> Verdic
 
 
 def judge_baseline(
-    found: Mapping[str, Metric], runs: Sequence[Mapping[str, float]], tolerance: float
+    measured: Mapping[str, Metric], runs: Sequence[Mapping[str, float]], threshold: float
 ) -> Verdict:
-    """Today's figures against those of stored runs of the same key; the worst is the verdict's.
+    """Judges every metric against stored runs of the same key; the verdict has the worst one.
 
-    A figure regressed where it is beyond the tolerance even after what one more run may scatter,
-    by how the stored runs do (a one-sided 95 % prediction bound of the logarithm).
+    A metric is slower if the lower bound of its slowdown exceeds the threshold. The bound is a
+    one-sided 95 % prediction bound: it allows for the scatter of one more run, estimated from the
+    logarithms of the stored values.
 
     Args:
-        found: every figure that was measured, by name.
-        runs: name -> value of at least `STORED_RUNS` stored runs.
-        tolerance: largest slowdown, 1.1 for ten percent.
+        measured: name -> every measured metric.
+        runs: each stored run, name -> value; at least `STORED_RUNS` runs.
+        threshold: maximum slowdown, 1.1 for ten percent.
 
     Raises:
-        PreconditionError: no figure can be compared.
+        PreconditionError: no metric can be compared.
     """
-    bounds = dict(_slowdowns(found, runs))
+    bounds = dict(_slowdowns(measured, runs))
     if not bounds:
         raise PreconditionError(
-            f"of the figures measured here fewer than {STORED_RUNS} runs are stored. Store runs "
-            "anew with --vlm-save-performance."
+            f"fewer than {STORED_RUNS} stored runs have the metrics measured here. Store new runs "
+            "with --vlm-save-performance."
         )
     order = sorted(bounds, key=lambda name: -bounds[name])
     lines = tuple(
-        f"{name}: {found[name].value:.4g} {found[name].unit}, "
+        f"{name}: {measured[name].value:.4g} {measured[name].unit}, "
         f"stored {', '.join(f'{run[name]:.4g}' for run in runs if name in run)}; "
-        f"slower by {bounds[name]:.3g} x at least"
+        f"at least {bounds[name]:.3g} x slower"
         for name in order
     )
-    slower = sum(1 for bound in bounds.values() if bound > tolerance)
+    slower = sum(1 for bound in bounds.values() if bound > threshold)
     return at_most(
         bounds[order[0]],
-        tolerance,
+        threshold,
         "x slower (lower 95 % bound), the worst one",
-        f"{slower} of {len(bounds)} figures are slower than in {len(runs)} stored runs",
+        f"{slower} of {len(bounds)} metrics are slower than in {len(runs)} stored runs",
         lines,
         {"slower_at_least": bounds},
     )
 
 
 def _slowdowns(
-    found: Mapping[str, Metric], runs: Sequence[Mapping[str, float]]
+    measured: Mapping[str, Metric], runs: Sequence[Mapping[str, float]]
 ) -> Iterator[tuple[str, float]]:
-    """Name -> lower bound of the slowdown, of each figure that two runs can be compared by."""
-    for name, figure in found.items():
+    """Yields the name and the lower bound of the slowdown of each metric that can be compared."""
+    for name, metric in measured.items():
         stored = [math.log(run[name]) for run in runs if run.get(name, 0) > 0]
-        if not figure.is_typical or figure.value <= 0 or len(stored) < STORED_RUNS:
+        if not metric.is_typical or metric.value <= 0 or len(stored) < STORED_RUNS:
             continue
-        change = math.log(figure.value) - statistics.fmean(stored)
+        change = math.log(metric.value) - statistics.fmean(stored)
         quantile = _T.get(len(stored) - 1, _NORMAL)
         scatter = quantile * statistics.stdev(stored) * math.sqrt(1 + 1 / len(stored))
-        yield name, math.exp((-change if figure.more_is_better else change) - scatter)
+        yield name, math.exp((-change if metric.more_is_better else change) - scatter)

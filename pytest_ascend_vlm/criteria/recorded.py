@@ -1,4 +1,4 @@
-"""Is an answer that was recorded fit to judge by?"""
+"""Doubts about a recorded answer: reasons why it may be unfit as a golden."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from .degeneration import degeneration
 
 
 def doubts(reference: Reference, max_tokens: int) -> tuple[str, ...]:
-    """What speaks against judging by a recorded answer, in words; empty where nothing does.
+    """Reasons why a recorded answer may be unfit as a golden; empty if there are none.
 
     Args:
-        reference: what was recorded.
-        max_tokens: how long the answer was allowed to be.
+        reference: the recorded answer.
+        max_tokens: the maximum number of tokens of the answer.
     """
     tokens, numerics = reference.token_ids or (), reference.numerics
     is_cut = len(tokens) >= max_tokens
     finish = "length" if is_cut else "stop"
     answer = Completion(reference.case_id, reference.text, tokens, finish, None, None, seconds=0.0)
     degenerate = degeneration(answer)
-    found = [f"degenerate: {degenerate}"] if degenerate else []
+    reasons = [f"degenerate: {degenerate}"] if degenerate else []
     if numerics is not None:
         if numerics.token_ids not in {tokens, tokens[:-1]}:  # the last one may be end-of-sequence
-            found.append(
-                "put back into the chat, its text becomes other tokens than were generated"
+            reasons.append(
+                "the tokens of its text in the chat template differ from the generated tokens"
             )
-        found += _of_numbers(numerics, is_cut=is_cut)
-    return tuple(found)
+        reasons += _doubts_about_logits(numerics, is_cut=is_cut)
+    return tuple(reasons)
 
 
-def _of_numbers(numerics: ReferenceNumerics, *, is_cut: bool) -> list[str]:
-    # Behind an answer that was cut off nothing was chosen.
+def _doubts_about_logits(numerics: ReferenceNumerics, *, is_cut: bool) -> list[str]:
+    # After an answer that was cut off, the reference chose no token.
     chosen = numerics.fp32[numerics.first_answer_row : -1 if is_cut else None]
     if not np.isfinite(chosen).all():
         return ["its logits are not finite"]
@@ -42,8 +42,9 @@ def _of_numbers(numerics: ReferenceNumerics, *, is_cut: bool) -> list[str]:
     near = margins <= ties
     if not near.any():
         return []
-    least = int(np.argmin(margins))
+    nearest = int(np.argmin(margins))
     return [
-        f"near-ties: {near.sum()} of {len(near)} tokens; the least sure one, token {least + 1}, is "
-        f"preferred by {margins[least]:.3g} nats, and rounding explains up to {ties[least]:.3g}"
+        f"near-ties: {near.sum()} of {len(near)} tokens; the smallest preference, for token "
+        f"{nearest + 1}, is {margins[nearest]:.3g} nats; rounding explains up to "
+        f"{ties[nearest]:.3g} nats"
     ]

@@ -1,4 +1,4 @@
-"""Does the endpoint keep the promises of the API?"""
+"""Rules of serving.*: the endpoint conforms to the OpenAI API."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .verdict import Verdict, at_most, checklist
 def judge_start(
     seconds: Mapping[str, float], budgets: Mapping[str, float], memory_mib: float | None
 ) -> Verdict:
-    """Every start phase took at most its budget; measured is the largest share of one.
+    """Every start phase took at most its budget. The verdict has the largest share of a budget.
 
     Args:
-        seconds: phase -> seconds it took.
-        budgets: phase -> seconds it may take.
-        memory_mib: memory the started server holds, where the platform can tell.
+        seconds: phase -> measured seconds.
+        budgets: phase -> maximum seconds.
+        memory_mib: device memory of the started server; None if the platform does not report it.
     """
     shares = {phase: taken / budgets[phase] for phase, taken in seconds.items()}
     worst = max(shares, key=lambda phase: shares[phase])
@@ -35,7 +35,7 @@ def judge_start(
 
 
 def judge_models(listed: Sequence[str] | Refusal, served_name: str) -> Verdict:
-    """`/v1/models` answers 200 and lists the served name."""
+    """`/v1/models` returns 200 and lists the served name."""
     if isinstance(listed, Refusal):
         return checklist({"/v1/models answers": f"HTTP {listed.status}: {listed.message}"})
     missing = None if served_name in listed else f"{served_name!r} is not among {list(listed)}"
@@ -43,44 +43,47 @@ def judge_models(listed: Sequence[str] | Refusal, served_name: str) -> Verdict:
 
 
 def judge_answer(answer: Completion | Refusal) -> Verdict:
-    """200, a finish reason, usage that adds up, and log-probabilities of the answer's tokens.
+    """The reply is 200 and has a finish reason, consistent usage and matching log-probabilities.
 
     Args:
-        answer: what came back for a greedy request.
+        answer: the answer to a greedy request.
     """
-    return checklist(_sound(answer), _got(answer))
+    return checklist(_answer_checks(answer), _answer_evidence(answer))
 
 
-def judge_media(answer: Completion | Refusal, tokens_of_the_text: int | None, what: str) -> Verdict:
-    """As `judge_answer`, and what was sent beside the text cost tokens.
+def judge_media(answer: Completion | Refusal, text_tokens: int | None, medium: str) -> Verdict:
+    """The checks of `judge_answer`, and the image or video added tokens to the prompt.
 
     Args:
-        answer: what came back for a greedy request with an image or a clip.
-        tokens_of_the_text: length of the prompt without it; None where that could not be asked,
-            which leaves the check unfulfilled.
-        what: "image" or "video".
+        answer: the answer to a greedy request with an image or a video.
+        text_tokens: length of the prompt without it; None if unknown, and then the check fails.
+        medium: "image" or "video".
     """
     tokens = answer.prompt_tokens if isinstance(answer, Completion) else None
-    if tokens is None or tokens_of_the_text is None:
-        cost, problem = None, f"the prompt's length with and without the {what} could not be told"
+    if tokens is None or text_tokens is None:
+        added, problem = None, f"the prompt's length with or without the {medium} is unknown"
     else:
-        cost = tokens - tokens_of_the_text
-        problem = f"the prompt grew by {cost} tokens"
-    checks = {f"the {what} cost tokens": None if cost is not None and cost > 0 else problem}
-    return checklist({**_sound(answer), **checks}, {**_got(answer), f"{what}_tokens": cost})
+        added = tokens - text_tokens
+        problem = f"with the {medium} the prompt is {added} tokens longer than without it"
+    checks = {f"the {medium} cost tokens": None if added is not None and added > 0 else problem}
+    return checklist(
+        {**_answer_checks(answer), **checks},
+        {**_answer_evidence(answer), f"{medium}_tokens": added},
+    )
 
 
-def _got(answer: Completion | Refusal) -> dict[str, object]:
+def _answer_evidence(answer: Completion | Refusal) -> dict[str, object]:
     return {"got": answer.text} if isinstance(answer, Completion) else {}
 
 
-def _sound(answer: Completion | Refusal) -> dict[str, str | None]:
+def _answer_checks(answer: Completion | Refusal) -> dict[str, str | None]:
     if isinstance(answer, Refusal):
         return {"answered": f"HTTP {answer.status}: {answer.message}"}
     return {
         "answered": None,
-        "finish reason": _unless(
-            answer.finish_reason in {"stop", "length"}, f"it is {answer.finish_reason!r}"
+        "finish reason": _problem_unless(
+            answer.finish_reason in {"stop", "length"},
+            f"it is {answer.finish_reason!r}, neither 'stop' nor 'length'",
         ),
         "usage adds up": _usage_problem(answer),
         "each token is the likeliest of its list": _list_problem(answer),
@@ -88,7 +91,7 @@ def _sound(answer: Completion | Refusal) -> dict[str, str | None]:
 
 
 def _usage_problem(answer: Completion) -> str | None:
-    """What is wrong with an answer's token counts, its own tokens counted where it has them."""
+    """The problem with an answer's usage, or None; compared with the reply's token ids if any."""
     usage = answer.usage
     if (
         usage is None
@@ -101,17 +104,17 @@ def _usage_problem(answer: Completion) -> str | None:
         "completion": (usage.completion_tokens, answer.token_ids),
     }
     wrong = [
-        f"it says {told} {what} tokens, and the reply has {len(ids)}"
-        for what, (told, ids) in counted.items()
-        if ids is not None and told != len(ids)
+        f"it reports {reported} {kind} tokens, but the reply has {len(ids)}"
+        for kind, (reported, ids) in counted.items()
+        if ids is not None and reported != len(ids)
     ]
     return "; ".join(wrong) or None
 
 
 def _list_problem(answer: Completion) -> str | None:
-    """The first greedy token that its own list does not rank first, or None; ties are no problem.
+    """The problem with the first greedy token that its own list does not rank first, or None.
 
-    Lists of another position look as plausible as the right ones: only the token tells them apart.
+    Ties pass. A list of another position looks plausible; only the token shows that it is wrong.
     """
     if answer.top is None or answer.token_ids is None:
         return None
@@ -122,16 +125,17 @@ def _list_problem(answer: Completion) -> str | None:
         own = listed.get(token, -math.inf)
         if likelier := [other for other, value in listed.items() if value > own]:
             return (
-                f"token {position + 1} of the answer is {token}, and its list has {likelier[0]} "
-                f"first, {token} {f'at {own:.3g}' if token in listed else 'not at all'}. The lists "
-                "may be those of other positions, or something else than the likeliest token was "
-                "chosen (a repetition penalty; --generation-config=vllm leaves it out)"
+                f"token {position + 1} of the answer is {token}, but its list has {likelier[0]} "
+                f"first, and {token} {f'at {own:.3g}' if token in listed else 'not at all'}. "
+                "Either the lists belong to other positions, or the sampler did not choose the "
+                "most likely token (a repetition penalty, for example; --generation-config=vllm "
+                "disables it)"
             )
     return None
 
 
 def judge_encodings(answers: Mapping[str, Completion | Refusal]) -> Verdict:
-    """Every lossless encoding of one image gives the answer that the first one gives."""
+    """Every lossless encoding of one image gives the same answer as the first."""
     labels = list(answers)
     first = answers[labels[0]]
     if isinstance(first, Refusal):
@@ -143,21 +147,21 @@ def judge_encodings(answers: Mapping[str, Completion | Refusal]) -> Verdict:
             checks[label] = f"HTTP {answer.status}: {answer.message}"
         else:
             lines = side_by_side(first.text, answer.text, labels[0])
-            checks[label] = _unless(answer.text == first.text, "\n".join(("", *lines)))
+            checks[label] = _problem_unless(answer.text == first.text, "\n".join(("", *lines)))
     return checklist(checks)
 
 
 def judge_stream(streamed: Completion, whole: Completion) -> Verdict:
-    """The streamed deltas add up to the unstreamed answer."""
+    """The streamed deltas, joined, equal the unstreamed answer."""
     lines = side_by_side(whole.text, streamed.text, "whole")
     return checklist(
         {
-            "text": _unless(streamed.text == whole.text, "\n".join(("", *lines))),
-            "finish reason": _unless(
+            "text": _problem_unless(streamed.text == whole.text, "\n".join(("", *lines))),
+            "finish reason": _problem_unless(
                 streamed.finish_reason == whole.finish_reason,
                 f"streamed {streamed.finish_reason!r}, whole {whole.finish_reason!r}",
             ),
-            "usage": _unless(
+            "usage": _problem_unless(
                 streamed.usage is None
                 or whole.usage is None
                 or streamed.usage.completion_tokens == whole.usage.completion_tokens,
@@ -175,29 +179,29 @@ def judge_limits(
     stop: str,
     several: Sequence[Completion],
 ) -> Verdict:
-    """max_tokens, stop and n are obeyed.
+    """The server obeys max_tokens, stop and n.
 
     Args:
-        cut: an answer that was asked for with sampling.max_tokens, too few for all of it.
-        sampling: how `cut` was asked for.
-        stopped: an answer that was asked for with a stop string.
-        stop: that string.
-        several: the answers to one request with sampling.n of 2.
+        cut: the answer to a request whose max_tokens is too small for the whole answer.
+        sampling: the sampling parameters of that request.
+        stopped: the answer to a request with a stop string.
+        stop: the stop string.
+        several: the answers to one request with n=2.
     """
     tokens = cut.usage.completion_tokens if cut.usage else None
     return checklist(
         {
-            "max_tokens": _unless(
+            "max_tokens": _problem_unless(
                 tokens == sampling.max_tokens and cut.finish_reason == "length",
-                f"asked for {sampling.max_tokens} tokens, got {tokens} and the finish reason "
-                f"{cut.finish_reason!r}",
+                f"with max_tokens={sampling.max_tokens} the answer has {tokens} tokens and the "
+                f"finish reason {cut.finish_reason!r}",
             ),
-            "stop": _unless(
+            "stop": _problem_unless(
                 stop not in stopped.text and stopped.finish_reason == "stop",
-                f"asked to stop at {stop!r}, got {stopped.text!r} and the finish reason "
+                f"with stop={stop!r} the answer is {stopped.text!r} and the finish reason "
                 f"{stopped.finish_reason!r}",
             ),
-            "n": _unless(len(several) == 2, f"asked for 2 answers, got {len(several)}"),
+            "n": _problem_unless(len(several) == 2, f"with n=2 there are {len(several)} answers"),
         }
     )
 
@@ -205,7 +209,7 @@ def judge_limits(
 def judge_image_limit(
     within: Completion | Refusal, beyond: Completion | Refusal, limit: int
 ) -> Verdict:
-    """As many images as declared are answered, one more is refused with a 4xx."""
+    """A request with the declared number of images is answered; one more is refused with a 4xx."""
     return checklist(
         {
             f"{limit} images": None
@@ -219,31 +223,31 @@ def judge_image_limit(
 def judge_refusals(
     answers: Mapping[str, Completion | Refusal], afterwards: Completion | Refusal
 ) -> Verdict:
-    """Each request is refused with a 4xx and a JSON error, and the next good one is answered.
+    """Each bad request gets a 4xx with a JSON error, and the next good request is answered.
 
-    Where it is not, that is the finding: how the bad ones were refused matters no more.
+    If the good request is not answered, the verdict has only that problem.
 
     Args:
-        answers: what was wrong with a request -> what came back.
-        afterwards: the answer to a good request sent after all of them.
+        answers: name of a bad request -> the reply to it.
+        afterwards: the reply to a good request that was sent after all bad ones.
     """
     if isinstance(afterwards, Refusal):
-        came = f"HTTP {afterwards.status}" if afterwards.status else "no answer"
-        after = f"it got {came} after {', '.join(answers)}: {afterwards.message}"
-        return checklist({"the next good request": after})
+        reply = f"HTTP {afterwards.status}" if afterwards.status else "no answer"
+        problem = f"it got {reply} after {', '.join(answers)}: {afterwards.message}"
+        return checklist({"the next good request": problem})
     checks = {label: client_error(answer) for label, answer in answers.items()}
     return checklist({**checks, "the next good request": None})
 
 
 def client_error(answer: Completion | Refusal) -> str | None:
-    """What is wrong with the refusal of a bad request, or None where it is a proper 4xx."""
+    """The problem with the reply to a bad request, or None if it is a 4xx with a JSON error."""
     if isinstance(answer, Completion):
         return f"it was answered: {answer.text[:60]!r}"
     if not 400 <= answer.status < 500:
-        came = f"HTTP {answer.status}" if answer.status else "no answer"
-        return f"{came} instead of a 4xx: {answer.message}"
-    return None if answer.is_json_error else f"the body is not a JSON error: {answer.message}"
+        reply = f"HTTP {answer.status}" if answer.status else "no answer"
+        return f"{reply} instead of a 4xx: {answer.message}"
+    return None if answer.is_json_error else f"the body has no JSON error: {answer.message}"
 
 
-def _unless(holds: bool, problem: str) -> str | None:
-    return None if holds else problem
+def _problem_unless(passes: bool, problem: str) -> str | None:
+    return None if passes else problem

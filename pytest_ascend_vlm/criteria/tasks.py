@@ -1,4 +1,4 @@
-"""Is a question about a picture answered, and is what was asked for found where it is?"""
+"""Rules of tasks.*: questions about an image are answered, and boxes are found."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ def judge_question(accepted: Sequence[str], answer: str, golden: str) -> Verdict
     """One of the accepted answers occurs in the answer.
 
     Args:
-        accepted: answers of which any one is right.
-        answer: what the served model said.
-        golden: what the reference said, which names one of them.
+        accepted: the answers that count as right.
+        answer: the served model's answer.
+        golden: the reference's answer, which contains one of them.
     """
     right = is_right(accepted, answer)
-    found = "names {!r}, as" if right else "does not name {!r}, which"
+    names = f"names {accepted[0]!r}, as" if right else f"does not name {accepted[0]!r}, which"
     return at_least(
         float(right),
         1.0,
         "rate",
-        f"the answer {found.format(accepted[0])} the reference's does",
+        f"the answer {names} the reference's does",
         (f"got: {answer[:200]!r}", f"the reference: {golden[:200]!r}"),
         {"accepted": list(accepted), "got": answer},
     )
 
 
 def unnamed_reason(accepted: Sequence[str], golden: str) -> str | None:
-    """Why a question cannot be judged by a golden, or None where it can.
+    """Reason why a question cannot be judged by a golden, or None.
 
-    A model is not asked to know more than its reference.
+    A served model need not know more than its reference.
     """
     if is_right(accepted, golden):
         return None
@@ -46,13 +46,13 @@ def unnamed_reason(accepted: Sequence[str], golden: str) -> str | None:
 
 
 def is_right(accepted: Sequence[str], answer: str) -> bool:
-    """Whether one of the accepted answers occurs in an answer, as a whole word."""
-    said = _folded(answer)
-    return any(re.search(_whole_word(_folded(right)), said) for right in accepted)
+    """True if one of the accepted answers occurs in an answer as a whole word."""
+    folded = _folded(answer)
+    return any(re.search(_whole_word(_folded(right)), folded) for right in accepted)
 
 
 def _whole_word(text: str) -> str:
-    """A pattern that does not find "3" in "13", and finds it in "有3个"."""
+    """A pattern for a whole word: it finds "3" in "有3个", but not in "13"."""
     return rf"(?<![0-9A-Za-z]){re.escape(text)}(?![0-9A-Za-z])"
 
 
@@ -61,17 +61,17 @@ def _folded(text: str) -> str:
 
 
 def judge_box(truth: Box, answer: Box | None, golden: Box | None, threshold: float) -> Verdict:
-    """The answered box overlaps the true one as asked, and no worse than the golden's.
+    """The IoU of the answered box reaches the threshold, and the golden's IoU minus a tolerance.
 
     Args:
-        truth: (left, top, right, bottom) in pixels.
-        answer: the same as answered; None where the answer holds no box.
-        golden: the same of the reference, which found it.
-        threshold: least intersection over union.
+        truth: the true box, (left, top, right, bottom) in pixels.
+        answer: the answered box; None if the answer contains no box.
+        golden: the reference's box.
+        threshold: minimum intersection over union, 0..1.
     """
-    reached, reference = iou(truth, answer), iou(truth, golden)
+    reference = iou(truth, golden)
     return at_least(
-        reached,
+        iou(truth, answer),
         max(threshold, reference - IOU_TOLERANCE),
         "IoU",
         "intersection over union with the true box",
@@ -81,20 +81,18 @@ def judge_box(truth: Box, answer: Box | None, golden: Box | None, threshold: flo
 
 
 def no_box_reason(truth: Box, golden: Box | None, threshold: float) -> str | None:
-    """Why a box cannot be judged by a golden, or None where it can.
-
-    A reference box with an IoU below the threshold has not found it either.
-    """
-    reached = iou(truth, golden)
-    if reached >= threshold:
+    """Reason why a box cannot be judged by a golden, or None: the golden's IoU is too low."""
+    measured = iou(truth, golden)
+    if measured >= threshold:
         return None
     return (
-        f"the reference does not find the box itself: its IoU is {reached:.3g}, below {threshold:g}"
+        "the reference does not find the box itself: "
+        f"its IoU is {measured:.3g}, below {threshold:g}"
     )
 
 
 def iou(one: Box, other: Box | None) -> float:
-    """Intersection over union of two boxes, 0..1; 0 for no box and for one without an area."""
+    """Intersection over union of two boxes, 0..1; 0 if there is no box or it has no area."""
     if other is None:
         return 0.0
     width = min(one[2], other[2]) - max(one[0], other[0])
@@ -112,12 +110,13 @@ def _area(box: Box) -> float:
 
 
 def read_box(answer: str, size: tuple[int, int], box_scale: int | None) -> Box | None:
-    """The first box in an answer, in pixels; None where there is none.
+    """The first box in an answer, in pixels, or None.
 
     Args:
         answer: JSON with a `bbox_2d`, fenced or not, or any text with four bracketed numbers.
         size: (width, height) of the image in pixels.
-        box_scale: what the coordinates count: None for pixels, 1000 for thousandths of the size.
+        box_scale: the coordinate that stands for the full width or height of the image: 1000 if
+            coordinates are thousandths; None if they are pixels.
     """
     numbers = _numbers(answer)
     if numbers is None:
@@ -130,8 +129,8 @@ def read_box(answer: str, size: tuple[int, int], box_scale: int | None) -> Box |
 
 
 def _numbers(answer: str) -> Box | None:
-    found = _FOUR_NUMBERS.search(answer)
-    if found is None:
+    match = _FOUR_NUMBERS.search(answer)
+    if match is None:
         return None
-    left, top, right, bottom = (float(number) for number in found.groups())
+    left, top, right, bottom = (float(number) for number in match.groups())
     return (left, top, right, bottom)

@@ -1,4 +1,4 @@
-"""Comparing texts: similarity, the first difference, and showing it to a reader."""
+"""Comparison of texts: similarity, and a display of the first difference."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import unicodedata
 
 from .divergence import first_difference
 
-_CONTEXT = 32
+_CONTEXT = 32  # characters before and after the first difference
 
 
 def similarity(expected: str, got: str) -> float:
-    """Character similarity, 1 - edit distance / longer length: 1.0 is equal, 0.0 is unrelated."""
+    """Character similarity: 1 - edit distance / length of the longer text. 1.0 means equal."""
     from rapidfuzz.distance import Levenshtein
 
     return float(Levenshtein.normalized_similarity(expected, got))
 
 
 def word_overlap(expected: str, got: str) -> float:
-    """Jaccard overlap of the two sets of words (of characters, where there are no spaces)."""
+    """Jaccard overlap of the two sets of words, or of characters in a text without spaces."""
     left, right = _words(expected), _words(got)
     return len(left & right) / len(left | right) if left | right else 1.0
 
@@ -27,9 +27,9 @@ def _words(text: str) -> frozenset[str]:
 
 
 def side_by_side(expected: str, got: str, expected_name: str = "expected") -> tuple[str, ...]:
-    """The two texts around their first difference, one above the other, with a mark below it.
+    """Lines that show both texts around their first difference, with a mark below it.
 
-    Control characters are escaped, so that one line stays one line.
+    Control characters are escaped, so that each text stays on one line.
     """
     index = first_difference(expected, got)
     if index is None:
@@ -58,5 +58,5 @@ def _visible(text: str) -> str:
 
 
 def _columns(text: str) -> int:
-    """Width in terminal columns: Chinese characters take two."""
+    """Width in terminal columns; a Chinese character takes two."""
     return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)

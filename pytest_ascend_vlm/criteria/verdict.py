@@ -1,4 +1,4 @@
-"""What a criterion concludes: the measured value, the bar, the margin, and what to look at."""
+"""The verdict of a criterion: measured value, threshold, margin and details."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ class Verdict:
     """The outcome of one criterion on one case.
 
     Attributes:
-        passed: whether the criterion holds.
-        measured: the value found.
-        threshold: the bar it was held against.
-        unit: what both are counted in: "rate", "nats", "seconds", ...
-        sense: whether the measured value must be at least or at most the threshold.
-        reason: one sentence that says what was found.
-        details: lines for a reader of a failure, most important first.
-        evidence: JSON-able facts for the report.
+        passed: True if the criterion passes.
+        measured: the measured value.
+        threshold: the value that it is compared with.
+        unit: the unit of both: "rate", "nats", "seconds", ...
+        sense: "at least" if the measured value must not be below the threshold, "at most" if it
+            must not be above it.
+        reason: one sentence that states the finding.
+        details: lines that explain a failure, most important first.
+        evidence: further facts for the report, as JSON values.
     """
 
     passed: bool
@@ -32,21 +33,21 @@ class Verdict:
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        """Refuses: a verdict that fails is no False.
+        """Raises, so that no test takes a failed verdict for True.
 
         Raises:
             TypeError: always.
         """
-        raise TypeError("a verdict has no truth value: ask for verdict.passed")
+        raise TypeError("a verdict has no truth value: use verdict.passed")
 
     @property
     def margin(self) -> float:
-        """Distance to the bar in the verdict's unit; negative is on the wrong side of it."""
+        """Distance to the threshold in the verdict's unit; negative if the criterion fails."""
         distance = self.measured - self.threshold
         return distance if self.sense == "at least" else -distance
 
 
-def at_least(  # noqa: PLR0913, PLR0917  (a verdict is this many facts)
+def at_least(  # noqa: PLR0913, PLR0917  (a verdict has this many fields)
     measured: float,
     threshold: float,
     unit: str,
@@ -75,17 +76,21 @@ def at_most(  # noqa: PLR0913, PLR0917
 def checklist(
     checks: Mapping[str, str | None], evidence: Mapping[str, Any] | None = None
 ) -> Verdict:
-    """The verdict of a list of checks: name -> what is wrong, or None where it holds."""
-    broken = {name: problem for name, problem in checks.items() if problem is not None}
-    held = len(checks) - len(broken)
+    """The verdict on a list of checks.
+
+    Args:
+        checks: name of each check -> its problem, or None if it passes.
+        evidence: further facts for the report, as JSON values.
+    """
+    failed = {name: problem for name, problem in checks.items() if problem is not None}
     reason = (
-        f"all {len(checks)} checks hold"
-        if not broken
-        else f"{len(broken)} of {len(checks)} checks do not hold: {', '.join(broken)}"
+        f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}"
+        if failed
+        else f"all {len(checks)} checks passed"
     )
-    details = tuple(f"{name}: {problem}" for name, problem in broken.items())
+    details = tuple(f"{name}: {problem}" for name, problem in failed.items())
     return at_least(
-        held / len(checks),
+        (len(checks) - len(failed)) / len(checks),
         1.0,
         "rate",
         reason,

@@ -1,1 +1,1 @@
-"""What is seen: answers, numerics, loads, evaluations, shutdowns. Plain data."""
+"""Plain data from engines and harnesses: answers, numerics, loads, evaluations, shutdowns."""

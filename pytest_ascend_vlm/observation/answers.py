@@ -1,4 +1,4 @@
-"""What engines report and criteria judge: completions, refusals, references.
+"""Answers of engines: completions, refusals and references.
 
 Arrays are NumPy; log-probabilities are natural logarithms (nats).
 """
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from .numerics import ReferenceNumerics
 
 TOP_LOGPROBS = 20
-"""Tokens listed at each position of an answer (vLLM's default maximum)."""
+"""Number of tokens listed at each position of an answer (vLLM's default maximum)."""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """Token counts of one request; `cached_tokens` is None where the server does not tell."""
+    """Token counts of one request; `cached_tokens` is None if the server does not report it."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -37,7 +37,7 @@ class TopLogprobs:
     """The k most likely tokens at each of n positions.
 
     Attributes:
-        token_ids: shape (n, k), int64; -1 where a position listed fewer than k.
+        token_ids: shape (n, k), int64; -1 where a position lists fewer than k tokens.
         logprobs: shape (n, k), float64, nats; NaN where token_ids is -1.
     """
 
@@ -57,16 +57,16 @@ class Completion:
     """One answer of an engine.
 
     Attributes:
-        case_id: the case that was asked.
+        case_id: the case.
         text: the answer.
-        token_ids: its tokens, the end-of-sequence token included where the engine reports it;
-            None where it reports no ids.
+        token_ids: the answer's tokens, with the end-of-sequence token if the engine reports it;
+            None if the engine reports no ids.
         finish_reason: "stop" or "length".
-        usage: token counts; None in a stream that carries none.
-        top: the most likely tokens at each position of the answer; None where not asked for.
-        seconds: from sending the request to the last byte.
+        usage: token counts; None if the reply has none.
+        top: the most likely tokens at each position of the answer; None if not requested.
+        seconds: time from sending the request to the last byte.
         first_token_seconds: TTFT of a streamed answer.
-        prompt_token_ids: the prompt's tokens, those of images included; None where not reported.
+        prompt_token_ids: the prompt's tokens, image tokens included; None if not reported.
     """
 
     case_id: str
@@ -81,7 +81,7 @@ class Completion:
 
     @property
     def prompt_tokens(self) -> int | None:
-        """Length of the prompt, counted rather than told; None where it is neither."""
+        """Length of the prompt: the number of its token ids, else the count in usage, else None."""
         if self.prompt_token_ids is not None:
             return len(self.prompt_token_ids)
         return self.usage.prompt_tokens if self.usage else None
@@ -89,12 +89,12 @@ class Completion:
 
 @dataclass(frozen=True)
 class Refusal:
-    """An HTTP answer that is not a completion.
+    """A reply that is not a completion.
 
     Attributes:
-        status: the HTTP status; 0 where the server hung up instead.
+        status: the HTTP status; 0 if the server closed the connection without a reply.
         message: the body, shortened.
-        is_json_error: whether the body is JSON with an `error` object, as OpenAI's API has it.
+        is_json_error: True if the body is JSON with an `error` object, as in OpenAI's API.
     """
 
     status: int
@@ -103,29 +103,29 @@ class Refusal:
 
 
 def require_answer(case_id: str, answer: Completion | Refusal) -> Completion:
-    """The answer itself.
+    """Returns the answer if it is a completion.
 
     Raises:
-        ServerError: it is a refusal.
+        ServerError: the answer is a refusal.
     """
     if isinstance(answer, Refusal):
-        raise ServerError(f"{case_id}: the server answered {answer.status}: {answer.message}")
+        raise ServerError(f"{case_id}: the server returned {answer.status}: {answer.message}")
     return answer
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What the answer should be.
+    """The expected answer to a case.
 
     Attributes:
         case_id: the case.
-        source: "recorded with ..." or "published in ...", as a verdict names it.
+        source: "recorded with ..." or "published in ..."; verdicts show it.
         text: the expected answer.
-        is_published: True where only a document's text is known.
-        prompt_tokens: length of the reference's prompt; None where published.
-        token_ids: the greedy answer's tokens; None where published.
-        numerics: None where published.
-        provenance: what a golden says of where it comes from; empty where this is none.
+        is_published: True if only the text from a document is known.
+        prompt_tokens: length of the reference's prompt; None if published.
+        token_ids: tokens of the greedy answer; None if published.
+        numerics: the numerics of the answer; None if published.
+        provenance: the golden's provenance; empty if published.
     """
 
     case_id: str

@@ -1,4 +1,4 @@
-"""What an evaluation harness found, and how."""
+"""The result of an evaluation harness, and its protocol."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Protocol:
-    """What settles a score besides the model; scores compare only where all of it is equal.
+    """Everything besides the model that determines a score.
+
+    Two scores compare only if all fields are equal.
 
     Attributes:
         harness: "evalscope" or "lm_eval".
-        version: its version.
-        benchmark: its own name of the task.
-        metric: the per-sample score.
+        version: the harness's version.
+        benchmark: the harness's name of the task.
+        metric: the name of the score of a sample.
         dataset_sha256: digest of the data set's files.
     """
 
@@ -32,10 +34,10 @@ class Sample:
 
     Attributes:
         score: 0..1.
-        category: the part of the data set it belongs to: a subject of MMMU.
-        prompt: digest of the text that was asked.
-        answer: what was answered; empty in a stored reference.
-        target: what was right; empty in a stored reference.
+        category: the sample's part of the data set, a subject of MMMU for example.
+        prompt: digest of the prompt's text.
+        answer: the model's answer; empty in a stored reference.
+        target: the right answer; empty in a stored reference.
     """
 
     score: float
@@ -47,15 +49,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a harness found.
+    """The result of a harness.
 
     Attributes:
-        protocol: how it was found.
-        samples: by id; an id means the same in every run of one protocol.
-        total: samples that the data set has.
-        limit: the first so many of each subset were asked; None for all.
-        resumed: how many of the answers were those of a run that was interrupted.
-        engine: who answered, of a stored reference.
+        protocol: the protocol of the evaluation.
+        samples: id -> sample; an id names the same sample in every run of one protocol.
+        total: number of samples in the data set.
+        limit: N if only the first N samples of each subset were evaluated; None for all.
+        resumed: number of answers that come from an earlier, interrupted run.
+        engine: the engine of a stored reference; empty otherwise.
     """
 
     protocol: Protocol
@@ -67,17 +69,17 @@ class Evaluation:
 
     @property
     def score(self) -> float:
-        """The mean over the samples."""
+        """The mean score of the samples."""
         return math.fsum(sample.score for sample in self.samples.values()) / len(self.samples)
 
     @property
     def is_complete(self) -> bool:
-        """Whether it is of the whole data set."""
+        """True if the whole data set was evaluated."""
         return self.limit is None and len(self.samples) == self.total
 
     @property
     def extent(self) -> str:
-        """How much of the data set it is of, in words."""
+        """A description of the evaluated part of the data set: "all 900 samples"."""
         if self.is_complete:
             return f"all {self.total} samples"
         return f"A SUBSET, {len(self.samples)} of {self.total} samples"

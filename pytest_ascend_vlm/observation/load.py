@@ -1,4 +1,4 @@
-"""How requests were answered in time, one by one and under load."""
+"""Times of answers, one at a time and under load."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Timing:
-    """How one streamed answer came.
+    """The times of one streamed answer.
 
     Attributes:
-        case_id: the case that was asked.
+        case_id: the case.
         text: the answer.
-        prompt_tokens: tokens of the prompt, images included; None where nobody counted them.
-        output_tokens: tokens of the answer.
-        ttft_seconds: from sending the request to the first token.
-        seconds: from sending the request to the last token.
+        prompt_tokens: number of tokens of the prompt, image tokens included; None if unknown.
+        output_tokens: number of tokens of the answer.
+        ttft_seconds: time from sending the request to the first token.
+        seconds: time from sending the request to the last token.
     """
 
     case_id: str
@@ -28,7 +28,7 @@ class Timing:
 
     @property
     def tpot_seconds(self) -> float | None:
-        """Mean time of each token after the first; None where there is none."""
+        """TPOT: the mean time of each token after the first; None for an answer of one token."""
         if self.output_tokens < 2:
             return None
         return (self.seconds - self.ttft_seconds) / (self.output_tokens - 1)
@@ -36,17 +36,17 @@ class Timing:
 
 @dataclass(frozen=True)
 class Load:
-    """What a load generator saw.
+    """The result of a load generator.
 
     Attributes:
-        generator: its name and version, "vllm bench serve 0.32.0".
-        concurrency: how many requests were on the way at a time, at most.
-        duration_seconds: from the first request to the last token.
-        timings: of the requests that were answered.
-        errors: of those that were not, one text each.
-        goodput: requests a second that met the declared service levels; None without any.
-        server_seconds: what the server says that a mean request spent in "queue", "prefill" and
-            "decode"; empty where it does not tell.
+        generator: the generator's name and version, "vllm bench serve 0.32.0".
+        concurrency: maximum number of concurrent requests.
+        duration_seconds: time from the first request to the last token.
+        timings: the times of each answered request.
+        errors: the error of each failed request.
+        goodput: requests a second within the service levels; None if no levels were declared.
+        server_seconds: "queue", "prefill" and "decode" -> mean time of a request in that phase, as
+            the server reports it; empty if it does not.
     """
 
     generator: str
@@ -59,7 +59,7 @@ class Load:
 
     @property
     def output_throughput(self) -> float:
-        """Tokens of all answers a second."""
+        """Output tokens a second, over all answers."""
         return sum(timing.output_tokens for timing in self.timings) / self.duration_seconds
 
     @property

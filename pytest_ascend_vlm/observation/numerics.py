@@ -1,4 +1,4 @@
-"""What engines think of tokens: log-probabilities, logits, hidden states.
+"""Numerics of engines: log-probabilities, logits and hidden states.
 
 Arrays are NumPy; log-probabilities are natural logarithms (nats).
 """
@@ -14,35 +14,38 @@ if TYPE_CHECKING:
 
 
 LISTED_TOKENS = 32
-"""Tokens whose logits a golden keeps at each position: those the reference finds most likely.
+"""Number of tokens whose logits a golden keeps at each position: the reference's most likely ones.
 
-A budget: the whole vocabulary of a real model is 150,000 logits a position. Against the whole
-vocabulary of the tiny checkpoints, 32 tokens move the error ratio R by at most 0.06.
+The number limits the golden's size: a real model's vocabulary has 150,000 logits at each position.
+With 32 tokens instead of the whole vocabulary, R of the tiny checkpoints changes by at most 0.06.
 """
 
 
 FORCED_TOKENS = 2 * LISTED_TOKENS
-"""Tokens listed by the server at each forced position: enough to find the reference's among."""
+"""Number of tokens that the server lists at each forced position.
+
+Twice the golden's number, so that the list contains the golden's tokens even if the ranks differ.
+"""
 
 
 def listed(token_ids: npt.NDArray[np.int64], values: npt.NDArray[np.float64]) -> dict[int, float]:
-    """Token id -> value, of one row of a table that is padded with -1."""
+    """Token id -> value for one row of a table; -1 pads the token ids."""
     pairs = zip(token_ids, values, strict=True)
     return {int(token): float(value) for token, value in pairs if token >= 0}
 
 
 @dataclass(frozen=True, eq=False)
 class TokenScores:
-    """What an engine gives the tokens it lists, at n positions of a sequence.
+    """An engine's logits or log-probabilities of the tokens it lists, at n positions.
 
-    Row i is about what follows token i of the sequence.
+    Row i is about the token after token i of the sequence.
 
     Attributes:
-        token_ids: shape (n, k), int64; -1 where a row lists fewer than k.
-        values: shape (n, k), float64: raw logits, or log-probabilities (nats), which are logits up
-            to one constant a row; NaN where token_ids is -1.
-        floor: shape (n,), float64; no token that a row does not list has more.
-        are_logits: whether values are raw logits.
+        token_ids: shape (n, k), int64; -1 where a row lists fewer than k tokens.
+        values: shape (n, k), float64: raw logits, or log-probabilities (nats), which differ from
+            logits by one constant in each row; NaN where token_ids is -1.
+        floor: shape (n,), float64; the maximum value of a token that the row does not list.
+        are_logits: True if values are raw logits.
     """
 
     token_ids: npt.NDArray[np.int64]
@@ -54,18 +57,18 @@ class TokenScores:
         return len(self.token_ids)
 
     def at(self, row: int) -> dict[int, float]:
-        """Token id -> value of the tokens listed in a row."""
+        """Token id -> value for the tokens listed in a row."""
         return listed(self.token_ids[row], self.values[row])
 
 
 @dataclass(frozen=True, eq=False)
 class Forced:
-    """What an engine thinks of a given answer: the answer forced, token by token.
+    """An engine's scores of a given answer, which is forced token by token.
 
     Attributes:
         case_id: the case.
-        scores: at every position of the prompt and the answer but the last.
-        top_k: how many of the most likely tokens each row lists.
+        scores: the scores at every position of prompt and answer except the last.
+        top_k: number of most likely tokens that each row lists.
     """
 
     case_id: str
@@ -79,7 +82,7 @@ class ReferenceHidden:
 
     Attributes:
         positions: shape (h,), int64; the positions, counted from the prompt's first token.
-        is_image: shape (h,), bool; whether an image token is there.
+        is_image: shape (h,), bool; True for an image token.
         fp32: shape (h, width), float32, computed in float32.
         bf16: shape (h, width), float32, computed in bfloat16.
     """
@@ -92,21 +95,21 @@ class ReferenceHidden:
 
 @dataclass(frozen=True, eq=False)
 class ReferenceNumerics:
-    """The reference's own view of its answer, in fp32 and in bf16.
+    """The reference's numerics of its own answer, in fp32 and in bf16.
 
-    There are m rows: some of the prompt's, then one for each of the answer's n tokens, and one for
-    what follows the answer. Row i of the sequence is about what follows its token i.
+    There are m rows: some for positions of the prompt, one for each of the answer's n tokens, and
+    one for the token after the answer. The row of position i is about the token after position i.
 
     Attributes:
-        token_ids: the answer as it is forced, n tokens, without an end-of-sequence token.
-        positions: shape (m,), int64; where in the sequence the rows are, counted from the
-            prompt's first token.
-        is_image: shape (m,), bool; whether the row's own token is an image token.
-        top_tokens: shape (m, k), int64; the tokens that fp32 finds most likely, most likely first.
-        fp32: shape (m, k), float64; their raw logits, computed in float32.
-        bf16: shape (m, k), float64; the logits of the same tokens, computed in bfloat16.
-        fp32_logsumexp: shape (m,), float64; over the whole vocabulary.
-        bf16_logsumexp: the same in bfloat16.
+        token_ids: the forced answer, n tokens, without an end-of-sequence token.
+        positions: shape (m,), int64; the position of each row, counted from the prompt's first
+            token.
+        is_image: shape (m,), bool; True if the token at the row's position is an image token.
+        top_tokens: shape (m, k), int64; the most likely tokens in fp32, most likely first.
+        fp32: shape (m, k), float64; raw logits of these tokens, computed in float32.
+        bf16: shape (m, k), float64; raw logits of the same tokens, computed in bfloat16.
+        fp32_logsumexp: shape (m,), float64; log-sum-exp of the fp32 logits of the whole vocabulary.
+        bf16_logsumexp: the same of the bf16 logits.
         logit_rmse: root mean square of bf16 - fp32 over the answer's rows and the whole vocabulary.
         hidden: the last hidden states.
     """
@@ -124,11 +127,11 @@ class ReferenceNumerics:
 
     @property
     def first_answer_row(self) -> int:
-        """Index of the row that is about the answer's first token."""
+        """Index of the row for the answer's first token."""
         return len(self.positions) - len(self.token_ids) - 1
 
     def logprobs_at(self, position: int) -> dict[int, float]:
-        """Token -> fp32 log-probability (nats) at a position of the answer."""
+        """Token id -> fp32 log-probability (nats) at a position of the answer."""
         row = self.first_answer_row + position
         logprobs = self.fp32[row] - self.fp32_logsumexp[row]
         return dict(zip(self.top_tokens[row].tolist(), logprobs.tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""What a server leaves behind."""
+"""The state of processes and device memory after a server's end."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ShutdownReport:
-    """What a server that ended would have left behind.
+    """Survivors and device memory after a server's end.
 
     Attributes:
-        survivors: its processes that did not end with it and had to be killed, in words.
-        memory_before_mib: device memory in use before it started, None where that cannot be told.
-        memory_after_mib: the same after it ended.
-        seconds: from the order to end to the end of the last process.
+        survivors: descriptions of the server's processes that survived it and were killed.
+        memory_before_mib: device memory in use before the server's start; None if unknown.
+        memory_after_mib: device memory in use after the server's end; None if unknown.
+        seconds: time from the stop signal to the end of the last process.
     """
 
     survivors: tuple[str, ...]

@@ -1,1 +1,1 @@
-"""What is declared: models, thresholds, cases, data sets, published figures."""
+"""Declarations: models, thresholds, cases, data sets and published figures."""

@@ -1,4 +1,4 @@
-"""What a request is: a case, its ground truth, and how its answer is generated."""
+"""A case, its ground truth, and the sampling parameters of its answer."""
 
 from __future__ import annotations
 
@@ -8,30 +8,31 @@ from pathlib import Path
 
 
 class Capability(enum.Enum):
-    """What a model can be asked for: three kinds of input, three kinds of question about images."""
+    """The capabilities of a model: three kinds of input, and three kinds of task on images."""
 
     TEXT = "text"
     IMAGE = "image"
     VIDEO = "video"
     DOCUMENT = "document"
-    """The whole text of a page."""
+    """Reading the whole text of a page."""
     VQA = "vqa"
-    """A question about a picture: text in a scene, a chart, a count."""
+    """Answering a question about an image: text in a scene, a chart, a count."""
     GROUNDING = "grounding"
-    """Where something is, as a box."""
+    """Locating an object, as a box."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a completion is generated; greedy unless told otherwise.
+    """The sampling parameters of a request; the default is greedy.
 
     Attributes:
-        max_tokens: most tokens to generate.
-        temperature: 0 is greedy.
-        seed: seed of the sampler, used when temperature > 0.
+        max_tokens: maximum number of generated tokens.
+        temperature: 0 for greedy sampling.
+        seed: seed of the sampler, used if temperature > 0.
         stop: a string that ends the answer and is not part of it.
         n: number of answers.
-        cache_salt: isolates the prefix cache; requests share cached blocks only if it is equal.
+        cache_salt: isolates the prefix cache: requests share cached blocks only if their salts are
+            equal.
     """
 
     max_tokens: int = 256
@@ -44,18 +45,19 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Case:
-    """One request and, where there is one, its ground truth.
+    """One request and its ground truth, if there is one.
 
     Attributes:
-        id: `<group>/<name>`; the group selects which criteria use the case.
-        needs: the capability without which the case cannot be asked.
+        id: `<group>/<name>`; the group selects the criteria that use the case.
+        needs: the capability that the case requires.
         prompt: the user's text; it follows the images.
-        images: files sent before the text, in order.
-        videos: clips sent before the text, in order.
-        truth: what the image says, exactly; None where only the reference can tell.
-        accepted: answers of which one has to occur in the model's, as a whole word.
-        box: (left, top, right, bottom) in pixels of the first image, of what is asked for.
-        max_tokens: most tokens to generate.
+        images: image files that are sent before the text, in order.
+        videos: video files that are sent before the text, in order.
+        truth: the exact text of the image; None if only the reference gives an expected answer.
+        accepted: accepted answers; one of them has to occur in the model's answer as a whole word.
+        box: the true box of the requested object, (left, top, right, bottom) in pixels of the
+            first image.
+        max_tokens: maximum number of generated tokens.
     """
 
     id: str

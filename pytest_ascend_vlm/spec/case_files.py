@@ -1,4 +1,4 @@
-"""The requests of the suite, read from `fixtures/cases.json`."""
+"""Reads the cases of the suite from `fixtures/cases.json`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ from .case import Capability, Case
 
 
 def load_cases(fixture_roots: Sequence[Path]) -> tuple[Case, ...]:
-    """All cases of all roots, in file order; of two with one id the first root's is taken.
+    """All cases of all roots, in file order; if two cases have the same id, the first is used.
+
+    Args:
+        fixture_roots: directories that may contain a `cases.json`.
 
     Raises:
-        ConfigurationError: a file is not of its form, or names an image that is not there.
+        ConfigurationError: a file has the wrong form, or an image or video is missing.
     """
-    found: dict[str, Case] = {}
+    cases: dict[str, Case] = {}
     for root in fixture_roots:
         path = root / "cases.json"
         if path.is_file():
             for case in _read(path):
-                found.setdefault(case.id, case)
-    return tuple(found.values())
+                cases.setdefault(case.id, case)
+    return tuple(cases.values())
 
 
 def _read(path: Path) -> list[Case]:
@@ -40,7 +43,7 @@ def _case(root: Path, entry: Mapping[str, Any]) -> Case:
     for file in (*images, *videos):
         if not file.is_file():
             raise ConfigurationError(
-                f"{root / 'cases.json'}: {entry['id']} needs {file}, not there."
+                f"{root / 'cases.json'}: {entry['id']} needs {file}, which does not exist."
             )
     truth = entry.get("truth")
     if "truth_file" in entry:

@@ -1,4 +1,4 @@
-"""What a model declares of the data sets that it is judged by."""
+"""Declarations of the data sets that a model is judged by."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class PublishedScore:
 
     Attributes:
         value: the score, 0..1.
-        samples: how many samples it is of.
-        harness: what it was measured with: "evalscope", "lm_eval"; any other is refused.
+        samples: number of samples of the score.
+        harness: the evaluation harness: "evalscope" or "lm_eval"; any other is refused.
         source: the document.
-        stderr: its standard error, 0..1; None for that of a rate.
-        version: the harness's version; None where the document does not tell.
+        stderr: the standard error of the score, 0..1; None for the standard error of a rate.
+        version: the harness's version; None if the document does not state it.
 
     Raises:
-        ConfigurationError: it is no rate of anything.
+        ConfigurationError: the score is outside 0..1, or there is no sample.
     """
 
     value: float
@@ -36,12 +36,12 @@ class PublishedScore:
         if not 0 <= self.value <= 1 or self.samples < 1:
             raise ConfigurationError(
                 f"PublishedScore({self.value!r}, samples={self.samples!r}): a score is from 0 to 1 "
-                "(36.3 % is 0.363), of at least one sample."
+                "(36.3 % is 0.363) and has at least one sample."
             )
 
     @property
     def standard_error(self) -> float:
-        """The published one, else that of a rate."""
+        """The published standard error, or the standard error of a rate if none is published."""
         if self.stderr is not None:
             return self.stderr
         return math.sqrt(self.value * (1 - self.value) / self.samples)
@@ -49,14 +49,14 @@ class PublishedScore:
 
 @dataclass(frozen=True)
 class DatasetTask:
-    """A data set that a model is judged by; it names the criterion, `dataset.<name>`.
+    """A data set that a model is judged by, in the criterion `dataset.<name>`.
 
     Attributes:
         name: "mmmu_val", "docvqa_val", ...
-        harness: what asks and scores: "evalscope" or "lm_eval".
-        published: the reference where no samples were recorded.
-        tolerance: how much lower than the reference's the score may be, 0..1.
-        because: why it is wider than the project's.
+        harness: the harness that sends and scores the samples: "evalscope" or "lm_eval".
+        published: the reference score if no samples of a reference are recorded.
+        tolerance: how much lower than the reference's score the score may be, 0..1.
+        because: why the tolerance is wider than the project's default.
 
     Raises:
         ConfigurationError: the tolerance is wider without a reason, or not between 0 and 1.
@@ -70,10 +70,13 @@ class DatasetTask:
 
     def __post_init__(self) -> None:
         if not 0 < self.tolerance < 1:
-            raise ConfigurationError(f"DatasetTask({self.name!r}): a tolerance is between 0 and 1.")
+            raise ConfigurationError(
+                f"DatasetTask({self.name!r}, tolerance={self.tolerance}): a tolerance is between "
+                "0 and 1."
+            )
         if self.tolerance > SCORE_TOLERANCE and not self.because:
             raise ConfigurationError(
                 f"DatasetTask({self.name!r}, tolerance={self.tolerance}) is looser than the "
-                f"project's {SCORE_TOLERANCE}; "
-                'say why with because="...".'
+                f"project's {SCORE_TOLERANCE}. "
+                'State the reason with because="...".'
             )

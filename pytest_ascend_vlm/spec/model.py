@@ -1,7 +1,7 @@
-"""What a contributor declares about a model, and what a request is: frozen and validated.
+"""A contributor's declaration of a model: frozen and validated plain data.
 
-Everything here is plain data. A mistake raises `ConfigurationError` when the model file is
-imported, naming the model and the field.
+A mistake raises `ConfigurationError` when the model file is imported. The message names the model
+and the field.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ _PARALLEL_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_paral
 
 @dataclass(frozen=True)
 class ExpectedFailure:
-    """A criterion that this model is known to miss; it must fail, and only by its own verdict.
+    """A criterion that is known to fail for this model.
+
+    It must fail, and the failure must be its verdict; an error is not excused.
 
     Attributes:
         criterion: the criterion's id, `determinism.concurrent`.
-        reason: what is wrong, in a sentence.
-        issue: where it is tracked.
-        shows: text that the failure's message has; another failure of the criterion is not excused.
+        reason: the defect, in one sentence.
+        issue: where the defect is tracked.
+        shows: text that the failure's message must contain; any other failure is not excused.
     """
 
     criterion: str
@@ -44,10 +46,10 @@ class ExpectedFailure:
 
 @dataclass(frozen=True)
 class Budgets:
-    """Seconds that each phase of a server's start may take.
+    """Maximum seconds of each phase of a server's start.
 
-    A first start that takes longer in one of them fails serving.ready. Any start is given up, as an
-    error, at twice the budget of the phase that it is in.
+    If a phase of the first start exceeds its budget, serving.ready fails. If a phase of any start
+    reaches twice its budget, the suite ends the server and reports an error.
     """
 
     start: float = 900.0
@@ -58,15 +60,15 @@ class Budgets:
 
 @dataclass(frozen=True)
 class Variant:
-    """The same model served another way; it has to give the same answers.
+    """Another way to serve the same model, which has to give the same answers.
 
     Attributes:
-        name: names the criterion, `equivalence.<name>`: "eager", "tp2", "w8a8".
-        serve: the serve arguments that differ.
-        devices: number of cards it needs; None for as many as the model.
-        checkpoint: the hub's name of other weights, as quantised ones are; None for the model's.
-        is_lossy: whether it rounds on purpose: then numbers are shown but not judged, and answers
-            have to be alike instead of equal.
+        name: the name in the criterion's id, `equivalence.<name>`: "eager", "tp2", "w8a8".
+        serve: the serve arguments that differ from the model's.
+        devices: number of cards that the variant needs; None for the model's number.
+        checkpoint: the hub name of other weights, quantised ones for example; None for the model's.
+        is_lossy: True if the variant changes the numbers on purpose. Then R is reported but not
+            judged, and the answers have to be similar instead of equal.
     """
 
     name: str
@@ -78,8 +80,8 @@ class Variant:
 
 RESERVED_SERVE_ARGUMENTS = frozenset(
     {
-        # The suite sets them: where the server listens and under which name and key, what it
-        # samples with, and what it tells of tokens and logits.
+        # The suite sets these: the server's address, model name and API key, its sampling
+        # defaults, and what it reports about tokens and logits.
         "api_key",
         "enable_prompt_tokens_details",
         "generation_config",
@@ -90,43 +92,43 @@ RESERVED_SERVE_ARGUMENTS = frozenset(
         "port",
         "served_model_name",
         "uds",
-        # Either would set any of those behind the suite's back.
+        # These could change any of the above.
         "config",
         "override_generation_config",
     }
 )
-"""Arguments of the vLLM server that a model file cannot set."""
+"""Arguments of the vLLM server that a model file must not set."""
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """One model: its checkpoint, how it is served, what it can do and how well.
+    """A model: its checkpoint, serve arguments, capabilities and required quality.
 
     Attributes:
-        model_id: the hub's name, `OpenDataLab/MinerU2.5-2509-1.2B`; also the served name.
+        model_id: the hub name, `OpenDataLab/MinerU2.5-2509-1.2B`; also the served model name.
         revision: commit of the checkpoint; None is reported as "not pinned".
-        tiny: name of a checkpoint under `fixtures/tiny/`, or a path to one; None where another
-            model of the family stands for the architecture.
-        devices: number of cards the model needs.
-        platforms: the platforms that it is deployed on, ("cpu",); empty for every one.
+        tiny: name of a checkpoint under `fixtures/tiny/`, or a path to one; None if the tiny
+            checkpoint of another model covers the architecture.
+        devices: number of cards that the model needs.
+        platforms: the platforms that the model is deployed on, ("cpu",); empty for all platforms.
         serve: arguments of the vLLM server, as Python values: `{"max_model_len": 8192}`.
-        env: environment of the server, for values that are not arguments.
-        trust_remote_code: whether the checkpoint may run code of its own.
-        supports: the capabilities every criterion may use.
-        unsupported: the others, each with its reason; asking for one must be a 4xx.
-        prompts: prompt by case group or case id, where the model has its own.
-        box_scale: what the model counts a box's coordinates in: None for pixels, 1000 for
-            thousandths of the image's width and height.
-        thresholds: bars that differ from the project's.
-        published: answers a document reports for the full checkpoint.
-        limits: what its speed has to reach on named devices.
-        variants: other ways to serve it, each judged against this one.
-        datasets: data sets it is judged by.
-        expected_failures: criteria known to fail.
-        budgets: seconds per start phase.
+        env: environment variables of the server, for settings that are not arguments.
+        trust_remote_code: True if code in the checkpoint may run.
+        supports: the capabilities that the model supports.
+        unsupported: every other capability -> the reason; a request for one must get a 4xx.
+        prompts: case group or case id -> the model's own prompt.
+        box_scale: the coordinate that stands for the full width or height of the image: 1000 if
+            the model's box coordinates are thousandths; None if they are pixels.
+        thresholds: thresholds that differ from the project's.
+        published: what a document reports for the full checkpoint.
+        limits: required speed on named devices.
+        variants: other ways to serve the model; each is compared with this one.
+        datasets: data sets that the model is judged by.
+        expected_failures: criteria that are known to fail.
+        budgets: maximum seconds of each start phase.
 
     Raises:
-        ConfigurationError: a field contradicts another or is not of its form.
+        ConfigurationError: a field contradicts another field or has the wrong form.
     """
 
     model_id: str
@@ -151,7 +153,10 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         if isinstance(self.supports, Capability):
-            raise ConfigurationError(f"ModelSpec({self.model_id!r}): supports is a set of them.")
+            raise ConfigurationError(
+                f"ModelSpec({self.model_id!r}): supports is a set, "
+                f"supports={{Capability.{self.supports.name}}}."
+            )
         if isinstance(self.platforms, str):
             raise ConfigurationError(
                 f"ModelSpec({self.model_id!r}): platforms is a tuple, "
@@ -171,12 +176,12 @@ class ModelSpec:
 
     @property
     def image_limit(self) -> int | None:
-        """Images per prompt that `serve` declares, or None where it declares no limit."""
+        """Maximum number of images in a prompt as `serve` declares it, or None."""
         limit = self.serve.get("limit_mm_per_prompt", {}).get("image")
         return None if limit is None else int(limit)
 
     def as_variant(self, variant: Variant) -> ModelSpec:
-        """The model as a variant serves it."""
+        """The model with the serve arguments and the checkpoint of a variant."""
         return dataclasses.replace(
             self,
             model_id=variant.checkpoint or self.model_id,
@@ -188,7 +193,7 @@ class ModelSpec:
         )
 
     def request(self, case: Case) -> Case:
-        """The case as this model is asked it: with the model's own prompt where it has one."""
+        """The case with the model's own prompt, if it declares one."""
         prompt = self.prompts.get(case.id, self.prompts.get(case.group, case.prompt))
         return dataclasses.replace(case, prompt=prompt)
 
@@ -199,44 +204,52 @@ class ModelSpec:
         undeclared = frozenset(Capability) - supports - frozenset(self.unsupported)
         if undeclared:
             yield (
-                f"say of {_names(undeclared)} whether the model supports it: put it in supports, "
+                f"declare whether the model supports {_names(undeclared)}: put each in supports, "
                 "or in unsupported with the reason."
             )
         both = supports & frozenset(self.unsupported)
         if both:
-            yield f"{_names(both)} is in supports and in unsupported."
+            yield f"{_names(both)} is in supports and in unsupported. Remove it from one of them."
         if Capability.TEXT not in supports:
             yield "every criterion needs Capability.TEXT in supports."
         if self.devices < 1:
             yield f"devices={self.devices}, but a model needs at least one card."
         in_parallel = math.prod(int(self.serve.get(name, 1)) for name in _PARALLEL_SIZES)
         if in_parallel > self.devices:
-            yield f"serve asks for {in_parallel} cards in parallel, but devices={self.devices}."
+            yield f"serve uses {in_parallel} cards in parallel, but devices={self.devices}."
         yield from self._variant_problems()
         if reserved := sorted(filter(_is_reserved, self.serve)):
             yield (
-                f"serve sets {', '.join(reserved)}, which the suite sets itself to see what it "
-                "judges; leave it out."
+                f"serve sets {', '.join(reserved)}, which the suite sets itself for its "
+                "measurements. Remove it."
             )
         if "trust_remote_code" in self.serve:
             yield "declare trust_remote_code=True on the model, not in serve."
         dashed = [name for name in self.serve if "-" in name]
         if dashed:
-            yield f"serve names are written with underscores: {', '.join(dashed)}."
+            yield f"write the names in serve with underscores: {', '.join(dashed)}."
 
     def _variant_problems(self) -> Iterable[str]:
         names = [variant.name for variant in self.variants]
         for name in names:
             if not name.isidentifier() or names.count(name) > 1:
-                yield f"variant {name!r}: a name is one word, and no other variant's."
+                yield (
+                    f"variant {name!r}: a name is one word of letters, digits and _, and unique."
+                )
         for variant in self.variants:
             if not variant.serve and not variant.checkpoint:
-                yield f"variant {variant.name!r} is served as the model is."
+                yield (
+                    f"variant {variant.name!r} changes nothing. Declare the serve arguments or the "
+                    "checkpoint that differ."
+                )
             self.as_variant(variant)
 
 
 def _is_reserved(name: str) -> bool:
-    """Whether vLLM's parser takes a name for a reserved argument: abbreviated, or a part of it."""
+    """True if vLLM's parser accepts a name as a reserved argument.
+
+    The parser accepts abbreviations, and `argument.key` for one key of an argument.
+    """
     return any(one.startswith(name.partition(".")[0]) for one in RESERVED_SERVE_ARGUMENTS)
 
 

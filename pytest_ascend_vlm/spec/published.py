@@ -1,4 +1,4 @@
-"""What a document reports of a model, and what its speed has to reach."""
+"""Figures and answers that a document reports for a model, and limits on its speed."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from ..errors import ConfigurationError
 
 @dataclass(frozen=True)
 class PublishedFigure:
-    """A number that a published document reports; shown beside what was measured, never judged.
+    """A number that a document reports; a report shows it beside the measured values.
+
+    It is never judged.
 
     Attributes:
-        name: what was measured, "latency, mean".
+        name: the quantity, "latency, mean".
         value: the number.
         unit: "ms", "tok/s", "%".
-        conditions: under which it was measured; two figures compare only under equal ones.
+        conditions: the conditions of the measurement; figures compare only under equal conditions.
     """
 
     name: str
@@ -28,15 +30,16 @@ class PublishedFigure:
 
 @dataclass(frozen=True)
 class Limit:
-    """A bar for a measured figure of the full checkpoint, on one kind of device and nowhere else.
+    """A limit for a metric of the full checkpoint on one kind of device.
 
     Attributes:
-        figure: its name, "image.ttft.median"; docs/performance.md lists them with their units.
-        value: the most it may be; for a throughput and goodput, the least.
-        device: part of the device's name, as the report's receipt has it: "910B4".
+        figure: the metric's name, "image.ttft.median"; docs/performance.md lists names and units.
+        value: the maximum; for throughput and goodput, the minimum.
+        device: a part of the device name in the report's receipt: "910B4". The limit applies to
+            no other device.
 
     Raises:
-        ConfigurationError: the value is a placeholder, or the device is not named.
+        ConfigurationError: the value is a placeholder, or the device is empty.
     """
 
     figure: str
@@ -46,22 +49,22 @@ class Limit:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.value) and self.value > 0) or self.value == 1:
             raise ConfigurationError(
-                f"Limit({self.figure!r}, {self.value!r}) is a placeholder, which passes or "
-                "fails whatever is measured; declare what the device has to reach."
+                f"Limit({self.figure!r}, {self.value!r}) is a placeholder: it passes or fails for "
+                "every measured value. Declare the value that the device has to reach."
             )
         if not self.device.strip():
-            raise ConfigurationError(f"Limit({self.figure!r}) has to name its device.")
+            raise ConfigurationError(f'Limit({self.figure!r}) has no device. Add device="910B4".')
 
 
 @dataclass(frozen=True)
 class Published:
-    """What a published document reports of the full checkpoint.
+    """Answers and figures that a document reports for the full checkpoint.
 
     Attributes:
         source: the document.
-        answers: case id -> the answer as printed there; the reference where nothing was recorded.
-            A document may quote only the beginning of an answer, so only that much is compared.
-        figures: the numbers of its tables.
+        answers: case id -> the printed answer; it is the reference if no golden is recorded. A
+            document may quote only the beginning of an answer, so only that part is compared.
+        figures: the numbers in its tables.
     """
 
     source: str

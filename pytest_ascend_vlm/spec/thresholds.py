@@ -1,6 +1,6 @@
-"""Every threshold of the project, with its direction: those a model may change, and the fixed ones.
+"""Every threshold of the project: those that a model may change, and fixed ones.
 
-Docstrings of criteria and docs/criteria.md print their numbers from here.
+The docstrings of the criteria and docs/criteria.md take their numbers from here.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ FLOAT32_ERROR_RATIO = 0.01
 """Maximum R of an engine in float32."""
 
 PART_ERROR_RATIO = 1.5
-"""R from which on a part of a sequence, or Transformers on the device, is named as a suspect."""
+"""R above which a message names a part of the sequence, or the device's operators, as wrong."""
 
 ENOUGH_IMAGES = 8
 ENOUGH_POSITIONS = 1000
-"""A numerics verdict on fewer images or positions says so."""
+"""A numerics verdict with fewer images or positions recommends these numbers."""
 
 TOLERANCE_AFTER_TIE = 0.1
 """Tolerance of document.* after a near-tie of the reference.
@@ -34,42 +34,42 @@ digit costs a tenth on a page with ten numbers.
 READ_CER = 0.5
 """Maximum character error rate of a golden that counts as a reading of its page.
 
-Pages that have nothing in common are 0.67 to 1.14 apart (fixtures/documents, each against each),
-and an empty answer is 1 away from every page: a golden beyond 0.5 has not read this one.
+Two different pages have a CER of 0.67 to 1.14 (fixtures/documents, each against each), and an empty
+answer has a CER of 1. So a golden above 0.5 has not read its page.
 """
 
 IOU_TOLERANCE = 0.05
-"""How much lower than the golden's the IoU of an answered box may be."""
+"""Tolerance: how much lower than the golden's the IoU of an answered box may be."""
 
 SCORE_TOLERANCE = 0.02
-"""How much lower than the reference's a data-set score may be (the non-inferiority margin)."""
+"""The non-inferiority margin: how much lower than the reference's a data-set score may be."""
 
 PUBLISHED_BLIND_SPOT = 0.05
-"""The largest drop that a comparison with a published score may be unable to see."""
+"""Maximum drop that a comparison with a published score may be unable to detect."""
 
 MEMORY_TOLERANCE_MIB = 256.0
-"""How far above its level before a server device memory may stay and count as freed."""
+"""Tolerance of freed device memory: MiB above the level before the server's start."""
 
 SERVICE_LEVEL = 5.0
 """Goodput counts answers whose TTFT and TPOT are at most N times those of a single request."""
 
 REPEATS = 3
-"""How often determinism.repeat asks one request."""
+"""Number of times that determinism.repeat sends one request."""
 
 BATCH = 9
-"""How many requests determinism.concurrent sends at once, and determinism.restart asks again."""
+"""Number of concurrent requests in determinism.concurrent, and of cases in determinism.restart."""
 
 SEEDS = 8
-"""How many seeds determinism.seeded asks."""
+"""Number of seeds in determinism.seeded."""
 
 ROUNDS = 30
-"""How many requests performance.single_stream sends, one after another."""
+"""Number of requests in performance.single_stream."""
 
 PAIRS = 24
-"""How many pairs of requests a ratio of times is measured with."""
+"""Number of pairs of requests for a ratio of times."""
 
 STORED_RUNS = 3
-"""How many stored runs performance.baseline needs."""
+"""Minimum number of stored runs for performance.baseline."""
 
 
 def _at_least(default: float) -> Any:
@@ -88,8 +88,8 @@ class Thresholds:
 
     Attributes:
         similarity: minimum character similarity (0..1) to the golden's text.
-        similarity_after_tie: the same where the first differing token was a near-tie in the
-            reference, so that rounding alone may have chosen the other branch.
+        similarity_after_tie: the same if the first differing token was a near-tie in the
+            reference, so that rounding alone may have changed the choice.
         logprobs_ratio: maximum mean difference of the visible log-probabilities, in units of the
             reference's own bf16-fp32 difference.
         agreement: minimum rate (0..1) of repeated answers that are identical.
@@ -99,19 +99,19 @@ class Thresholds:
         document_order: tolerance: how much lower than the golden's the rate of ordered line pairs
             may be.
         box_iou: minimum intersection over union (0..1) of an answered box with the true one.
-        logits_max_abs: maximum absolute error of a logit; where the reference's own bf16 is off by
-            more than half of that, twice its error.
+        logits_max_abs: maximum absolute error of a logit; if the reference's own bf16 is off by
+            more than half of that, the maximum is twice the reference's error.
         logits_cosine: minimum cosine similarity of all logits as one vector.
         hidden_max_abs: the same as logits_max_abs for the last hidden states.
         hidden_cosine: the same as logits_cosine for the last hidden states.
         error_ratio: R, the maximum root mean square error from fp32, in units of the reference's
             own bf16 error.
         kl_ratio: K, the same for the mean Kullback-Leibler divergence.
-        top1_flips: maximum rate (0..1) of positions with another most likely token where the
-            reference was not near a tie.
+        top1_flips: maximum rate (0..1) of positions with another most likely token, not counting
+            near-ties of the reference.
         prefill_ratio: maximum TTFT of an image prompt divided by that of a text of as many tokens.
-        load_scaling: minimum throughput at concurrency 8 divided by that at concurrency 1.
-        slowdown: maximum latency divided by the latency that it is compared with.
+        load_scaling: minimum throughput at concurrency 8 divided by throughput at concurrency 1.
+        slowdown: maximum time divided by the time that it is compared with.
         idle_cpu: maximum CPU usage of an idle server divided by that of a busy one (0..1).
         because: why a threshold is looser than the project's default.
     """
@@ -142,8 +142,8 @@ class Thresholds:
         loosened = [one.name for one in _thresholds() if self._is_loosened(one)]
         if loosened and not self.because:
             raise ConfigurationError(
-                f"Thresholds({', '.join(loosened)}=...) is looser than the project's default; "
-                'say why with because="..." so that the report can show it.'
+                f"Thresholds({', '.join(loosened)}=...) is looser than the project's default. "
+                'State the reason with because="...", so that the report can show it.'
             )
 
     def _is_loosened(self, threshold: dataclasses.Field[float]) -> bool:
@@ -160,16 +160,16 @@ NUMBERS: Mapping[str, float] = {
     **{one.name: float(getattr(Thresholds, one.name)) for one in _thresholds()},
     **{name.lower(): value for name, value in list(globals().items()) if name.isupper()},
 }
-"""Name -> default of every threshold; that of a constant is in lower case."""
+"""Name -> default of every threshold; the names of constants are in lower case."""
 
 
 def table() -> list[str]:
-    """The thresholds that a model may change, as lines of a Markdown table."""
+    """The lines of a Markdown table of the thresholds that a model may change."""
     _, _, attributes = inspect.cleandoc(Thresholds.__doc__ or "").partition("Attributes:")
-    means = dict(re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", attributes, re.MULTILINE))
+    meanings = dict(re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", attributes, re.MULTILINE))
     rows = [
         f"| `{one.name}` | {one.metadata['sense']} | {one.default:g} "
-        f"| {' '.join(means[one.name].split())} |"
+        f"| {' '.join(meanings[one.name].split())} |"
         for one in _thresholds()
     ]
     return ["| threshold | sense | default | meaning |", "|---|---|---|---|", *rows]

@@ -1,5 +1,5 @@
-"""The criteria as pytest tests: one mixin per concern, joined in `conformance.VLMConformance`.
+"""The criteria as pytest tests: one mixin for each group, joined in `conformance.VLMConformance`.
 
-Nothing is imported here: the plugin uses parts of this package in every run of a project that
-merely has it installed.
+This module imports nothing, because the plugin imports parts of the package in every pytest run,
+even in projects that do not use it.
 """

@@ -1,4 +1,4 @@
-"""What every mixin of the suite has."""
+"""The base class of every mixin of the suite."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from ..spec.model import ModelSpec
 
 
 class Criteria:
-    """Criteria of one concern; the docstring of each test is its documentation.
+    """The criteria of one group. The docstring of each test documents its criterion.
 
     Attributes:
-        model: the model that is judged.
+        model: the model under test.
     """
 
     model: ClassVar[ModelSpec]

@@ -1,4 +1,4 @@
-"""baseline.*: does the served model answer as the reference does?"""
+"""Criteria baseline.*: the served model gives the reference's answers."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from .criterion import criterion
 
 
 class BaselineCriteria(Criteria):
-    """Criteria against the golden; each docstring is the criterion's documentation."""
+    """Criteria of answers and log-probabilities against the golden."""
 
     @criterion("baseline.text", cases=Cases.TEXT)
     def test_text_matches_reference(self, case: Case, comparison: Comparison, judge: Judge) -> None:
-        """The answer to a text equals the reference's; after a near-tie, most of it still does.
+        """The answer to a text prompt equals the reference's answer.
 
-        This is the control that isolates the language model: no image is involved.
+        If the answers diverge at a near-tie of the reference, a character similarity of
+        {similarity_after_tie} is enough. No image is involved, so this criterion isolates the
+        language model.
 
-        If this fails: see what the reference's candidates were at the first differing token. If it
-        was sure, a kernel is wrong: try enforce_eager, then dtype float32, and compare. If whole
-        answers differ in style, compare chat template and generation settings.
+        If this fails: read the reference's candidates at the first differing token. If it clearly
+        preferred its own token, a kernel is wrong: try enforce_eager, then dtype float32, and
+        compare. If whole answers differ in style, compare chat template and generation settings.
         """
         served, reference = comparison(case)
         judge(rules.judge_text(served, reference, self.model.thresholds))
@@ -32,46 +34,51 @@ class BaselineCriteria(Criteria):
     def test_image_matches_reference(
         self, case: Case, comparison: Comparison, judge: Judge
     ) -> None:
-        """The answer to an image equals the reference's; after a near-tie, most of it still does.
+        """The answer to an image prompt equals the reference's answer.
 
-        If this fails: see whether baseline.text holds. If it does, the vision tower, its positions
-        (mRoPE) or the image preprocessing differ: compare min_pixels, max_pixels and mean/std on
-        both sides, then the attention backend of the vision tower.
+        If the answers diverge at a near-tie of the reference, a character similarity of
+        {similarity_after_tie} is enough.
+
+        If this fails: check baseline.text. If it passes, the vision tower, its positions (mRoPE) or
+        the image preprocessing differ: compare min_pixels, max_pixels and mean/std on both sides,
+        then the attention backend of the vision tower.
         """
         served, reference = comparison(case)
         judge(rules.judge_text(served, reference, self.model.thresholds))
 
     @criterion("baseline.divergence", cases=Cases.ALL)
     def test_divergence_is_rounding(self, case: Case, comparison: Comparison, judge: Judge) -> None:
-        """Where the answers part, the reference itself was within rounding of a tie.
+        """At the first differing token, the reference itself was within rounding of a tie.
 
-        bf16 rounding may turn a near-tie on any hardware; a choice that the reference was sure of
-        can only be turned by a defect.
+        bf16 rounding may change the choice at a near-tie on any hardware. Only a defect changes a
+        choice that the reference clearly preferred.
 
-        If this fails: the message has both sides' candidates at that token; a served candidate
-        that the reference gives next to no probability points at wrong inputs, two close ones with
-        shifted probabilities at a kernel's accuracy.
+        If this fails: the message has both sides' candidates at that token. If the served token
+        has almost no probability in the reference, the inputs are wrong. If two close candidates
+        have shifted probabilities, suspect the accuracy of a kernel.
         """
         served, reference = comparison(case)
         if reference.numerics is None:
-            judge.not_applicable(f"the reference is text only ({reference.source})")
+            judge.not_applicable(f"the reference has a text but no numerics ({reference.source})")
         judge(rules.judge_divergence(served, reference))
 
     @criterion("baseline.logprobs", cases=Cases.ALL)
     def test_logprobs_match_reference(
         self, case: Case, comparison: Comparison, forced: ForcedAnswers, judge: Judge
     ) -> None:
-        """With the reference's answer forced, its 20 likeliest tokens are as likely as there.
+        """With the reference's answer forced, log-probabilities equal the reference's.
 
-        Texts hide most numeric defects: 5 % noise on every weight can leave every text as it is.
-        The bar is a multiple of the difference that bf16 makes in the reference itself.
+        Compared are the reference's 20 most likely tokens at each position. The mean difference
+        is at most {logprobs_ratio} times the difference between bf16 and fp32 in the reference
+        itself. Texts hide most numeric defects: 5 % noise on every weight can leave every text
+        unchanged.
 
-        If this fails: even where the texts agree, the numbers are off by more than rounding. Look
-        where the largest difference is: at once, and everywhere, points at weights (quantisation, a
-        wrong file); growing along the answer at positions or the KV cache; with images only at the
-        vision tower.
+        If this fails: the numbers differ by more than rounding, even if the texts agree. Look at
+        the positions of the differences. Large from the first token on: suspect the weights
+        (quantisation, a wrong file). Growing along the answer: suspect positions or the KV cache.
+        Only with images: suspect the vision tower.
         """
         _, reference = comparison(case)
         if reference.numerics is None:
-            judge.not_applicable(f"the reference is text only ({reference.source})")
+            judge.not_applicable(f"the reference has a text but no numerics ({reference.source})")
         judge(rules.judge_logprobs(forced(case), reference.numerics, self.model.thresholds))

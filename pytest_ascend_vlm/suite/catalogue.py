@@ -1,4 +1,4 @@
-"""The page `docs/criteria.md`, printed from the docstrings of the suite."""
+"""Prints the page `docs/criteria.md` from the docstrings of the suite."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .conformance import VLMConformance
 _HEAD = """\
 # Criteria
 
-Printed by `ascend-vlm criteria` from the docstrings of the tests; the same text explains a failure.
-Each criterion is a test of every class that subclasses `VLMConformance`.
+`ascend-vlm criteria` prints this page from the docstrings of the tests. A failure shows the same
+text. Each criterion is a test of every class that subclasses `VLMConformance`.
 """
 _THRESHOLDS = """\
 ## Thresholds
 
-The project's defaults. `ModelSpec(thresholds=Thresholds(...))` changes them for a model; a looser
-one needs `because="..."`, which every report repeats.
+These are the project's defaults. `ModelSpec(thresholds=Thresholds(...))` changes them for a model.
+A looser threshold needs `because="..."`, and every report repeats that reason.
 """
 
 

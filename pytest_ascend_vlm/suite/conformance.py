@@ -24,8 +24,8 @@ from .serving import ServingCriteria
 from .tasks import TaskCriteria
 
 
-# pytest runs the tests of the last base first: serving leads, so that a server that answers nothing
-# is reported as that; what needs other engines in the server's place comes when it is gone.
+# pytest runs the tests of the last base first. Serving runs first, so that a server without any
+# answer is reported as such. Criteria that replace the server by other engines run last.
 class VLMConformance(
     ReferenceCriteria,
     EquivalenceCriteria,
@@ -39,20 +39,22 @@ class VLMConformance(
     BaselineCriteria,
     ServingCriteria,
 ):
-    """Subclass it as `Test<Model>` and set `model`; every criterion becomes a test of that class.
+    """The base class of a model's tests: subclass it as `Test<Model>` and set `model`.
 
-    Tests of your own may be added as methods and take the same fixtures: `server`, `client`,
-    `answers`, `golden` and `judge`. A criterion cannot be overridden, neither here nor by a mixin:
-    a known failure is declared with `ModelSpec(expected_failures=...)`.
+    Every criterion becomes a test of the subclass. You may add tests of your own as methods. They
+    may use the same fixtures: `server`, `client`, `answers`, `golden` and `judge`. Neither the
+    subclass nor a mixin can override a criterion. Declare a known failure with
+    `ModelSpec(expected_failures=...)`.
     """
 
     model: ClassVar[ModelSpec]
 
     @pytest.fixture(autouse=True)
     def _server_runs(self, request: pytest.FixtureRequest) -> None:
-        """Starts the server again where it died in a test before, or one that needs it ended it.
+        """Restarts the server if it died, or if an earlier test ended it.
 
-        A client starts one that was ended by itself, when it asks.
+        A test with only a client needs no start here: the client starts the server when it sends
+        its first request.
         """
         if "server" in request.fixturenames:
             server = request.getfixturevalue("server")
@@ -72,24 +74,24 @@ class VLMConformance(
 
 
 def _is_fixture(value: object) -> bool:
-    # pytest has a class for them since 8.4; before, it marked the function.
+    # Since pytest 8.4 a fixture is an object of this class; before, it was a marked function.
     return type(value).__name__ == "FixtureFunctionDefinition" or hasattr(
         value, "_pytestfixturefunction"
     )
 
 
 def _refuse_overrides(cls: type) -> None:
-    ours = set(VLMConformance.__mro__)
-    criteria = {name for base in ours for name in vars(base) if name.startswith("test_")}
-    judged_by = {name for name, value in vars(fixtures).items() if _is_fixture(value)}
-    for base in (base for base in cls.__mro__ if base not in ours):
+    suite = set(VLMConformance.__mro__)
+    criteria = {name for base in suite for name in vars(base) if name.startswith("test_")}
+    suite_fixtures = {name for name, value in vars(fixtures).items() if _is_fixture(value)}
+    for base in (base for base in cls.__mro__ if base not in suite):
         own = {name for name, value in vars(base).items() if _is_fixture(value)}
-        overridden = sorted((criteria & vars(base).keys()) | (judged_by & own))
+        overridden = sorted((criteria & vars(base).keys()) | (suite_fixtures & own))
         if overridden:
             raise ConfigurationError(
-                f"{base.__name__} overrides {', '.join(overridden)}. A criterion is the same for "
-                "every model, and so is what it is judged by; declare a known failure with "
-                "ModelSpec(expected_failures=...), a looser bar with "
+                f"{base.__name__} overrides {', '.join(overridden)}. The criteria and their "
+                "fixtures are the same for every model. Declare a known failure with "
+                "ModelSpec(expected_failures=...), a looser threshold with "
                 "Thresholds(..., because='...')."
             )
 
@@ -100,7 +102,7 @@ def _refuse_unknown_criteria(model: ModelSpec) -> None:
         if failure.criterion.partition("[")[0] not in known:
             raise ConfigurationError(
                 f"ModelSpec({model.model_id!r}) expects {failure.criterion!r} to fail, but there "
-                "is no such criterion; `ascend-vlm criteria` lists them."
+                "is no such criterion. `ascend-vlm criteria` lists all criteria."
             )
 
 
@@ -111,7 +113,7 @@ def _refuse_unknown_platforms(model: ModelSpec) -> None:
         if name not in PLATFORMS and name not in platform_names():
             raise ConfigurationError(
                 f"ModelSpec({model.model_id!r}, platforms={model.platforms!r}): {name!r} is no "
-                f"platform; there are {', '.join(platform_names())}."
+                f"platform. The platforms are {', '.join(platform_names())}."
             )
 
 
@@ -121,6 +123,6 @@ def _refuse_unknown_figures(model: ModelSpec) -> None:
     for limit in model.limits:
         if not FIGURE.fullmatch(limit.figure):
             raise ConfigurationError(
-                f"ModelSpec({model.model_id!r}) has a limit of {limit.figure!r}, but nothing of "
-                "that name is measured; docs/performance.md lists the figures."
+                f"ModelSpec({model.model_id!r}) has a limit of {limit.figure!r}, but no metric has "
+                "that name. docs/performance.md lists the metrics."
             )

@@ -18,8 +18,8 @@ def criterion(id_: str, *markers: str, **attributes: Any) -> Callable[[Test], Te
 
     Args:
         id_: the criterion's id, "document.lines".
-        markers: pytest markers on top of those of its group.
-        attributes: the other attributes of its `Criterion`: `needs=...`, `cases=...`.
+        markers: pytest markers in addition to the marker of its group.
+        attributes: the other attributes of `Criterion`: `needs=...`, `cases=...`.
     """
     declared = Criterion(id_, **attributes)
     server = ("npu",) if declared.group.needs_server else ()

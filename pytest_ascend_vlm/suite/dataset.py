@@ -1,8 +1,6 @@
-"""dataset.<task>: is the model as good as its reference on the data sets the field trusts?"""
+"""Criteria dataset.<task>: scores of public data sets are as good as the reference's."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 from ..criteria import dataset as rules
 from ..criteria.criterion import DATASET
@@ -13,33 +11,31 @@ from ..spec.dataset import DatasetTask, PublishedScore
 from .base import Criteria
 from .criterion import criterion
 
-if TYPE_CHECKING:
-    pass
-
 
 class DatasetCriteria(Criteria):
-    """Criteria of scores on data sets; each docstring is the criterion's documentation."""
+    """Criterion of the scores that an evaluation harness computes on data sets."""
 
     @criterion(DATASET, needs=Capability.IMAGE)
     def test_dataset_score_holds(self, task: DatasetTask, datasets: Datasets, judge: Judge) -> None:
-        """The score of a harness is non-inferior to the reference's.
+        """The score of an evaluation harness is non-inferior to the reference's score.
 
-        Where the reference's samples are stored, sample by sample: with 95 % confidence the score
-        is less than the margin (0.02) lower. Against a published score alone it is not
-        significantly worse, and the verdict says which difference cannot be seen. Doing better is
-        no failure; samples that show neither are an error that says how many it would take.
+        If the reference's samples are stored, the scores are compared sample by sample: at 95 %
+        confidence the score is less than the margin ({score_tolerance}) lower. If only a published
+        score is known, the score is not significantly worse, and the verdict states the largest
+        drop that cannot be detected. A better score passes. If the samples can decide neither way,
+        the result is an error that says how many samples are needed.
 
-        If this fails: read the samples that were lost (evidence.flips in the report): cut answers
-        mean a token limit, garbage in one category its pictures' sizes, a drop everywhere the
-        numerics: look at numerics.logits first.
+        If this fails: read the lost samples (evidence.flips in the report). Cut answers point at a
+        token limit. Degenerate answers in one category point at the sizes of its images. A drop in
+        all categories points at the numerics: look at numerics.logits first.
         """
         if datasets.records:
             judge.recorded(datasets.record(task))
             return
         reference = datasets.reference(task)
-        found = datasets.evaluate(task)
+        evaluation = datasets.evaluate(task)
         judge(
-            rules.judge_published(reference, found)
+            rules.judge_published(reference, evaluation)
             if isinstance(reference, PublishedScore)
-            else rules.judge_paired(reference, found, task.tolerance)
+            else rules.judge_paired(reference, evaluation, task.tolerance)
         )

@@ -1,4 +1,4 @@
-"""determinism.*: do equal requests get equal answers?"""
+"""Criteria determinism.*: equal requests get equal answers."""
 
 from __future__ import annotations
 
@@ -21,44 +21,45 @@ if TYPE_CHECKING:
     from ..observation.answers import Completion
 
 _TEMPERATURES = (1.0, 2.0)
-# Nobody is sure of it: a model that was trained on it has many answers, others ramble.
+# An open prompt, for which every model has many likely answers.
 _OPEN = Case(
     "text/open", Capability.TEXT, "Write a short poem about a colour of your choice.", max_tokens=32
 )
 
 
 class DeterminismCriteria(Criteria):
-    """Criteria of repeatability; each docstring is the criterion's documentation."""
+    """Criteria of repeated, concurrent, cached and restarted requests."""
 
     @criterion("determinism.repeat", cases=Cases.ALL)
     def test_repeat_runs_agree(
         self, case: Case, answers: Answers, client: Client, judge: Judge
     ) -> None:
-        """Three greedy runs of one request are identical, token by token.
+        """{repeats} greedy runs of one request give identical tokens.
 
-        At temperature 0 nothing is drawn, so a difference comes from kernels that add in another
-        order each time, and any comparison with a baseline becomes a lottery.
+        At temperature 0 nothing is sampled. A difference comes from kernels whose order of addition
+        changes between runs, and it makes any comparison with a golden unreliable.
 
         If this fails: on Ascend set HCCL_DETERMINISTIC=true, LCCL_DETERMINISTIC=1,
-        ATB_MATMUL_SHUFFLE_K_ENABLE=0 and ATB_LLM_LCOC_ENABLE=0 one at a time; then try
-        enforce_eager to tell graph mode from kernels.
+        ATB_MATMUL_SHUFFLE_K_ENABLE=0 and ATB_LLM_LCOC_ENABLE=0 one at a time. Then try
+        enforce_eager, which separates defects of graph mode from defects of kernels.
         """
         first = answers(case)
         again = [client.complete(case) for _ in range(REPEATS - 1)]
-        bar = self.model.thresholds.agreement
-        judge(rules.judge_agreement({case.id: first}, {case.id: again}, bar))
+        minimum = self.model.thresholds.agreement
+        judge(rules.judge_agreement({case.id: first}, {case.id: again}, minimum))
 
     @criterion("determinism.seeded")
     def test_seeded_runs_agree(self, client: Client, judge: Judge) -> None:
-        """A sampled answer repeats under its seed, and another seed gives another answer.
+        """An equal seed gives an equal sampled answer, and different seeds give different answers.
 
-        Eight seeds are asked twice, at temperature 1, or 2 where the model is too sure at 1. Where
-        all of them give one answer nothing shows that the seed does anything: an error.
+        {seeds} seeds are sampled twice at temperature 1, or at temperature 2 if temperature 1 gives
+        too few different answers. If all seeds give the same answer, the result is an error: an
+        ignored seed could not be detected.
 
-        If this fails: the request's seed does not reach the sampler; look for a custom sampler or a
-        proxy that drops the field.
+        If this fails: the request's seed does not reach the sampler. Look for a custom sampler or
+        a proxy that drops the field.
         """
-        # Chance may draw anything, an empty answer too, so these are not judged as answers.
+        # A sampled answer may be anything, even empty: the degeneration guard must not see it.
         with client.disposable() as sampler:
             for temperature in _TEMPERATURES:
                 first = _sampled(sampler, temperature)
@@ -71,35 +72,35 @@ class DeterminismCriteria(Criteria):
     def test_concurrent_runs_agree(
         self, all_cases: tuple[Case, ...], answers: Answers, client: Client, judge: Judge
     ) -> None:
-        """A request answered alone and among eight others gets the same answer.
+        """A request gets the same answer alone and in a batch of {batch} concurrent requests.
 
-        Batches change the shape of every matrix product, and an engine under load is the one that
-        users meet.
+        The batch size changes the shape of every matrix product, and a deployed engine usually runs
+        batches.
 
-        If this fails: if the first difference is a near-tie, rounding differs with the batch size
-        (VLLM_BATCH_INVARIANT=1 where the build has it); otherwise look for state shared between
-        requests: image embeddings, LoRA slots, positions.
+        If this fails: if the first difference is a near-tie, rounding changes with the batch size
+        (set VLLM_BATCH_INVARIANT=1 if the build supports it). Otherwise look for state shared
+        between requests: image embeddings, LoRA slots, positions.
         """
         together = [all_cases[index % len(all_cases)] for index in range(BATCH)]
         alone = {case.id: answers(case) for case in together}
-        among = client.ask_together(together)
-        got = {label: [a for a in among if a.case_id == label] for label in alone}
+        batched = client.ask_together(together)
+        got = {label: [a for a in batched if a.case_id == label] for label in alone}
         judge(rules.judge_agreement(alone, got, self.model.thresholds.agreement))
 
     @criterion("determinism.prefix_cache", needs=Capability.IMAGE)
     def test_prefix_cache_is_exact(
         self, image_cases: tuple[Case, ...], client: Client, judge: Judge
     ) -> None:
-        """A prefix-cache hit gives the cold answer; another image under the same text never hits.
+        """A prefix-cache hit gives the same answer as a cold cache, and another image gets no hit.
 
-        A cache keyed by text alone returns one user's page to another.
+        If the cache key ignored the image, one user's answer would be about another user's page.
 
-        If this fails: serve with enable_prefix_caching=False to confirm; then look at how image
+        If this fails: serve with enable_prefix_caching=False to confirm. Then look at how image
         hashes enter the block hashes, and at the attention kernel for partly cached prompts.
         """
         if self.model.serve.get("enable_prefix_caching") is False:
             judge.not_applicable("the model is served with enable_prefix_caching=False")
-        one, other = _two_of_one_size(image_cases)
+        one, other = _two_with_one_prompt(image_cases)
         salt, other_salt = secrets.token_hex(8), secrets.token_hex(8)
         cold = client.complete(one, Sampling(one.max_tokens, cache_salt=salt))
         hit = client.complete(one, Sampling(one.max_tokens, cache_salt=salt))
@@ -109,7 +110,7 @@ class DeterminismCriteria(Criteria):
             raise PreconditionError(
                 f"{one.id}: the second of two equal requests reported no cached tokens, so a cache "
                 "hit could not be judged. Serve with enable_prompt_tokens_details, and with a "
-                "prompt longer than one cache block; if caching is off, say so with "
+                "prompt longer than one cache block. If caching is off, declare it with "
                 "serve={'enable_prefix_caching': False}."
             )
         judge(rules.judge_prefix_cache(cold, hit, other_cold, other_warm))
@@ -123,25 +124,27 @@ class DeterminismCriteria(Criteria):
         client: Client,
         judge: Judge,
     ) -> None:
-        """A freshly started server gives the answers that the first one gave.
+        """After a restart the server gives the same answers as before.
 
-        If this fails: something that is decided at start-up differs between starts: autotuned
-        kernels, graph capture order, uninitialised memory, weights loaded in parts.
+        Compared are the answers to the first {batch} cases.
+
+        If this fails: a decision at start-up differs between starts. Candidates are autotuned
+        kernels, graph capture order, uninitialised memory and incompletely loaded weights.
         """
         few = all_cases[:BATCH]
         before = {case.id: answers(case) for case in few}
         if not server.can_restart:
-            judge.cannot_run("an endpoint that someone else runs cannot be restarted")
+            judge.cannot_run("the suite did not start this endpoint, so it cannot restart it")
         server.restart()
         after = {case.id: [client.complete(case)] for case in few}
         judge(rules.judge_agreement(before, after, self.model.thresholds.agreement))
 
 
 def _sampled(client: Client, temperature: float) -> dict[str, Completion]:
-    """Name of a seed -> an answer sampled under it.
+    """Name of a seed -> an answer sampled with that seed.
 
-    No prompt meets a cache: rounding that differs between a cold prompt and a cached one would
-    turn a draw.
+    Each request has its own cache salt. Otherwise the second prompt would hit the prefix cache, and
+    its different rounding could change the sampled token.
     """
     return {
         f"seed {seed}": client.complete(
@@ -151,12 +154,13 @@ def _sampled(client: Client, temperature: float) -> dict[str, Completion]:
     }
 
 
-def _two_of_one_size(cases: tuple[Case, ...]) -> tuple[Case, Case]:
-    """Two image cases that only their image tells apart."""
+def _two_with_one_prompt(cases: tuple[Case, ...]) -> tuple[Case, Case]:
+    """Two image cases with the same prompt and different images."""
     for index, one in enumerate(cases):
         for other in cases[index + 1 :]:
             if one.prompt == other.prompt and one.images != other.images:
                 return one, other
     raise PreconditionError(
-        "the prefix cache needs two image cases with one prompt; fixtures/cases.json has none."
+        "determinism.prefix_cache needs two image cases with the same prompt, and "
+        "fixtures/cases.json has none. Add one."
     )

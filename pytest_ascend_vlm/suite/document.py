@@ -1,13 +1,12 @@
-"""document.*: how well is a page read?
+"""Criteria document.*: the served model reads a page as well as the reference.
 
-Each is judged where the reference reads the page: what it does not know cannot be asked of the
-served model, and is not applicable.
+Each is not applicable to a page that the reference itself does not read.
 """
 
 from __future__ import annotations
 
 from ..criteria import document as rules
-from ..criteria.baseline import parts_at_near_tie
+from ..criteria.baseline import diverges_at_near_tie
 from ..criteria.criterion import Cases
 from ..criteria.verdict import Verdict
 from ..errors import ConfigurationError
@@ -22,33 +21,40 @@ _NEEDS = Capability.DOCUMENT
 
 
 class DocumentCriteria(Criteria):
-    """Criteria against the ground truth; each docstring is the criterion's documentation."""
+    """Criteria of a page's text against its ground truth."""
 
     @criterion("document.characters", needs=_NEEDS, cases=Cases.DOCUMENT)
     def test_characters_are_read(self, case: Case, comparison: Comparison, judge: Judge) -> None:
-        """The character error rate against the page's truth is no worse than the golden's.
+        """The character error rate (CER) against the ground truth is as low as the golden's.
+
+        It may be at most {document_cer} higher, or {tolerance_after_tie} after a near-tie of the
+        reference. A page is not applicable if the golden's own CER is above {read_cer}.
 
         If this fails: compare the line in the message with the page. Single wrong symbols point at
-        image resolution or numeric accuracy, missing blocks at the vision tower's positions.
+        image resolution or numeric accuracy. Missing blocks point at the vision tower's positions.
         """
         tolerance = self.model.thresholds.document_cer
         judge(_against_truth(rules.judge_characters, case, comparison, tolerance))
 
     @criterion("document.lines", needs=_NEEDS, cases=Cases.DOCUMENT)
     def test_lines_are_read(self, case: Case, comparison: Comparison, judge: Judge) -> None:
-        """As many lines of the page are read exactly as in the golden.
+        """The rate of lines that are read exactly is as high as the golden's.
 
-        If this fails: see document.characters; lines missing as a whole point at max_tokens or at
-        an early end of the answer.
+        It may be at most {document_lines} lower, or {tolerance_after_tie} after a near-tie of the
+        reference.
+
+        If this fails: see document.characters. If whole lines are missing, check max_tokens and
+        whether the answer ends too early.
         """
         tolerance = self.model.thresholds.document_lines
         judge(_against_truth(rules.judge_lines, case, comparison, tolerance))
 
     @criterion("document.numbers", needs=_NEEDS, cases=Cases.DOCUMENT)
     def test_numbers_are_read(self, case: Case, comparison: Comparison, judge: Judge) -> None:
-        """Every number of the page that the golden has is read exactly.
+        """The rate of numbers that are read exactly is as high as the golden's.
 
-        A wrong digit is the error that nobody notices: language cannot correct it.
+        It may be at most {document_numbers} lower, or {tolerance_after_tie} after a near-tie of the
+        reference. A reader rarely notices a wrong digit, because the context does not reveal it.
 
         If this fails: see document.characters.
         """
@@ -57,10 +63,13 @@ class DocumentCriteria(Criteria):
 
     @criterion("document.order", needs=_NEEDS, cases=Cases.DOCUMENT)
     def test_order_is_kept(self, case: Case, comparison: Comparison, judge: Judge) -> None:
-        """The lines come in the page's order, as in the golden.
+        """The lines are in the page's order, as in the golden.
 
-        If this fails: see document.characters. If they are read, the two-dimensional positions
-        (mRoPE sections) of the image tokens are wrong.
+        The rate of line pairs in order may be at most {document_order} lower than the golden's, or
+        {tolerance_after_tie} after a near-tie of the reference.
+
+        If this fails: see document.characters. If the lines are read correctly, the two-dimensional
+        positions (mRoPE sections) of the image tokens are wrong.
         """
         tolerance = self.model.thresholds.document_order
         judge(_against_truth(rules.judge_order, case, comparison, tolerance))
@@ -76,6 +85,6 @@ def _against_truth(
         case, lambda golden: rules.unread_reason(rule, truth, golden, tolerance)
     )
     served, reference = comparison(case)
-    if parts_at_near_tie(served, reference):
+    if diverges_at_near_tie(served, reference):
         tolerance = max(tolerance, TOLERANCE_AFTER_TIE)
     return rule(truth, served.text, reference.text, tolerance)

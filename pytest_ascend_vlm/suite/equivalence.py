@@ -1,4 +1,4 @@
-"""equivalence.*, serving.offline: does the model behave the same however it is served?"""
+"""Criteria equivalence.* and serving.offline: variants of serving give the same results."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from .criterion import criterion
 
 
 class EquivalenceCriteria(Criteria):
-    """Criteria of other ways to serve; each docstring is the criterion's documentation."""
+    """Criteria of variants of the serve command, and of offline inference."""
 
     @criterion("serving.offline", ends_server=True, offline="chat")
     def test_offline_answers_agree(
         self, answers: Answers, numerics: NumericsSession, judge: Judge
     ) -> None:
-        """`LLM.chat` gives the server's answers; where they part, the choice was a near-tie.
+        """`LLM.chat` gives the server's answers, or diverges from them only at near-ties.
 
-        Evaluations are often run offline and deployed online: a difference makes their scores those
-        of another system.
+        Models are often evaluated offline and deployed online. If the answers differ, the scores do
+        not apply to the deployed model.
 
-        If this fails: compare the two's chat templates, generation_config and image limits; the
-        engine underneath is the same.
+        If this fails: compare chat template, generation_config and image limits of both. The engine
+        itself is the same.
         """
         if not numerics.slot.starts_engines:
-            judge.cannot_run("needs engines of our own, and the endpoint is someone else's")
+            judge.cannot_run("needs engines started by the suite; the endpoint runs without it")
         online = {case.id: answers(case) for case in numerics.cases}
         judge(rules.judge_answers(online, numerics.offline_answers(), numerics.references))
 
@@ -39,24 +39,25 @@ class EquivalenceCriteria(Criteria):
     def test_variant_agrees(
         self, variant: Variant, rule: str, answers: Answers, numerics: NumericsSession, judge: Judge
     ) -> None:
-        """Served another way, as ModelSpec.variants declares it, the model behaves the same.
+        """A variant from ModelSpec.variants gives the same answers and logits as the base model.
 
-        Eager or captured graphs, one card or two, with or without prefix cache or chunked prefill:
-        the answers are equal or part at a near-tie (answers), and the forced logits are as close to
-        fp32 as numerics.logits asks (error_ratio). Where a variant rounds on purpose (is_lossy:
-        W8A8) the ratio is shown and not judged, and the answers have to be alike.
+        A variant serves the model in eager or graph mode, on one card or two, with or without
+        prefix cache or chunked prefill. Rule `answers`: the answers are equal or diverge at a
+        near-tie. Rule `error_ratio`: R of the forced logits is at most {error_ratio}, as in
+        numerics.logits. For a lossy variant (is_lossy, such as W8A8) R is reported but not judged,
+        and the mean similarity of the answers is at least {similarity_after_tie}.
 
-        If this fails: the message says where the answers part and how sure the model was. Graphs:
-        look at what is captured with stale inputs. Two cards: at the reduction's data type and at
-        weights that are split unevenly. Caches and chunks: at attention masks of partly computed
-        prompts.
+        If this fails: the message has the first differing token and the model's preference for it.
+        Graph mode: look for inputs that are captured once and never updated. Two cards: look at the
+        data type of the reduction and at unevenly split weights. Prefix cache and chunked prefill:
+        look at attention masks of partly computed prompts.
         """
         base = {case.id: answers(case) for case in numerics.cases}
-        seen, bars = numerics.variant(variant), self.model.thresholds
+        results, thresholds = numerics.variant(variant), self.model.thresholds
         if rule == "error_ratio":
-            measures = numerics.logits(lambda case: seen.forced[case.id])
-            judge(rules.error_ratio(measures, bars, is_lossy=variant.is_lossy))
+            statistics = numerics.logits(lambda case: results.forced[case.id])
+            judge(rules.judge_error_ratio(statistics, thresholds, is_lossy=variant.is_lossy))
         elif variant.is_lossy:
-            judge(rules.judge_similarity(base, seen.answers, bars.similarity_after_tie))
+            judge(rules.judge_similarity(base, results.answers, thresholds.similarity_after_tie))
         else:
-            judge(rules.judge_answers(base, seen.answers, numerics.references))
+            judge(rules.judge_answers(base, results.answers, numerics.references))

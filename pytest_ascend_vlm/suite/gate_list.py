@@ -1,4 +1,4 @@
-"""The list of what a gate must see, written from model files."""
+"""Writes a gate list from model files: the criteria that a gate requires for each test class."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ _HEAD = "# Written by `ascend-vlm gate-list`: test class and criterion that --vl
 
 
 def text(directory: Path, only: Sequence[str] = (), marker: str | None = None) -> str:
-    """The gate's list of the model files in a directory.
+    """The text of a gate list.
 
     Args:
-        directory: where the model files are, at any depth; or one of them.
-        only: the test classes to list; where none is named, all that are deployed on NPUs.
-        marker: one of `GATE_LIST_MARKERS`, to list its criteria; None for all others.
+        directory: a directory with model files at any depth, or one model file.
+        only: the test classes to list; empty for all classes whose models are deployed on NPUs.
+        marker: one of `GATE_LIST_MARKERS`, to list its criteria; None for all other criteria.
 
     Raises:
-        ConfigurationError: there is no model file, one cannot be imported, two classes have one
-            name, or one of `only` is not among them.
+        ConfigurationError: there is no model file, a model file cannot be imported, two classes
+            have the same name, or a class in `only` does not exist.
     """
     known = _suite_classes(directory)
     if unknown := [name for name in only if name not in known]:
         raise ConfigurationError(
-            f"there is no class {', '.join(unknown)} in {directory}; there are {', '.join(known)}."
+            f"there is no class {', '.join(unknown)} in {directory}. Its classes are "
+            f"{', '.join(known)}."
         )
     listed = [
         criterion for criterion, _ in criteria(VLMConformance) if _list_of(criterion) == marker
@@ -49,7 +50,7 @@ def text(directory: Path, only: Sequence[str] = (), marker: str | None = None) -
 
 
 def _list_of(criterion: Criterion) -> str | None:
-    """The marker of the list that a criterion is on, None for the common one; "" for no list."""
+    """The marker of the criterion's gate list; None for the common list, "" for no list."""
     group = criterion.group
     if not group.needs_server:
         return ""
@@ -57,42 +58,43 @@ def _list_of(criterion: Criterion) -> str | None:
 
 
 def _ids(criterion: Criterion, model: ModelSpec) -> list[str]:
-    """The ids that a criterion has on a model: its own, or one for each variant or data set."""
-    several: Mapping[str, Sequence[Variant | DatasetTask]] = {
+    """The criterion's ids for a model: its own id, or one for each variant or data set."""
+    declared: Mapping[str, Sequence[Variant | DatasetTask]] = {
         VARIANT: model.variants,
         DATASET: model.datasets,
     }
-    if criterion.id not in several:
+    if criterion.id not in declared:
         return [criterion.id]
-    return [criterion.of(one.name).id for one in several[criterion.id]]
+    return [criterion.of(one.name).id for one in declared[criterion.id]]
 
 
 def _suite_classes(directory: Path) -> dict[str, ModelSpec]:
-    """Name of each test class of the model files -> its model."""
-    home: dict[str, Path] = {}
+    """Name of each test class in the model files -> its model."""
+    file_of: dict[str, Path] = {}
     models: dict[str, ModelSpec] = {}
     for path in model_files_in(directory):
         for name, value in vars(_imported(path)).items():
             is_suite = isinstance(value, type) and issubclass(value, VLMConformance)
             if not is_suite or not name.startswith("Test"):
                 continue
-            if name in home:
+            if name in file_of:
                 raise ConfigurationError(
-                    f"{home[name]} and {path} both have a class {name}; a report tells models "
-                    "apart by it, so rename one."
+                    f"{file_of[name]} and {path} both have a class {name}. A report identifies a "
+                    "model by its class, so rename one of them."
                 )
-            home[name] = path
+            file_of[name] = path
             models[name] = value.model
-    if not home:
+    if not file_of:
         raise ConfigurationError(
             f"there is no model file in {directory}: no test_*.py with a class Test… that "
-            "subclasses VLMConformance. Name their directory: `ascend-vlm gate-list DIR`."
+            "subclasses VLMConformance. Name the directory of the model files: "
+            "`ascend-vlm gate-list DIR`."
         )
     return models
 
 
 def _imported(path: Path) -> Any:
-    """A model file as a module; what lies beside it can be imported by it, as under pytest."""
+    """Imports a model file. As under pytest, it may import modules from its own directory."""
     import pytest
 
     spec = importlib.util.spec_from_file_location(f"_model_file_{path.stem}", path)

@@ -1,4 +1,4 @@
-"""numerics.*: are the numbers those of the reference, up to rounding?"""
+"""Criteria numerics.*: logits and hidden states equal the reference's, up to rounding."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OPERATOR_RULES = (
 
 
 class NumericsCriteria(Criteria):
-    """Criteria of numbers; each docstring is the criterion's documentation."""
+    """Criteria of logits and hidden states."""
 
     @criterion("numerics.logits")
     @pytest.mark.parametrize("rule", rules.LOGIT_RULES)
@@ -34,25 +34,31 @@ class NumericsCriteria(Criteria):
         numerics: NumericsSession,
         judge: Judge,
     ) -> None:
-        """The logits of forced answers, image prompts included, are fp32's up to bf16's rounding.
+        """The logits of forced answers equal the fp32 reference's, up to bf16 rounding.
 
-        The reference's answers are forced through the served engine, and its raw logits compared
-        with float32 on CPU at the positions and tokens that the golden keeps. error_ratio (R) is
-        the root mean square error in units of the reference's own bf16 error, kl_ratio (K)
-        the same for the Kullback-Leibler divergence: honest bf16 engines are near 1, defects at 2
-        and above. max_abs_error and cosine_similarity are the figures that adaptation documents
-        show; relative_error is reported with them and not judged, because logits near zero make it
-        large. top1_flips counts other most likely tokens where the reference was not near a tie.
+        The served engine gets the reference's answers as forced tokens, after text and image
+        prompts. Its raw logits are compared with float32 logits from CPU, at the positions and
+        tokens that the golden keeps.
 
-        If this fails: the message says whether image or text positions are off, from where on, and
-        whether Transformers on the same device is off too. If it is, an operator is wrong: bisect
-        with numerics.transformers. If it is not, look at the engine: attention backend, graph mode,
-        KV cache, fused kernels; numerics.fp32_probe tells rounding from defects where it runs.
+        Rule `error_ratio`: R, the root mean square error in units of the reference's own bf16
+        error, is at most {error_ratio}. Rule `kl_ratio`: K, the same for the KL divergence, is at
+        most {kl_ratio}. Correct bf16 engines are near 1, defects at 2 and above. Rules
+        `max_abs_error` (at most {logits_max_abs}) and `cosine_similarity` (at least
+        {logits_cosine}) are the figures that adaptation documents show. relative_error is reported
+        with them but not judged, because logits near zero make it large. Rule `top1_flips`: at most
+        {top1_flips:.1%} of the positions have another most likely token, not counting near-ties of
+        the reference.
+
+        If this fails: the message says whether image or text positions are wrong, where the error
+        begins, and whether Transformers on the same device is wrong too. If so, an operator is
+        wrong: bisect with numerics.transformers. If not, look at the engine: attention backend,
+        graph mode, KV cache, fused kernels. If the platform serves float32, numerics.fp32_probe
+        separates rounding from defects.
         """
-        bars = rules.NumericsThresholds.of_logits(self.model.thresholds)
-        verdict = rules.LOGIT_RULES[rule](served_logits(), bars)
+        thresholds = rules.NumericsThresholds.of_logits(self.model.thresholds)
+        verdict = rules.LOGIT_RULES[rule](served_logits(), thresholds)
         if not verdict.passed:
-            verdict = rules.with_operators(verdict, _operators_ratio(numerics))
+            verdict = rules.with_operators(verdict, _transformers_ratio(numerics))
         judge(verdict)
 
     @criterion("numerics.hidden_states", ends_server=True, offline="hidden_states")
@@ -60,73 +66,75 @@ class NumericsCriteria(Criteria):
     def test_hidden_states_match_reference(
         self, rule: str, numerics: NumericsSession, judge: Judge
     ) -> None:
-        """The last hidden states of text and image tokens are fp32's up to bf16's rounding.
+        """The last hidden states of text and image tokens equal fp32's, up to bf16 rounding.
 
-        They come from the same engine's pooling runner, which is the model without its output
-        layer: what is off here was off before the logits.
+        The engine's pooling runner returns them. It runs the model without its output layer, so an
+        error here arose before the logits. R is at most {error_ratio}, the largest error at most
+        {hidden_max_abs}, the cosine similarity at least {hidden_cosine}.
 
-        If this fails: if numerics.logits holds, suspect the pooling runner itself. If both fail,
-        the output layer is not to blame; see numerics.transformers for whether the operators are.
+        If this fails: if numerics.logits passes, suspect the pooling runner itself. If both fail,
+        the output layer is not the cause; numerics.transformers shows whether the operators are.
         """
         _require_engines(numerics, judge)
-        bars = rules.NumericsThresholds.of_hidden_states(self.model.thresholds)
-        judge(rules.HIDDEN_STATE_RULES[rule](numerics.hidden_states(), bars))
+        thresholds = rules.NumericsThresholds.of_hidden_states(self.model.thresholds)
+        judge(rules.HIDDEN_STATE_RULES[rule](numerics.hidden_states(), thresholds))
 
     @criterion("numerics.transformers", ends_server=True, offline="transformers")
     @pytest.mark.parametrize("rule", _OPERATOR_RULES)
     def test_operators_match_reference(
         self, rule: str, numerics: NumericsSession, judge: Judge
     ) -> None:
-        """Transformers on the device, in bf16, is fp32 on CPU up to rounding: without any engine.
+        """Transformers in bf16 on the device equals fp32 on CPU, up to rounding.
 
-        This is what adaptation documents measure. It runs operator by operator, so that a wrong one
-        is told from a wrong engine.
+        Adaptation documents report this comparison. It uses no vLLM: if it passes and
+        numerics.logits fails, the engine is wrong, not an operator of the device. The rules and
+        thresholds are those of numerics.logits and numerics.hidden_states.
 
-        If this fails: an operator of the device is less accurate than bf16 asks for, or wrong. The
-        message says which part of the sequence is off; then compare layer by layer (msprobe) with
-        the CPU, image preprocessing and vision tower first where image positions are off.
+        If this fails: an operator of the device is less accurate than bf16 requires, or wrong. The
+        message says which part of the sequence is wrong. Compare layer by layer with the CPU
+        (msprobe). If image positions are wrong, begin with image preprocessing and vision tower.
         """
         _require_engines(numerics, judge)
-        of, _, name = rule.partition("-")
-        measures = numerics.operators()[of]
-        if of == "logits":
-            bars = rules.NumericsThresholds.of_logits(self.model.thresholds)
-            judge(rules.LOGIT_RULES[name](measures, bars))
+        numbers, _, name = rule.partition("-")
+        statistics = numerics.operators()[numbers]
+        if numbers == "logits":
+            thresholds = rules.NumericsThresholds.of_logits(self.model.thresholds)
+            judge(rules.LOGIT_RULES[name](statistics, thresholds))
         else:
-            bars = rules.NumericsThresholds.of_hidden_states(self.model.thresholds)
-            judge(rules.HIDDEN_STATE_RULES[name](measures, bars))
+            thresholds = rules.NumericsThresholds.of_hidden_states(self.model.thresholds)
+            judge(rules.HIDDEN_STATE_RULES[name](statistics, thresholds))
 
     @criterion("numerics.fp32_probe", ends_server=True, offline="float32")
     def test_float32_leaves_no_rounding(self, numerics: NumericsSession, judge: Judge) -> None:
-        """In float32 the engine's logits are the reference's to a hundredth of bf16's rounding.
+        """In float32 the engine's error is at most {float32_error_ratio} of bf16 rounding.
 
-        What bf16 hides shows here: weights that are off by 0.1 % are invisible in bf16, and off by
-        many times the bar in float32.
+        Float32 reveals defects that bf16 rounding hides: an error of 0.1 % in the weights is
+        invisible in bf16, and many times the threshold in float32.
 
-        If this fails: where numerics.logits holds, the defect is smaller than bf16's rounding. Look
+        If this fails: if numerics.logits passes, the defect is smaller than bf16 rounding. Look
         for weights that were converted twice, for constants (eps, RoPE base, image mean) that
-        differ a little, and for operators that compute in bf16 whatever they are given.
+        differ a little, and for operators that compute in bf16 for any input dtype.
         """
         _require_engines(numerics, judge)
         platform = numerics.slot.session.run.platform
         if not platform.serves_float32:
-            judge.not_applicable(f"float32 is not served on the platform {platform.name}")
+            judge.not_applicable(f"the platform {platform.name} does not serve float32")
         judge(rules.judge_float32(numerics.float32()))
 
 
 def _require_engines(numerics: NumericsSession, judge: Judge) -> None:
     if not numerics.slot.starts_engines:
-        judge.cannot_run("needs engines of our own, and the endpoint is someone else's")
+        judge.cannot_run("needs engines started by the suite; the endpoint runs without it")
 
 
-def _operators_ratio(numerics: NumericsSession) -> float | str:
-    """R of Transformers on the device, or why there is none.
+def _transformers_ratio(numerics: NumericsSession) -> float | str:
+    """R of Transformers on the device, or the reason why it is unknown.
 
-    It is asked whether numerics.transformers is selected or not, so that a failure says the same
-    whatever else runs. It is a hint: nothing that goes wrong with it touches the verdict.
+    It is measured even if numerics.transformers is not selected, so that the message does not
+    depend on the selection. It is only a hint, so an error here does not change the verdict.
     """
     if not numerics.slot.starts_engines:
-        return "the endpoint's device cannot be reached"
+        return "the suite did not start the endpoint and cannot use its device"
     try:
         return numerics.operators()["logits"].error_ratio.value
     except Exception as error:

@@ -1,4 +1,4 @@
-"""performance.*: how fast is it, and is that what it has to be?"""
+"""Criteria performance.*: latency, throughput and CPU usage reach what is required."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LEVELS = (*(f"c{level}" for level in rules.LEVELS), "ramp")
 
 
 class PerformanceCriteria(Criteria):
-    """Criteria of speed; each docstring is the criterion's documentation."""
+    """Criteria of latency, throughput and CPU usage."""
 
     @criterion("performance.single_stream")
     @_KINDS
@@ -37,15 +37,15 @@ class PerformanceCriteria(Criteria):
         benchmark_timings: Callable[[Sequence[Timing]], None],
         judge: Judge,
     ) -> None:
-        """30 streamed requests, one at a time, are all answered; latency, TTFT and TPOT are kept.
+        """{rounds} streamed requests, one at a time, all get an answer.
 
-        No request meets a cache: each has a salt of its own, and its image differs from all others
-        in the last bits of one pixel. pytest-benchmark is given their latencies, so its JSON and
-        its comparisons work as everywhere. Means, medians and p90 are the figures that limits and
-        stored runs are about.
+        Latency, TTFT and TPOT are reported. Their means, medians and p90 are the metrics for limits
+        and stored runs. No request hits a cache: each has its own cache salt, and its image differs
+        from all others in the last bits of one pixel. The latencies are passed to pytest-benchmark,
+        so its JSON output and its comparisons work as usual.
 
-        If this fails: the first error is the server's own; its log has more. An answer that is
-        none makes its time meaningless: look at the degeneration that is named.
+        If this fails: the first error in the message is the server's; its log has more. If an
+        answer is degenerate, its time means nothing: look at the named degeneration.
         """
         load = performance.load(kind)
         benchmark_timings(load.timings)
@@ -55,15 +55,16 @@ class PerformanceCriteria(Criteria):
     def test_image_prefill_is_in_proportion(
         self, performance: PerformanceSession, judge: Judge
     ) -> None:
-        """The first token after an image takes at most 20 times what as many tokens of text take.
+        """TTFT of an image prompt is at most {prefill_ratio} times that of an equally long text.
 
-        Image and text of equal length are asked in turns, so the ratio is what preprocessing and
-        the vision encoder add. Arithmetic explains about 13 for a 0.7B encoder before a 0.5B
-        decoder at 2,500 image tokens, and less for larger decoders. Far more is an encoder that
-        runs without its kernels, or on the host.
+        {pairs} pairs of an image prompt and a text prompt are sent in turns, so the ratio shows the
+        cost of preprocessing and vision encoder. The number of operations explains a ratio of about
+        13 for a 0.7B encoder and a 0.5B decoder at 2,500 image tokens, and less for larger
+        decoders. A far larger ratio means that the encoder runs without its kernels, or on the
+        host.
 
-        If this fails: profile the encoder alone. On Ascend look for attention that falls back to
-        an unfused kernel, for float32, and for images that are preprocessed by one slow thread.
+        If this fails: profile the encoder alone. On Ascend look for attention that falls back to an
+        unfused kernel, for float32, and for image preprocessing in a single slow thread.
         """
         judge(rules.judge_prefill(performance.prefill(), self.model.thresholds.prefill_ratio))
 
@@ -72,47 +73,48 @@ class PerformanceCriteria(Criteria):
     def test_load_is_answered(
         self, level: str, performance: PerformanceSession, judge: Judge
     ) -> None:
-        """Under load every request is answered, and by an answer.
+        """Under load every request gets an answer that is not degenerate.
 
-        1, 2, 4 and 8 at a time, then a ramp of ever more requests a second, up to what the highest
-        level was answered at.
+        `vllm bench serve` sends page images that are in no cache, at concurrency 1, 2, 4 and 8.
+        Then it sends a ramp: the request rate rises to the request throughput of the highest
+        concurrency. No request may fail, and every answer passes the degeneration guard, because a
+        broken engine may be fast. The goodput of the ramp counts answers whose TTFT and TPOT are at
+        most {service_level} times those of a single request.
 
-        `vllm bench serve` sends page images that no cache has seen. Not one request may fail, and
-        every answer passes the degeneration guard, because garbage is fast. Goodput of the ramp
-        counts answers whose TTFT and TPOT are at most 5 times those of one request at a time.
-
-        If this fails: errors under load alone are usually memory (lower max_num_seqs or
-        gpu_memory_utilization) or a queue that gives up; garbage under load alone is shared state.
+        If this fails: errors only under load usually come from memory (lower max_num_seqs or
+        gpu_memory_utilization) or from a queue timeout. Degenerate answers only under load come
+        from state that requests share.
         """
         name = f"load.{level}"
         judge_load(performance, judge, name, performance.load(name))
 
     @criterion("performance.scaling", needs=Capability.IMAGE)
     def test_throughput_scales(self, performance: PerformanceSession, judge: Judge) -> None:
-        """8 requests at a time give at least 1.5 times the throughput of one at a time.
+        """Throughput at concurrency 8 is at least {load_scaling} times that at concurrency 1.
 
-        Batching is what an inference engine is for. A server that answers in single file has the
-        same latency when nobody else is there, and fails in production.
+        A server that processes requests one after another looks normal with a single client, and
+        fails in production.
 
-        If this fails: look for max_num_seqs=1, a lock in the preprocessing of images, or a proxy
-        with one worker.
+        If this fails: look for max_num_seqs=1, a lock in the image preprocessing, or a proxy with
+        one worker.
         """
         alone, together = (performance.load(f"load.c{level}") for level in (1, max(rules.LEVELS)))
         judge(rules.judge_scaling(alone, together, self.model.thresholds.load_scaling))
 
     @criterion("performance.cpu_use", needs=Capability.IMAGE)
     def test_waiting_costs_little(self, performance: PerformanceSession, judge: Judge) -> None:
-        """A server that waits uses at most a fifth of the CPU time of one that answers pages.
+        """CPU usage of the idle server is at most {idle_cpu:.0%} of its CPU usage when busy.
 
-        Mean and peak use of its whole process tree are kept, in percent of the cores this process
-        may use. Workers that poll take cores from the other servers of a host, and from their own
+        The busy server answers requests with page images, one after another. Mean and peak usage
+        of its process tree are reported, in percent of the cores that the test process may use.
+        Workers that poll take cores from other servers on the host, and from their own
         preprocessing.
 
-        If this fails: look at which process is busy (top -H); on Ascend at TASK_QUEUE_ENABLE and
-        at threads of the dispatcher that spin, on CPU at OpenMP's wait policy.
+        If this fails: find the busy process or thread (top -H). On Ascend check TASK_QUEUE_ENABLE
+        and dispatcher threads that spin; on CPU check OpenMP's wait policy.
         """
         if not performance.sees_processes:
-            judge.cannot_run("the server's processes cannot be seen from here")
+            judge.cannot_run("the server's processes are not visible from this host")
         idle, busy = performance.cpu()
         judge(rules.judge_idle_cpu(idle, busy, self.model.thresholds.idle_cpu))
 
@@ -121,39 +123,39 @@ class PerformanceCriteria(Criteria):
     def test_no_slower_than_compared(
         self, kind: str, performance: PerformanceSession, vlm_run: Run, judge: Judge
     ) -> None:
-        """Not slower than the endpoint that --vlm-compare-url names.
+        """The server is not slower than the endpoint of --vlm-compare-url.
 
-        TTFT and latency are at most 1.1 times its, both asked the same in turns.
+        Both get the same {pairs} requests in turns. TTFT and latency are at most {slowdown} times
+        those of the compared endpoint. Serve the last release on another card of the same host and
+        compare with it. Other work on the host slows both servers equally, so a change of 10 % is
+        visible even on a busy host.
 
-        Serve the last release on another card of the same host and compare with it: a change of
-        10 % shows, whatever else the host does meanwhile, because it falls on both alike.
-
-        If this fails: bisect what differs between the two serve commands and versions.
+        If this fails: bisect the differences between the two serve commands and versions.
         """
         url = vlm_run.options.compare_url
         if url is None:
             judge.not_applicable("no endpoint to compare with: --vlm-compare-url=URL")
         with contextlib.closing(performance.client_of(url)) as other:
-            for what, ratio in performance.against(other, kind).items():
-                judge(rules.judge_slowdown(what, ratio, self.model.thresholds.slowdown))
+            for quantity, ratio in performance.against(other, kind).items():
+                judge(rules.judge_slowdown(quantity, ratio, self.model.thresholds.slowdown))
 
     @criterion("performance.limits")
     def test_limits_are_kept(
         self, performance: PerformanceSession, vlm_run: Run, judge: Judge
     ) -> None:
-        """Every limit that the model file declares for this device is kept.
+        """Every limit that the model file declares for this device is met.
 
-        A limit holds for the full checkpoint on the device that it names and nowhere else. On an
-        NPU a model without one is an error: what nobody declared cannot be kept. So is a limit of a
-        figure that cannot be measured. What the limits are about is measured here, where no other
-        criterion has done so.
+        A limit applies only to the full checkpoint on the device that it names. On an NPU a model
+        without a limit is an error, because there is nothing to judge. A limit of a metric that
+        cannot be measured is an error too. Metrics that no other criterion has measured are
+        measured here.
 
-        If this fails: the worst figure comes first. Compare it with the figures of the last green
-        report, taken on the same device with the same serve command.
+        If this fails: the message lists the worst metric first. Compare it with the metrics of the
+        last passing report from the same device with the same serve command.
         """
         options = vlm_run.options
         if options.checkpoint == "tiny":
-            judge.not_applicable("limits are about the full checkpoint")
+            judge.not_applicable("limits apply only to the full checkpoint")
         device = vlm_run.platform.device()
         limits = [limit for limit in self.model.limits if limit.device in device]
         if not limits and options.platform != "npu":
@@ -166,18 +168,18 @@ class PerformanceCriteria(Criteria):
     def test_no_slower_than_stored(
         self, performance: PerformanceSession, vlm_run: Run, judge: Judge
     ) -> None:
-        """Not slower than stored runs of the same key.
+        """The server is not slower than in stored runs of the same key.
 
-        The key is the weights, the device, CANN, vLLM and vLLM-Ascend, the serve command and the
-        requests; runs of different keys are never compared.
+        The key consists of weights, device, versions of CANN, vLLM and vLLM-Ascend, serve command
+        and requests. Runs of different keys are never compared. --vlm-save-performance stores runs
+        in `performance/`; the criterion needs {stored_runs} of them.
 
-        Runs are stored in `performance/` with --vlm-save-performance; from the third on they are
-        judged by, each typical figure (medians, means, throughputs) within 1.1 times, and beyond
-        what one more run may scatter by how the stored ones do. All of them are measured here,
-        where no other criterion has done so.
+        Judged are medians, means and throughputs. A metric fails if it is more than {slowdown}
+        times slower, even after the scatter of the stored runs is allowed for. Metrics that no
+        other criterion has measured are measured here.
 
-        If this fails: run again first, on a host that does nothing else. What stays slower came
-        with something that the key does not show: the driver's clock settings, other cards' load.
+        If this fails: first run again on a host without other load. If the slowdown remains, its
+        cause is not in the key: clock settings of the driver, or load on other cards.
         """
         stored = performance.stored_runs()
         if vlm_run.options.save_performance:
@@ -185,14 +187,14 @@ class PerformanceCriteria(Criteria):
             return
         if len(stored.runs) < STORED_RUNS:
             pytest.skip(
-                f"{len(stored.runs)} of {STORED_RUNS} runs of this key are stored; store "
-                "more with --vlm-save-performance"
+                f"{len(stored.runs)} of {STORED_RUNS} runs of this key are stored; store more with "
+                "--vlm-save-performance"
             )
-        bar = self.model.thresholds.slowdown
-        judge(rules.judge_baseline(performance.all_metrics(), stored.runs, bar))
+        threshold = self.model.thresholds.slowdown
+        judge(rules.judge_baseline(performance.all_metrics(), stored.runs, threshold))
 
 
 def judge_load(performance: PerformanceSession, judge: Judge, name: str, load: Load) -> None:
-    """Judges whether a load was answered."""
+    """Judges the answers of a load."""
     expectations = performance.expectations("text" if name == "text" else "image")
     judge(rules.judge_load(name, load, expectations))

@@ -1,4 +1,4 @@
-"""reference.*: the golden itself, recorded and replayed by Transformers on CPU."""
+"""Criteria reference.*: Transformers on CPU records and reproduces the goldens."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from .criterion import criterion
 
 
 class ReferenceCriteria(Criteria):
-    """Run with `-m cpu_baseline`; with `--vlm-record` the goldens are written instead."""
+    """Criterion of the goldens; it runs with `-m cpu_baseline`, and `--vlm-record` records them."""
 
     @criterion("reference.replay", cases=Cases.ALL)
     def test_reference_holds(
         self, case: Case, reference: ReferenceSession, golden: Goldens, judge: Judge
     ) -> None:
-        """The reference engine still gives the recorded answer, up to a near-tie.
+        """The reference engine still gives the recorded answer, or diverges only at a near-tie.
 
-        A golden that its own engine no longer reproduces judges nothing: Transformers, the chat
-        template or the preprocessor has changed since.
+        If the reference engine no longer reproduces a golden, the golden is not a valid reference.
+        Transformers, the chat template or the preprocessor has changed since it was recorded.
 
-        If this fails: record again with `pytest conformance -m cpu_baseline --vlm-record`, read the
-        difference, and commit it only if the new answer is the right one.
+        If this fails: record again with `pytest conformance -m cpu_baseline --vlm-record`. Read the
+        difference, and commit the new golden only if its answer is right.
         """
         if reference.recording:
             path = reference.record(case)

@@ -1,4 +1,4 @@
-"""serving.*: does the endpoint keep the promises of the API?"""
+"""Criteria serving.*: the endpoint conforms to the OpenAI API."""
 
 from __future__ import annotations
 
@@ -43,21 +43,22 @@ _GIGAPIXEL = ExpectedFailure(
 
 
 class ServingCriteria(Criteria):
-    """Criteria of the API; each docstring is the criterion's documentation."""
+    """Criteria of start-up, of answers and of refusals."""
 
     @criterion("serving.ready")
     def test_ready_within_budget(self, server: Server, judge: Judge) -> None:
-        """Every phase of the first start (process, weights, graphs, image) stays in its budget.
+        """Every phase of the first start is within its budget.
 
-        A server counts as ready only once it answered an image: that is where an accelerator
-        compiles its kernels, and where a start-up that only looked complete fails. A start that
-        takes longer fails here, and the server is judged all the same; one that takes twice the
-        budget is given up, which is an error of every criterion.
+        The phases are process, weights, graphs and first image. A server counts as ready only
+        after it has answered an image request. At the first image an accelerator compiles kernels,
+        and an incomplete start-up fails. If a phase exceeds its budget, this criterion fails and
+        all others still run. If a phase takes twice its budget, the suite ends the server, and
+        every criterion has an error.
 
-        If this fails: the phase named first is the one to look at. Weights: slow storage, try a
-        local disk. Graphs: fewer capture sizes, or enforce_eager. First image: the largest image
-        the profile run allocates for; lower max_pixels. If the machine is simply slower, raise
-        ModelSpec(budgets=...).
+        If this fails: look at the phase that the message names. Weights: storage may be slow, try a
+        local disk. Graphs: use fewer capture sizes, or enforce_eager. First image: lower
+        max_pixels, because the profile run allocates memory for the largest image. If the host is
+        simply slower, raise ModelSpec(budgets=...).
         """
         budgets = {
             name.replace("_", " "): seconds
@@ -65,14 +66,14 @@ class ServingCriteria(Criteria):
         }
         seconds = server.first_start_seconds
         if not seconds:
-            judge.cannot_run("the endpoint was started by someone else")
+            judge.cannot_run("the suite did not start this endpoint")
         judge(rules.judge_start(seconds, budgets, server.memory_mib))
 
     @criterion("serving.models")
     def test_models_are_listed(self, client: Client, judge: Judge) -> None:
-        """`/v1/models` answers 200 and lists the name the model is served under.
+        """`/v1/models` returns 200 and lists the served model name.
 
-        Clients discover models there, and every adaptation document starts with this request.
+        Clients discover models there, and every adaptation document begins with this request.
 
         If this fails: compare --served-model-name with the name in the message.
         """
@@ -80,15 +81,16 @@ class ServingCriteria(Criteria):
 
     @criterion("serving.text", cases=Cases.TEXT)
     def test_text_is_answered(self, case: Case, answers: Answers, judge: Judge) -> None:
-        """A text request gets 200, a finish reason, a true usage and log-probabilities of its own.
+        """A text request gets 200, a finish reason, correct usage and matching log-probabilities.
 
-        Usage adds up, and is the number of the tokens that the reply itself returns. Each greedy
-        token is the first of its own list of log-probabilities, or ties with it.
+        The token counts in usage add up, and they equal the number of token ids in the reply. Each
+        greedy token has the highest log-probability in its list; ties are allowed.
 
-        If this fails: an HTTP 5xx means the engine raised; its log has the traceback. A missing
-        finish reason or wrong usage points at a proxy or at an incompatible vLLM version. Lists
-        that belong to other tokens point at how sampled tokens and log-probabilities are gathered:
-        chunked prefill, asynchronous scheduling, speculative decoding.
+        If this fails: an HTTP 5xx means that the engine raised an exception; its log has the
+        traceback. If the finish reason is missing or usage is wrong, suspect a proxy or an
+        incompatible vLLM version. If a list belongs to another token, check how the engine gathers
+        sampled tokens and log-probabilities: chunked prefill, asynchronous scheduling, speculative
+        decoding.
         """
         judge(rules.judge_answer(answers.ask(case)))
 
@@ -96,10 +98,10 @@ class ServingCriteria(Criteria):
     def test_image_is_answered(
         self, case: Case, answers: Answers, client: Client, judge: Judge
     ) -> None:
-        """An image request is answered as soundly as a text, and the image cost tokens.
+        """An image request passes the checks of serving.text, and the image adds prompt tokens.
 
-        An image that costs no tokens never reached the model: its answer is invented from the
-        text alone, and fluent enough to pass a quick look.
+        An image that adds no tokens never reached the model. The model then invents an answer from
+        the text alone, and the answer may look right.
 
         If this fails: check the chat template's image placeholder and --limit-mm-per-prompt.
         """
@@ -110,12 +112,12 @@ class ServingCriteria(Criteria):
     def test_video_is_answered(
         self, case: Case, answers: Answers, client: Client, judge: Judge
     ) -> None:
-        """A clip sent as `video_url` is answered as soundly as a text, and cost tokens.
+        """A request with a `video_url` passes the checks of serving.text and adds prompt tokens.
 
-        What is said about it is not compared with the reference: the two sample frames differently.
+        The answer is not compared with the reference, because the two sample frames differently.
 
         If this fails: check the chat template's video placeholder, --limit-mm-per-prompt, and that
-        the host can decode the clip (OpenCV).
+        the host can decode the video (OpenCV).
         """
         without_video = client.prompt_tokens(dataclasses.replace(case, videos=()))
         judge(rules.judge_media(answers.ask(case), without_video, "video"))
@@ -124,27 +126,27 @@ class ServingCriteria(Criteria):
     def test_encodings_agree(
         self, image_case: Case, answers: Answers, client: Client, judge: Judge, tmp_path: Path
     ) -> None:
-        """Lossless encodings of one image (PNG, BMP, TIFF, WebP) give one answer.
+        """Lossless encodings of one image (PNG, BMP, TIFF, WebP) give the same answer.
 
-        The pixels are equal, so any difference is a defect of decoding or colour conversion that
-        users would meet as "it depends on the file".
+        The pixels are equal, so a difference comes from a defect in decoding or colour conversion.
+        Users would see a model whose answers depend on the file format.
 
-        If this fails: compare the image libraries (Pillow, OpenCV) on both hosts, and look for
-        colour channel order and alpha handling in the image loader.
+        If this fails: compare the versions of the image libraries (Pillow, OpenCV) on both hosts.
+        Look for colour channel order and alpha handling in the image loader.
         """
-        first = answers(image_case)
-        asked: dict[str, Completion | Refusal] = {"as it is": first}
+        by_encoding: dict[str, Completion | Refusal] = {"as it is": answers(image_case)}
         for label, path in _reencoded(image_case.images[0], tmp_path):
-            asked[label] = client.ask(dataclasses.replace(image_case, images=(path,)))
-        judge(rules.judge_encodings(asked))
+            by_encoding[label] = client.ask(dataclasses.replace(image_case, images=(path,)))
+        judge(rules.judge_encodings(by_encoding))
 
     @criterion("serving.streaming", cases=Cases.TEXT)
     def test_stream_adds_up(
         self, case: Case, answers: Answers, client: Client, judge: Judge
     ) -> None:
-        """The streamed deltas add up to the unstreamed answer, finish reason and usage included.
+        """The streamed deltas, joined, equal the unstreamed answer.
 
-        Interactive clients stream; Chinese text shows whether characters are cut at token borders.
+        Finish reason and usage are equal too. Interactive clients use streaming. Chinese text
+        reveals characters that are cut at token boundaries.
 
         If this fails: look for a detokenizer that emits incomplete UTF-8 sequences.
         """
@@ -154,15 +156,14 @@ class ServingCriteria(Criteria):
     def test_limits_are_obeyed(
         self, long_case: Case, answers: Answers, client: Client, judge: Judge
     ) -> None:
-        """max_tokens, stop and n are obeyed.
+        """The server obeys max_tokens, stop and n.
 
-        A limit that is ignored costs money and, in a loop, a card.
+        An ignored limit costs money, and an answer that never ends occupies a card.
 
-        If this fails: an ignored limit is usually a proxy that drops the field, or speculative
-        decoding that overruns it.
+        If this fails: usually a proxy drops the field, or speculative decoding exceeds the limit.
         """
         whole = answers(long_case)
-        stop = _a_word_within(whole)
+        stop = _stop_word(whole)
         cut = Sampling(max_tokens=_CUT_TOKENS)
         until = Sampling(max_tokens=long_case.max_tokens, stop=stop)
         two = Sampling(max_tokens=_CUT_TOKENS, n=2, temperature=0.5, seed=1)
@@ -179,13 +180,13 @@ class ServingCriteria(Criteria):
 
     @criterion("serving.multi_image", "robustness", needs=Capability.IMAGE)
     def test_image_limit_holds(self, image_case: Case, client: Client, judge: Judge) -> None:
-        """As many images as declared are answered; one more is refused with a 4xx.
+        """A request with the declared number of images is answered; one more is refused with a 4xx.
 
-        The limit is `serve={"limit_mm_per_prompt": {"image": N}}`. Beyond it an engine has not
-        profiled its memory.
+        The number is N in `serve={"limit_mm_per_prompt": {"image": N}}`. The engine has not
+        profiled its memory for more images.
 
-        If this fails: with N images refused, check that N images fit max_model_len; with N + 1
-        answered, the limit does not reach the server.
+        If this fails: if N images are refused, check that they fit into max_model_len. If N + 1
+        images are answered, the limit does not reach the server.
         """
         limit = self.model.image_limit
         if limit is None:
@@ -200,16 +201,16 @@ class ServingCriteria(Criteria):
     def test_unsupported_is_refused(
         self, text_case: Case, image_case: Case, client: Client, judge: Judge
     ) -> None:
-        """What the model declares unsupported is refused with a 4xx, and serving goes on.
+        """A request for an unsupported capability is refused with a 4xx, and the server goes on.
 
-        Answering a video request without looking at the video is worse than refusing it.
+        An answer to a video request that ignores the video is worse than a refusal.
 
         If this fails: limit the modality to 0 with serve={"limit_mm_per_prompt": {"video": 0}}, or
-        declare it supported.
+        declare the capability supported.
         """
         probes = _unsupported_probes(self.model, image_case)
         if not probes:
-            judge.not_applicable("the model declares nothing unsupported that can be asked for")
+            judge.not_applicable("the model declares neither images nor videos unsupported")
         few = Sampling(max_tokens=_CUT_TOKENS)
         refusals = {
             label: _first(client.send(chat, f"unsupported/{label}", few))
@@ -236,19 +237,21 @@ class ServingCriteria(Criteria):
     def test_bad_input_is_refused(
         self, bad: str, text_case: Case, image_case: Case, client: Client, judge: Judge
     ) -> None:
-        """A bad request is refused with a 4xx and a JSON error, and the next good one is answered.
+        """A bad request gets a 4xx with a JSON error, and the next good request is answered.
 
-        One user's broken file must not be an outage for the others. A 5xx tells clients to retry
-        what can never work.
+        One user's broken file must not stop the service for other users. After a 5xx, clients retry
+        a request that can never succeed.
 
-        If this fails: with a 5xx, the server's log has the exception that should have been turned
-        into a 4xx; with no answer afterwards, the engine died of one request.
+        If this fails: after a 5xx, the server's log has the exception that should have become a
+        4xx. If the next good request is not answered, the bad request stopped the engine.
         """
         few = Sampling(max_tokens=_CUT_TOKENS)
-        client.complete(text_case, few)  # a server that is not there has refused nothing
-        with client.disposable() as stranger:
-            refusal = _or_lost(lambda: _send_bad_request(bad, stranger, text_case, image_case))
-        good = _or_lost(lambda: client.ask(text_case, few))
+        client.complete(text_case, few)  # fails if the server was down before the bad request
+        with client.disposable() as other:
+            refusal = _reply_or_failure(
+                lambda: _send_bad_request(bad, other, text_case, image_case)
+            )
+        good = _reply_or_failure(lambda: client.ask(text_case, few))
         judge(rules.judge_refusals({bad: refusal}, good))
 
 
@@ -263,19 +266,19 @@ def _reencoded(image: Path, directory: Path) -> Iterator[tuple[str, Path]]:
         yield label, path
 
 
-def _a_word_within(whole: Completion) -> str:
+def _stop_word(whole: Completion) -> str:
     """A stop string from the middle of an answer."""
     words = whole.text.split()
     if len(words) < 2:
         raise PreconditionError(
-            f"{whole.case_id}: the answer {whole.text!r} has no second word to stop at, so the "
-            "stop parameter cannot be judged."
+            f"{whole.case_id}: the answer {whole.text!r} has only one word, so the stop parameter "
+            "cannot be judged."
         )
     return next((word for word in words[1:] if not words[0].startswith(word)), words[-1])
 
 
 def _unsupported_probes(model: ModelSpec, image_case: Case) -> dict[str, list[dict[str, object]]]:
-    """Unsupported capability -> a chat that asks for it."""
+    """Unsupported capability -> a chat that needs it."""
     from ..engines.messages import image_part, video_part
 
     data = image_case.images[0].read_bytes()
@@ -301,8 +304,8 @@ def _send_bad_request(
     images = {
         "not-an-image": b"this is not an image",
         "truncated-image": good_image[: len(good_image) // 2],
-        "decompression-bomb": _hollow_png(12_000, 12_000),
-        "gigapixel-image": _hollow_png(60_000, 60_000),
+        "decompression-bomb": _png_without_pixels(12_000, 12_000),
+        "gigapixel-image": _png_without_pixels(60_000, 60_000),
     }
     if bad in images:
         text = {"type": "text", "text": image_case.prompt}
@@ -319,16 +322,16 @@ def _send_bad_request(
     return client.post(b'{"model": "%s", "messages": [' % client.endpoint.served_name.encode())
 
 
-def _or_lost(ask: Callable[[], Completion | Refusal]) -> Completion | Refusal:
-    """What came back; here a server that hangs up is an answer, and the wrong one."""
+def _reply_or_failure(send: Callable[[], Completion | Refusal]) -> Completion | Refusal:
+    """The reply, or a `Refusal` of status 0 if the server closed the connection."""
     try:
-        return ask()
+        return send()
     except ServerError as error:
         return Refusal(0, str(error), is_json_error=False)
 
 
-def _hollow_png(width: int, height: int) -> bytes:
-    """A PNG of a few bytes whose header claims width x height pixels."""
+def _png_without_pixels(width: int, height: int) -> bytes:
+    """A PNG file of a few bytes whose header declares width x height pixels."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(64))), (b"IEND", b""))
     file = io.BytesIO()

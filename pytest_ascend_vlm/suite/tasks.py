@@ -1,7 +1,6 @@
-"""tasks.*: the five kinds of question that the field's documents ask, and grounding.
+"""Criteria tasks.*: five kinds of visual question, and grounding.
 
-Each is judged where the reference knows the answer: what it does not know cannot be asked of the
-served model, and is not applicable.
+Each is not applicable to a question that the reference itself does not answer correctly.
 """
 
 from __future__ import annotations
@@ -24,75 +23,80 @@ _VQA = Capability.VQA
 
 
 class TaskCriteria(Criteria):
-    """Criteria of what is understood; each docstring is the criterion's documentation."""
+    """Criteria of questions about images, and of boxes."""
 
     @criterion("tasks.scene_text", needs=_VQA, cases=Cases.SCENE_TEXT)
     def test_scene_text_is_read(self, case: Case, comparison: Comparison, judge: Judge) -> None:
-        """Text on a sign somewhere in the picture is named, where the reference names it.
+        """If the reference's answer names the text on a sign in the image, the served one does too.
 
-        If this fails: see whether baseline.image holds on the same case. If it does not, compare
-        the image's preprocessing; if it does, the reference reads as badly.
+        If this fails: check baseline.image on the same case. If it fails too, compare the image
+        preprocessing of both sides. If it passes, the answers diverged at a near-tie: read both.
         """
-        judge(_answered(case, comparison))
+        judge(_judge_question(case, comparison))
 
     @criterion("tasks.document", needs=_VQA, cases=Cases.DOCUMENT_QUESTION)
     def test_document_question_is_answered(
         self, case: Case, comparison: Comparison, judge: Judge
     ) -> None:
-        """A question about one part of a page gets that part, where the reference finds it.
+        """If the reference answers a question about one part of a page, the served model does too.
 
-        If this fails: if document.* holds, the page is read but the question is not followed:
-        compare the chat templates of both sides.
+        If this fails: if document.* passes, the model reads the page but does not follow the
+        question: compare the chat templates of both sides.
         """
-        judge(_answered(case, comparison))
+        judge(_judge_question(case, comparison))
 
     @criterion("tasks.chart", needs=_VQA, cases=Cases.CHART)
     def test_chart_is_understood(self, case: Case, comparison: Comparison, judge: Judge) -> None:
-        """The longest bar of a bar chart is named, where the reference names it.
+        """If the reference's answer names the longest bar of a bar chart, the served one does too.
 
-        If this fails: labels are read but lengths are not compared where the positions of image
-        tokens (mRoPE, tile order) are wrong.
+        If this fails: with wrong positions of image tokens (mRoPE, tile order) a model still reads
+        the labels but cannot compare the lengths.
         """
-        judge(_answered(case, comparison))
+        judge(_judge_question(case, comparison))
 
     @criterion("tasks.reasoning", needs=_VQA, cases=Cases.REASONING)
     def test_things_are_counted(self, case: Case, comparison: Comparison, judge: Judge) -> None:
-        """Scattered squares are counted, where the reference counts them.
+        """If the reference counts scattered squares correctly, the served model does too.
 
-        Counting needs every part of the picture at once: tokens that are dropped or seen twice
-        change the number.
+        Counting needs every part of the image at once: dropped or duplicated image tokens change
+        the number.
 
         If this fails: compare the number of image tokens of both sides, then the attention mask of
         the vision tower.
         """
-        judge(_answered(case, comparison))
+        judge(_judge_question(case, comparison))
 
     @criterion("tasks.chinese", needs=_VQA, cases=Cases.CHINESE)
     def test_chinese_question_is_answered(
         self, case: Case, comparison: Comparison, judge: Judge
     ) -> None:
-        """A Chinese question about a picture is answered, where the reference answers it.
+        """If the reference answers a Chinese question about an image, the served model does too.
 
-        If this fails: compare with tasks.reasoning, which asks the same in English. Only this one
-        failing points at the tokenizer or at text that is not UTF-8 on its way.
+        If this fails: compare with tasks.reasoning, which has the same question in English. If only
+        this criterion fails, suspect the tokenizer, or an encoding other than UTF-8 in a request.
         """
-        judge(_answered(case, comparison))
+        judge(_judge_question(case, comparison))
 
     @criterion("tasks.grounding", needs=Capability.GROUNDING, cases=Cases.GROUNDING)
     def test_boxes_are_found(self, case: Case, comparison: Comparison, judge: Judge) -> None:
-        """The box of what was asked for overlaps the true one, by intersection over union.
+        """The answered box overlaps the true box: the intersection over union (IoU) is high enough.
 
-        Boxes are where wrong image positions show first: a shifted mRoPE section still reads text,
-        but points beside it.
+        The IoU is at least {box_iou}, and at most {iou_tolerance} below the golden's. A case is not
+        applicable if the golden's own IoU is below {box_iou}. Boxes reveal wrong image positions
+        first: with a shifted mRoPE section a model still reads text, but its boxes are beside the
+        text.
 
-        If this fails: a constant factor between the boxes means other units
-        (ModelSpec.box_scale) or another resize on one side; a swap of x and y wrong positions.
+        If this fails: a constant factor between the boxes points at other units
+        (ModelSpec.box_scale) or at another resize on one side. Swapped x and y point at wrong
+        positions.
         """
         from PIL import Image
 
         truth, threshold = case.box, self.model.thresholds.box_iou
         if truth is None:
-            raise ConfigurationError(f"the case {case.id} has no box in fixtures/cases.json.")
+            raise ConfigurationError(
+                f"the case {case.id} has no box. Add one to its entry in fixtures/cases.json."
+            )
         with Image.open(case.images[0]) as image:
             size = image.size
 
@@ -106,9 +110,12 @@ class TaskCriteria(Criteria):
         judge(rules.judge_box(truth, box(served.text), box(reference.text), threshold))
 
 
-def _answered(case: Case, comparison: Comparison) -> Verdict:
+def _judge_question(case: Case, comparison: Comparison) -> Verdict:
     if not case.accepted:
-        raise ConfigurationError(f"the case {case.id} accepts no answer in fixtures/cases.json.")
+        raise ConfigurationError(
+            f"the case {case.id} has no accepted answers. Add them to its entry in "
+            "fixtures/cases.json."
+        )
     comparison.require_known(case, lambda golden: rules.unnamed_reason(case.accepted, golden))
     served, reference = comparison(case)
     return rules.judge_question(case.accepted, served.text, reference.text)
