@@ -14,7 +14,7 @@ from typing import Any
 
 from pytest_ascend_vlm import ModelSpec
 from pytest_ascend_vlm.engines.endpoint import Endpoint
-from pytest_ascend_vlm.platforms import Allocation
+from pytest_ascend_vlm.platforms.base import Allocation
 from pytest_ascend_vlm.session.device_slot import DeviceSlot
 from pytest_ascend_vlm.session.model import ModelSession
 from pytest_ascend_vlm.session.options import Options

@@ -157,7 +157,7 @@ def test_without_vllm_nobody_is_asked(
 
 BROKEN = {
     "import": "cannot be imported: ImportError: libascendcl.so: cannot open shared object file;",
-    "exit": "died (exit code 139); for all of it run: python -m pytest_ascend_vlm.engines.serve_",
+    "exit": "died (exit code 139); for all of it run: python -m pytest_ascend_vlm.engines.vllm",
 }
 
 

@@ -43,9 +43,9 @@ def reference(text: str = "巴黎", *, second: float = -9.0, bf16: float = 0.01)
     nowhere = np.zeros(len(rows), dtype=bool)
     numerics = ReferenceNumerics(
         token_ids=forced,
-        rows=rows,
+        positions=rows,
         is_image=nowhere,
-        listed=listed,
+        top_tokens=listed,
         fp32=fp32,
         bf16=rounded,
         fp32_logsumexp=np.log(np.exp(fp32).sum(axis=1)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pytest_ascend_vlm.criteria import lifecycle, tasks
@@ -104,6 +104,7 @@ def test_a_box_that_the_reference_misses_judges_nothing(golden: tasks.Box | None
     assert tasks.no_box_reason(BOX, BOX, 0.5) is None
 
 
+@example((0.0, 0.0, 1e-200, 1e-200), (0.0, 0.0, 1e-200, 1e-200))
 @given(st.tuples(*[st.floats(-1e4, 1e4)] * 4), st.tuples(*[st.floats(-1e4, 1e4)] * 4))
 def test_overlap_is_a_share(one: tasks.Box, other: tasks.Box) -> None:
     assert 0.0 <= tasks.iou(one, other) <= 1.0 + 1e-9 or one[2] < one[0] or one[3] < one[1]

@@ -323,7 +323,7 @@ def test_numbers_that_do_not_belong_to_their_rows_are_an_error(
 
 def test_a_table_of_another_length_is_named_with_its_shape(golden: Recorded) -> None:
     rewritten(golden, cut("fp32", slice(8, None)))
-    rows = len(numerics_of(answer()).rows)
+    rows = len(numerics_of(answer()).positions)
     assert f"fp32 is of shape ({rows - 8}, 32) where ({rows}, 32) is expected" in golden.refusal()
 
 
@@ -339,7 +339,7 @@ def test_a_golden_that_lacks_a_part_is_an_error(key: str, golden: Recorded) -> N
 def test_numbers_that_do_not_belong_to_their_rows_are_not_written(golden: Recorded) -> None:
     before = golden.json.read_bytes(), golden.tensors.read_bytes()
     sound = numerics_of(answer())
-    shifted = dataclasses.replace(sound, rows=sound.rows[: len(sound.rows) - 8])
+    shifted = dataclasses.replace(sound, positions=sound.positions[: len(sound.positions) - 8])
     with pytest.raises(GoldenError, match="do not belong to its rows"):
         record(
             golden.root,

@@ -345,7 +345,7 @@ def test_who_asks_first_changes_no_figure(
 @pytest.mark.parametrize(
     ("figure", "behaviour", "told"),
     [
-        ("cpu.peak", takes(), "the CPU use of a server that someone else runs"),
+        ("cpu.peak", takes(), "the CPU usage of a server that someone else runs"),
         ("image.latency.p99", takes(), "p99 needs at least 299 requests"),
         ("image.server_queue.mean", takes(), "/metrics"),
         ("text.latency.median", Defect.TEXT_GIVES_500.value, "performance.single_stream judges"),

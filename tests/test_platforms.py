@@ -12,9 +12,10 @@ from fakes.npu_host import CAT, Host, Shown, bare, table, with_two_cards
 from helpers.models import model_spec
 
 from pytest_ascend_vlm.errors import ConfigurationError
-from pytest_ascend_vlm.platforms import PLATFORMS, Allocation, Platform, select_platform
+from pytest_ascend_vlm.platforms import PLATFORMS, select_platform
 from pytest_ascend_vlm.platforms.ascend import Ascend
 from pytest_ascend_vlm.platforms.ascend_versions import pair_problem
+from pytest_ascend_vlm.platforms.base import Allocation, Platform
 from pytest_ascend_vlm.platforms.cards import Card, CardProcess
 from pytest_ascend_vlm.platforms.cpu import Cpu
 from pytest_ascend_vlm.platforms.cuda import Cuda, NvidiaSmiError, parse_nvidia_smi

@@ -353,7 +353,7 @@ def test_drafts_of_something_else_are_made_again(what: str, desk: Desk) -> None:
 PLUGIN = """
 import os, signal
 from pytest_ascend_vlm.engines.transformers.reference import TransformersReference
-from pytest_ascend_vlm.suite import recording
+from pytest_ascend_vlm.session import recording
 
 record, draft = recording.record, TransformersReference.bf16_pass
 

@@ -208,11 +208,17 @@ def test_recording_refuses_a_server(project: pytest.Pytester) -> None:
     result.stderr.fnmatch_lines(["ERROR: --vlm-record *--vlm-server-url*"])
 
 
-@pytest.mark.parametrize("option", ["--vlm-platform=gpu", "--vlm-checkpoint=huge"])
-def test_an_unknown_choice_is_refused(option: str, project: pytest.Pytester) -> None:
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--vlm-platform=gpu", "*--vlm-platform=gpu is no platform; there are npu, cpu, cuda*"),
+        ("--vlm-checkpoint=huge", "*invalid choice*"),
+    ],
+)
+def test_an_unknown_choice_is_refused(option: str, message: str, project: pytest.Pytester) -> None:
     result = project.runpytest_inprocess(option)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*invalid choice*"])
+    result.stderr.fnmatch_lines([message])
 
 
 def test_every_criterion_runs_once_for_each_case_of_its_group(project: pytest.Pytester) -> None:
@@ -261,7 +267,7 @@ def test_a_deployment_of_another_platform_is_not_applicable(
     model_file(project, "    pass", platforms="('cpu',)")
     outcome = judged(None, "-k", "models", "test_own_model.py")
     assert outcome.criteria("na") == {"serving.models"}
-    assert "deployed so on the platform cpu alone" in outcome.rows[0]["reason"]
+    assert "deployed on the platform cpu alone" in outcome.rows[0]["reason"]
 
 
 def test_a_group_without_cases_is_not_applicable_and_not_lost(

@@ -14,16 +14,13 @@ from typing import Any
 from ..spec.case import Capability, Case
 from ..spec.model import ExpectedFailure
 from ..spec.thresholds import NUMBERS
-from .groups import GROUPS, Group, group_name
+from .groups import GROUPS, MARKER, Group, group_name
 
 VARIANT = "equivalence.<variant>"
 """Id of the criterion for variants; each variant's own name replaces `<variant>`."""
 
 DATASET = "dataset.<task>"
 """Id of the criterion for data sets; each data set's own name replaces `<task>`."""
-
-MARKER = "vlm_criterion"
-"""The pytest marker that holds a test's `Criterion`."""
 
 _NUMBER = re.compile(r"\{([a-z]\w*)(:[^{}]*)?\}")
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+MARKER = "vlm_criterion"
+"""The pytest marker that holds a test's `Criterion`."""
+
 MARKERS: Mapping[str, str] = {
     "npu": "needs the served model on an Ascend NPU (or on the platform that --vlm-platform names)",
     "cpu_baseline": "replays the reference engine on CPU; runs only if -m names it",
@@ -19,7 +22,7 @@ MARKERS: Mapping[str, str] = {
     "performance": "latency, throughput, CPU usage; runs only if -m names it, and without -n",
     "dataset": "scores of evaluation harnesses; runs only if -m names it",
     "robustness": "limits, bad input, and a clean shutdown of the server",
-    "vlm_criterion(criterion)": "the criterion that a test of the suite judges; set by the suite",
+    f"{MARKER}(criterion)": "the criterion that a test of the suite judges; set by the suite",
 }
 """Marker, as pytest registers it -> its meaning."""
 

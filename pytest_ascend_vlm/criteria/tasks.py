@@ -100,7 +100,9 @@ def iou(one: Box, other: Box | None) -> float:
     if width <= 0 or height <= 0:
         return 0.0
     shared = width * height
-    return shared / (_area(one) + _area(other) - shared)
+    union = _area(one) + _area(other) - shared
+    # Sides of 1e-200 have an area of 0; rounding may leave a union a little below the shared part.
+    return min(shared / union, 1.0) if union > 0 else 0.0
 
 
 def _area(box: Box) -> float:

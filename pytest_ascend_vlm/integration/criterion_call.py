@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from ..criteria.criterion import MARKER, Criterion
+from ..criteria.criterion import Criterion
+from ..criteria.groups import MARKER
 from ..spec.case import Case
 from ..spec.dataset import DatasetTask
 from ..spec.model import ModelSpec, Variant

@@ -12,32 +12,29 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..criteria.criterion import Cases, Criterion, documentation
-from ..criteria.groups import OWN_GROUP
 from ..errors import ConfigurationError
-from ..session.answers import Answers, ForcedAnswers
-from ..session.comparison import Comparison
-from ..session.device_slot import DeviceSlot, allocate
-from ..session.goldens import Goldens
-from ..session.judge import Judge, NotApplicable
-from ..session.memo import Memo
-from ..session.model import ModelSession
-from ..session.numerics import NumericsSession
-from ..session.reference import ReferenceSession
 from ..session.run import RUN, Run
-from ..spec.case import Case
-from ..spec.model import ModelSpec
-from .criterion_call import call_of
 
 if TYPE_CHECKING:
     from ..criteria.error_statistics import ErrorStatistics
     from ..engines.client import Client
     from ..engines.endpoint import Server
     from ..observation.load import Timing
+    from ..session.answers import Answers, ForcedAnswers
+    from ..session.comparison import Comparison
     from ..session.datasets import Datasets
+    from ..session.device_slot import DeviceSlot
+    from ..session.goldens import Goldens
+    from ..session.judge import Judge
+    from ..session.memo import Memo
+    from ..session.model import ModelSession
+    from ..session.numerics import NumericsSession
     from ..session.performance import PerformanceSession
+    from ..session.reference import ReferenceSession
+    from ..spec.case import Case
+    from ..spec.model import ModelSpec
 
-JUDGE = pytest.StashKey[Judge]()
+JUDGE = pytest.StashKey["Judge"]()
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +46,8 @@ def vlm_run(request: pytest.FixtureRequest) -> Run:
 @pytest.fixture(scope="class")
 def vlm_model(request: pytest.FixtureRequest) -> ModelSpec:
     """The model of the test's class."""
+    from ..spec.model import ModelSpec
+
     model = getattr(request.cls, "model", None)
     if not isinstance(model, ModelSpec):
         raise ConfigurationError(
@@ -61,6 +60,8 @@ def vlm_model(request: pytest.FixtureRequest) -> ModelSpec:
 @pytest.fixture(scope="class")
 def model_session(vlm_run: Run, vlm_model: ModelSpec) -> ModelSession:
     """The model in this run: its checkpoint, cases, launch arguments and goldens."""
+    from ..session.model import ModelSession
+
     return ModelSession(vlm_run, vlm_model)
 
 
@@ -69,6 +70,8 @@ def device_slot(
     request: pytest.FixtureRequest, model_session: ModelSession
 ) -> Iterator[DeviceSlot]:
     """The devices of the model's servers and engines; cards are leased for this model alone."""
+    from ..session.device_slot import DeviceSlot, allocate
+
     with allocate(model_session) as allocation:
         yield DeviceSlot(model_session, request.cls.__name__, allocation)
 
@@ -100,12 +103,16 @@ def client(server: Server, device_slot: DeviceSlot) -> Iterator[Client]:
 @pytest.fixture(scope="class")
 def answers(client: Client) -> Answers:
     """The served model's greedy answers, each case asked once: `answers(case)`."""
+    from ..session.answers import Answers
+
     return Answers(client)
 
 
 @pytest.fixture(scope="class")
 def golden(request: pytest.FixtureRequest, model_session: ModelSession) -> Goldens:
     """The references of the model: `golden(case)`."""
+    from ..session.goldens import Goldens
+
     store = model_session.golden_store(_model_file(request))
     return Goldens(store, model_session.golden_key)
 
@@ -123,6 +130,8 @@ def datasets(
 @pytest.fixture(scope="class")
 def forced(client: Client, golden: Goldens) -> ForcedAnswers:
     """Log-probabilities that the served model gives the reference's answers: `forced(case)`."""
+    from ..session.answers import ForcedAnswers
+
     return ForcedAnswers(client, golden)
 
 
@@ -134,6 +143,9 @@ def numerics(
     golden: Goldens,
 ) -> NumericsSession:
     """Measures the model's numbers without its server: offline engines and variants."""
+    from ..session.judge import NotApplicable
+    from ..session.numerics import NumericsSession
+
     cases = tuple(case for case in all_cases if golden(case).numerics is not None)
     if not cases:
         raise NotApplicable("the references are text only")
@@ -143,6 +155,8 @@ def numerics(
 @pytest.fixture(scope="class")
 def served_logits(forced: ForcedAnswers, numerics: NumericsSession) -> Memo[ErrorStatistics]:
     """Error of the served logits against the reference's, over all cases: `served_logits()`."""
+    from ..session.memo import Memo
+
     return Memo(lambda: numerics.logits(forced))
 
 
@@ -203,6 +217,7 @@ def reference(
 ) -> Iterator[ReferenceSession]:
     """The reference engine (Transformers on CPU), loaded on first use."""
     from ..session.recording import RecordingPlan
+    from ..session.reference import ReferenceSession
 
     options = model_session.run.options
     reference = ReferenceSession(
@@ -223,6 +238,11 @@ def reference(
 @pytest.fixture
 def judge(request: pytest.FixtureRequest) -> Judge:
     """Takes the test's verdict: `judge(verdict)`."""
+    from ..criteria.criterion import Criterion, documentation
+    from ..criteria.groups import OWN_GROUP
+    from ..session.judge import Judge
+    from .criterion_call import call_of
+
     call = call_of(request.node)
     # A test that asks nobody gets no server for its verdict, and no goldens.
     asks = "client" in request.fixturenames
@@ -242,18 +262,24 @@ def judge(request: pytest.FixtureRequest) -> Judge:
 @pytest.fixture
 def comparison(answers: Answers, golden: Goldens, judge: Judge) -> Comparison:
     """Served answers beside the reference's: `comparison(case)` gives both."""
+    from ..session.comparison import Comparison
+
     return Comparison(answers, golden, judge)
 
 
 @pytest.fixture(scope="class")
 def all_cases(model_session: ModelSession) -> tuple[Case, ...]:
     """Every case that the model can be asked, clips left out."""
+    from ..criteria.criterion import Cases
+
     return model_session.cases(Cases.ALL)
 
 
 @pytest.fixture(scope="class")
 def image_cases(model_session: ModelSession) -> tuple[Case, ...]:
     """Every case with an image."""
+    from ..criteria.criterion import Cases
+
     return model_session.cases(Cases.IMAGE)
 
 
@@ -268,6 +294,8 @@ def image_case(image_cases: tuple[Case, ...]) -> Case:
 @pytest.fixture(scope="class")
 def text_case(model_session: ModelSession) -> Case:
     """The first case without an image."""
+    from ..criteria.criterion import Cases
+
     cases = model_session.cases(Cases.TEXT)
     if not cases:
         raise ConfigurationError("fixtures/cases.json has no text case for this model.")
@@ -290,6 +318,8 @@ def _model_file(request: pytest.FixtureRequest) -> str:
 
 def _tests_that_run(request: pytest.FixtureRequest) -> Iterator[pytest.Item]:
     """The selected tests of a class, in their order, without those that are skipped already."""
+    from .criterion_call import call_of
+
     for item in request.session.items:
         if call_of(item).suite_class is request.cls and item.get_closest_marker("skip") is None:
             yield item
@@ -297,12 +327,16 @@ def _tests_that_run(request: pytest.FixtureRequest) -> Iterator[pytest.Item]:
 
 def _offline_tasks(request: pytest.FixtureRequest) -> frozenset[str]:
     """What the tests of a class will ask of the offline engines."""
+    from .criterion_call import call_of
+
     criteria = (call_of(item).criterion for item in _tests_that_run(request))
     return frozenset(one.offline for one in criteria if one and one.offline)
 
 
 def _cases_to_ask(request: pytest.FixtureRequest) -> tuple[Case, ...]:
     """The cases that the tests of a class will ask the reference, in their order."""
+    from .criterion_call import call_of
+
     asking = (
         call_of(item)
         for item in _tests_that_run(request)

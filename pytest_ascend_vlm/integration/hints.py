@@ -12,10 +12,7 @@ from ..criteria.criterion import criteria
 from ..criteria.groups import OPT_IN_MARKERS
 from .criterion_call import call_of
 from .expressions import names_in
-from .selection import is_asked_for
-
-COLLECTED = pytest.StashKey[Sequence[pytest.Item]]()
-"""The tests as they were collected, before any was left out."""
+from .selection import COLLECTED, is_asked_for
 
 _LEAST_LETTERS = 3
 

@@ -7,19 +7,22 @@ import os
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from .. import gate
-from ..criteria.groups import GATE_LIST_MARKERS
+from ..criteria.groups import GATE_LIST_MARKERS, GROUPS
 from ..engines.address import KEY_VARIABLE, base_url
 from ..errors import ConfigurationError
 from ..model_files import model_files
-from ..platforms import PLATFORMS, select_platform
+from ..platforms import PLATFORMS, require_platform
 from ..search_path import roots
 from ..session.options import Options
 from ..writing import unwritable_reason
 from .expressions import asks_for
+
+if TYPE_CHECKING:
+    from ..gate import Pair
 
 HARNESS_PYTHON_VARIABLE = "VLM_HARNESS_PYTHON"
 
@@ -123,6 +126,21 @@ def register(parser: pytest.Parser) -> None:
     parser.addini("vlm_fixtures_dir", "the project's own cases and images", default="fixtures")
 
 
+def refuse_parallel(config: pytest.Config) -> None:
+    """Refuses to run criteria side by side that would measure each other.
+
+    Raises:
+        pytest.UsageError: `-n` is given, and `-m` names a group that runs alone.
+    """
+    if getattr(config.option, "dist", "no") == "no":
+        return
+    for group in GROUPS.values():
+        if group.runs_alone and asks_for(group.marker, config.getoption("markexpr")):
+            raise pytest.UsageError(
+                f"{group.name} criteria that run side by side measure each other; leave out -n"
+            )
+
+
 def read(config: pytest.Config) -> Options:
     """The options of a run.
 
@@ -147,7 +165,7 @@ def _read(config: pytest.Config) -> Options:
         raise ConfigurationError("--vlm-record judges nothing; leave out --vlm-gate")
     golden_dir = config.rootpath / config.getini("vlm_golden_dir")
     return Options(
-        platform="endpoint" if url else select_platform(config.getoption("vlm_platform")).name,
+        platform="endpoint" if url else require_platform(config.getoption("vlm_platform")),
         checkpoint=config.getoption("vlm_checkpoint"),
         record=record,
         required=_required(config),
@@ -200,7 +218,9 @@ def _positive(text: str) -> int:
     return number
 
 
-def _required(config: pytest.Config) -> list[gate.Pair] | None:
+def _required(config: pytest.Config) -> list[Pair] | None:
+    from .. import gate
+
     if not config.getoption("vlm_gate"):
         return None
     path = config.rootpath / config.getini("vlm_required")

@@ -1,22 +1,20 @@
-"""The process that prints: asks for the set-up once, gathers rows, and tells how a run ended."""
+"""The process that prints: asks for the set-up once, gathers rows, and reports how a run ended."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Generator, Sequence
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ..errors import ConfigurationError
 from ..model_files import model_files
-from ..reporting import Report, write
-from ..reporting.origin import origin
-from ..reporting.summary import closing_line, closing_table, doubtful_goldens
 from ..session.run import Run
-from ..session.setup import require_setup
-from . import findings, hints, order, outcomes, selection, workers
-from .criterion_call import call_of
-from .receipt import gate_shortfalls, receipt, where
+from . import workers
+
+if TYPE_CHECKING:
+    from .closing import Closing
 
 
 class Reporter:
@@ -25,36 +23,52 @@ class Reporter:
     def __init__(self, config: pytest.Config, run: Run) -> None:
         self._config = config
         self._run = run
-        self._report = Report()
-        self._repeats = findings.Repeats()
         self._has_asked = False
+        self._has_collected = False
         self._hints: list[str] = []
-        self._told: list[str] = []
         self._deselected: set[tuple[str, str]] = set()
-        self._lost: list[str] = []
+
+    @cached_property
+    def _closing(self) -> Closing:
+        from .closing import Closing
+
+        return Closing(self._run)
+
+    @property
+    def _has_closing(self) -> bool:
+        """False in a project without tests, a gate or a report, which needs no closing."""
+        options = self._run.options
+        return bool("_closing" in vars(self) or options.required is not None or options.report)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_collection_modifyitems(self) -> Generator[None, object, object]:
+    def pytest_collection_modifyitems(
+        self, items: list[pytest.Item]
+    ) -> Generator[None, object, object]:
         """Adds what to type to pytest's refusal of a marker that a strict project does not know."""
+        self._has_collected = bool(items)
         try:
             return (yield)
         except pytest.UsageError as error:
-            raise pytest.UsageError("\n".join([str(error), *hints.of_run(self._config)])) from error
+            raise pytest.UsageError("\n".join([str(error), *self._hints_of_run()])) from error
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Finds out why nothing was selected."""
-        if not session.items:
-            self._hints = hints.of_run(self._config)
+        if not session.items and self._has_collected:
+            self._hints = self._hints_of_run()
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
         """Notes the criteria that are not asked with all of their cases."""
+        from .criterion_call import call_of
+
         self._deselected |= set(filter(None, (call_of(item).pair for item in items)))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
         """Asks, before the first test, for what tests need that is not the model's."""
-        if not session.testsfailed and not self._config.option.collectonly:
-            self._require_setup(selection.fixtures_of(session.items))
+        if session.items and not session.testsfailed and not self._config.option.collectonly:
+            from .selection import fixtures_of
+
+            self._require_setup(fixtures_of(session.items))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -74,20 +88,9 @@ class Reporter:
         self._hints = workers.told(node) or self._hints
         self._deselected |= workers.deselected(node)
 
-    def _require_setup(self, wanted: Container[str]) -> None:
-        try:
-            require_setup(self._run, wanted)
-        except ConfigurationError as error:
-            raise pytest.UsageError(str(error)) from error
-
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Takes the rows off a test's report, unless pytest-rerunfailures will run it again."""
-        if report.outcome != "rerun":  # type: ignore[comparison-overlap]
-            place = getattr(report, order.PLACE, ())
-            self._report.take(getattr(report, outcomes.EVIDENCE, ()), place)
-            self._repeats.take(report)
-            if report.failed and not hasattr(report, outcomes.EVIDENCE):
-                self._lost.append(report.nodeid)  # its worker crashed
+        """Takes the rows off a test's report."""
+        self._closing.take(report)
 
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter, exitstatus: int
@@ -96,54 +99,44 @@ class Reporter:
         if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
             for hint in self._hints:
                 terminalreporter.line(hint)
-        if self._report.rows:
+        if self._has_closing and (table := self._closing.table()):
             terminalreporter.section("ascend-vlm")
-            for line in [*closing_table(self._report.rows), *self._told]:
+            for line in table:
                 terminalreporter.line(line)
-            for line in doubtful_goldens(self._report.rows):
+            for line in self._closing.doubts():
                 terminalreporter.line(line, yellow=True, bold=True)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
         """Writes the report, closes the gate, and says in the last line what was verified."""
-        missing = gate_shortfalls(self._run, self._report.rows, self._deselected)
-        if self._run.options.required is not None:
-            missing += [f"{test} ended without a row: its worker crashed" for test in self._lost]
-        is_written = self._write()
+        if not self._has_closing:
+            return (yield)
+        missing = self._closing.shortfalls(self._deselected)
+        is_written = self._closing.write(self._config.invocation_params.args)
         if (missing or not is_written) and session.exitstatus in {
             pytest.ExitCode.OK,
             pytest.ExitCode.NO_TESTS_COLLECTED,
         }:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        self._repeats.count()
+        self._closing.count_repeats()
         result = yield
         terminal = self._config.pluginmanager.get_plugin("terminalreporter")
         if terminal is not None:
             for line in (f"gate: {problem}" for problem in missing):
                 terminal.line(line)
-            if self._report.rows:
-                terminal.line(self._closing_line())
+            if last := self._closing.last_line():
+                terminal.line(last)
         return result
 
-    def _closing_line(self) -> str:
-        facts = {
-            "platform": self._run.options.platform,
-            "simulated": self._run.platform.simulated,
-        }
-        nowhere = origin(facts, self._report.rows) == "nothing"
-        line = closing_line(self._report.rows, "no served model" if nowhere else where(self._run))
-        return f"{line}; {len(self._lost)} lost with a worker that crashed" if self._lost else line
+    def _require_setup(self, wanted: Container[str]) -> None:
+        from ..session.setup import require_setup
 
-    def _write(self) -> bool:
-        """Writes the report where one is wanted; False where the disk refuses it."""
-        directory = self._run.options.report
-        if directory is None:
-            return True
-        facts = receipt(self._run, list(self._config.invocation_params.args))
         try:
-            paths = write(self._report, facts, directory)
-        except OSError as error:
-            self._told = [f"the report could not be written to {directory}: {error.strerror}"]
-            return False
-        self._told = [f"written: {path}" for path in paths]
-        return True
+            require_setup(self._run, wanted)
+        except ConfigurationError as error:
+            raise pytest.UsageError(str(error)) from error
+
+    def _hints_of_run(self) -> list[str]:
+        from . import hints
+
+        return hints.of_run(self._config)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pytest
 
 from ..criteria.criterion import DATASET, VARIANT, Criterion
 from ..errors import CriterionFailed
 from ..session.model import ModelSession
-from ..session.run import Run
+from ..session.run import RUN, Run
 from ..spec.case import Case
 from ..spec.model import ExpectedFailure, ModelSpec
 from .criterion_call import CriterionCall, call_of, declared_criterion
@@ -42,6 +42,24 @@ def parametrize(metafunc: pytest.Metafunc, run: Run) -> None:
     if criterion.needs not in model.supports or not cases:
         cases = (None,)
     metafunc.parametrize("case", cases, ids=[case.id if case else "no-case" for case in cases])
+
+
+COLLECTED = pytest.StashKey[Sequence[pytest.Item]]()
+"""The tests as they were collected, before any was left out."""
+
+
+def select(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what was not asked for; marks what does not apply or cannot run here."""
+    run = config.stash[RUN]
+    config.stash[COLLECTED] = list(items)
+    kept = [item for item in items if is_asked_for(item, config)]
+    removed = [item for item in items if item not in set(kept)]
+    if removed:
+        config.hook.pytest_deselected(items=removed)
+        items[:] = kept
+    server_ends_last(items)
+    for item in items:
+        mark(item, run)
 
 
 def let_names_select(item: pytest.Item) -> None:

@@ -70,5 +70,7 @@ def _checker(config: pytest.Config) -> ArgumentChecker:
 
     if _CHECKER not in config.stash:
         cache = getattr(config, "cache", None)
-        config.stash[_CHECKER] = ArgumentChecker(_Remembered(cache) if cache else {})
+        checker = ArgumentChecker(_Remembered(cache) if cache else {})
+        config.stash[_CHECKER] = checker
+        config.add_cleanup(checker.close)  # where collecting is broken off
     return config.stash[_CHECKER]

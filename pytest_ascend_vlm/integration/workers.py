@@ -7,9 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from . import hints
-from .criterion_call import call_of
-
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
@@ -59,12 +56,14 @@ class Worker:
         try:
             return (yield)
         except pytest.UsageError as error:
-            self._tell([str(error), *hints.of_run(self._config)])
+            self._tell([str(error), *self._hints()])
             items.clear()
             return None
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
         """Hands on which criteria are not asked with all of their cases."""
+        from .criterion_call import call_of
+
         pairs = {pair for item in items if (pair := call_of(item).pair) is not None}
         known = self._config.workeroutput.setdefault(_DESELECTED, [])  # type: ignore[attr-defined]
         known += sorted(map(list, pairs))
@@ -72,7 +71,12 @@ class Worker:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Hands on why nothing was selected."""
         if not session.items:
-            self._tell(hints.of_run(self._config))
+            self._tell(self._hints())
+
+    def _hints(self) -> list[str]:
+        from . import hints
+
+        return hints.of_run(self._config)
 
     def _tell(self, lines: list[str]) -> None:
         """Tells the process that prints, unless this worker has told it something already."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
-from .base import Allocation, Platform
 
-__all__ = ["PLATFORMS", "Allocation", "Platform", "platform_names", "select_platform"]
+if TYPE_CHECKING:
+    from .base import Platform
 
 PLATFORMS: Mapping[str, str] = {
     "npu": ".ascend:Ascend",
@@ -35,12 +36,20 @@ def select_platform(name: str) -> Platform:
         module, _, cls = PLATFORMS[name].partition(":")
         own: Platform = getattr(import_module(module, __name__), cls)()
         return own
-    others = _of_others()
-    if name not in others:
+    other: Platform = _of_others()[require_platform(name)].load()()
+    return other
+
+
+def require_platform(name: str) -> str:
+    """The name, if there is a platform of it; nothing of it is imported.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    if name not in PLATFORMS and name not in platform_names():
         known = ", ".join(platform_names())
         raise ConfigurationError(f"--vlm-platform={name} is no platform; there are {known}")
-    other: Platform = others[name].load()()
-    return other
+    return name
 
 
 def platform_names() -> tuple[str, ...]:

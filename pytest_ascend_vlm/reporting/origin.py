@@ -11,23 +11,13 @@ from typing import Any
 
 from ..criteria.groups import OWN_GROUP, group_name, needs_server
 
-ORIGINS = (
-    "npu",
-    "npu, nothing verified",
-    "simulated",
-    "cuda",
-    "cpu",
-    "endpoint",
-    "reference",
-    "nothing",
-)
-
 
 def origin(receipt: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """One of `ORIGINS`.
+    """The platform, where something was verified on it; else what the run was.
 
-    "npu" needs a criterion that passed on a real NPU. "reference" is the CPU reference alone,
-    replayed or recorded; "nothing" is a run without a verdict.
+    "npu" needs a criterion that passed on a real NPU; without one it is "npu, nothing verified".
+    "simulated" is an NPU that was not there. "reference" is the CPU reference alone, replayed or
+    recorded; "nothing" is a run without a verdict.
 
     Args:
         receipt: "platform" and "simulated" of the run.

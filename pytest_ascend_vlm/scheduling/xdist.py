@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..criteria.groups import GROUPS
 from ..integration.criterion_call import call_of
-from ..integration.selection import is_named
 from ..model_files import model_files
 from ..platforms import select_platform
 
@@ -29,21 +27,6 @@ def make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | Non
     # The workers have put the models that need most cards first; keep that order.
     config.option.loadscopereorder = False
     return LoadScopeScheduling(config, log)
-
-
-def refuse_parallel(config: pytest.Config) -> None:
-    """Refuses to run criteria side by side that would measure each other.
-
-    Raises:
-        pytest.UsageError: `-n` is given, and `-m` names a group that runs alone.
-    """
-    if getattr(config.option, "dist", "no") == "no":
-        return
-    for group in GROUPS.values():
-        if group.runs_alone and is_named(group.marker, config):
-            raise pytest.UsageError(
-                f"{group.name} criteria that run side by side measure each other; leave out -n"
-            )
 
 
 def auto_workers(config: pytest.Config) -> int | None:

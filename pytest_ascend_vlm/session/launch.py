@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..observation.numerics import FORCED_TOKENS
-from ..platforms import Platform
+from ..platforms.base import Platform
 from ..spec.model import RESERVED_SERVE_ARGUMENTS, ModelSpec
 
 # Greedy means greedy: a checkpoint's own generation settings must not reach the sampler. The cache

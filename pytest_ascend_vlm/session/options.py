@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .. import gate
+if TYPE_CHECKING:
+    from ..gate import Pair
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Options:
     checkpoint: str
     log_dir: Path
     record: bool = False
-    required: list[gate.Pair] | None = None
+    required: list[Pair] | None = None
     server_url: str | None = None
     api_key: str | None = field(default=None, repr=False)
     weights_root: Path | None = None

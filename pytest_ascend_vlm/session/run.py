@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ..errors import CheckpointError
-from ..platforms import Platform, select_platform
-from ..platforms.endpoint import Remote
-from ..spec.case import Case
-from ..spec.case_files import load_cases
-from ..spec.model import ModelSpec
-from .options import Options
-from .run_logs import RunLogs, new_name
 
 if TYPE_CHECKING:
     from ..checkpoints.find import Checkpoint
+    from ..platforms.base import Platform
+    from ..progress import ProgressCallback
+    from ..spec.case import Case
+    from ..spec.model import ModelSpec
+    from .options import Options
+    from .run_logs import RunLogs
     from .server_facts import ServerFacts
 
 RUN = pytest.StashKey["Run"]()
@@ -30,13 +29,11 @@ class Run:
 
     Attributes:
         options: what was asked for.
-        platform: where models are served.
         on_progress: shows a line of progress; replaced by the next one where the terminal can.
-        logs: where its servers log.
     """
 
     def __init__(
-        self, options: Options, on_progress: Callable[[str], None], name: str | None = None
+        self, options: Options, on_progress: ProgressCallback, name: str | None = None
     ) -> None:
         """Sets up a run.
 
@@ -47,12 +44,7 @@ class Run:
         """
         self.options = options
         self.on_progress = on_progress
-        self.logs = RunLogs(options.log_dir, name or new_name())
-        self.platform: Platform = (
-            Remote(options.server_url)
-            if options.server_url is not None
-            else select_platform(options.platform)
-        )
+        self._name = name
         self._server_facts: list[ServerFacts] = []
         self._checkpoints: dict[str, Checkpoint] = {}
         self._untaught: dict[str, Mapping[str, str]] = {}
@@ -64,8 +56,26 @@ class Run:
         return time.monotonic() - self._since
 
     @cached_property
+    def platform(self) -> Platform:
+        """Where models are served."""
+        from ..platforms import select_platform
+        from ..platforms.endpoint import Remote
+
+        url = self.options.server_url
+        return select_platform(self.options.platform) if url is None else Remote(url)
+
+    @cached_property
+    def logs(self) -> RunLogs:
+        """Where its servers log."""
+        from .run_logs import RunLogs, new_name
+
+        return RunLogs(self.options.log_dir, self._name or new_name())
+
+    @cached_property
     def cases(self) -> tuple[Case, ...]:
         """Every case of the project and of the package."""
+        from ..spec.case_files import load_cases
+
         return load_cases(self.options.fixture_roots)
 
     @cached_property

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 
-from ..criteria.criterion import MARKER, criteria, documentation
+from ..criteria.criterion import criteria, documentation
+from ..criteria.groups import MARKER
 from ..spec.thresholds import table
 from .conformance import VLMConformance
 

@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from ..criteria.criterion import MARKER, Criterion
+from ..criteria.criterion import Criterion
+from ..criteria.groups import MARKER
 
 Test = TypeVar("Test", bound=Callable[..., None])
 

@@ -7,7 +7,7 @@ that a host's own still runs.
 import sys
 from pathlib import Path
 
-from .. import torch_companions
+from pytest_ascend_vlm.engines import torch_companions
 
 torch_companions.install()
 
