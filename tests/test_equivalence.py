@@ -1,4 +1,4 @@
-"""A model served another way: what is the same passes, what is not is caught and named."""
+"""Variants of the serve command: equal behaviour passes, a difference fails and is named."""
 
 from __future__ import annotations
 
