@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from .origin import origin
 __all__ = ["SCHEMA", "Report", "rendered", "write", "write_files"]
 
 SCHEMA = 2
+
+RENDERERS = ("markdown", "charts")
+"""The modules that make files of a report: `files(document, languages)` gives name -> content."""
 
 
 @dataclass
@@ -84,11 +88,10 @@ def write(report: Report, receipt: Mapping[str, Any], directory: Path) -> list[P
 
 def rendered(document: Mapping[str, Any], languages: Iterable[str]) -> dict[str, str]:
     """File name -> content of a report's documents and their charts."""
-    from .charts import charts
-    from .markdown import render
-
-    documents = {f"adaptation.{language}.md": render(document, language) for language in languages}
-    return {**documents, **charts(document)}
+    found: dict[str, str] = {}
+    for name in RENDERERS:
+        found |= import_module(f".{name}", __name__).files(document, languages)
+    return found
 
 
 def write_files(files: Mapping[str, str], directory: Path) -> list[Path]:

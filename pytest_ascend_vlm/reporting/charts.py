@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 Rows = Sequence[Mapping[str, Any]]
@@ -14,6 +14,14 @@ _PARTS = ("image", "prompt", "answer")
 _SINGLE_STREAM = "performance.single_stream"
 _IMAGE_PREFILL = "performance.image_prefill"
 _LOAD = "performance.load"
+
+
+def files(
+    document: Mapping[str, Any],
+    languages: Iterable[str],  # noqa: ARG001  (one picture serves all)
+) -> dict[str, str]:
+    """File name -> SVG of every chart that the report contains data for."""
+    return charts(document)
 
 
 def charts(document: Mapping[str, Any]) -> dict[str, str]:
