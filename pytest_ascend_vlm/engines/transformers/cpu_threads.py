@@ -63,7 +63,10 @@ def bf16_speed_text(speed: float) -> str:
     text = f"bf16 at {speed:{'.0f' if speed > 10 else '.2g'}} x the speed of fp32"
     if speed >= _SLOW:
         return text
-    return f"{text}: slow. A CPU with bf16 instructions (avx512_bf16, amx_bf16, Arm bf16) is faster"
+    return (
+        f"{text}: slow, but faster on a CPU with bf16 instructions "
+        "(avx512_bf16, amx_bf16, Arm bf16)"
+    )
 
 
 def _product_seconds(matrix: Any) -> float:
