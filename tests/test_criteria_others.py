@@ -316,7 +316,9 @@ def seeds(*texts: str) -> dict[str, Completion]:
 def test_a_seed_repeats_its_answer_and_another_gives_another() -> None:
     verdict = judge_seeds(seeds("红", "蓝", "绿"), seeds("红", "蓝", "绿"), 1.0)
     assert verdict.passed
-    assert verdict.reason == "3 of 3 answers are identical under the same seed; the seeds give 3"
+    assert verdict.reason == (
+        "3 of 3 answers are identical under the same seed; the seeds give 3 different answers"
+    )
 
 
 def test_a_seed_that_does_not_repeat_is_named() -> None:
