@@ -111,7 +111,7 @@ def server(device_slot: DeviceSlot) -> Iterator[Server]:
 
 @pytest.fixture(scope="class")
 def client(server: Server, device_slot: DeviceSlot) -> Iterator[Client]:
-    """The client of the served model; use it for requests that are no case. Scope: class.
+    """The client of the served model, for requests beyond `answers(case)`. Scope: class.
 
     Example::
 

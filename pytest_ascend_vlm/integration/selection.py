@@ -131,7 +131,7 @@ def mark(item: pytest.Item, run: Run) -> None:
     call = call_of(item)
     session = ModelSession(run, call.model) if call.model else None
     if session is not None and "server" in getattr(item, "fixturenames", ()):
-        item.add_marker(pytest.mark.npu)  # so that -m npu selects a user's own test of the model
+        item.add_marker(pytest.mark.npu)  # treats a user's own test of the server like a criterion
     if session and call.criterion and (reason := _not_applicable_reason(call, session)):
         item.stash[NOT_APPLICABLE] = reason
         item.add_marker(pytest.mark.skip(reason=f"not applicable: {reason}"))

@@ -16,7 +16,7 @@ def record_command(options: Options, test_path: str, marker: str) -> str:
         marker: "cpu_baseline" for goldens, "dataset" for scores.
     """
     words = ["pytest", test_path, "-m", marker, "--vlm-record"]
-    # Scores need a served model, goldens do not. An endpoint needs no platform.
+    # Goldens are recorded without a server, and an endpoint has no platform option.
     if marker == "dataset" and options.server_url is None:
         words.append(f"--vlm-platform={options.platform}")
     words.append(f"--vlm-checkpoint={options.checkpoint}")
