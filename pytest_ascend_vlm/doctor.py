@@ -16,7 +16,6 @@ from .platforms.cards import Card
 from .platforms.cpu import Cpu
 from .platforms.leases import leased_by
 from .platforms.npu_smi import NpuSmiError, read_cards
-from .platforms.preflight import obstacles
 from .versions import installed_versions
 
 _PACKAGES = ("torch", "torch-npu", "vllm", "vllm-ascend", "transformers", "CANN", "driver")
@@ -90,7 +89,7 @@ def diagnose() -> Diagnosis:
 
 
 def _rows(cards: Sequence[Card], leased: Mapping[int, str]) -> list[_Row]:
-    unfit = obstacles(cards)
+    unfit = POOL.obstacles(cards)
     try:
         visible = POOL.visible(cards)
     except ConfigurationError:

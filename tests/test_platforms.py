@@ -13,7 +13,7 @@ from helpers.models import model_spec
 
 from pytest_ascend_vlm.errors import ConfigurationError
 from pytest_ascend_vlm.platforms import PLATFORMS, select_platform
-from pytest_ascend_vlm.platforms.ascend import Ascend
+from pytest_ascend_vlm.platforms.ascend import POOL, Ascend
 from pytest_ascend_vlm.platforms.ascend_versions import pair_problem
 from pytest_ascend_vlm.platforms.base import Allocation, Platform
 from pytest_ascend_vlm.platforms.cards import Card, CardProcess
@@ -128,7 +128,7 @@ def test_a_pair_that_does_not_says_which_vllm_would(
 
 
 def reason(card: Card) -> tuple[str, bool]:
-    obstacle = obstacles([card])[card.index]
+    obstacle = POOL.obstacles([card])[card.index]
     return obstacle.reason, obstacle.temporary
 
 

@@ -21,7 +21,13 @@ from .cards import cards_text
 from .npu_smi import NpuSmiError, driver_version, read_cards, read_table
 from .pool import Pool
 
-POOL = Pool("npu", "ASCEND_RT_VISIBLE_DEVICES", ascending=True, read=read_cards)
+POOL = Pool(
+    "npu",
+    "ASCEND_RT_VISIBLE_DEVICES",
+    ascending=True,
+    read=read_cards,
+    health_command="npu-smi info -t health -i {board}",
+)
 
 _DEV = Path("/dev")
 _ASCEND = Path("/usr/local/Ascend")

@@ -27,7 +27,7 @@ class Card:
     """One card, or one die of a card that has two.
 
     Attributes:
-        index: logical id: the index in the table, as ASCEND_RT_VISIBLE_DEVICES counts.
+        index: logical id: the index in the table, as the variable of visible cards counts.
         board: the driver's id of the card.
         die: index of the die on the card.
         name: model of the card, such as "910B4".

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ..errors import ConfigurationError
@@ -23,12 +23,14 @@ class Pool:
         variable: name of the environment variable that lists the visible cards.
         ascending: whether the variable must list them in ascending order.
         read: reads the cards with the vendor's tool; raises ConfigurationError if that fails.
+        health_command: command that shows the health of the card `{board}`; empty without one.
     """
 
     kind: str
     variable: str
     ascending: bool
     read: Callable[[], tuple[Card, ...]]
+    health_command: str = ""
 
     def visible(self, cards: Collection[Card]) -> tuple[int, ...]:
         """The ids of the cards that the caller's environment leaves visible.
@@ -58,7 +60,7 @@ class Pool:
         """The number of cards that a server can be started on now."""
         try:
             cards = self.read()
-            return len(set(self.visible(cards)) - set(obstacles(cards)))
+            return len(set(self.visible(cards)) - set(self.obstacles(cards)))
         except ConfigurationError:
             return 0
 
@@ -77,12 +79,15 @@ class Pool:
         from .leases import lease
 
         visible = self.visible(self.read())
-        with lease(self.kind, count, visible, self._obstacles, on_progress) as ids:
+        with lease(
+            self.kind, count, visible, lambda: self.obstacles(self.read()), on_progress
+        ) as ids:
             env = {self.variable: ",".join(map(str, ids))}
             yield Allocation(ids, env, lambda: self._memory_used(ids))
 
-    def _obstacles(self) -> Mapping[int, Obstacle]:
-        return obstacles(self.read())
+    def obstacles(self, cards: Iterable[Card]) -> Mapping[int, Obstacle]:
+        """Card id -> obstacle, for the cards that cannot be used now."""
+        return obstacles(cards, self.health_command)
 
     def _memory_used(self, ids: Collection[int]) -> float | None:
         try:

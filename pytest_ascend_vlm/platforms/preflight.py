@@ -71,17 +71,22 @@ def visible_cards(variable: str, value: str | None, count: int, ascending: bool)
     return ids
 
 
-def obstacles(cards: Iterable[Card]) -> dict[int, Obstacle]:
-    """Card id -> obstacle, for the cards that cannot be used now."""
-    found = ((card.index, _obstacle(card)) for card in cards)
+def obstacles(cards: Iterable[Card], health_command: str = "") -> dict[int, Obstacle]:
+    """Card id -> obstacle, for the cards that cannot be used now.
+
+    Args:
+        cards: the cards.
+        health_command: command that shows the health of the card `{board}`; empty without one.
+    """
+    found = ((card.index, _obstacle(card, health_command)) for card in cards)
     return {index: obstacle for index, obstacle in found if obstacle is not None}
 
 
-def _obstacle(card: Card) -> Obstacle | None:
+def _obstacle(card: Card, health_command: str) -> Obstacle | None:
     name = f"card {card.index} ({card.name})" if card.name else f"card {card.index}"
     if card.health.upper() != "OK":
-        command = f"npu-smi info -t health -i {card.board}"
-        return Obstacle(f"{name}: health is {card.health}; see {command}", temporary=False)
+        see = f"; see {health_command.format(board=card.board)}" if health_command else ""
+        return Obstacle(f"{name}: health is {card.health}{see}", temporary=False)
     if card.processes:
         return Obstacle(f"{name} is occupied: {_holders(card.processes)}", temporary=True)
     if card.memory_used_mib > _IDLE_SHARE * card.memory_total_mib > 0:
