@@ -21,7 +21,7 @@ from ..processes.cpu_usage import CpuUsage
 from ..spec.case import Capability, Case
 from .device_slot import DeviceSlot
 from .goldens import Goldens
-from .load_test import MINIMUM_SERVICE_LEVEL_MS, LoadTest
+from .load_runs import MINIMUM_SERVICE_LEVEL_MS, LoadRuns
 from .memo import Memo
 from .request_timing import RequestTimer
 from .stored_runs import stored_runs
@@ -52,7 +52,7 @@ class PerformanceSession:
         self._slot = slot
         self._goldens = goldens
         self._timer = RequestTimer(client, uncached)
-        self._load_test = LoadTest(slot, client.endpoint, uncached)
+        self._load_runs = LoadRuns(slot, client.endpoint, uncached)
         self._loads: dict[str, Memo[Load]] = {}
         self._prefill = Memo(lambda: self._timer.prefill(self.cases("image")))
         self._cpu = Memo(self._measure_cpu)
@@ -179,9 +179,9 @@ class PerformanceSession:
         if level == "ramp":
             single, highest = self.load("load.c1"), self.load(f"load.c{max(rules.LEVELS)}")
             with self._timer.warm(cases):
-                return self._load_test.ramp(cases, single, highest)
+                return self._load_runs.ramp(cases, single, highest)
         with self._timer.warm(cases):
-            return self._load_test.at(int(level.removeprefix("c")), cases)
+            return self._load_runs.at(int(level.removeprefix("c")), cases)
 
     def _measure_cpu(self) -> tuple[list[float], list[float]]:
         if not self.sees_processes:

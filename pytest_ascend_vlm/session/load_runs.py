@@ -22,7 +22,7 @@ from .device_slot import DeviceSlot
 MINIMUM_SERVICE_LEVEL_MS = 1.0
 
 
-class LoadTest:
+class LoadRuns:
     """Sends workloads to a served model with an external load generator."""
 
     def __init__(self, slot: DeviceSlot, endpoint: Endpoint, uncached: UncachedRequests) -> None:
