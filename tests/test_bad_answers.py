@@ -1,4 +1,4 @@
-"""Questions about pictures, boxes and clips against servers of known quality."""
+"""Criteria of questions, boxes and videos against servers of known quality."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SERVED = {"image_limit": 10, "video_tokens": 48}
 
 @pytest.fixture(scope="session")
 def knowledge() -> Knowledge:
-    """What the stub knows here: the goldens of the tiny Qwen3-VL."""
+    """The answers of the server: the goldens of the tiny Qwen3-VL."""
     return read_goldens(GOLDENS / SLUG / "tiny", FIXTURES, TINY)
 
 
@@ -59,7 +59,7 @@ def project(pytester: pytest.Pytester) -> pytest.Pytester:
 
 
 def another_picture(request: Request, knowledge: Knowledge, _state: State) -> Request:
-    """The request with another picture that the same was asked about."""
+    """The request with another image of a case with the same prompt."""
     asked = [images for prompt, images in knowledge.known if prompt == request.prompt]
     if request.images not in asked:
         return request
@@ -68,7 +68,7 @@ def another_picture(request: Request, knowledge: Knowledge, _state: State) -> Re
 
 
 def shifted(text: str, _request: Request, _state: State) -> str:
-    """The answer with every box a tenth of the picture further to the right."""
+    """The answer with every box moved right by a tenth of the image's width."""
     return re.sub(
         r"\[(\d+), (\d+), (\d+), (\d+)\]",
         lambda box: f"[{int(box[1]) + 100}, {box[2]}, {int(box[3]) + 100}, {box[4]}]",
@@ -77,7 +77,7 @@ def shifted(text: str, _request: Request, _state: State) -> str:
 
 
 def blind(request: Request, _knowledge: Knowledge, _state: State) -> Request:
-    """The request without its clips."""
+    """The request without its videos."""
     return dataclasses.replace(request, videos=0)
 
 
@@ -95,7 +95,7 @@ def test_another_picture_is_noticed_by_each(stub: Serve, judged: Judged) -> None
 
 @pytest.fixture
 def grounded(project: pytest.Pytester) -> Knowledge:
-    """What a tiny checkpoint would know that was taught boxes; its goldens are the project's."""
+    """Answers of a tiny checkpoint trained on boxes; they are also the project's goldens."""
     tiny = project.path / "fixtures" / "tiny" / "qwen3_vl"
     shutil.copytree(TINY, tiny)
     (tiny / "untaught.json").unlink()
@@ -127,7 +127,7 @@ READ = f"({ASKED}) or (TestQwen3VL8B and (are_read or order_is_kept))"
 
 
 def know_nothing(project: pytest.Pytester, *names: str, text: str = NOISE) -> None:
-    """Lets the reference have answered the cases of some names so; the rest is the project's."""
+    """Records these answers as goldens of some cases; other goldens stay the project's."""
     model = ModelSpec("Qwen/Qwen3-VL-8B-Instruct", supports=frozenset(Capability))
     key = GoldenKey(model, "tiny", None)
     for case in load_cases((FIXTURES,)):
@@ -177,7 +177,7 @@ def test_a_criterion_of_which_the_reference_knows_nothing_opens_no_gate(
     know_nothing(project, *names)
     outcome = judged(stub(**SERVED), "--vlm-gate", "-k", ASKED)
     assert outcome.result.ret == status
-    told = "gate: TestQwen3VL8B: tasks.chart: the reference knows none of what is asked"
+    told = "gate: TestQwen3VL8B: tasks.chart: the reference knows the answer to none of the cases"
     assert (told in outcome.text) is bool(status)
 
 

@@ -1,4 +1,4 @@
-"""The suite against servers of known quality: the good one holds, each bad one is caught."""
+"""The suite against servers of known quality: the good server passes, each bad one fails."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from pytest_ascend_vlm.golden.store import GoldenKey
 from pytest_ascend_vlm.spec.case_files import load_cases
 
 HAS_NPU = any(Path("/dev").glob("davinci[0-9]*"))
-# What a running endpoint cannot show: it was started, and would be ended, by someone else.
-# test_own_servers.py and test_simulated_npu.py start bad ones.
+# Criteria that need a server started by the suite, so a running endpoint cannot be judged by them.
+# test_own_servers.py and test_simulated_npu.py start bad servers.
 NOT_ON_AN_ENDPOINT = {
     "serving.ready",
     "serving.offline",
@@ -35,13 +35,13 @@ NOT_ON_AN_ENDPOINT = {
     "equivalence.graphs",
     "equivalence.no_prefix_cache",
 }
-# What a parser of documents is not asked; test_stub_tasks.py asks another model.
+# Criteria that a document parser does not support; test_bad_answers.py tests another model.
 NOT_OF_MINERU = {
     "serving.video",
     *(f"tasks.{name}" for name in ("scene_text", "document", "chart", "reasoning", "chinese")),
     "tasks.grounding",
 }
-# The reference, speed and data sets run where -m names them.
+# Criteria that run only if -m names their marker.
 ONLY_WHERE_NAMED = {
     name for name in criteria() if name.startswith(("reference.", "performance.", "dataset."))
 }
@@ -54,14 +54,14 @@ TRACES_OF_A_TRACEBACK = re.compile(r"Traceback \(most recent|^E  |\.py:\d+: ", r
 
 @dataclass(frozen=True)
 class Caught:
-    """What a defect turns red.
+    """The expected outcome of a defect.
 
     Attributes:
-        fails: the criteria that fail, and no others.
-        errors: the criteria that cannot be judged, and no others.
-        green: of a defect that spoils nearly everything, where `fails` is only part of it, the
-            criteria that must hold all the same.
-        only: a `-k` expression; by default the whole suite is asked, with a few cases.
+        fails: exactly the criteria that fail.
+        errors: exactly the criteria that have an error.
+        green: criteria that must not fail. It is set for a defect that breaks nearly everything;
+            `fails` is then only a part of the failing criteria.
+        only: a `-k` expression; by default the whole suite runs, with a few cases.
     """
 
     fails: set[str] = field(default_factory=set)
@@ -73,7 +73,7 @@ class Caught:
 CAUGHT = {
     Defect.NAME_NOT_LISTED: Caught({"serving.models"}),
     Defect.TEXT_GIVES_500: Caught(
-        # What an image costs cannot be told where its text alone is refused.
+        # The tokens of an image are unknown if the request without the image is refused.
         {"serving.text", "serving.image", "serving.unsupported"},
         errors={
             "serving.bad_input",
@@ -89,7 +89,7 @@ CAUGHT = {
     ),
     Defect.USAGE_DOES_NOT_ADD_UP: Caught({"serving.text", "serving.image"}),
     Defect.NO_FINISH_REASON: Caught({"serving.text", "serving.image", "serving.limits"}),
-    # What the model makes up without its image is not comparable with the reference.
+    # A prompt without its image has another length, so it is not compared with the reference.
     Defect.IMAGE_COSTS_NOTHING: Caught(
         {"serving.image"},
         errors={"baseline.image", *NUMERIC, *PAGE, "numerics.logits", "determinism.prefix_cache"},
@@ -104,7 +104,7 @@ CAUGHT = {
     Defect.ANSWERS_VIDEO: Caught({"serving.unsupported"}),
     Defect.BAD_IMAGE_GIVES_500: Caught({"serving.bad_input"}),
     Defect.BAD_IMAGE_KILLS_ENGINE: Caught(
-        # The first bad image is its end; the others then have nobody to refuse them.
+        # The first bad image ends the engine, so the other bad requests get no reply.
         {"serving.bad_input"},
         errors={"serving.bad_input"},
         only="bad_input",
@@ -122,21 +122,21 @@ CAUGHT = {
         }
     ),
     Defect.IGNORES_SEED: Caught({"determinism.seeded"}),
-    # Answers that never differ show nothing about seeds, so there is no verdict.
+    # If all answers are equal, an ignored seed cannot be detected, so there is no verdict.
     Defect.ONE_SEED_FOR_ALL: Caught(errors={"determinism.seeded"}),
     Defect.SAMPLES_GREEDILY: Caught(errors={"determinism.seeded"}),
     Defect.COMPANY_CHANGES_ANSWER: Caught({"determinism.concurrent"}),
-    # The first page that was asked for is everyone's page from then on.
+    # Every later request gets the answer for the first page.
     Defect.CACHE_IGNORES_IMAGE: Caught(
         {"determinism.prefix_cache", "baseline.image", *NUMERIC, *PAGE},
-        errors={"numerics.logits"},  # not all pages are of one size
+        errors={"numerics.logits"},  # pages differ in size, so prompts differ in length
     ),
     Defect.CACHE_IS_NOT_TOLD: Caught(errors={"determinism.prefix_cache"}),
     Defect.TEXT_OFF_BY_ONE_TOKEN: Caught({"baseline.text", "baseline.divergence"}),
     Defect.ANOTHER_PAGE_IS_READ: Caught(
         {"baseline.image", *NUMERIC, *PAGE}, errors={"numerics.logits"}
     ),
-    # Every text is right, and still the numbers are not.
+    # Every text is right, but the log-probabilities are wrong.
     Defect.LOGPROBS_ARE_NOISY: Caught(LOGITS),
     Defect.PROMPT_LOGPROBS_ARE_DROPPED: Caught(errors=LOGITS),
     Defect.LINES_ARE_SWAPPED: Caught(
@@ -146,14 +146,14 @@ CAUGHT = {
         {"baseline.image", "baseline.divergence", *PAGE - {"document.order"}}
     ),
     Defect.LAST_LINE_IS_LOST: Caught({"baseline.image", "baseline.divergence", *PAGE}),
-    # A prompt of another length is a set-up that differs, not a model that fails.
+    # A prompt of another length means another set-up: an error, not a failure of the model.
     Defect.PROMPT_IS_LONGER: Caught(
         errors={"baseline.text", "baseline.image", *NUMERIC, *PAGE, "numerics.logits"}
     ),
-    # The prompt is the reference's, only its length is told wrongly.
+    # The prompt is the reference's; only the reported length is wrong.
     Defect.USAGE_IS_TOO_LOW: Caught({"serving.text", "serving.image"}),
     Defect.USAGE_HIDES_AN_ANSWERS_END: Caught({"serving.text", "serving.image", "serving.limits"}),
-    # Texts and forced numbers are right.
+    # Texts and forced log-probabilities are right.
     Defect.LOGPROBS_OF_THE_NEXT_TOKEN: Caught({"serving.text", "serving.image"}),
     Defect.LOGPROBS_ARE_NAN: Caught(
         {
@@ -180,7 +180,7 @@ CAUGHT = {
         green={"serving.models"},
     ),
 }
-# Caught by the guard against degenerate answers, before a criterion's own rule is asked.
+# The degeneration guard catches these before a criterion's own rule runs.
 GUARDED = {
     Defect.STREAM_BREAKS_CHARACTERS,
     Defect.LOGPROBS_ARE_NAN,
@@ -208,7 +208,7 @@ def test_a_good_server_meets_every_criterion(stub: Serve, judged: Judged) -> Non
 
 
 def judged_here() -> set[str]:
-    """The criteria that MinerU behind an endpoint is judged by."""
+    """The criteria that judge MinerU behind an endpoint."""
     return criteria().keys() - NOT_ON_AN_ENDPOINT - NOT_OF_MINERU - ONLY_WHERE_NAMED - {VARIANT}
 
 
@@ -242,17 +242,17 @@ def test_a_bad_server_is_caught_by_what_should_catch_it(
 
 
 def assert_is_a_review(row: Row) -> None:
-    """Asserts that a failure says which case, what was measured and what was asked."""
+    """Asserts that a failure contains the case, the measured value and the threshold."""
     reason = row["reason"]
     assert reason.startswith(row["criterion"])
-    if " is no answer: " in reason:
+    if " is degenerate: " in reason:
         assert "What to try: " in reason
         return
     case = f" [{row['case']}]" if row["case"] else ""
     assert reason.startswith(f"{row['criterion']}{case}: ")
-    measured, bar = float(row["measured"]), float(row["threshold"])
+    measured, threshold = float(row["measured"]), float(row["threshold"])
     assert f"\n  measured {measured:.4g} {row['unit']}, at " in reason
-    assert f" {bar:.4g} is asked (margin " in reason
+    assert f" {threshold:.4g} is required (margin " in reason
 
 
 @pytest.mark.parametrize(("criterion", "name"), criteria().items(), ids=criteria())
@@ -283,7 +283,7 @@ LOOP = "the page " * 30
 
 @pytest.fixture
 def looping(project: pytest.Pytester) -> Knowledge:
-    """What a model knows that loops until the limit where its reference does: on one case."""
+    """Answers of a model that, like its reference, loops until the limit on one case."""
     model = ModelSpec("OpenDataLab/MinerU2.5-2509-1.2B", supports=frozenset(Capability))
     key = GoldenKey(model, "tiny", None)
     case = next(case for case in load_cases((FIXTURES,)) if case.id == "text/capital")
@@ -295,7 +295,7 @@ def looping(project: pytest.Pytester) -> Knowledge:
 def test_a_loop_of_the_reference_is_excused_by_every_criterion(
     name: str, looping: Knowledge, judged: Judged
 ) -> None:
-    # Nobody but the guard looks the golden up.
+    # Only the guard reads the golden in these tests.
     with serve(looping) as url:
         outcome = judged(url, "-k", f"{name} and capital]")
     assert {row["status"] for row in outcome.rows} == {"pass"}, outcome.text
@@ -394,7 +394,7 @@ def test_a_determinism_test_that_returns_nothing_is_told_so(
     )
     outcome = judged(stub(), "test_mine.py")
     assert outcome.result.parseoutcomes()["errors"] == 1
-    assert "so it has to return the completion" in outcome.text
+    assert "so it must return the completion" in outcome.text
 
 
 @pytest.mark.skipif(HAS_NPU, reason="this machine has an NPU")
@@ -526,7 +526,7 @@ def test_a_criterion_cannot_be_overridden(
             "the model supports Capability.DOCUMENT, Capability.GROUNDING, Capability.",
         ),
         ("model = ModelSpec('a/b', devices=0)", "ModelSpec('a/b'): "),
-        ("bars = Thresholds(similarity=0.5)", 'State the reason with because="..."'),
+        ("loose = Thresholds(similarity=0.5)", 'State the reason with because="..."'),
     ],
 )
 def test_a_mistake_in_a_model_file_is_shown_as_its_message(
@@ -536,7 +536,7 @@ def test_a_mistake_in_a_model_file_is_shown_as_its_message(
 
 
 def refused(source: str, project: pytest.Pytester, judged: Judged, stub: Serve) -> str:
-    """What is printed of a model file that cannot be collected."""
+    """The output for a model file that cannot be collected."""
     imports = "from pytest_ascend_vlm import Capability as C, ModelSpec, Thresholds, VLMConformance"
     project.makepyfile(test_mine=f"{imports}\n{source}\n")
     outcome = judged(stub(), "test_mine.py")

@@ -1,4 +1,4 @@
-"""Against the reference: what is excused as rounding, and what is not."""
+"""Rules of baseline.*: differences that rounding explains, and others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pytest_ascend_vlm.observation.numerics import (
     TokenScores,
 )
 
-BARS = Thresholds()
+THRESHOLDS = Thresholds()
 END = 258
 PROMPT = 36
 LISTED = 64
@@ -31,7 +31,7 @@ LISTED = 64
 def reference(text: str = "巴黎", *, second: float = -9.0, bf16: float = 0.01) -> Reference:
     """A reference that prefers each of its tokens to the token 88 (X) by -second nats.
 
-    In bf16 it prefers them by so much more. Of the prompt it keeps one row.
+    In bf16 the preference is larger by `bf16` nats. The reference keeps one row of the prompt.
     """
     forced = tuple(text.encode())
     tokens = (*forced, END)
@@ -62,12 +62,12 @@ def numerics_of(golden: Reference) -> ReferenceNumerics:
 
 
 def forced(numerics: ReferenceNumerics, values: np.ndarray, *, width: int = 3) -> Forced:
-    """What a server says of the answer, and nothing of the prompt.
+    """A server's scores of the forced answer, without scores of the prompt.
 
     Args:
-        numerics: whose tokens it lists.
-        values: their raw logits at each row.
-        width: how many tokens of a row it lists.
+        numerics: the reference's numerics, which give the listed tokens.
+        values: raw logits of these tokens, for each row.
+        width: number of tokens that the server lists in a row.
     """
     answer = numerics.positions[numerics.first_answer_row : -1]
     ids = np.full((answer[-1] + 1, width), -1)
@@ -88,11 +88,11 @@ def with_x_at(position: int, text: str = "巴黎") -> Completion:
     return served(bytes(tokens[:-1]).decode("utf-8", "replace"), tuple(tokens))
 
 
-def test_numbers_within_three_roundings_hold_and_beyond_do_not() -> None:
+def test_numbers_within_three_roundings_pass_and_beyond_fail() -> None:
     numerics = numerics_of(reference(bf16=0.01))
     for factor, holds in ((0.0, True), (2.9, True), (3.1, False), (math.nan, False)):
         observed = numerics.fp32 + factor * (numerics.bf16 - numerics.fp32)
-        verdict = rules.judge_logprobs(forced(numerics, observed), numerics, BARS)
+        verdict = rules.judge_logprobs(forced(numerics, observed), numerics, THRESHOLDS)
         assert verdict.passed == holds
         assert verdict.threshold == pytest.approx(3 * 0.01 * 2 / 3, rel=1e-3)
         assert verdict.evidence["positions"] == len(numerics.token_ids)
@@ -106,18 +106,18 @@ def test_a_constant_added_to_a_position_makes_no_difference(
     observed = numerics.fp32 + factor * (numerics.bf16 - numerics.fp32)
     shifted = observed + np.array([0, *constants, 0])[:, None]
     there, here = (
-        rules.judge_logprobs(forced(numerics, values), numerics, BARS)
+        rules.judge_logprobs(forced(numerics, values), numerics, THRESHOLDS)
         for values in (observed, shifted)
     )
     assert here.measured == pytest.approx(there.measured, abs=1e-9)
 
 
-def test_a_token_that_is_not_listed_counts_with_its_least_difference() -> None:
+def test_a_token_that_is_not_listed_counts_with_its_smallest_possible_difference() -> None:
     numerics = numerics_of(reference(second=-9.0))
-    # The reference has the third token at 6; who lists two has it at most where the second is.
+    # The reference gives the third token 6; a server that lists two gives it at most the second's.
     for second, proven in ((11.0, 0.0), (6.0, 5.0), (5.0, 6.0 + 1.0)):
         answer = forced(numerics, np.tile([20.0, second, np.nan], (8, 1)), width=2)
-        measured = rules.judge_logprobs(answer, numerics, BARS).measured
+        measured = rules.judge_logprobs(answer, numerics, THRESHOLDS).measured
         assert measured == pytest.approx(proven / 3, abs=1e-3)
 
 
@@ -125,7 +125,7 @@ def test_the_worst_position_is_shown_with_the_candidates_of_both_sides() -> None
     numerics = numerics_of(reference())
     observed = numerics.fp32.copy()
     observed[numerics.first_answer_row + 2] = [18.0, 20.0, 3.0]
-    verdict = rules.judge_logprobs(forced(numerics, observed), numerics, BARS)
+    verdict = rules.judge_logprobs(forced(numerics, observed), numerics, THRESHOLDS)
     assert not verdict.passed
     assert verdict.details[1].startswith("largest at token 3 of 6: ")
     assert "expected token 180 (100.0%), token 88 (0.0%)" in verdict.details[1]
@@ -140,12 +140,12 @@ def test_the_candidates_are_shown_where_another_position_lists_one_more() -> Non
         token_ids=np.pad(answer.scores.token_ids, [(0, 0), (0, 1)], constant_values=-1),
         values=np.pad(answer.scores.values, [(0, 0), (0, 1)], constant_values=np.nan),
     )
-    verdict = rules.judge_logprobs(dataclasses.replace(answer, scores=scores), numerics, BARS)
+    verdict = rules.judge_logprobs(dataclasses.replace(answer, scores=scores), numerics, THRESHOLDS)
     assert "got token 229 (100.0%), token 88 (0.0%), token 89 (0.0%)" in verdict.details[1]
 
 
-def test_an_equal_answer_holds() -> None:
-    verdict = rules.judge_text(served("巴黎"), reference(), BARS)
+def test_an_equal_answer_passes() -> None:
+    verdict = rules.judge_text(served("巴黎"), reference(), THRESHOLDS)
     assert verdict.passed
     assert verdict.evidence["exact_match"] is True
     assert rules.judge_divergence(served("巴黎"), reference()).passed
@@ -157,20 +157,20 @@ def test_a_token_the_reference_was_sure_of_is_not_excused() -> None:
     assert not verdict.passed
     assert verdict.measured == pytest.approx(9.0)
     assert any("was not near a tie" in line for line in verdict.details)
-    assert not rules.judge_text(with_x_at(0), golden, BARS).passed
+    assert not rules.judge_text(with_x_at(0), golden, THRESHOLDS).passed
 
 
 def test_a_near_tie_is_excused_and_said_so() -> None:
     golden = reference("巴" * 20 + "a", second=-0.2)
     turned = with_x_at(60, golden.text)
     assert rules.judge_divergence(turned, golden).passed
-    verdict = rules.judge_text(turned, golden, BARS)
+    verdict = rules.judge_text(turned, golden, THRESHOLDS)
     assert verdict.passed
-    assert verdict.threshold == BARS.similarity_after_tie
+    assert verdict.threshold == THRESHOLDS.similarity_after_tie
     assert "after a near-tie" in verdict.reason
 
 
-def test_only_a_near_tie_widens_the_bars_of_a_page() -> None:
+def test_only_a_near_tie_widens_the_tolerance_of_a_page() -> None:
     golden = reference("巴" * 20 + "a", second=-0.2)
     assert rules.diverges_at_near_tie(with_x_at(60, golden.text), golden)
     assert not rules.diverges_at_near_tie(served(golden.text), golden)
@@ -178,7 +178,7 @@ def test_only_a_near_tie_widens_the_bars_of_a_page() -> None:
 
 
 def test_after_a_near_tie_most_of_the_text_still_has_to_agree() -> None:
-    assert not rules.judge_text(with_x_at(0, "ab"), reference("ab", second=-0.2), BARS).passed
+    assert not rules.judge_text(with_x_at(0, "ab"), reference("ab", second=-0.2), THRESHOLDS).passed
 
 
 def test_a_token_far_outside_the_candidates_is_not_excused() -> None:
@@ -193,9 +193,9 @@ def test_an_answer_of_another_length_diverges(tokens: tuple[int, ...]) -> None:
     assert not rules.judge_divergence(served("巴黎", tokens), reference()).passed
 
 
-def test_texts_that_differ_never_hold_where_no_token_ids_are_known() -> None:
+def test_texts_that_differ_never_pass_without_token_ids() -> None:
     unknown = dataclasses.replace(served("巴西"), token_ids=None)
-    with contextlib.suppress(PreconditionError):  # an error of the set-up is an answer too
+    with contextlib.suppress(PreconditionError):  # an error of the set-up is a result as well
         assert not rules.judge_divergence(unknown, reference()).passed
 
 
@@ -242,14 +242,14 @@ def test_an_answer_is_forced_behind_a_prompt_of_the_same_length(longer: int) -> 
 
 def test_of_a_published_answer_only_what_was_published_is_compared() -> None:
     published = Reference("text/name", "published in a document", "I'm your son.", True)
-    assert rules.judge_text(served("I'm your son. And more."), published, BARS).passed
-    assert not rules.judge_text(served("I'm your sun. And more."), published, BARS).passed
-    verdict = rules.judge_text(served("I'm"), published, BARS)
+    assert rules.judge_text(served("I'm your son. And more."), published, THRESHOLDS).passed
+    assert not rules.judge_text(served("I'm your sun. And more."), published, THRESHOLDS).passed
+    verdict = rules.judge_text(served("I'm"), published, THRESHOLDS)
     assert not verdict.passed
     assert verdict.evidence["reference"] == "published in a document"
 
 
-def test_a_reference_that_no_longer_gives_its_golden_is_red() -> None:
+def test_a_reference_that_no_longer_gives_its_golden_fails() -> None:
     assert rules.judge_replay(reference(), reference()).passed
     other = dataclasses.replace(reference(), text="巴西", token_ids=(*"巴西".encode(), END))
     verdict = rules.judge_replay(other, reference())
@@ -257,7 +257,7 @@ def test_a_reference_that_no_longer_gives_its_golden_is_red() -> None:
     assert any("recorded: " in line for line in verdict.details)
 
 
-def test_a_reference_that_parts_at_a_near_tie_still_holds() -> None:
+def test_a_reference_that_diverges_at_a_near_tie_still_passes() -> None:
     golden = reference("ab", second=-0.1)
     replayed = dataclasses.replace(golden, text="aX", token_ids=(97, 88, END))
     assert rules.judge_replay(replayed, golden).passed

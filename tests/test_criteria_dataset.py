@@ -1,4 +1,4 @@
-"""The judgement of scores: what holds, what fails, what is too little to tell, what compares."""
+"""Rules of dataset.*: scores that pass, scores that fail, and too few samples for a verdict."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def right(count: int, of: int) -> Evaluation:
 
 
 def pair(lost: int, won: int, of: int = 900) -> tuple[Evaluation, Evaluation]:
-    """A reference and a model that differ in so many samples."""
+    """A reference and a model that differ in this many lost and won samples."""
     same = of - lost - won
     before = [1.0] * lost + [0.0] * won + [1.0] * same
     after = [0.0] * lost + [1.0] * won + [1.0] * same
@@ -59,7 +59,7 @@ def pair(lost: int, won: int, of: int = 900) -> tuple[Evaluation, Evaluation]:
     [(INTERNVL, 329), (QWEN3_8B, 485), (QWEN25_32B, 517)],
     ids=["36.6 against 36.3", "0.5389 again", "0.5744 again"],
 )
-def test_the_published_pairs_hold(published: PublishedScore, correct: int) -> None:
+def test_the_published_pairs_pass(published: PublishedScore, correct: int) -> None:
     verdict = judge_published(published, right(correct, 900))
     assert verdict.passed
     assert "not significantly worse" in verdict.reason
@@ -90,7 +90,7 @@ def test_five_samples_say_nothing_about_a_published_score(score: int) -> None:
         judge_published(QWEN3_8B, right(score, 5))
 
 
-def test_doing_much_better_than_published_holds() -> None:
+def test_a_score_much_better_than_published_passes() -> None:
     assert judge_published(QWEN3_8B, right(800, 900)).passed
 
 
@@ -112,7 +112,7 @@ def test_a_published_score_of_another_harness_is_refused(protocol: Protocol) -> 
 
 
 @pytest.mark.parametrize(("lost", "won"), [(0, 0), (20, 20), (24, 20), (5, 60), (1, 0)])
-def test_as_good_as_the_reference_holds(lost: int, won: int) -> None:
+def test_a_score_as_good_as_the_reference_s_passes(lost: int, won: int) -> None:
     verdict = judge_paired(*pair(lost, won))
     assert verdict.passed
     assert f"{lost} samples lost, {won} won" in verdict.reason
@@ -120,7 +120,7 @@ def test_as_good_as_the_reference_holds(lost: int, won: int) -> None:
 
 
 @pytest.mark.parametrize(("lost", "won"), [(40, 5), (30, 0), (90, 30)])
-def test_worse_than_the_reference_fails(lost: int, won: int) -> None:
+def test_a_score_worse_than_the_reference_s_fails(lost: int, won: int) -> None:
     verdict = judge_paired(*pair(lost, won))
     assert not verdict.passed
     assert verdict.measured < verdict.threshold == -0.02
@@ -139,17 +139,19 @@ def test_worse_than_the_reference_fails(lost: int, won: int) -> None:
         (pair(3, 0, of=20), "No number of samples"),
     ],
 )
-def test_too_little_to_tell_is_no_pass(pair_of: tuple[Evaluation, Evaluation], says: str) -> None:
+def test_too_few_samples_for_a_verdict_are_an_error(
+    pair_of: tuple[Evaluation, Evaluation], says: str
+) -> None:
     with pytest.raises(PreconditionError, match=says):
         judge_paired(*pair_of)
 
 
-def test_a_wider_margin_tells_with_fewer_samples() -> None:
+def test_a_wider_margin_needs_fewer_samples() -> None:
     assert judge_paired(*pair(0, 0, of=100), tolerance=0.05).passed
 
 
 def test_a_bound_of_losses_alone_is_the_exact_one() -> None:
-    """Clopper and Pearson: of no loss among n it is 1 - 0.05 ** (1 / n)."""
+    """Clopper and Pearson's bound: without a loss among n it is 1 - 0.05 ** (1 / n)."""
     for samples in (20, 149, 900):
         exact = 0.05 ** (1 / samples) - 1
         assert lower_bound(np.zeros(samples)) == pytest.approx(exact, rel=0.03)
@@ -241,7 +243,7 @@ ENGINE = {
 }
 
 
-def test_what_was_recorded_is_what_is_read(tmp_path: Path) -> None:
+def test_a_recorded_evaluation_is_read_back_unchanged(tmp_path: Path) -> None:
     found = evaluation([1.0, 0.25, 0.0])
     path = scores.record(tmp_path, KEY, "mmmu_val", found, ENGINE)
     assert path == tmp_path / "组织--模型" / "tiny" / "dataset" / "mmmu_val.json"

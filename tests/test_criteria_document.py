@@ -1,4 +1,4 @@
-"""How well a page was read: each measure sees the defect it is for, and only that."""
+"""Rules of document.*: each rule detects its own kind of defect and no other."""
 
 from __future__ import annotations
 
@@ -125,13 +125,13 @@ def test_pages_that_have_nothing_to_do_with_each_other_do_not_read_each_other() 
         assert rules.character_error_rate(one or "", other or "") > READ_CER + 0.15
 
 
-def test_what_an_empty_answer_would_meet_is_no_bar() -> None:
+def test_a_threshold_that_an_empty_answer_meets_is_not_used() -> None:
     without_numbers = re.sub(r"\d", "?", PAGE)
     problem = rules.unread_reason(rules.judge_numbers, PAGE, without_numbers, 0.02)
     assert problem is not None
     assert "rate of numbers read exactly" in problem
     assert rules.unread_reason(rules.judge_characters, PAGE, without_numbers, 0.02) is None
-    # A page without numbers has none to read.
+    # A page without numbers has no number to lose.
     assert (
         rules.unread_reason(rules.judge_numbers, without_numbers, without_numbers, 0.02) is not None
     )
@@ -149,7 +149,7 @@ def test_where_a_page_is_judged_an_empty_answer_fails(truth: str, golden: str) -
             assert not rule(truth, "", golden, TOLERANCE_AFTER_TIE).passed
 
 
-def test_an_error_of_the_golden_is_not_held_against_the_server() -> None:
+def test_an_error_of_the_golden_does_not_fail_the_server() -> None:
     golden = PAGE.replace("Total 99", "Total 98")
     assert rules.judge_characters(PAGE, golden, golden, 0.0).passed
     assert rules.judge_numbers(PAGE, golden, golden, 0.0).passed

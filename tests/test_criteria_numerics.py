@@ -1,4 +1,4 @@
-"""Numbers against the reference's: what is rounding, what is not, and where it begins."""
+"""Rules of numerics.*: rounding passes, defects fail, and the error is located."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from pytest_ascend_vlm.observation.numerics import (
     TokenScores,
 )
 
-BARS = rules.NumericsThresholds.of_logits(Thresholds())
-HIDDEN_BARS = rules.NumericsThresholds.of_hidden_states(Thresholds())
+THRESHOLDS = rules.NumericsThresholds.of_logits(Thresholds())
+HIDDEN_THRESHOLDS = rules.NumericsThresholds.of_hidden_states(Thresholds())
 CASE = "text/首都"
 PROMPT, ANSWER, TOKENS = 12, 8, 6
 LENGTH = PROMPT + ANSWER
@@ -42,7 +42,7 @@ FACTORS = st.floats(-30, 30)
 
 
 def golden(seed: int = 0) -> ReferenceNumerics:
-    """A reference that keeps every row and is off by up to `ROUNDING` in bf16.
+    """A reference that keeps every row and has an error of up to `ROUNDING` in bf16.
 
     The prompt's tokens 2 to 7 are an image; no token but the listed ones has any probability.
     """
@@ -71,16 +71,16 @@ def logsumexp(values: Table) -> Table:
 
 
 def off_by(factor: float, numerics: ReferenceNumerics) -> Table:
-    """Logits that are off by so many of the reference's own roundings."""
+    """Logits with an error of `factor` times the reference's own rounding."""
     return np.asarray(numerics.fp32 + factor * (numerics.bf16 - numerics.fp32))
 
 
 def seen(
     numerics: ReferenceNumerics, values: Table, *, depth: int = TOKENS, are_logits: bool = True
 ) -> Forced:
-    """What a server lists whose numbers for the golden's tokens are these: the `depth` likeliest.
+    """A server's scores if `values` are its numbers for the golden's tokens.
 
-    Nothing is listed about what follows the answer.
+    It lists the `depth` most likely tokens, and nothing for the token after the answer.
     """
     order = np.argsort(-values[:-1], axis=1)[:, :depth]
     token_ids = np.take_along_axis(numerics.top_tokens[:-1], order, axis=1)
@@ -92,8 +92,8 @@ def measured(numerics: ReferenceNumerics, values: Table) -> ErrorStatistics:
     return ErrorStatistics([compare_logits(seen(numerics, values), numerics)])
 
 
-def holds(measures: ErrorStatistics) -> dict[str, bool]:
-    return {name: rule(measures, BARS).passed for name, rule in rules.LOGIT_RULES.items()}
+def passed_rules(statistics: ErrorStatistics) -> dict[str, bool]:
+    return {name: rule(statistics, THRESHOLDS).passed for name, rule in rules.LOGIT_RULES.items()}
 
 
 # --- the ratios ----------------------------------------------------------------------------------
@@ -102,21 +102,21 @@ def holds(measures: ErrorStatistics) -> dict[str, bool]:
 @given(SEEDS)
 def test_numbers_that_are_the_references_have_no_error(seed: int) -> None:
     numerics = golden(seed)
-    measures = measured(numerics, numerics.fp32)
-    assert measures.error_ratio.value == 0
-    assert measures.kl_ratio.value == 0
-    assert (measures.max_abs_error, measures.flips) == (0, 0)
-    assert measures.cosine_similarity == pytest.approx(1)
-    assert all(holds(measures).values())
+    statistics = measured(numerics, numerics.fp32)
+    assert statistics.error_ratio.value == 0
+    assert statistics.kl_ratio.value == 0
+    assert (statistics.max_abs_error, statistics.flips) == (0, 0)
+    assert statistics.cosine_similarity == pytest.approx(1)
+    assert all(passed_rules(statistics).values())
 
 
 @given(SEEDS)
 def test_the_references_own_bf16_is_one_rounding_off(seed: int) -> None:
     numerics = golden(seed)
-    measures = measured(numerics, numerics.bf16)
-    assert measures.error_ratio.value == pytest.approx(1)
-    assert measures.kl_ratio.value == pytest.approx(1)
-    assert all(holds(measures).values())
+    statistics = measured(numerics, numerics.bf16)
+    assert statistics.error_ratio.value == pytest.approx(1)
+    assert statistics.kl_ratio.value == pytest.approx(1)
+    assert all(passed_rules(statistics).values())
 
 
 @given(SEEDS, FACTORS)
@@ -151,7 +151,7 @@ def test_log_probabilities_get_the_verdicts_of_raw_logits(seed: int, factor: flo
     listed = seen(numerics, values - logsumexp(values)[:, None], are_logits=False)
     normal = compare_logits(listed, numerics)
     assert normal.exact == pytest.approx(log_softmax(raw.exact))
-    assert holds(ErrorStatistics([normal])) == holds(ErrorStatistics([raw]))
+    assert passed_rules(ErrorStatistics([normal])) == passed_rules(ErrorStatistics([raw]))
 
 
 def test_an_adaptation_documents_figures_are_over_all_numbers_of_all_cases() -> None:
@@ -176,7 +176,7 @@ def cosine(left: Table, right: Table) -> float:
     return float((left * right).sum() / np.sqrt((left * left).sum() * (right * right).sum()))
 
 
-# --- what is compared ----------------------------------------------------------------------------
+# --- the compared numbers ------------------------------------------------------------------------
 
 
 def test_the_kept_rows_are_compared_with_what_is_listed_of_them() -> None:
@@ -232,15 +232,15 @@ def test_of_a_server_that_lists_few_tokens_half_as_many_are_compared() -> None:
     assert case.exact.tolist() == numerics.fp32[:-1, :4].tolist()
     assert (
         "raw logits of 4 tokens at 19 positions"
-        in rules.judge_error_ratio(ErrorStatistics([case]), BARS).reason
+        in rules.judge_error_ratio(ErrorStatistics([case]), THRESHOLDS).reason
     )
 
 
 def test_a_verdict_says_that_log_probabilities_were_compared() -> None:
     numerics = golden()
     forced = seen(numerics, numerics.fp32 - logsumexp(numerics.fp32)[:, None], are_logits=False)
-    measures = ErrorStatistics([compare_logits(forced, numerics)])
-    assert "log-probabilities of 6 tokens" in rules.judge_error_ratio(measures, BARS).reason
+    statistics = ErrorStatistics([compare_logits(forced, numerics)])
+    assert "log-probabilities of 6 tokens" in rules.judge_error_ratio(statistics, THRESHOLDS).reason
 
 
 @pytest.mark.parametrize("missing", [2, -1])
@@ -280,7 +280,7 @@ def test_a_logit_that_is_nan_breaks_every_rule(rule: str, row: int, token: int) 
     numerics = golden()
     values = numerics.fp32.copy()
     values[row, token] = np.nan
-    assert not rules.LOGIT_RULES[rule](measured(numerics, values), BARS).passed
+    assert not rules.LOGIT_RULES[rule](measured(numerics, values), THRESHOLDS).passed
 
 
 @pytest.mark.parametrize("rule", rules.HIDDEN_STATE_RULES)
@@ -288,12 +288,12 @@ def test_a_hidden_state_that_is_nan_breaks_every_rule(rule: str) -> None:
     numerics = golden()
     states = numerics.hidden.fp32.copy()
     states[3, 2] = np.nan
-    measures = ErrorStatistics([compare_hidden_states(states, numerics, CASE)])
-    assert not rules.HIDDEN_STATE_RULES[rule](measures, HIDDEN_BARS).passed
+    statistics = ErrorStatistics([compare_hidden_states(states, numerics, CASE)])
+    assert not rules.HIDDEN_STATE_RULES[rule](statistics, HIDDEN_THRESHOLDS).passed
 
 
 def with_turned_choice(margin: float) -> ErrorStatistics:
-    """Logits whose first choice at one position is another, which y likes less by a margin."""
+    """Logits whose most likely token at one position is another; y prefers its own by a margin."""
     numerics = golden()
     fp32 = np.tile([15.0, 5.0, 4.0, 3.0, 2.0, 1.0], (LENGTH, 1))
     fp32[4, 1] = 15.0 - margin
@@ -304,48 +304,49 @@ def with_turned_choice(margin: float) -> ErrorStatistics:
 
 
 def test_another_choice_at_a_near_tie_is_excused() -> None:
-    measures = with_turned_choice(margin=0.2)
-    assert (measures.flips, measures.unexcused_flips) == (1, 0)
-    verdict = rules.judge_top1_flips(measures, BARS)
+    statistics = with_turned_choice(margin=0.2)
+    assert (statistics.flips, statistics.unexcused_flips) == (1, 0)
+    verdict = rules.judge_top1_flips(statistics, THRESHOLDS)
     assert verdict.passed
     assert "1 other most likely tokens, 1 of them at near-ties" in verdict.reason
 
 
 def test_another_choice_where_the_reference_was_sure_is_not() -> None:
-    measures = with_turned_choice(margin=0.4)
-    assert (measures.flips, measures.unexcused_flips) == (1, 1)
-    verdict = rules.judge_top1_flips(measures, BARS)
+    statistics = with_turned_choice(margin=0.4)
+    assert (statistics.flips, statistics.unexcused_flips) == (1, 1)
+    verdict = rules.judge_top1_flips(statistics, THRESHOLDS)
     assert not verdict.passed
     assert verdict.measured == 1 / (LENGTH - 1)
-    lenient = dataclasses.replace(BARS, flips=1 / (LENGTH - 1))
-    assert rules.judge_top1_flips(measures, lenient).passed
+    lenient = dataclasses.replace(THRESHOLDS, flips=1 / (LENGTH - 1))
+    assert rules.judge_top1_flips(statistics, lenient).passed
 
 
 def test_a_choice_that_the_reference_does_not_even_list_is_not_excused() -> None:
     numerics = golden()
     forced = seen(numerics, numerics.fp32)
     forced.scores.token_ids[4, 0] = 999
-    measures = ErrorStatistics([compare_logits(forced, numerics)])
-    assert (measures.flips, measures.unexcused_flips) == (1, 1)
+    statistics = ErrorStatistics([compare_logits(forced, numerics)])
+    assert (statistics.flips, statistics.unexcused_flips) == (1, 1)
 
 
 @pytest.mark.parametrize(
-    ("own", "error", "bar"), [(0.2, 0.9, 1.0), (0.2, 1.1, 1.0), (3.0, 5.9, 6.0), (3.0, 6.1, 6.0)]
+    ("own", "error", "threshold"),
+    [(0.2, 0.9, 1.0), (0.2, 1.1, 1.0), (3.0, 5.9, 6.0), (3.0, 6.1, 6.0)],
 )
 def test_the_largest_error_may_be_twice_the_references_own(
-    own: float, error: float, bar: float
+    own: float, error: float, threshold: float
 ) -> None:
     numerics = golden()
     fp32 = numerics.fp32
     numerics = dataclasses.replace(numerics, bf16=fp32 + np.eye(LENGTH, TOKENS) * own)
-    measures = measured(numerics, fp32 - np.eye(LENGTH, TOKENS) * error)
-    verdict = rules.judge_max_abs_error(measures, BARS)
-    assert (verdict.measured, verdict.threshold) == pytest.approx((error, bar))
-    assert verdict.passed == (error < bar)
+    statistics = measured(numerics, fp32 - np.eye(LENGTH, TOKENS) * error)
+    verdict = rules.judge_max_abs_error(statistics, THRESHOLDS)
+    assert (verdict.measured, verdict.threshold) == pytest.approx((error, threshold))
+    assert verdict.passed == (error < threshold)
     assert ("twice the reference's own bf16 error of 3" in verdict.reason) == (own == 3.0)
 
 
-def test_float32_has_to_leave_next_to_nothing_of_the_rounding() -> None:
+def test_float32_has_an_error_of_at_most_a_hundredth_of_the_rounding() -> None:
     numerics = golden()
     for factor, passes in ((0.009, True), (0.011, False), (math.nan, False)):
         assert rules.judge_float32(measured(numerics, off_by(factor, numerics))).passed == passes
@@ -360,8 +361,8 @@ def test_float32_has_to_leave_next_to_nothing_of_the_rounding() -> None:
         ("no torch_npu", r"did not run: no torch_npu"),
     ],
 )
-def test_a_failure_says_whether_operators_are_off_too(ratio: float | str, said: str) -> None:
-    failed = rules.judge_error_ratio(measured(golden(), off_by(9, golden())), BARS)
+def test_a_failure_says_whether_operators_are_wrong_too(ratio: float | str, said: str) -> None:
+    failed = rules.judge_error_ratio(measured(golden(), off_by(9, golden())), THRESHOLDS)
     explained = rules.with_operators(failed, ratio)
     assert explained.details[:-1] == failed.details
     assert re.fullmatch(rf"Transformers on the same device {said}.*", explained.details[-1])
@@ -374,7 +375,7 @@ def test_a_failure_says_whether_operators_are_off_too(ratio: float | str, said: 
 def case(
     errors: list[float], case_id: str = CASE, part: str | list[str] = "answer", first: int = 0
 ) -> CaseComparison:
-    """A case whose positions are off by so many roundings."""
+    """A case with these errors at its positions, in roundings."""
     exact = np.tile([4.0, 3.0, 2.0], (len(errors), 1))
     rounding = ROUNDING * np.array([1, -1, 1])
     return CaseComparison(
@@ -416,7 +417,7 @@ def test_the_interval_is_the_same_each_time() -> None:
     assert ErrorStatistics(cases).kl_ratio == ErrorStatistics(cases).kl_ratio
 
 
-# --- where it is ---------------------------------------------------------------------------------
+# --- the location of the error -------------------------------------------------------------------
 
 PARTS = ["prompt", "image", "image", "prompt", "answer", "answer"]
 VISION = "only image positions are wrong: look at the vision tower and its inputs"
@@ -468,9 +469,9 @@ def test_the_position_counts_tokens_of_the_sequence_not_kept_rows(error: float) 
 
 
 def test_nothing_is_named_where_nothing_is_off() -> None:
-    measures = ErrorStatistics([case([1, 2, 3, 1, 2, 3], part=PARTS)])
-    assert measures.onset is None
-    assert not any("first off" in line for line in rules.error_location(measures))
+    statistics = ErrorStatistics([case([1, 2, 3, 1, 2, 3], part=PARTS)])
+    assert statistics.onset is None
+    assert not any("first error" in line for line in rules.error_location(statistics))
 
 
 @pytest.mark.parametrize(("positions", "images"), [(125, 8), (124, 8), (125, 7)])
@@ -478,7 +479,7 @@ def test_few_positions_or_images_are_said_to_be_few(positions: int, images: int)
     part = ["image", *["answer"] * (positions - 1)]
     cases = [case([1.0] * positions, part=part)] * images
     cases += [case([1.0] * positions)] * (8 - images)
-    reason = rules.judge_error_ratio(ErrorStatistics(cases), BARS).reason
+    reason = rules.judge_error_ratio(ErrorStatistics(cases), THRESHOLDS).reason
     assert (
         f"raw logits of 3 tokens at {8 * positions} positions of 8 cases, {images} with an image"
         in reason
@@ -496,7 +497,7 @@ def test_the_report_has_the_error_along_each_sequence() -> None:
         "error": [0.1, 0.3, 0.0, 0.1, 0.2, 0.2],
         "rounding": [0.1] * 6,
     }
-    measures = ErrorStatistics([case([1]), case([2])])
-    evidence = rules.judge_error_ratio(measures, BARS).evidence
-    assert evidence["per_position"] == [per_position(one) for one in measures.comparisons]
+    statistics = ErrorStatistics([case([1]), case([2])])
+    evidence = rules.judge_error_ratio(statistics, THRESHOLDS).evidence
+    assert evidence["per_position"] == [per_position(one) for one in statistics.comparisons]
     assert json.loads(json.dumps(evidence)) == evidence

@@ -1,4 +1,4 @@
-"""The other rules: verdicts, the degeneration guard, serving, determinism."""
+"""Rules of serving.* and determinism.*, verdicts, and the degeneration guard."""
 
 from __future__ import annotations
 
@@ -40,21 +40,23 @@ def answer(text: str, **changes: object) -> Completion:
 
 
 @given(st.floats(allow_nan=False), st.floats(allow_nan=False))
-def test_at_least_and_at_most_agree_with_the_order_of_numbers(value: float, bar: float) -> None:
-    assert at_least(value, bar, "rate", "").passed == (value >= bar)
-    assert at_most(value, bar, "rate", "").passed == (value <= bar)
+def test_at_least_and_at_most_agree_with_the_order_of_numbers(
+    value: float, threshold: float
+) -> None:
+    assert at_least(value, threshold, "rate", "").passed == (value >= threshold)
+    assert at_most(value, threshold, "rate", "").passed == (value <= threshold)
 
 
 @given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))
-def test_the_margin_is_negative_exactly_beyond_the_bar(value: float, bar: float) -> None:
-    for verdict in (at_least(value, bar, "rate", ""), at_most(value, bar, "rate", "")):
+def test_the_margin_is_negative_only_beyond_the_threshold(value: float, threshold: float) -> None:
+    for verdict in (at_least(value, threshold, "rate", ""), at_most(value, threshold, "rate", "")):
         assert (verdict.margin >= 0) == verdict.passed
 
 
-@pytest.mark.parametrize("bar", [0.0, 1.0, math.inf, -math.inf, math.nan])
-def test_what_is_not_a_number_never_passes(bar: float) -> None:
-    assert not at_least(math.nan, bar, "rate", "").passed
-    assert not at_most(math.nan, bar, "rate", "").passed
+@pytest.mark.parametrize("threshold", [0.0, 1.0, math.inf, -math.inf, math.nan])
+def test_what_is_not_a_number_never_passes(threshold: float) -> None:
+    assert not at_least(math.nan, threshold, "rate", "").passed
+    assert not at_most(math.nan, threshold, "rate", "").passed
 
 
 def test_of_several_checks_the_broken_ones_are_named() -> None:
@@ -113,7 +115,7 @@ def test_what_is_no_answer_is_found(text: str, finish: str, problem: str) -> Non
         ("目录 " + "." * 60 + " 7", "stop"),
         ("|" + "-" * 40 + "|", "length"),
         ("0" * 40, "stop"),
-        ("的" * 40, "stop"),  # it ended by itself
+        ("的" * 40, "stop"),  # finished before the length limit
         (PAGE * 3, "length"),
         ("long text " * 2 + PAGE, "length"),
     ],
@@ -186,14 +188,14 @@ def test_a_tie_is_the_likeliest_too() -> None:
     assert serving.judge_answer(dataclasses.replace(GOOD, top=tied)).passed
 
 
-def test_where_nothing_is_listed_or_counted_nothing_is_held_against_it() -> None:
+def test_without_lists_or_counts_their_checks_pass() -> None:
     silent = dataclasses.replace(GOOD, token_ids=None, top=top_logprobs([{9: -0.1}]))
     assert serving.judge_answer(silent).passed
     whole = dataclasses.replace(GOOD, prompt_token_ids=tuple(range(10)))
     assert serving.judge_answer(whole).passed
 
 
-def test_what_is_counted_weighs_more_than_what_is_told() -> None:
+def test_counted_tokens_take_precedence_over_usage() -> None:
     counted = dataclasses.replace(GOOD, prompt_token_ids=tuple(range(14)))
     assert counted.prompt_tokens == 14
     assert serving.judge_media(counted, 6, "image").evidence["image_tokens"] == 8
@@ -314,14 +316,16 @@ def seeds(*texts: str) -> dict[str, Completion]:
 def test_a_seed_repeats_its_answer_and_another_gives_another() -> None:
     verdict = judge_seeds(seeds("红", "蓝", "绿"), seeds("红", "蓝", "绿"), 1.0)
     assert verdict.passed
-    assert verdict.reason == "3 of 3 answers are identical under the same seed; the seeds give 3"
+    assert verdict.reason == (
+        "3 of 3 answers are identical under the same seed; the seeds give 3 different answers"
+    )
 
 
 def test_a_seed_that_does_not_repeat_is_named() -> None:
     verdict = judge_seeds(seeds("红", "蓝", "绿"), seeds("红", "黑", "绿"), 1.0)
     assert not verdict.passed
     assert verdict.evidence["differing"] == ["seed 1"]
-    # Equal first answers are no excuse: drawn anew, they differ at last.
+    # Equal first answers do not excuse a difference between the second answers.
     assert not judge_seeds(seeds("红", "红"), seeds("红", "蓝"), 1.0).passed
 
 

@@ -1,4 +1,4 @@
-"""The rules of performance: statistics that a noisy host does not decide, bars that can fail."""
+"""Rules of performance.*: noise of the host decides no verdict, and each threshold can fail."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_tpot_is_of_the_tokens_after_the_first() -> None:
 
 
 @pytest.mark.parametrize(("count", "tails"), [(30, ["p90"]), (298, ["p90"]), (299, ["p90", "p99"])])
-def test_p99_is_told_from_299_samples_on(count: int, tails: list[str]) -> None:
+def test_p99_needs_299_samples(count: int, tails: list[str]) -> None:
     names = [figure.name for figure in rules.distribution("text.ttft", [0.1] * count)]
     assert names == [f"text.ttft.{name}" for name in ("mean", "median", *tails)]
 
@@ -100,7 +100,7 @@ def test_the_interval_covers_the_true_median_as_often_as_it_says() -> None:
         pairs = [(math.exp(draw.gauss(0, 0.3)), 1.0) for _ in range(24)]
         ratio = median_ratio(pairs)
         covered += ratio.low <= 1.0 <= ratio.high
-    assert 945 <= covered <= 985  # 97.7 % by the binomial distribution, give or take
+    assert 945 <= covered <= 985  # the binomial distribution gives 97.7 %
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 100), st.floats(0.01, 100)), min_size=6, max_size=60))
@@ -118,7 +118,7 @@ def answered(*timings: Timing, errors: tuple[str, ...] = (), reference: str = ""
     return rules.judge_load("image", load(*timings, errors=errors), asked)
 
 
-def test_answers_are_answers() -> None:
+def test_good_answers_pass() -> None:
     verdict = answered(timing(), timing())
     assert verdict.passed
     assert verdict.evidence["series"][0] == {"name": "latency", "unit": "s", "values": [0.5, 0.5]}
@@ -135,7 +135,7 @@ def test_one_failed_request_is_one_too_many() -> None:
 
 
 @pytest.mark.parametrize("text", ["!" * 64, "", "   \n", "这一页" * 21])
-def test_garbage_is_not_throughput(text: str) -> None:
+def test_degenerate_answers_are_not_throughput(text: str) -> None:
     verdict = answered(timing(), timing(text, tokens=64))
     assert not verdict.passed
     assert verdict.measured == 0.5
@@ -145,7 +145,7 @@ def test_a_loop_of_the_reference_is_excused() -> None:
     assert answered(timing("这一页" * 21, tokens=64), reference="这一页" * 21).passed
 
 
-def test_nothing_asked_is_nothing_answered() -> None:
+def test_a_load_without_requests_fails() -> None:
     assert not answered().passed
 
 
@@ -154,7 +154,7 @@ def test_nothing_asked_is_nothing_answered() -> None:
     [load(), load(timing(), errors=("HTTP 500: out of memory",)), load(timing("!" * 64))],
     ids=["nothing", "an error", "garbage"],
 )
-def test_what_was_not_answered_has_no_speed(seen: Load) -> None:
+def test_unanswered_requests_have_no_speed(seen: Load) -> None:
     asked = rules.LoadExpectations({CASE.id: CASE.max_tokens})
     rules.require_answers("load.c8", load(timing()), asked)
     with pytest.raises(
@@ -195,7 +195,7 @@ def test_no_throughput_scales_to_nothing() -> None:
 
 
 @pytest.mark.parametrize(("idle", "passed"), [(1.0, True), (60.0, False)])
-def test_a_waiting_server_is_quiet(idle: float, passed: bool) -> None:
+def test_an_idle_server_uses_little_cpu(idle: float, passed: bool) -> None:
     verdict = rules.judge_idle_cpu([idle, idle], [80.0, 95.0, 65.0], 0.2)
     assert verdict.passed is passed
     peak = next(f for f in verdict.evidence["figures"] if f["name"] == "cpu.peak")
@@ -243,16 +243,16 @@ def test_limits(limits: list[Limit], passed: bool) -> None:
         ("image.tpot.median", "no answer had a second token"),
     ],
 )
-def test_a_limit_of_what_was_not_measured_is_no_verdict(figure: str, why: str) -> None:
-    bars = [limit("image.ttft.median", 0.7), limit(figure, 0.7)]
+def test_a_limit_of_an_unmeasured_metric_is_an_error(figure: str, why: str) -> None:
+    limits = [limit("image.ttft.median", 0.7), limit(figure, 0.7)]
     with pytest.raises(PreconditionError, match=f"^{figure} could not be measured: ") as raised:
-        rules.judge_limits(FOUND, bars)
+        rules.judge_limits(FOUND, limits)
     assert why in str(raised.value)
 
 
 def test_the_worst_limit_comes_first() -> None:
-    bars = [limit("load.c8.output_throughput", 800), limit("image.ttft.median", 0.3)]
-    verdict = rules.judge_limits(FOUND, bars)
+    limits = [limit("load.c8.output_throughput", 800), limit("image.ttft.median", 0.3)]
+    verdict = rules.judge_limits(FOUND, limits)
     assert verdict.measured == 2
     assert verdict.details[0] == "image.ttft.median: 0.6 s, at most 0.3"
 

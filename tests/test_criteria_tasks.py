@@ -1,4 +1,4 @@
-"""The rules behind tasks.* and lifecycle.*: each has an answer it accepts and one it must not."""
+"""Rules of tasks.* and lifecycle.*: each accepts a right answer and refuses a wrong one."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_wrong_answer_is_no_pass_where_the_reference_is_right(
     assert not tasks.judge_question(accepted, answer, accepted[0]).passed
 
 
-def test_nobody_is_asked_to_know_more_than_the_reference() -> None:
+def test_a_question_that_the_reference_cannot_answer_is_not_judged() -> None:
     assert tasks.unnamed_reason(("North", "Norden"), "East") == (
         "the reference does not name 'North' itself"
     )
@@ -86,14 +86,14 @@ def test_an_answer_without_a_box_overlaps_nothing(answer: str) -> None:
     assert not tasks.judge_box(BOX, None, BOX, 0.5).passed
 
 
-def test_a_box_is_held_to_the_bar_and_to_the_reference() -> None:
+def test_a_box_has_to_reach_the_threshold_and_the_reference() -> None:
     shifted = (42.0, 56.0, 126.0, 140.0)  # half a patch to the right
     assert tasks.iou(BOX, shifted) == pytest.approx(70 / 98)
     assert tasks.judge_box(BOX, BOX, BOX, 0.5).passed
-    # Above the bar, but the reference is exact: something has moved.
+    # Above the threshold, but the reference's box is exact: the box has moved.
     assert not tasks.judge_box(BOX, shifted, BOX, 0.5).passed
     assert tasks.judge_box(BOX, shifted, shifted, 0.5).passed
-    # A bar below what counts as found would be met by boxes that are not.
+    # A reference without a box does not lower the threshold.
     assert not tasks.judge_box(BOX, None, None, 0.5).passed
 
 
@@ -116,7 +116,7 @@ def test_no_answer_breaks_the_reader(answer: str) -> None:
     tasks.is_right(("3",), answer)
 
 
-def test_nothing_left_behind_holds() -> None:
+def test_a_clean_shutdown_passes() -> None:
     on_card = lifecycle.judge_shutdown(ShutdownReport((), 3000.0, 3100.0, 1.0))
     assert on_card.passed
     assert on_card.evidence["memory_before_mib"] == 3000.0
@@ -132,7 +132,7 @@ def test_nothing_left_behind_holds() -> None:
         (ShutdownReport((), 3000.0, 31000.0, 30.0), "28000 MiB more than before"),
     ],
 )
-def test_what_is_left_behind_is_named(remains: ShutdownReport, named: str) -> None:
+def test_survivors_and_kept_memory_are_named(remains: ShutdownReport, named: str) -> None:
     verdict = lifecycle.judge_shutdown(remains)
     assert not verdict.passed
     assert named in "\n".join(verdict.details)

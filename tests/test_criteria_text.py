@@ -1,4 +1,4 @@
-"""Comparing texts: properties of the measures, and what a reader is shown."""
+"""Comparison of texts: properties of the similarities, and the display of a difference."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_the_mark_is_in_the_right_terminal_column(left: str, right: str) -> None
 
 
 def assert_mark_is_right(left: str, right: str) -> None:
-    """Asserts that the mark's column is the width of what both lines have in common."""
+    """Asserts that the mark is right after the common beginning of both lines."""
     expected, got, mark = side_by_side(left, right)
     common = first_difference(expected.replace("expected: ", "     got: "), got)
     assert common is not None
@@ -111,7 +111,7 @@ def assert_mark_is_right(left: str, right: str) -> None:
 
 
 def terminal_columns(text: str) -> int:
-    """How many columns a terminal gives a text (UAX 11)."""
+    """The width of a text in terminal columns (UAX 11)."""
     return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
 
 

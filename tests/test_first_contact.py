@@ -358,7 +358,8 @@ def test_a_key_that_no_header_can_carry_is_refused_unseen(
     monkeypatch.setenv(KEY, f"{SECRET}\nmore")
     outcome = judged(NOBODY)
     assert outcome.result.ret == pytest.ExitCode.USAGE_ERROR
-    assert f"{KEY} has a character that no HTTP header can have" in outcome.result.stderr.str()
+    problem = f"{KEY} contains a character that an HTTP header cannot contain"
+    assert problem in outcome.result.stderr.str()
     assert SECRET not in outcome.text + outcome.result.stderr.str()
 
 

@@ -1,4 +1,4 @@
-"""A row is made from the verdict or the exception, and every view of a run tells the same story."""
+"""Rows of verdicts and exceptions, and agreement of all reports of a run."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def statuses(outcome: Outcome) -> list[tuple[str, str]]:
     return [(row["criterion"], row["status"]) for row in outcome.rows]
 
 
-# --- only the failure that was declared is expected ----------------------------------------------
+# --- only the declared failure is expected -------------------------------------------------------
 
 
 def dies_of_a_gigapixel() -> Behaviour:
-    """A server that has the known defect, and whose engine then is gone."""
+    """A server with the known defect, whose engine dies of it."""
 
     def refuse(refused: Refused, state: State) -> Refused:
         state.is_broken = refused.kind == "image" or state.is_broken
@@ -91,11 +91,11 @@ def test_what_is_no_answer_is_expected_only_by_name(
     one = ("-k", "text_matches and capital]", "test_own_model.py")
     outcome = judged(stub(Defect.EXCLAMATION_MARKS.value), *one)
     assert statuses(outcome) == [("baseline.text", "fail")]
-    assert "is no answer" in outcome.rows[0]["reason"]
+    assert "is degenerate" in outcome.rows[0]["reason"]
     assert statuses(judged(stub(Defect.TEXT_OFF_BY_ONE_TOKEN.value), *one))[0][1] == "xfail"
 
 
-# --- not applicable is a type --------------------------------------------------------------------
+# --- not applicable is an exception type ---------------------------------------------------------
 
 SKIPS = """
     def test_mine(self, judge):
@@ -111,7 +111,7 @@ def test_a_phrase_in_a_skip_is_no_declaration(
     assert statuses(outcome) == [("own.test_mine", "skip")]
 
 
-# --- a row is what happened, not what was printed ------------------------------------------------
+# --- a row has the outcome, not the printed text -------------------------------------------------
 
 
 def test_a_message_that_is_printed_once_is_whole_in_every_row(stub: Serve, judged: Judged) -> None:
@@ -194,7 +194,7 @@ def test_the_terminal_counts_it_as_an_error(stub: Serve, judged: Judged) -> None
     )
 
 
-# --- where the evidence came from ----------------------------------------------------------------
+# --- the origin of the evidence ------------------------------------------------------------------
 
 NPU = {"platform": "npu", "simulated": False}
 

@@ -1,4 +1,4 @@
-"""What a contributor can declare, and that each mistake is refused in words."""
+"""Declarations of a contributor, and the message for each mistake."""
 
 from __future__ import annotations
 
@@ -121,21 +121,21 @@ TIGHTER = {
 }
 
 
-def test_every_bar_is_known_to_be_loosened_in_one_direction() -> None:
-    bars = {field.name for field in dataclasses.fields(Thresholds)} - {"because"}
-    assert LOOSER.keys() == bars
+def test_each_threshold_is_loosened_in_one_direction() -> None:
+    names = {field.name for field in dataclasses.fields(Thresholds)} - {"because"}
+    assert LOOSER.keys() == names
 
 
-@pytest.mark.parametrize(("bar", "value"), LOOSER.items())
-def test_a_looser_bar_needs_a_reason(bar: str, value: float) -> None:
-    with pytest.raises(ConfigurationError, match=rf"Thresholds\({bar}=...\) is looser"):
-        Thresholds(**{bar: value})
-    assert getattr(Thresholds(**{bar: value}, because="issue 7"), bar) == value
+@pytest.mark.parametrize(("name", "value"), LOOSER.items())
+def test_a_looser_threshold_needs_a_reason(name: str, value: float) -> None:
+    with pytest.raises(ConfigurationError, match=rf"Thresholds\({name}=...\) is looser"):
+        Thresholds(**{name: value})
+    assert getattr(Thresholds(**{name: value}, because="issue 7"), name) == value
 
 
-@pytest.mark.parametrize(("bar", "value"), TIGHTER.items())
-def test_a_tighter_bar_needs_none(bar: str, value: float) -> None:
-    assert getattr(Thresholds(**{bar: value}), bar) == value
+@pytest.mark.parametrize(("name", "value"), TIGHTER.items())
+def test_a_tighter_threshold_needs_no_reason(name: str, value: float) -> None:
+    assert getattr(Thresholds(**{name: value}), name) == value
 
 
 def test_platforms_in_no_tuple_are_refused() -> None:
@@ -209,7 +209,7 @@ def test_a_damaged_list_of_cases_is_refused_with_its_path(text: str, tmp_path: P
         load_cases([root])
 
 
-def test_the_cases_of_this_repository_are_sound() -> None:
+def test_the_cases_of_this_repository_are_complete() -> None:
     cases = load_cases([FIXTURES])
     assert {"text", "document"} <= {case.group for case in cases}
     assert all(case.truth for case in cases if case.group == "document")

@@ -50,9 +50,9 @@ def require_published_protocol(published: PublishedScore, current: Protocol) -> 
     """
     versions = {published.version or current.version, current.version}
     if published.harness != current.harness or len(versions) > 1:
-        theirs = f"{published.harness} {published.version or ''}".strip()
+        published_with = f"{published.harness} {published.version or ''}".strip()
         raise PreconditionError(
-            f"{published.source} measured with {theirs}, this run with {current.harness} "
+            f"{published.source} measured with {published_with}, this run with {current.harness} "
             f"{current.version}: scores of different harnesses or versions do not compare. Declare "
             "the harness of the published score, or record samples of a reference with "
             "--vlm-record."

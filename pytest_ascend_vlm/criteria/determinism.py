@@ -70,10 +70,11 @@ def judge_seeds(
         raise PreconditionError(
             f"{len(first)} seeds give one answer, {answers[0].text[:80]!r}, so the effect of a "
             "seed cannot be judged. Either the server ignores the request's seed, or it ignores "
-            "the temperature and samples greedily, or the model is sure of its answer."
+            "the temperature and samples greedily, or the model has only one likely answer."
         )
     verdict = judge_agreement(first, {seed: [answer] for seed, answer in again.items()}, minimum)
-    reason = f"{verdict.reason} under the same seed; the seeds give {distinct(first.values())}"
+    number = distinct(first.values())
+    reason = f"{verdict.reason} under the same seed; the seeds give {number} different answers"
     return dataclasses.replace(verdict, reason=reason)
 
 
@@ -87,7 +88,9 @@ def distinct(answers: Iterable[Completion]) -> int:
 def judge_prefix_cache(
     cold: Completion, hit: Completion, other_cold: Completion, other_warm: Completion
 ) -> Verdict:
-    """A prefix-cache hit does not change the answer, and another image gets no hit.
+    """A prefix-cache hit does not change the answer, and another image does not hit the first's.
+
+    The other image may hit the text before the image: fewer tokens than the same image hits.
 
     Args:
         cold: the answer with an empty cache.

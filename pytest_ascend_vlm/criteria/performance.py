@@ -1,4 +1,4 @@
-"""Rules of performance.*: speed and CPU usage, judged so that noise of the host changes no verdict.
+"""Rules of performance.*: speed and CPU usage. Noise of the host must not decide a verdict.
 
 A declared limit applies only to the device that it names. Every other time is judged as a ratio of
 two times measured in turns. The ratio has a 95 % interval of its median, which assumes no

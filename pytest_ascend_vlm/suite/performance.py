@@ -1,4 +1,4 @@
-"""Criteria performance.*: latency, throughput and CPU usage reach what is required."""
+"""Criteria performance.*: latency, throughput and CPU usage meet their requirements."""
 
 from __future__ import annotations
 
