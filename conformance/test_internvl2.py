@@ -15,12 +15,12 @@ _GPU = "reference on GPU, the model card"
 class TestInternVL2(VLMConformance):
     """InternVL2-2B (internvl_chat: InternViT-300M, InternLM2-1.8B), bf16, one card.
 
-    The checkpoint is in OpenGVLab's own format, with code of its own. The tiny checkpoint is an
-    `InternVLForConditionalGeneration`, Transformers' format of the same family. It covers the
-    tiling of images, InternViT, the pixel shuffle and the projection as vLLM serves that format. It
-    does not cover the InternLM2 decoder (Qwen2 here), the checkpoint's remote code, and vLLM's
+    The full checkpoint is in OpenGVLab's own format, with remote code. The tiny checkpoint is an
+    `InternVLForConditionalGeneration`, Transformers' format of the same family. The tiny checkpoint
+    covers the tiling of images, InternViT, the pixel shuffle and the projection, as vLLM serves
+    that format. It does not cover the InternLM2 decoder (it has Qwen2), the remote code, and vLLM's
     `InternVLChatModel` with its own preprocessing. The reference engine cannot load OpenGVLab's
-    format either: baseline.* of the full checkpoint needs goldens from elsewhere, and says so.
+    format: baseline.* of the full checkpoint needs goldens from elsewhere, and its error says so.
     """
 
     model = ModelSpec(
@@ -37,7 +37,7 @@ class TestInternVL2(VLMConformance):
         supports={C.TEXT, C.IMAGE, C.VIDEO, C.DOCUMENT, C.VQA},
         unsupported={C.GROUNDING: "boxes are not part of the adaptation document"},
         variants=(Variant("graphs", {"enforce_eager": False}),),
-        # The document does not say what asked its published scores, so references are recorded.
+        # The document does not name the harness of its scores, so references have to be recorded.
         datasets=tuple(
             DatasetTask(name)
             for name in ("mmmu_val", "docvqa_val", "chartqa_test", "infovqa_val", "ocrbench_test")

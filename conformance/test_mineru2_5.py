@@ -66,8 +66,8 @@ class TestMinerU25(VLMConformance):
     def test_two_step_parsing(self, server, image_cases, vlm_run, judge):
         """MinerU's own client finds a page's layout, then reads each block of it.
 
-        If this fails: read the blocks with `Text Recognition:` one by one. If they are right, the
-        layout prompt is what differs: its image is resized to 1036 x 1036.
+        If this fails: read the blocks with `Text Recognition:` one by one. If they are correct, the
+        difference is in the layout step, whose image is resized to 1036 x 1036.
         """
         if vlm_run.options.checkpoint == "tiny":
             judge.not_applicable("the tiny checkpoint was not taught layouts")

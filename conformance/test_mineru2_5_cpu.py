@@ -10,9 +10,10 @@ _QUEUED = "queue of 3, 5 requests a minute from one address, cores 0-3, a CPU th
 class TestMinerU25CpuTuned(VLMConformance):
     """MinerU2.5-2509-1.2B on CPU, images of at most 768 x 768 pixels, four bound threads.
 
-    The pages of the suite are smaller than that, so the goldens of the untuned model judge it:
-    tuned has to read what untuned reads. docs/cpu-tuned.md has the rest of the deployment; its
-    bounded queue would refuse what the suite asks at once.
+    The pages of the suite are smaller than that, so this model is judged by the goldens of the
+    untuned one: both have to read the same. docs/cpu-tuned.md describes the rest of the deployment.
+    Its bounded queue is not declared here, because it would refuse some of the suite's simultaneous
+    requests.
     """
 
     model = ModelSpec(

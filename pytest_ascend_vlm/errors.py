@@ -1,31 +1,31 @@
-"""What can go wrong, told apart.
+"""The kinds of errors.
 
-A `CriterionFailed` is a verdict about the model. Every `VlmError` is about the set-up: the test
-then is an ERROR, never a failure of the model. Both are shown as their message, without a
-traceback, so each message must stand alone: what is wrong, and what to do next.
+A `CriterionFailed` is a verdict about the model. A `VlmError` is a problem of the set-up: pytest
+then reports an ERROR, never a failure of the model. Both are shown without a traceback, so each
+message must be complete: what is wrong, and what to do next.
 """
 
 from __future__ import annotations
 
 
 class CriterionFailed(AssertionError):
-    """The model does not meet a criterion; the message is the review a reader gets."""
+    """The model does not meet a criterion; the message explains why."""
 
 
 class NoAnswer(CriterionFailed):
-    """What the model answered is no answer: NaN, one symbol for ever, a loop, or nothing."""
+    """The model's answer is degenerate: NaN, one repeated symbol, a loop, or empty."""
 
 
 class VlmError(Exception):
-    """Base of everything that stops a test from reaching a verdict."""
+    """Base class of errors that prevent a verdict."""
 
 
 class ConfigurationError(VlmError):
-    """An option, a model file or an installation that cannot work as it is."""
+    """An option, a model file or an installation is wrong."""
 
 
 class CheckpointError(VlmError):
-    """The weights a model should run with are not where they should be."""
+    """The weights of a model are missing or unusable."""
 
 
 class GoldenError(VlmError):
@@ -37,4 +37,4 @@ class ServerError(VlmError):
 
 
 class PreconditionError(VlmError):
-    """The two sides of a comparison did not see the same input: comparing them proves nothing."""
+    """The two sides of a comparison did not get the same input, so it would prove nothing."""

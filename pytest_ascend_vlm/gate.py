@@ -1,9 +1,10 @@
-"""The gate: green only where every required criterion of every required model was verified.
+"""The gate: a run passes only if every required criterion of every required model was verified.
 
-`required.txt` lists test class and criterion, one pair a line, and is written by `ascend-vlm
-gate-list` from the model files. What is on it and did not end as a pass, an expected failure or
-declared not applicable makes a run red, whatever pytest thinks of it: nothing passes because it was
-deselected, skipped or never collected, nor because its reference knows none of its cases.
+`required.txt` lists pairs of test class and criterion, one per line. `ascend-vlm gate-list` writes
+it from the model files. A listed criterion must end as a pass, an expected failure, or declared not
+applicable. Otherwise the run fails, even if pytest would pass it: a criterion that was deselected,
+skipped or never collected was not verified. Neither was one whose reference knows none of its
+cases.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigurationError
-from .reporting.rows import HOLDS
+from .reporting.rows import ACCEPTED
 
 Pair = tuple[str, str]
 """(test class, criterion id)."""
@@ -29,14 +30,14 @@ def shortfalls(
     *,
     may_lack_checkpoints: bool,
 ) -> list[str]:
-    """What a gate misses, in words, one line a class and reason; empty where it is green.
+    """The shortfalls of a gate, one line per class and reason; empty if the gate is green.
 
     Args:
         required: the content of required.txt.
         rows: the report's rows.
-        deselected: criteria of which the run left out at least one case.
-        may_lack_checkpoints: whether a class may be not applicable as a whole, as one without a
-            tiny checkpoint is in a run on tiny checkpoints.
+        deselected: criteria of which the run deselected at least one case.
+        may_lack_checkpoints: whether a whole class may be not applicable. In a run with tiny
+            checkpoints that is every class without one.
     """
     found: dict[Pair, list[Mapping[str, Any]]] = {}
     for row in rows:
@@ -48,7 +49,9 @@ def shortfalls(
         lines += [f"{suite_class}: {problem}" for problem in _problems(of_class)]
         statuses = {row["status"] for rows in of_class.values() for row in rows}
         if statuses == {"na"} and not may_lack_checkpoints:
-            lines.append(f"{suite_class}: nothing of it applies, so nothing was verified")
+            lines.append(
+                f"{suite_class}: all its criteria are not applicable, so nothing was verified"
+            )
     partly = [pair for pair in required if pair in deselected and pair in found]
     lines += [
         f"{name}: {criterion}: some of its cases were deselected" for name, criterion in partly
@@ -64,13 +67,13 @@ def _problems(of_class: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[s
     unknown = [criterion for criterion, rows in of_class.items() if _is_unknown(rows)]
     if unknown:
         yield (
-            f"{_counted(unknown, of_class)}: the reference knows none of what is asked, "
+            f"{_counted(unknown, of_class)}: the reference knows the answer to none of the cases, "
             "so nothing was verified"
         )
     reasons: dict[str, list[str]] = {}
     for criterion, rows in of_class.items():
         for row in rows:
-            if row["status"] not in HOLDS:
+            if row["status"] not in ACCEPTED:
                 first_line = str(row["reason"]).partition("\n")[0]
                 reasons.setdefault(f"{row['status']}: {first_line}", []).append(criterion)
     for reason, criteria in reasons.items():
@@ -78,7 +81,7 @@ def _problems(of_class: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[s
 
 
 def _is_unknown(rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether no case was judged, and in some the reference was to blame and no declaration."""
+    """True if all cases are not applicable, at least one because the reference lacks the answer."""
     unknown = [not row.get("reference_knows", True) for row in rows]
     return any(unknown) and all(row["status"] == "na" for row in rows)
 
@@ -91,14 +94,14 @@ def _counted(criteria: Sequence[str], of_class: Mapping[str, Any]) -> str:
 
 
 def read(path: Path, written_by: str = "ascend-vlm gate-list") -> list[Pair]:
-    """The content of a required.txt.
+    """Reads a required.txt.
 
     Args:
         path: the file.
-        written_by: the command that writes it, for the message.
+        written_by: the command that writes the file, for the message.
 
     Raises:
-        ConfigurationError: it is not there, empty, or not of its form.
+        ConfigurationError: the file is missing, empty, or malformed.
     """
     try:
         lines = path.read_text("utf-8").splitlines()
@@ -110,6 +113,7 @@ def read(path: Path, written_by: str = "ascend-vlm gate-list") -> list[Pair]:
     pairs = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#")]
     if not pairs or any(len(pair) != 2 for pair in pairs):
         raise ConfigurationError(
-            f"{path} is no list of test class and criterion; write it with `{written_by}`."
+            f"{path} is not a list of pairs of test class and criterion; write it with "
+            f"`{written_by}`."
         )
     return [(suite_class, criterion) for suite_class, criterion in pairs]

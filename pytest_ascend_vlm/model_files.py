@@ -1,4 +1,4 @@
-"""Where model files are, told without importing any."""
+"""Finds model files without importing them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pytest
 
 _SUBCLASSED = b"VLMConformance"
-# What pytest looks for, and where not, unless a project says otherwise.
+# The defaults of pytest's python_files and norecursedirs.
 _NAMED = ("test_*.py", "*_test.py")
 _IGNORED = ("*.egg", ".*", "_darcs", "build", "CVS", "dist", "node_modules", "venv", "{arch}")
 
@@ -33,7 +33,7 @@ def model_files_in(
     Args:
         path: a directory or a file.
         named: patterns of the names that test files have.
-        ignored: patterns of directories that are left out.
+        ignored: patterns of directories that are not searched.
     """
     if path.is_file() and _mentions_suite(path):
         yield path

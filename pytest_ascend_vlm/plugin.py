@@ -1,7 +1,8 @@
-"""The hooks: what pytest asks of the plugin, each handed to a module that does the work.
+"""The plugin's pytest hooks; each calls the module that does the work.
 
-Nothing heavy is imported here, and what only tests of models need is imported when there is one: a
-project that merely has the plugin installed pays a few milliseconds (benchmarks/startup_tax.py).
+pytest loads this module at every start, also in projects that only have the plugin installed. So
+a hook imports its module when it runs, and nothing heavy is imported here: the plugin costs such a
+project a few milliseconds (benchmarks/startup_tax.py).
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    """Says where models are served; nothing in a project that merely has the plugin installed."""
+    """The platform, the checkpoints and the log directory; empty without a `--vlm-*` option."""
     if not any(str(arg).startswith("--vlm-") for arg in config.invocation_params.args):
         return []
     run = config.stash[RUN]
@@ -48,14 +49,14 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Asks a criterion with each case of its group."""
+    """Parametrizes a criterion with the cases of its group."""
     from .integration import selection
 
     selection.parametrize(metafunc, metafunc.config.stash[RUN])
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Lets a criterion's name select it, and notes its place in the report."""
+    """Lets `-k` select a criterion by its id, and stores the order of the report's rows."""
     from .integration import order, selection
 
     selection.let_names_select(item)
@@ -66,19 +67,19 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """Shows a mistake in a model file as its message, that of a serve argument included."""
+    """Checks serve arguments, and shows a mistake in a model file without a traceback."""
     report = yield
     if not report.failed and not isinstance(collector, pytest.Class):
         return report
     from .integration import outcomes, serve_arguments
 
-    checked = serve_arguments.checked(collector, report, collector.config.stash[RUN])
-    return outcomes.explain_collection(checked)
+    report = serve_arguments.check(collector, report, collector.config.stash[RUN])
+    return outcomes.explain_collection(report)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out what was not asked for; marks what does not apply or cannot run here."""
+    """Deselects tests that were not asked for; marks those that do not apply or cannot run."""
     if items:
         from .integration import selection
 
@@ -90,7 +91,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Ends what only collecting needed."""
+    """Ends the process that checked serve arguments during collection."""
     if session.items:
         from .integration import serve_arguments
 
@@ -99,7 +100,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Hands models out by test class, whatever `--dist` says."""
+    """Distributes tests to workers by test class, independent of `--dist`."""
     from .scheduling import xdist
 
     return xdist.make_scheduler(config, log)
@@ -107,7 +108,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """Makes `-n auto` one worker for every usable card."""
+    """Makes `-n auto` start one worker per usable card."""
     from .scheduling import xdist
 
     return xdist.auto_workers(config)
@@ -115,7 +116,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
-    """Repeats a test of the user's own that is marked `determinism`."""
+    """Repeats a user's own test that is marked `determinism`."""
     from .integration import own_tests
 
     return own_tests.repeat_if_marked(pyfuncitem)
@@ -125,7 +126,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
 def pytest_report_teststatus(
     report: pytest.CollectReport | pytest.TestReport,
 ) -> tuple[str, str, str] | None:
-    """Counts apart what does not apply, and what an error stopped that is told at another test."""
+    """Counts separately: tests that are not applicable, and repetitions of an earlier error."""
     from .integration import findings, outcomes
 
     return outcomes.status(report) or findings.status(report)
@@ -139,5 +140,5 @@ def pytest_runtest_makereport(
     from .integration import order, outcomes
 
     report = yield
-    setattr(report, order.PLACE, order.place_of(item))
+    setattr(report, order.SORT_KEY, order.sort_key(item))
     return outcomes.finish(item, call, report, item.config.stash[RUN])

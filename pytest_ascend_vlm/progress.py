@@ -1,8 +1,8 @@
-"""How a long operation reports what it does."""
+"""The callback with which long operations report their progress."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 ProgressCallback = Callable[[str], None]
-"""Called with one line at a time; the next line replaces it."""
+"""Called with one line of text, which replaces the previous line."""

@@ -6,7 +6,7 @@ from importlib import metadata
 
 
 def installed_versions(*distributions: str) -> dict[str, str]:
-    """The versions of those distributions that are installed."""
+    """The versions of the given distributions; those that are not installed are left out."""
     found = {}
     for name in distributions:
         try:

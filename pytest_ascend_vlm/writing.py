@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old content or the new, never half of it."""
+"""Writes files atomically: a reader sees the old content or the new, never a part."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 import tempfile
 from pathlib import Path
 
-_PROBED_BYTES = 2**16  # about what a report takes
+_PROBED_BYTES = 2**16  # about the size of a report
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file through a temporary one in the same directory."""
+    """Writes a file through a temporary file in the same directory; creates the directory."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -26,9 +26,9 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def unwritable_reason(directory: Path) -> str | None:
-    """Why no file can be written to a directory, which may not exist yet; None where one can.
+    """Reason why no file can be written to a directory, or None.
 
-    Nothing of the attempt stays behind.
+    The directory may not exist yet. The check leaves no file behind.
     """
     nearest = next(path for path in (directory, *directory.parents) if os.path.lexists(path))
     try:

@@ -119,7 +119,7 @@ def test_one_process_answers_every_question_in_a_line(
         "argument --max-model-len: invalid int value: 'many'": {"max_model_len": "many"},
         "argument --other-config: 1 error key": {"other_config": {"key": 1}},
         "the parser raises KeyError: 'unknown'": {"config": {"key": "unknown"}},
-        "with them vLLM prints a text and exits instead of serving": {"help": True},
+        "with these arguments vLLM prints a text and exits instead of serving": {"help": True},
     }
     assert [parser.problem(serve) for serve in asked.values()] == list(asked)
     assert len(started(stand_in)) == 1
@@ -157,7 +157,7 @@ def test_without_vllm_nobody_is_asked(
 
 BROKEN = {
     "import": "cannot be imported: ImportError: libascendcl.so: cannot open shared object file;",
-    "exit": "died (exit code 139); for all of it run: python -m pytest_ascend_vlm.engines.vllm",
+    "exit": "died (exit code 139); for the full output run: python -m pytest_ascend_vlm.engines.",
 }
 
 

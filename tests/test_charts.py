@@ -280,7 +280,7 @@ def test_the_document_shows_every_performance_chart(language: str, tmp_path: Pat
 @pytest.mark.parametrize(
     ("language", "latency", "throughput", "cpu"),
     [
-        ("en", "text · latency", "load · concurrency 8 · output throughput", "CPU use"),
+        ("en", "text · latency", "load · concurrency 8 · output throughput", "CPU usage"),
         ("zh", "文本 · 延迟", "负载 · 并发 8 · 输出吞吐", "CPU 占用"),
     ],
 )

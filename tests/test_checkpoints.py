@@ -93,7 +93,7 @@ def test_a_weights_root_is_the_only_place(home: Path, tmp_path: Path) -> None:
 def test_a_weights_root_at_the_model_itself_says_what_to_type(named: str, tmp_path: Path) -> None:
     path = write(tmp_path / "权重" / MODEL)
     said = refusal(root=tmp_path / "权重" / named)
-    assert f"But {path} is there: type --vlm-weights-root={tmp_path / '权重'}.\n" in said
+    assert f"But {path} exists: type --vlm-weights-root={tmp_path / '权重'}.\n" in said
 
 
 def test_a_weights_root_at_some_model_says_how_to_link_it(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_two_snapshots_without_main_are_ambiguous(home: Path) -> None:
     write_snapshot(home / HF_CACHE, ONE)
     assert find().revision == ONE
     write_snapshot(home / HF_CACHE, OTHER)
-    assert "say which is meant with ModelSpec(revision=...)" in refusal()
+    assert "choose one with ModelSpec(revision=...)" in refusal()
     assert find(OTHER).revision == OTHER
 
 
@@ -262,7 +262,7 @@ def test_another_revision_is_refused_with_both_and_the_command(
         path = write(home / MODELSCOPE_DIRECTORY)
         (path / ".mv").write_text(f"Revision:{OTHER},CreatedAt:1700000000", "utf-8")
     message = refusal(ONE, root)
-    assert f"  {path}: it is of revision {OTHER}, the model is pinned to {ONE}\n" in message
+    assert f"  {path}: it has revision {OTHER}, but the model is pinned to {ONE}\n" in message
     assert f"To download them: {HF_COMMAND} --revision {ONE}" in message
     assert find(OTHER, root).revision == find(None, root).revision == OTHER
 
@@ -273,7 +273,7 @@ def test_a_directory_of_two_revisions_is_of_none(tmp_path: Path) -> None:
     note_revision(path, "config.json", OTHER)
     note_revision(path, "model.safetensors", ONE)
     assert find(root=root).revision is None
-    assert f"it is of revision {ONE} and {OTHER}, the model is pinned to {ONE}" in refusal(
+    assert f"it has revision {ONE} and {OTHER}, but the model is pinned to {ONE}" in refusal(
         ONE, root
     )
 
@@ -319,7 +319,7 @@ def test_a_download_that_did_not_end_is_named(partial: str, home: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.touch()
     message = refusal()
-    assert f"{file} was not downloaded to its end (delete it if" in message
+    assert f"{file} was not downloaded completely (delete it if" in message
     assert f"To download them: {HF_COMMAND}" in message
 
 
@@ -332,7 +332,7 @@ def test_a_link_without_its_blob_is_named(home: Path) -> None:
 
 @pytest.mark.parametrize(
     ("file", "gap"),
-    [("config.json", "config.json is missing"), ("model.safetensors", "it has no weights")],
+    [("config.json", "config.json is missing"), ("model.safetensors", "it contains no weights")],
 )
 def test_a_copy_without_its_main_files_is_incomplete(file: str, gap: str, tmp_path: Path) -> None:
     root = tmp_path / "权重"

@@ -123,7 +123,7 @@ def test_what_is_no_report_is_told_in_one_line(
     path = tmp_path / "report.json"
     path.write_text(content, "utf-8")
     assert cli.main(["render", str(path)]) == 2
-    assert f"ascend-vlm: {path} is not a report that pytest" in capsys.readouterr().err
+    assert f"ascend-vlm: {path} is not a report written by pytest" in capsys.readouterr().err
 
 
 def test_a_report_of_another_schema_is_told_apart(
@@ -132,11 +132,13 @@ def test_a_report_of_another_schema_is_told_apart(
     older = {**json.loads(report.read_text("utf-8")), "schema": SCHEMA - 1}
     report.write_text(json.dumps(older), "utf-8")
     assert cli.main(["render", str(report)]) == 2
-    assert f"has schema {SCHEMA - 1}, this version renders {SCHEMA}" in capsys.readouterr().err
+    problem = f"has schema {SCHEMA - 1}, but this version renders schema {SCHEMA}"
+    assert problem in capsys.readouterr().err
 
 
 def test_a_place_that_cannot_be_written_to_is_told_in_one_line(
     report: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["render", str(report), f"--output={report}/below"]) == 2
-    assert capsys.readouterr().err.endswith("below (Not a directory).\n")
+    problem = "below (Not a directory); name another directory with --output.\n"
+    assert capsys.readouterr().err.endswith(problem)

@@ -272,7 +272,7 @@ def test_the_document_tells_it_once_with_the_count(language: str, three_models: 
     assert text.count(CAUSE) == 1
     assert text.count("died in the phase") == 1
     more = len(red(document, "TestSmall")) - 1
-    assert {"en": f"and {more} more that", "zh": f"以及另外 {more} 项"}[language] in text
+    assert {"en": f"stopped {more} more.", "zh": f"以及另外 {more} 项"}[language] in text
 
 
 @pytest.mark.parametrize(

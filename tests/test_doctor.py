@@ -38,15 +38,15 @@ def test_a_good_host(host: Host, capsys: Capture, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("HF_HUB_CACHE", str(host.root / "hub"))
     monkeypatch.setenv("VLLM_USE_MODELSCOPE", "True")
     text = said(capsys, 0)
-    assert "Cards (ASCEND_RT_VISIBLE_DEVICES is not set: all may be used)" in text
+    assert "Cards (ASCEND_RT_VISIBLE_DEVICES is not set: all cards may be used)" in text
     assert "0  910B4         OK          3050 of  32768 MiB  usable\n" in text
     assert str(host.root / "dev" / "davinci1") in text
     assert "vllm-ascend: 0.18.0rc1\n" in text
     assert "vllm: 0.18.0+empty\n" in text
-    assert "vllm and vllm-ascend are not known to clash" in text
+    assert "vllm and vllm-ascend have no known conflict" in text
     assert "torch-npu: not found" in text
     assert "driver: 25.1.0" in text
-    assert "VLLM_USE_MODELSCOPE is 'True': vLLM takes models from ModelScope" in text
+    assert "VLLM_USE_MODELSCOPE is 'True': vLLM loads models from ModelScope" in text
     assert f"Hugging Face's cache: {host.root / 'hub'} (empty), " in text
     assert text.endswith("A model can be served on an NPU here.\n")
 
@@ -64,7 +64,7 @@ def test_a_laptop_without_vllm_is_told_what_the_cpu_lacks(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Cpu, "unavailable_reason", lambda _: "vLLM is not installed: pip ...")
-    assert said(capsys, 1).endswith("works as soon as it can: vLLM is not installed: pip ...\n")
+    assert said(capsys, 1).endswith("after fixing this: vLLM is not installed: pip ...\n")
 
 
 def test_each_card_says_why_not(
@@ -85,7 +85,7 @@ def test_each_card_says_why_not(
 
 def test_a_leased_card_is_enough_an_occupied_one_is_not(host: Host, capsys: Capture) -> None:
     host.shows(table(Shown(processes=((4711, "python3", 17600),))))
-    assert "no card can be used now; the table above says why" in said(capsys, 1)
+    assert "no card can be used now; the table above shows the reasons" in said(capsys, 1)
     with lease("npu", 1, [0], dict, print):
         said(capsys, 0)
 
@@ -103,8 +103,8 @@ def test_a_leased_card_that_is_not_visible_is_not_enough(
     ("variable", "value", "problem"),
     [
         ("ASCEND_RT_VISIBLE_DEVICES", "7", "names card 7, but this host has the cards 0 to 1"),
-        ("ASCEND_RT_VISIBLE_DEVICES", "", "is empty, which hides every card"),
-        ("VLLM_VERSION", "0.19.0", "vllm-ascend 0.18.0rc1 goes with vllm 0.18.0, but vllm 0.19.0"),
+        ("ASCEND_RT_VISIBLE_DEVICES", "", "is empty, which hides all cards"),
+        ("VLLM_VERSION", "0.19.0", "vllm-ascend 0.18.0rc1 requires vllm 0.18.0, but vllm 0.19.0"),
     ],
 )
 @pytest.mark.usefixtures("host")
@@ -134,13 +134,13 @@ def test_a_node_that_may_not_be_opened_is_a_problem(
     node = host.root / "dev" / "davinci0"
     monkeypatch.setattr("os.access", lambda path, _: path != node)
     (problem,) = diagnose().problems
-    assert problem == f"this user may not open {node}; add it to the group HwHiAiUser"
+    assert problem == f"this user cannot open {node}; add the user to the group HwHiAiUser"
 
 
 def test_locks_in_the_way_are_a_problem(host: Host) -> None:
     (host.root / "tmp" / "pytest-ascend-vlm-cards").write_text("", "utf-8")
     (problem,) = diagnose().problems
-    assert "has to be a directory" in problem
+    assert "must be a directory" in problem
 
 
 def test_the_free_space_of_a_cache_that_is_not_there_is_that_of_its_disk(tmp_path: Path) -> None:

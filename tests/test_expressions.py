@@ -96,4 +96,4 @@ def test_leaving_speed_out_leaves_the_workers_in(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     refused = run("accuracy or performance")
     assert refused.returncode == pytest.ExitCode.USAGE_ERROR
-    assert "leave out -n" in refused.stderr
+    assert "remove -n" in refused.stderr

@@ -168,23 +168,23 @@ def test_what_the_endpoint_lists_is_left_to_the_criterion(answering: Answering) 
 
 
 def test_nobody_there() -> None:
-    said = f"nothing answers at {NOBODY} (connection refused): start the server, or correct {URL}"
+    said = f"no server answers at {NOBODY} (connection refused): start it, or correct {URL}"
     assert problem(NOBODY) == said
 
 
 def test_a_name_that_is_not_known() -> None:
-    assert "nothing answers at http://no-such-host.invalid (" in problem(
+    assert "no server answers at http://no-such-host.invalid (" in problem(
         "http://no-such-host.invalid"
     )
 
 
 def test_a_missing_key_is_asked_for(stub: Serve) -> None:
-    assert problem(stub(key=SECRET)).endswith(f"wants a key (HTTP 401): set {KEY}")
+    assert problem(stub(key=SECRET)).endswith(f"requires an API key (HTTP 401): set {KEY}")
 
 
 def test_a_wrong_key_is_named_and_not_shown(stub: Serve) -> None:
     said = problem(stub(key="another"), SECRET)
-    assert f"the key in {KEY} is refused" in said
+    assert f"rejects the API key in {KEY} (HTTP 401)" in said
     assert SECRET not in said
 
 
@@ -201,13 +201,15 @@ def test_a_wrong_key_is_named_and_not_shown(stub: Serve) -> None:
 def test_a_server_without_the_api(status: int, kind: str, body: str, answering: Answering) -> None:
     url = answering(status, kind, body)
     said = problem(url)
-    assert f"{url}/v1/models is no list of models (HTTP {status}, {kind})" in said
+    assert f"{url}/v1/models is not a list of models (HTTP {status}, {kind})" in said
     assert said.endswith(f"correct {URL}")
     assert problem(f"{url}/docs").endswith(f"type {URL}={url}")
 
 
 def test_a_server_that_is_still_starting(answering: Answering) -> None:
-    assert "answers HTTP 503 to /v1/models: if it still starts, wait" in problem(answering(503))
+    assert "answers HTTP 503 to /v1/models: if it is still starting, wait" in problem(
+        answering(503)
+    )
 
 
 @pytest.mark.parametrize(
@@ -224,12 +226,12 @@ def test_a_server_that_has_moved(location: str, advice: str, answering: Answerin
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_server_that_never_answers(scheme: str, silent: str) -> None:
     said = problem(f"{scheme}://{silent}", seconds=0.2)
-    assert "takes the connection and does not answer in 0.2 s" in said
+    assert "accepts the connection but does not answer in 0.2 s" in said
 
 
 def test_tls_where_none_is_spoken(answering: Answering) -> None:
     url = answering(200)
-    assert problem(url.replace("http:", "https:")).endswith(f"does not speak TLS: type {URL}={url}")
+    assert problem(url.replace("http:", "https:")).endswith(f"does not use TLS: type {URL}={url}")
 
 
 def test_plain_http_where_tls_is_spoken(tmp_path: Path) -> None:
@@ -249,7 +251,7 @@ def test_a_proxy_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("http_proxy", f"http://me:{SECRET}@127.0.0.1:9")
     said = problem("http://192.0.2.1")
-    assert "through the proxy in HTTP_PROXY; NO_PROXY=192.0.2.1 asks it directly" in said
+    assert "through the proxy in HTTP_PROXY; to connect directly, set NO_PROXY=192.0.2.1" in said
     assert SECRET not in said
     assert "proxy" not in problem(NOBODY)
 
@@ -263,7 +265,7 @@ def test_a_proxy_that_cannot_be_used_is_no_server_without_http(
     port = answering(403).rpartition(":")[2]
     monkeypatch.setenv("https_proxy", proxy.format(port=port))
     said = problem("https://192.0.2.1")
-    assert said.startswith("https://192.0.2.1 cannot be asked (")
+    assert said.startswith("no request can be sent to https://192.0.2.1 (")
     assert "through the proxy in HTTPS_PROXY" in said
 
 
@@ -302,7 +304,7 @@ def tls_server(directory: Path) -> Iterator[str]:
 def test_a_server_that_is_not_there_is_one_error_before_anything_is_asked(judged: Judged) -> None:
     outcome = judged(NOBODY)
     assert outcome.result.ret == pytest.ExitCode.USAGE_ERROR
-    assert outcome.result.stderr.str().count(f"ERROR: nothing answers at {NOBODY}") == 1
+    assert outcome.result.stderr.str().count(f"ERROR: no server answers at {NOBODY}") == 1
     assert outcome.result.parseoutcomes().keys() == {"deselected"}
     assert not outcome.rows
 
@@ -346,7 +348,7 @@ def test_a_wrong_key_is_one_error_and_never_shown(
     monkeypatch.setenv(KEY, SECRET)
     outcome = judged(url, "-k", "models")
     assert outcome.result.ret == pytest.ExitCode.USAGE_ERROR
-    assert f"the key in {KEY} is refused" in outcome.result.stderr.str()
+    assert f"rejects the API key in {KEY} (HTTP 401)" in outcome.result.stderr.str()
     assert SECRET not in outcome.text + outcome.result.stderr.str()
 
 
@@ -356,7 +358,8 @@ def test_a_key_that_no_header_can_carry_is_refused_unseen(
     monkeypatch.setenv(KEY, f"{SECRET}\nmore")
     outcome = judged(NOBODY)
     assert outcome.result.ret == pytest.ExitCode.USAGE_ERROR
-    assert f"{KEY} has a character that no HTTP header can have" in outcome.result.stderr.str()
+    problem = f"{KEY} contains a character that an HTTP header cannot contain"
+    assert problem in outcome.result.stderr.str()
     assert SECRET not in outcome.text + outcome.result.stderr.str()
 
 
@@ -374,7 +377,7 @@ def test_workers_tell_it_once(three_models: Path) -> None:
         check=False,
     )
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
-    assert done.stderr.count("ERROR: nothing answers at") == 1
+    assert done.stderr.count("ERROR: no server answers at") == 1
     assert "INTERNALERROR" not in done.stdout
     assert "passed" not in done.stdout
     assert "failed" not in done.stdout

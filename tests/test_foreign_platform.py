@@ -43,7 +43,7 @@ def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_it_is_found_by_its_name() -> None:
     assert select_platform("board").label == "a board of ours, not an NPU"
     assert platform_names() == ("npu", "cpu", "cuda", "board")
-    with pytest.raises(ConfigurationError, match="there are npu, cpu, cuda, board"):
+    with pytest.raises(ConfigurationError, match="use one of npu, cpu, cuda, board"):
         select_platform("bord")
 
 

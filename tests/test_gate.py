@@ -65,7 +65,7 @@ def test_one_reason_for_many_is_told_once() -> None:
 
 def test_a_model_to_which_nothing_applies_was_not_verified() -> None:
     rows = [*ALL_PASS[:2], row(*REQUIRED[2], "na", "no tiny checkpoint")]
-    assert missing(*rows) == ["TestB: nothing of it applies, so nothing was verified"]
+    assert missing(*rows) == ["TestB: all its criteria are not applicable, so nothing was verified"]
     assert missing(*rows, tiny=True) == []
     aside = [row(*pair, "na", "no tiny checkpoint") for pair in REQUIRED]
     assert missing(*aside, tiny=True) == ["no required criterion was verified"]
@@ -77,8 +77,8 @@ def test_a_criterion_of_which_the_reference_knows_nothing_was_not_verified() -> 
     assert missing(*ALL_PASS, unknown) == []
     for rows in ([unknown], [unknown, declared]):
         assert missing(ALL_PASS[0], *rows, ALL_PASS[2]) == [
-            "TestA: serving.image: the reference knows none of what is asked, so nothing was "
-            "verified"
+            "TestA: serving.image: the reference knows the answer to none of the cases, so nothing "
+            "was verified"
         ]
 
 
@@ -192,7 +192,7 @@ def test_a_test_that_was_lost_with_its_worker_is_told(
 ) -> None:
     project.makeconftest(CRASH)
     outcome = judged(stub(), "--vlm-gate", "-k", "models or text_is_ans", "-n", "1")
-    assert "ended without a row: its worker crashed" in outcome.text
+    assert "has no row: its worker crashed" in outcome.text
     assert "lost with a worker that crashed" in outcome.text.splitlines()[-1]
 
 

@@ -324,7 +324,7 @@ def test_numbers_that_do_not_belong_to_their_rows_are_an_error(
 def test_a_table_of_another_length_is_named_with_its_shape(golden: Recorded) -> None:
     rewritten(golden, cut("fp32", slice(8, None)))
     rows = len(numerics_of(answer()).positions)
-    assert f"fp32 is of shape ({rows - 8}, 32) where ({rows}, 32) is expected" in golden.refusal()
+    assert f"fp32 has the shape ({rows - 8}, 32) instead of ({rows}, 32)" in golden.refusal()
 
 
 @pytest.mark.parametrize("key", ["completion", "provenance", "inputs", "tensors_sha256"])
@@ -333,7 +333,7 @@ def test_a_golden_that_lacks_a_part_is_an_error(key: str, golden: Recorded) -> N
     del document[key]
     document["sha256"] = digest(document)
     golden.json.write_text(readable_json(document), "utf-8")
-    assert f"lacks '{key}'" in golden.refusal()
+    assert f"has no '{key}'" in golden.refusal()
 
 
 def test_numbers_that_do_not_belong_to_their_rows_are_not_written(golden: Recorded) -> None:

@@ -143,7 +143,7 @@ def test_one_that_ended_is_not_taken_up_again(make: Make, request_: EvaluationRe
 def test_a_report_that_its_samples_deny_is_an_error(
     make: Make, request_: EvaluationRequest
 ) -> None:
-    with pytest.raises(ServerError, match=r"reports 0\.5000.*add up to 0\.3750"):
+    with pytest.raises(ServerError, match=r"reports 0\.5000.*have the mean 0\.3750"):
         evaluate(make(REPORTED=0.5), request_, silent)
 
 
@@ -151,7 +151,7 @@ def test_a_report_that_its_samples_deny_is_an_error(
 def test_samples_scored_twice_or_never_are_an_error(
     make: Make, request_: EvaluationRequest, ids: list[int]
 ) -> None:
-    with pytest.raises(ServerError, match="twice, or none"):
+    with pytest.raises(ServerError, match="scored no sample, or one of them twice"):
         evaluate(make(IDS=ids, REPORTED=0.25), request_, silent)
 
 

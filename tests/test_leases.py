@@ -30,8 +30,8 @@ with lease("npu", int(sys.argv[1]), [int(card) for card in sys.argv[2:]], dict, 
     print("has", *cards, flush=True)
     time.sleep(600)
 """
-SICK = Obstacle("card 1 (910B4): health is Alarm", passing=False)
-BUSY = Obstacle("card 1 (910B4) is occupied: pid 4711", passing=True)
+SICK = Obstacle("card 1 (910B4): health is Alarm", temporary=False)
+BUSY = Obstacle("card 1 (910B4) is occupied: pid 4711", temporary=True)
 
 Hold = Callable[..., "subprocess.Popen[str]"]
 
@@ -220,10 +220,10 @@ def test_cards_that_nobody_can_give_are_not_waited_for() -> None:
     with pytest.raises(ConfigurationError) as caught, take(2, 0, 1, obstacles={1: SICK}):
         pass
     assert str(caught.value) == (
-        "the model needs 2 cards, and of the 2 visible here 1 can be used:\n"
+        "the model needs 2 cards, but only 1 of the 2 visible cards can be used:\n"
         "  card 0 is free\n"
         "  card 1 (910B4): health is Alarm\n"
-        "Free a card, or let the variable of visible cards name others."
+        "Free a card, or name other cards in the variable of visible cards."
     )
 
 
@@ -403,7 +403,7 @@ def test_a_link_in_the_place_of_the_directory_is_not_followed(
 ) -> None:
     (tmp_path / "target").mkdir()
     directory.symlink_to(tmp_path / "target")
-    with pytest.raises(ConfigurationError, match="has to be a directory"), take(1, 0):
+    with pytest.raises(ConfigurationError, match="must be a directory"), take(1, 0):
         pass
     assert list((tmp_path / "target").iterdir()) == []
 
@@ -416,14 +416,14 @@ def test_a_link_in_the_place_of_a_lock_is_not_followed(
     precious.write_text("content", "utf-8")
     directory.mkdir()
     (directory / name).symlink_to(precious)
-    with pytest.raises(ConfigurationError, match="is a link"), take(1, 0):
+    with pytest.raises(ConfigurationError, match="is a symbolic link"), take(1, 0):
         pass
     assert precious.read_text("utf-8") == "content"
 
 
 def test_locks_that_cannot_be_opened_say_what_to_do(directory: Path) -> None:
     (directory / "npu-0.lock").mkdir(parents=True)
-    with pytest.raises(ConfigurationError, match="let the owner of"), take(1, 0):
+    with pytest.raises(ConfigurationError, match="Ask the owner of"), take(1, 0):
         pass
 
 

@@ -30,6 +30,7 @@ from pytest_ascend_vlm.engines.messages import messages
 from pytest_ascend_vlm.errors import PreconditionError, ServerError
 from pytest_ascend_vlm.load import evalscope_perf, generator, vllm_bench
 from pytest_ascend_vlm.load.generator import Workload, generate, read
+from pytest_ascend_vlm.load.job import has_module, read_rows
 from pytest_ascend_vlm.observation.load import Load
 from pytest_ascend_vlm.spec.case import Case
 from pytest_ascend_vlm.spec.case_files import load_cases
@@ -76,7 +77,7 @@ def test_rows_are_what_our_client_sends(tmp_path: Path) -> None:
     files = generator._Files.of(tmp_path, TWO)
     generator._prepare(files, Workload((page, text), 2), Endpoint(NOBODY, "a-model", KEY))
     job = json.loads(files.job.read_text("utf-8"))
-    rows = vllm_bench.read_rows(job)
+    rows = read_rows(job)
     assert rows[0]["content"] == messages(page)[0]["content"]
     assert [part["type"] for part in rows[0]["content"]] == ["image_url", "text"]
     assert rows[1] == {"content": [{"type": "text", "text": text.prompt}], "output_tokens": 7}
@@ -166,7 +167,7 @@ def test_goodput_counts_what_meets_every_level(
             {"errors": ["", "Traceback\n  File\nClientError: 服务器断开\n"]},
             "ClientError: 服务器断开",
         ),
-        ({"ttfts": [0.5, 0.0]}, "no token came"),
+        ({"ttfts": [0.5, 0.0]}, "no token was received"),
     ],
 )
 def test_a_request_without_an_answer_is_an_error(
@@ -188,7 +189,7 @@ def test_a_request_without_an_answer_is_an_error(
     ],
 )
 def test_a_result_of_another_form_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
-    with pytest.raises(PreconditionError, match=r"about 2 requests"):
+    with pytest.raises(PreconditionError, match=r"for 2 requests"):
         read(written(tmp_path / "r.json", **changes), TWO)
 
 
@@ -197,7 +198,7 @@ def test_a_corrupt_result_is_refused(tmp_path: Path, content: bytes | None) -> N
     path = tmp_path / "r.json"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(PreconditionError, match=r"r\.json is not what a load generator writes"):
+    with pytest.raises(PreconditionError, match=r"r\.json is not a load generator's result"):
         read(path, TWO)
 
 
@@ -205,9 +206,9 @@ def test_a_corrupt_result_is_refused(tmp_path: Path, content: bytes | None) -> N
 
 
 def test_a_module_is_found_without_an_import() -> None:
-    assert vllm_bench.is_installed("email", "mime/text.py")
-    assert not vllm_bench.is_installed("email", "mime/nothing.py")
-    assert not vllm_bench.is_installed("no_such_package")
+    assert has_module("email", "mime/text.py")
+    assert not has_module("email", "mime/nothing.py")
+    assert not has_module("no_such_package", "mime/text.py")
 
 
 @pytest.fixture
@@ -359,7 +360,7 @@ def test_a_generator_that_hangs_is_ended(
     tool(HANGS)
     monkeypatch.setattr(generator, "_START_SECONDS", 5.0)
     monkeypatch.setattr(generator, "_ANSWER_SECONDS", 0.0)
-    with pytest.raises(ServerError, match=r"2 requests, 2 at a time, did not end within 5 s"):
+    with pytest.raises(ServerError, match=r"2 requests at concurrency 2 did not end within 5 s"):
         run(tmp_path)
     assert not left(tmp_path)
 
@@ -470,7 +471,7 @@ def test_evalscope_does_the_same(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(vllm_bench, "is_installed", lambda *_: False)
+    monkeypatch.setattr(vllm_bench, "is_installed", lambda: False)
     monkeypatch.setattr(evalscope_perf, "is_installed", lambda: True)
     # It pins packages that an engine has in other versions, so it has an interpreter of its own.
     monkeypatch.setattr(

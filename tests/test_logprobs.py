@@ -129,8 +129,8 @@ SOUND = position({1: -0.1})
         ({**reply(SOUND, SOUND), "prompt_logprobs": None}, "a proxy in between may drop them"),
         ({**reply(SOUND, SOUND), "prompt_token_ids": None}, "a proxy in between may drop them"),
         ({**reply(SOUND, SOUND), "prompt_token_ids": [0, 7, 9]}, "the same tokenizer and chat"),
-        (reply(SOUND, None), "left positions of the prompt without logprobs"),
-        (reply({}, SOUND), "left positions of the prompt without logprobs"),
+        (reply(SOUND, None), "returned no logprobs for some positions"),
+        (reply({}, SOUND), "returned no logprobs for some positions"),
     ],
 )
 def test_what_cannot_be_compared_is_an_error_of_the_set_up(

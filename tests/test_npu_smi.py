@@ -135,7 +135,7 @@ def test_a_card_without_chips_has_its_name_in_a_column_of_its_own() -> None:
     ("text", "advice"),
     [
         ("dcmi module initialize failed. ret is -8005", "lsmod"),
-        ("dcmi module initialize failed. ret is -8005", "belongs to another container"),
+        ("dcmi module initialize failed. ret is -8005", "another container uses the card"),
         ("dcmi model initialized failed, because the device is used. ret is -8020", "occupied"),
         ("error while loading shared libraries: libdrvdsmi_host.so", "LD_LIBRARY_PATH"),
         ("", "(nothing)"),

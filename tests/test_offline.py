@@ -63,9 +63,9 @@ def test_an_engine_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("behaviour", "task", "problem"),
     [
-        ("one-answer-less", "chat", "0 answers of 1 requests"),
+        ("one-answer-less", "chat", "0 answers for 1 requests"),
         ("odd-tokens", "chat", "TypeError"),
-        ("flat-states", "hidden_states", "hidden of request 1 is of shape"),
+        ("flat-states", "hidden_states", "hidden of request 1 has shape"),
     ],
 )
 def test_a_result_that_is_none_is_the_error_of_its_own_task(
@@ -92,7 +92,7 @@ def test_what_ended_before_the_process_died_counts(tmp_path: Path) -> None:
     assert result.answers[CASE.id].text.startswith("巴黎")
     assert set(result.errors) == {"hidden_states", "transformers"}
     for problem in result.errors.values():
-        assert "SIGSEGV, a native crash) at the task 'hidden states'" in problem
+        assert "SIGSEGV, a native crash) in task 'hidden states'" in problem
         assert "Segmentation fault in a kernel" in problem
 
 

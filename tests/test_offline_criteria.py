@@ -165,7 +165,7 @@ def test_what_fails_does_so_once_and_alone(project: Project) -> None:
         "numerics.fp32_probe": {"error"},
     }
     reasons = {row["criterion"]: row["reason"] for row in rows}
-    assert "17 answers of 18 requests" in reasons["serving.offline"]
+    assert "17 answers for 18 requests" in reasons["serving.offline"]
     assert "answers" not in reasons["numerics.hidden_states"]
     assert project.starts == ["None", "pooling", "float32"]
 

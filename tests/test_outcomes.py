@@ -91,7 +91,7 @@ def test_what_is_no_answer_is_expected_only_by_name(
     one = ("-k", "text_matches and capital]", "test_own_model.py")
     outcome = judged(stub(Defect.EXCLAMATION_MARKS.value), *one)
     assert statuses(outcome) == [("baseline.text", "fail")]
-    assert "is no answer" in outcome.rows[0]["reason"]
+    assert "is degenerate" in outcome.rows[0]["reason"]
     assert statuses(judged(stub(Defect.TEXT_OFF_BY_ONE_TOKEN.value), *one))[0][1] == "xfail"
 
 

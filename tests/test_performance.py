@@ -87,7 +87,7 @@ def test_speed_is_measured_only_where_it_is_named(judged: Judged, stub: Serve) -
 def test_side_by_side_is_refused(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest_subprocess("-n", "2", "-m", "performance")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*measure each other; leave out -n*"])
+    result.stderr.fnmatch_lines(["*disturb each other's measurements in parallel; remove -n*"])
 
 
 def test_all_but_speed_may_run_side_by_side(pytester: pytest.Pytester) -> None:
@@ -345,7 +345,7 @@ def test_who_asks_first_changes_no_figure(
 @pytest.mark.parametrize(
     ("figure", "behaviour", "told"),
     [
-        ("cpu.peak", takes(), "the CPU usage of a server that someone else runs"),
+        ("cpu.peak", takes(), "the CPU usage of a server that the suite did not start"),
         ("image.latency.p99", takes(), "p99 needs at least 299 requests"),
         ("image.server_queue.mean", takes(), "/metrics"),
         ("text.latency.median", Defect.TEXT_GIVES_500.value, "performance.single_stream judges"),
@@ -392,7 +392,7 @@ def test_no_two_requests_share_an_image(tmp_path: Path) -> None:
     assert len({cold.sampling(1).cache_salt for _ in range(9)}) == 9
 
 
-# --- CPU use -------------------------------------------------------------------------------------
+# --- CPU usage -----------------------------------------------------------------------------------
 
 
 def test_cpu_use_is_that_of_the_processes() -> None:

@@ -13,7 +13,7 @@ from helpers.models import model_spec
 
 from pytest_ascend_vlm.errors import ConfigurationError
 from pytest_ascend_vlm.platforms import PLATFORMS, select_platform
-from pytest_ascend_vlm.platforms.ascend import Ascend
+from pytest_ascend_vlm.platforms.ascend import POOL, Ascend
 from pytest_ascend_vlm.platforms.ascend_versions import pair_problem
 from pytest_ascend_vlm.platforms.base import Allocation, Platform
 from pytest_ascend_vlm.platforms.cards import Card, CardProcess
@@ -54,19 +54,19 @@ def test_visible_ids_are_read(value: str | None, expected: tuple[int, ...]) -> N
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ("", "is empty, which hides every card"),
+        ("", "is empty, which hides all cards"),
         ("7,9", f"{VARIABLE}=7,9 names cards 7 and 9, but this host has the cards 0 to 3"),
         ("0,4", "names card 4, but"),
         ("1,2,1", "names card 1 more than once"),
-        ("0-3", "holds '0-3', which is not a card's id"),
-        ("0, 1", "holds ' 1', which"),
-        ("0,,1", "holds '', which"),
-        ("0,-1", "holds '-1', which"),
-        ("0;1", "holds '0;1', which"),
-        ("二", "holds '二', which"),
-        ("١", "holds '١', which"),
-        ("9" * 5000, "which is not a card's id"),
-        ("3,1", "is not in ascending order, which CANN refuses; write 1,3"),
+        ("0-3", "contains '0-3', which is not the id of a card"),
+        ("0, 1", "contains ' 1', which"),
+        ("0,,1", "contains '', which"),
+        ("0,-1", "contains '-1', which"),
+        ("0;1", "contains '0;1', which"),
+        ("二", "contains '二', which"),
+        ("١", "contains '١', which"),
+        ("9" * 5000, "which is not the id of a card"),
+        ("3,1", "is not in ascending order, which CANN requires; write 1,3"),
     ],
 )
 def test_visible_ids_that_do_not_do_what_they_seem_to_are_refused(value: str, said: str) -> None:
@@ -123,13 +123,13 @@ def test_a_pair_that_does_not_says_which_vllm_would(
 ) -> None:
     problem = pair_problem(vllm_ascend, vllm)
     assert problem is not None
-    assert f"vllm-ascend {vllm_ascend} goes with vllm {partner}, but vllm {vllm} is" in problem
+    assert f"vllm-ascend {vllm_ascend} requires vllm {partner}, but vllm {vllm} is" in problem
     assert f"pip install vllm=={partner}," in problem
 
 
 def reason(card: Card) -> tuple[str, bool]:
-    obstacle = obstacles([card])[card.index]
-    return obstacle.reason, obstacle.passing
+    obstacle = POOL.obstacles([card])[card.index]
+    return obstacle.reason, obstacle.temporary
 
 
 @pytest.mark.parametrize(
@@ -172,9 +172,9 @@ def test_the_largest_processes_are_named() -> None:
 
 
 def test_memory_without_a_process_belongs_to_somebody_who_cannot_be_seen() -> None:
-    said, passing = reason(replace(IDLE, memory_used_mib=4916))
+    said, temporary = reason(replace(IDLE, memory_used_mib=4916))
     assert said.startswith("card 0 (910B4) is occupied: 4916 of 32768 MiB are in use by processes")
-    assert passing
+    assert temporary
 
 
 @pytest.mark.usefixtures("host")
@@ -236,7 +236,7 @@ def test_wrong_ids_and_a_wrong_pair_are_errors_not_skips(
     npu = Ascend()
     assert npu.unavailable_reason() is None
     pair, ids = str(npu.misconfigured_reason()).splitlines()
-    assert "goes with vllm 0.18.0, but vllm 0.19.0" in pair
+    assert "requires vllm 0.18.0, but vllm 0.19.0" in pair
     assert ids.startswith(f"{VARIABLE}=7 names card 7, but this host has the cards 0 to 1")
     assert npu.usable_cards() == 0
 

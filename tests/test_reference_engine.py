@@ -139,7 +139,7 @@ class Desk:
 
     def record(self, engine: Engine | None = None, plan: RecordingPlan | None = None) -> list[str]:
         """Records all cases and returns what the engine had to do for that."""
-        engine, plan = engine or Engine(), plan or self.task
+        engine, plan = engine or Engine(), plan or self.plan
         recorder = Recording(engine, plan, self.said.append)  # type: ignore[arg-type]
         for case in plan.cases:
             recorder.record(case)

@@ -309,7 +309,7 @@ def test_what_stands_alone_is_found(line: str) -> None:
 
 def test_the_last_error_that_was_logged_is_no_more_than_that() -> None:
     line = "ERROR:    [Errno 98] error while attempting to bind on address ('127.0.0.1', 8000)"
-    assert cause_of([line, "INFO: bye"])[1] == f"not told; the last error is: {line}"
+    assert cause_of([line, "INFO: bye"])[1] == f"unknown; the last error in the log is: {line}"
 
 
 @pytest.mark.parametrize("log", ["", "INFO 11-25 20:01:02 [x.py:1] Starting to load model\nup\n"])

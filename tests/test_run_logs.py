@@ -121,7 +121,7 @@ def test_an_unwritable_directory_is_one_line(option: str, project: pytest.Pytest
     result = project.runpytest_inprocess(f"{option}=file/dir", "-p", "no:hypothesispytest")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(
-        [f"ERROR: nothing can be written to {option}=file/dir (Not a directory); name another *"]
+        [f"ERROR: cannot write to {option}=file/dir (Not a directory); name another *"]
     )
     assert "Traceback" not in result.stdout.str() + result.stderr.str()
     assert "collected" not in result.stdout.str()

@@ -72,7 +72,7 @@ def test_a_simulation_opens_no_gate(three_models: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == pytest.ExitCode.TESTS_FAILED
     problems = [line for line in done.stdout.splitlines() if line.startswith("gate: ")]
-    assert problems == ["gate: the cards are simulated, and a simulation opens no gate"]
+    assert problems == ["gate: the cards are simulated, and a simulated run never passes the gate"]
 
 
 def test_an_unhealthy_card_is_named_and_not_taken(three_models: Path, tmp_path: Path) -> None:

@@ -264,7 +264,7 @@ def test_a_missing_full_checkpoint_is_refused_with_the_download(tmp_path: Path) 
 def test_a_checkpoint_without_weights_is_refused(tmp_path: Path) -> None:
     path = checkpoint(tmp_path / "a")
     (path / "model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="has no weights"):
+    with pytest.raises(CheckpointError, match="contains no weights"):
         weights_digest(path)
 
 

@@ -1,1 +1,1 @@
-"""Where weights are found, and their digest."""
+"""Finds checkpoints and computes their digests."""

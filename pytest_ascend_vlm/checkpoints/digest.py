@@ -1,4 +1,4 @@
-"""The digest that tells checkpoints apart."""
+"""The digest that identifies a checkpoint."""
 
 from __future__ import annotations
 
@@ -8,26 +8,22 @@ from pathlib import Path
 from ..errors import CheckpointError
 
 _WHOLE_BYTES = 64 * 2**20
-
-
 _SAMPLE_BYTES = 2**20
-
-
 _SAMPLES = 64
 
 
 def weights_digest(path: Path) -> str:
-    """SHA-256 over names, sizes and content of the weight files of a checkpoint.
+    """SHA-256 of the names, sizes and contents of a checkpoint's weight files.
 
-    Of a file above 64 MiB only 64 evenly spaced MiB are read, so that the digest of a 64 GB
-    checkpoint takes a second: it tells checkpoints apart, it is no proof of integrity.
+    Reads only 64 evenly spaced MiB of a file larger than 64 MiB. So the digest of a 64 GB
+    checkpoint takes a second. It identifies a checkpoint, but does not prove its integrity.
 
     Raises:
-        CheckpointError: there are no weight files.
+        CheckpointError: if there are no weight files.
     """
     files = weight_files(path)
     if not files:
-        raise CheckpointError(f"{path} has no weights (*.safetensors or *.bin).")
+        raise CheckpointError(f"{path} contains no weights (*.safetensors or *.bin).")
     total = hashlib.sha256()
     for file in files:
         total.update(f"{file.name}\0{file.stat().st_size}\0".encode())
@@ -36,7 +32,7 @@ def weights_digest(path: Path) -> str:
 
 
 def weight_files(path: Path) -> list[Path]:
-    """The weight files of a checkpoint, by name."""
+    """The weight files of a checkpoint, sorted by name."""
     return sorted([*path.glob("*.safetensors"), *path.glob("*.bin")])
 
 

@@ -1,4 +1,4 @@
-"""Finds the weights a model runs with, complete and of its revision, and gives their digest."""
+"""Finds the complete weights of a model, in its pinned revision, and computes their digest."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Checkpoint:
         kind: "full" or "tiny".
         path: its directory.
         weights_sha256: see `weights_digest`.
-        revision: the commit it is known to be of; None where nothing on disk tells.
+        revision: the commit of its files; None if nothing on disk shows it.
     """
 
     kind: str
@@ -34,14 +34,20 @@ class Checkpoint:
 def find_checkpoint(
     model: ModelSpec, kind: str, fixture_roots: Sequence[Path], weights_root: Path | None
 ) -> Checkpoint:
-    """The checkpoint of a model.
+    """Finds the checkpoint of a model.
 
-    Full weights are looked for in `weights_root` alone where one is given, else in the caches of
-    ModelScope and Hugging Face.
+    Searches full weights only in `weights_root` if it is given, else in the caches of ModelScope
+    and Hugging Face.
+
+    Args:
+        model: the model.
+        kind: "full" or "tiny".
+        fixture_roots: directories that contain `tiny/`.
+        weights_root: directory of full weights, `<root>/<organisation>/<name>`.
 
     Raises:
-        CheckpointError: it is not there, incomplete or of another revision; the message says how to
-            get the right one.
+        CheckpointError: if it is missing, incomplete or of another revision; the message contains
+            the download command.
     """
     if kind == "tiny":
         path = _tiny(model, fixture_roots)
@@ -68,31 +74,31 @@ def _tiny(model: ModelSpec, fixture_roots: Sequence[Path]) -> Path:
 
 
 def _full(model: ModelSpec, weights_root: Path | None) -> Copy:
-    """The first copy without a problem; one that is known to be the pinned revision goes first."""
+    """The first copy without a problem; copies of the pinned revision are tried first."""
     places, copies = _search(model, weights_root)
-    refused = []
+    rejected = []
     for copy in sorted(copies, key=lambda copy: model.revision not in copy.revisions):
         problem = _problem(copy, model.revision)
         if problem is None:
             return copy
-        refused.append(f"  {copy.path}: {problem}")
+        rejected.append(f"  {copy.path}: {problem}")
     download = _download(model, weights_root)
-    if refused:
-        unusable = [f"the weights of {model.model_id} on this machine cannot be used:", *refused]
+    if rejected:
+        unusable = [f"the weights of {model.model_id} on this machine cannot be used:", *rejected]
         raise CheckpointError("\n".join([*unusable, download]))
     absent = f"the weights of {model.model_id} are not in {places}."
     raise CheckpointError("\n".join([absent, *_misplaced(model, weights_root), download]))
 
 
 def _misplaced(model: ModelSpec, weights_root: Path | None) -> Iterable[str]:
-    """What to type where `--vlm-weights-root` is the directory of the model, or of who made it."""
+    """The correction if `--vlm-weights-root` is the directory of the model or its organisation."""
     *above, name = Path(model.model_id).parts
     for directory in [weights_root, weights_root / name] if weights_root is not None else []:
         if not (directory / "config.json").is_file():
             continue
         path = directory.resolve()
         if path.parts[-len(above) - 1 :] == (*above, name):
-            yield f"But {path} is there: type --vlm-weights-root={path.parents[len(above)]}."
+            yield f"But {path} exists: type --vlm-weights-root={path.parents[len(above)]}."
         else:
             yield (
                 f"But {path} has a config.json. If that is the model, make DIR/{model.model_id} a "
@@ -101,7 +107,7 @@ def _misplaced(model: ModelSpec, weights_root: Path | None) -> Iterable[str]:
 
 
 def _search(model: ModelSpec, weights_root: Path | None) -> tuple[str, list[Copy]]:
-    """Where full weights are looked for, in words, and what is there."""
+    """The places searched for full weights, as text, and the copies found there."""
     if weights_root is not None:
         directory = weights_root / model.model_id
         return str(directory), list(plain_copies(directory))
@@ -113,21 +119,21 @@ def _search(model: ModelSpec, weights_root: Path | None) -> tuple[str, list[Copy
 
 
 def _problem(copy: Copy, pinned: str | None) -> str | None:
-    """Why a copy cannot be used, or None."""
+    """Reason why a copy cannot be used, or None."""
     if pinned is not None and copy.revisions - {pinned}:
         known = " and ".join(sorted(copy.revisions))
-        return f"it is of revision {known}, the model is pinned to {pinned}"
+        return f"it has revision {known}, but the model is pinned to {pinned}"
     if not copy.alone:
-        return "one of several snapshots; say which is meant with ModelSpec(revision=...)"
+        return "one of several snapshots; choose one with ModelSpec(revision=...)"
     return next(iter(_gaps(copy)), None)
 
 
 def _gaps(copy: Copy) -> Iterable[str]:
-    """What shows that a download did not end."""
+    """The signs of an incomplete download."""
     for partial in sorted(copy.downloads.rglob("*.incomplete")):
         yield (
-            f"{partial} was not downloaded to its end (delete it if no download is running and "
-            "another one does not remove it)"
+            f"{partial} was not downloaded completely (delete it if no download is running and "
+            "another download does not remove it)"
         )
     for link in sorted(path for path in copy.path.rglob("*") if not path.exists()):
         yield f"{link.name} is a link to {link.readlink()}, which is missing"
@@ -137,7 +143,7 @@ def _gaps(copy: Copy) -> Iterable[str]:
     if index.is_file():
         yield from _missing_shards(index)
     if not weight_files(copy.path):
-        yield "it has no weights (*.safetensors or *.bin)"
+        yield "it contains no weights (*.safetensors or *.bin)"
 
 
 def _missing_shards(index: Path) -> Iterable[str]:
@@ -152,7 +158,7 @@ def _missing_shards(index: Path) -> Iterable[str]:
 
 
 def _download(model: ModelSpec, weights_root: Path | None) -> str:
-    """What to run to have the right checkpoint in the right place."""
+    """The command that downloads the right checkpoint to the right place."""
     revision = ["--revision", model.revision] if model.revision else []
     hugging_face = ["hf", "download", model.model_id, *revision]
     modelscope = ["modelscope", "download", "--model", model.model_id, *revision]

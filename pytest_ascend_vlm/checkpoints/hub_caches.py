@@ -1,11 +1,12 @@
-"""Where the hubs' download tools leave a checkpoint, and which revision of it lies there.
+"""Finds the checkpoints in the caches of the hubs' download tools, and their revisions.
 
-Hugging Face: `models--org--name/snapshots/<commit>`, and the commit of a branch in `refs/<branch>`;
-a directory written with `--local-dir` has a `.metadata` file for every other one, whose first line
-is the commit.
-ModelScope up to 1.37: a plain directory, a dot of the name written as `___`; later the layout of
-Hugging Face with a branch, tag or commit as the snapshot's name. What ModelScope knows about
-revisions beyond that is in pickles (`.msc`, `.mdl`), and a pickle runs code: they are not read.
+Hugging Face: `models--org--name/snapshots/<commit>`; `refs/<branch>` contains the commit of a
+branch. A directory written with `--local-dir` contains a `.metadata` file per file, whose first
+line is the commit.
+
+ModelScope up to 1.37: a plain directory, with `___` for each dot of the name. Later versions: the
+layout of Hugging Face, with a branch, tag or commit as the snapshot's name. ModelScope stores more
+about revisions in pickles (`.msc`, `.mdl`). They are not read, because loading a pickle runs code.
 """
 
 from __future__ import annotations
@@ -17,20 +18,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _COMMIT = re.compile(r"\b[0-9a-f]{40}\b")
-# MODELSCOPE_CACHE stands for `~/.cache/modelscope` in some versions, for its `hub` in others.
+# MODELSCOPE_CACHE means `~/.cache/modelscope` in some versions, and its `hub` in others.
 _MODELSCOPE_LAYOUTS = ("models", "hub/models", "hub", "")
 
 
 @dataclass(frozen=True)
 class Copy:
-    """A directory that holds, or should hold, a checkpoint.
+    """A directory that contains a checkpoint, perhaps an incomplete one.
 
     Attributes:
         path: the directory.
-        downloads: the directory under which its unfinished downloads are.
-        revisions: the commits its files are known to be of: none where nothing tells, several
-            where a later download replaced some of them.
-        alone: whether it is clear that this one is meant, and no other snapshot of the model.
+        downloads: the directory that contains its unfinished downloads.
+        revisions: the known commits of its files: none if nothing shows them, several if a later
+            download replaced some files.
+        alone: True if no other snapshot of the model could be meant.
     """
 
     path: Path
@@ -44,9 +45,9 @@ class HubCache:
     """The cache of one hub's download tool.
 
     Attributes:
-        name: how a reader is told.
+        name: its name in messages.
         root: its directory.
-        find: the copies of a model, given the root, the model's id and its pinned revision.
+        find: returns the copies of a model from the root, the model's id and its pinned revision.
     """
 
     name: str
@@ -55,12 +56,12 @@ class HubCache:
 
 
 def prefers_modelscope() -> bool:
-    """Whether vLLM is told to take models from ModelScope; read as vLLM reads it."""
+    """True if VLLM_USE_MODELSCOPE makes vLLM load models from ModelScope; parsed as in vLLM."""
     return os.environ.get("VLLM_USE_MODELSCOPE", "").strip().lower() in {"1", "true"}
 
 
 def hub_caches() -> list[HubCache]:
-    """Both hubs' caches, the one that vLLM would use first."""
+    """The caches of both hubs; the one that vLLM would use comes first."""
     home = Path.home() / ".cache"
     hugging_face = _directory("HF_HOME", _directory("XDG_CACHE_HOME", home) / "huggingface")
     caches = [
@@ -79,7 +80,7 @@ def hub_caches() -> list[HubCache]:
 
 
 def plain_copies(directory: Path) -> Iterator[Copy]:
-    """The copy that a download into a directory of its own left, if it is there."""
+    """The copy in a plain directory, if the directory contains files."""
     if directory.is_dir() and any(directory.iterdir()):
         path = directory.resolve()
         yield Copy(path, path, _recorded_revisions(path))
@@ -100,9 +101,9 @@ def _hugging_face_copies(root: Path, model_id: str, revision: str | None) -> Ite
 def _modelscope_copies(root: Path, model_id: str, revision: str | None) -> Iterator[Copy]:
     organisation, _, name = model_id.rpartition("/")
     directories = [
-        root / layout / organisation / written
+        root / layout / organisation / directory_name
         for layout in _MODELSCOPE_LAYOUTS
-        for written in (name.replace(".", "___"), name)
+        for directory_name in (name.replace(".", "___"), name)
     ]
     # `name` may be a link to `na___me`.
     for directory in dict.fromkeys(directory.resolve() for directory in directories):
@@ -112,7 +113,7 @@ def _modelscope_copies(root: Path, model_id: str, revision: str | None) -> Itera
 
 
 def _snapshots(repository: Path, *wanted: str) -> Iterator[Copy]:
-    """The first wanted snapshot; where there is none of them, every other one."""
+    """The first of the wanted snapshots that exists; all snapshots if none of them does."""
     present = sorted(path for path in (repository / "snapshots").glob("*") if path.is_dir())
     named = {path.name: path for path in present}
     chosen = [named[name] for name in wanted if name in named][:1] or present
@@ -122,7 +123,7 @@ def _snapshots(repository: Path, *wanted: str) -> Iterator[Copy]:
 
 
 def _recorded_revisions(directory: Path) -> frozenset[str]:
-    """The commits that the download tools noted in a plain directory, in text."""
+    """The commits that the download tools stored as text in a plain directory."""
     notes = [(directory / ".cache/huggingface/download").rglob("*.metadata"), directory.glob(".mv")]
     lines = [path.read_text("utf-8", "replace").partition("\n")[0] for n in notes for path in n]
     return frozenset(commit for line in lines for commit in _COMMIT.findall(line))

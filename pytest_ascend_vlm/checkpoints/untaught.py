@@ -1,4 +1,4 @@
-"""What a tiny checkpoint was not taught."""
+"""The cases and groups that a tiny checkpoint was not trained for."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from ..errors import ConfigurationError
 
 
 def untaught(checkpoint: Path) -> Mapping[str, str]:
-    """What a tiny checkpoint cannot answer: case id or group -> the reason.
+    """The cases and groups that a tiny checkpoint cannot answer: case id or group -> reason.
 
     Raises:
-        ConfigurationError: the checkpoint's `untaught.json` is not of its form.
+        ConfigurationError: if the checkpoint's `untaught.json` is not a map of texts.
     """
     path = checkpoint / "untaught.json"
     if not path.is_file():
         return {}
     try:
-        return {str(what): str(why) for what, why in json.loads(path.read_text("utf-8")).items()}
+        document = json.loads(path.read_text("utf-8"))
+        return {str(name): str(reason) for name, reason in document.items()}
     except (ValueError, AttributeError) as error:
-        raise ConfigurationError(f"{path} is not a map of case or group to reason.") from error
+        raise ConfigurationError(
+            f"{path} is not a JSON object that maps a case or group to a reason."
+        ) from error

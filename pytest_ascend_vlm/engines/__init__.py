@@ -1,4 +1,4 @@
-"""What turns a request into an answer: the vLLM server with its client, and Transformers.
+"""Engines that answer requests: vLLM, as a server or offline, and Transformers.
 
-Heavy libraries are imported where they are used, never when a module here is imported.
+No module imports a heavy library (torch, transformers, vllm) at its top, but where it is used.
 """

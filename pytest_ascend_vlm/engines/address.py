@@ -1,4 +1,4 @@
-"""The address of a server as a user types it, and what should have been typed."""
+"""Checks the address of a server that a user types, and suggests a correction."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from ..errors import ConfigurationError
 
 KEY_VARIABLE = "VLM_SERVER_API_KEY"
-"""The environment variable with the key of an endpoint that someone else runs."""
+"""The environment variable with the API key of an endpoint that the suite did not start."""
 
 _FORM = "http://host:port"
 _SCHEME = re.compile(r"(https?):?/+|\w+://|//", re.IGNORECASE)
@@ -19,16 +19,16 @@ _HOST = re.compile(r"[\w.-]+|[\da-f:.]*:[\da-f:.]*")
 
 
 def base_url(option: str, typed: str) -> str:
-    """The URL of a server, without the `/v1` that clients add.
+    """The URL of a server, without the `/v1` that clients append.
 
-    A path before `/v1`, as a gateway has it, stays.
+    Keeps a path before `/v1`, which gateways use.
 
     Args:
-        option: the option that names it, for the message.
-        typed: its value.
+        option: the command line option, for the message.
+        typed: the value of the option.
 
     Raises:
-        ConfigurationError: it is no such URL; the message has the option as it should be.
+        ConfigurationError: if the value is not such a URL; the message has the corrected option.
     """
     corrected = _corrected(typed)
     if corrected is None:
@@ -39,7 +39,7 @@ def base_url(option: str, typed: str) -> str:
 
 
 def is_loopback(url: str) -> bool:
-    """Whether a URL leads to this host, where a proxy of the environment has no business."""
+    """True if a URL leads to this host. Requests to this host must not use a proxy."""
     host = urlsplit(url).hostname or ""
     try:
         address = ipaddress.ip_address(host)
@@ -49,31 +49,33 @@ def is_loopback(url: str) -> bool:
 
 
 def _corrected(typed: str) -> str | None:
-    """What was most likely meant; None where no host can be made out."""
-    text = re.sub(r"\s", "", unicodedata.normalize("NFKC", typed))  # "：" is ":"
+    """The URL that was most likely meant; None if the text contains no host."""
+    text = re.sub(
+        r"\s", "", unicodedata.normalize("NFKC", typed)
+    )  # NFKC turns the full-width "：" into ":"
     scheme = _SCHEME.match(text)
     rest = re.split(r"[?#]", text[scheme.end() if scheme else 0 :])[0]
-    where, slash, path = rest.partition("/")
-    where = re.sub(r"^:?(?=\d+$)", "localhost:", where.rpartition("@")[2])
+    host_port, slash, path = rest.partition("/")
+    host_port = re.sub(r"^:?(?=\d+$)", "localhost:", host_port.rpartition("@")[2])
     try:
-        split = urlsplit(f"//{where}")
+        split = urlsplit(f"//{host_port}")
         host, port = split.hostname or "", split.port
     except ValueError:
         return None
     if not _HOST.fullmatch(host) or port == 0:
         return None
     https = scheme is not None and (scheme[1] or "").lower() == "https"
-    shown = f"[{host}]" if ":" in host else host
-    number = "" if port is None else f":{port}"
-    before_api = _API.sub("", (slash + path).rstrip("/")).rstrip("/")
-    return f"http{'s' * https}://{shown}{number}{before_api}"
+    url_host = f"[{host}]" if ":" in host else host
+    url_port = "" if port is None else f":{port}"
+    url_path = _API.sub("", (slash + path).rstrip("/")).rstrip("/")
+    return f"http{'s' * https}://{url_host}{url_port}{url_path}"
 
 
 def _reason(typed: str) -> str:
     if re.search(r"\s", typed):
-        return "has a space in it"
+        return "contains a space"
     if "@" in typed:
-        return "has a name or password in it, which logs would show"
+        return "contains a user name or password, which logs would show"
     if not re.match("https?://", typed, re.IGNORECASE):
         return "does not begin with http:// or https://"
-    return "is more than the address of a server"
+    return "contains more than the address of a server"

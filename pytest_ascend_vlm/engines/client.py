@@ -1,4 +1,4 @@
-"""Asks the served model: one answer, several, streamed, together, or forced."""
+"""The client of a served model: single, sampled, streamed, concurrent and forced answers."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _CONTINUE = {"add_generation_prompt": False, "continue_final_message": True}
 
 
 class Client:
-    """The served model, as tests ask it.
+    """The client of a served model.
 
     Attributes:
-        endpoint: where its server listens.
+        endpoint: the server's address.
         completions: every completion so far, in the order in which tests received or reused them.
     """
 
@@ -42,23 +42,23 @@ class Client:
         """Connects on first use.
 
         Args:
-            endpoint: where the server listens.
-            on_lost: called when the server does not answer; raises if it knows why.
-            timeout_seconds: how long one answer may take.
-            ensure: called before each request; starts a server again that was stopped meanwhile.
+            endpoint: the server's address.
+            on_lost: called when the server does not answer; raises an error if the cause is known.
+            timeout_seconds: maximum time for one answer.
+            ensure: called before each request; restarts a server that was stopped.
         """
         self.endpoint = endpoint
         self.completions: list[Completion] = []
         self._connection = Connection(endpoint, on_lost, timeout_seconds, ensure)
-        self._another: Callable[[Endpoint], Client] = partial(
+        self._new_client: Callable[[Endpoint], Client] = partial(
             Client, on_lost=on_lost, timeout_seconds=timeout_seconds, ensure=ensure
         )
-        self._requests_of_others = 0
+        self._disposable_requests = 0
 
     @property
     def requests(self) -> int:
-        """Number of requests sent so far, those of disposable clients included."""
-        return self._connection.requests + self._requests_of_others
+        """Number of requests sent so far, including those of disposable clients."""
+        return self._connection.requests + self._disposable_requests
 
     def close(self) -> None:
         """Closes the connections."""
@@ -68,26 +68,26 @@ class Client:
         """The answer to a case; greedy by default.
 
         Raises:
-            ConfigurationError: the key is refused.
-            ServerError: the server refused the request or could not be reached.
+            ConfigurationError: if the server rejects the API key.
+            ServerError: if the server rejects the request or cannot be reached.
         """
         return require_answer(case.id, self.ask(case, sampling))
 
     def ask(self, case: Case, sampling: Sampling | None = None) -> Completion | Refusal:
-        """The answer to a case, or the HTTP error that came instead."""
+        """The answer to a case, or the HTTP error."""
         answers = self.ask_several(case, sampling)
         return answers if isinstance(answers, Refusal) else answers[0]
 
     def ask_several(
         self, case: Case, sampling: Sampling | None = None
     ) -> tuple[Completion, ...] | Refusal:
-        """All `sampling.n` answers to a case, or the HTTP error that came instead."""
+        """All `sampling.n` answers to a case, or the HTTP error."""
         return self.send(messages(case), case.id, sampling or Sampling(max_tokens=case.max_tokens))
 
     def send(
         self, chat: Sequence[Mapping[str, Any]], case_id: str, sampling: Sampling
     ) -> tuple[Completion, ...] | Refusal:
-        """The answers to a chat of any form, or the HTTP error that came instead."""
+        """The answers to any list of chat messages, or the HTTP error."""
         since = time.perf_counter()
         try:
             reply = self._connection.complete(chat, sampling)
@@ -101,15 +101,15 @@ class Client:
     def stream(
         self, case: Case, sampling: Sampling | None = None, *, bare: bool = False
     ) -> Completion:
-        """The answer to a case, streamed and joined again; greedy by default.
+        """The answer to a case, streamed and joined; greedy by default.
 
         Args:
-            case: what is asked.
-            sampling: how the answer is generated.
-            bare: leaves out the log-probabilities, for a measurement of time.
+            case: the request.
+            sampling: the sampling parameters.
+            bare: True to request no log-probabilities, for time measurements.
 
         Raises:
-            ServerError: the server refused the request or broke off.
+            ServerError: if the server rejects the request or the stream breaks off.
         """
         since = time.perf_counter()
         first, finish, usage = None, None, None
@@ -128,7 +128,7 @@ class Client:
                     finish = choice.finish_reason or finish
         except ServerError:
             raise
-        except Exception as error:  # the HTTP library below openai differs between its versions
+        except Exception as error:  # which HTTP library raises depends on the version of openai
             raise ServerError(f"{case.id}: the stream broke off: {error}") from error
         seconds = time.perf_counter() - since
         answer = Completion(case.id, "".join(pieces), None, finish, usage, None, seconds, first)
@@ -139,26 +139,26 @@ class Client:
         """The greedy answers to cases that are all sent at once.
 
         Raises:
-            ServerError: the server refused one of them.
+            ServerError: if the server rejects one of them.
         """
         with ThreadPoolExecutor(len(cases)) as pool:
             return tuple(pool.map(self.complete, cases))
 
     def force(self, case: Case, answer: str, token_ids: Sequence[int]) -> Forced:
-        """The log-probabilities that the served model gives an answer which it is forced to give.
+        """The served model's log-probabilities of a given (forced) answer.
 
-        Asks for `FORCED_TOKENS` at each position; if the server lists no more than vLLM's default
-        of 20, for those.
+        Requests `FORCED_TOKENS` tokens per position, or 20, vLLM's default maximum, if the server
+        rejects that.
 
         Args:
-            case: what the answer replies to.
-            answer: the forced text.
-            token_ids: the tokens that text has to become.
+            case: the request.
+            answer: the text of the forced answer.
+            token_ids: the expected tokens of that text.
 
         Raises:
-            PreconditionError: the server does not return prompt log-probabilities, or made other
-                tokens of the text.
-            ServerError: the server refused the request.
+            PreconditionError: if the server returns no prompt log-probabilities, or tokenizes the
+                text differently.
+            ServerError: if the server rejects the request.
         """
         chat = [*messages(case), {"role": "assistant", "content": answer}]
         for count in (FORCED_TOKENS, TOP_LOGPROBS):
@@ -166,18 +166,19 @@ class Client:
             if not isinstance(reply, Refusal):
                 return logprobs.forced(case.id, reply.model_extra or {}, tuple(token_ids), count)
         raise ServerError(
-            f"{case.id}: the server answered {reply.status} to a forced answer: {reply.message}"
+            f"{case.id}: the server answered HTTP {reply.status} to a forced answer: "
+            f"{reply.message}"
         )
 
     def _force(self, chat: Sequence[Mapping[str, Any]], count: int) -> Any | Refusal:
-        wanted = {**_CONTINUE, "prompt_logprobs": count}
+        fields = {**_CONTINUE, "prompt_logprobs": count}
         try:
-            return self._connection.complete(chat, Sampling(max_tokens=1), extra_body=wanted)
+            return self._connection.complete(chat, Sampling(max_tokens=1), extra_body=fields)
         except openai.APIStatusError as error:
             return refusal(error.response)
 
     def prompt_tokens(self, case: Case) -> int | None:
-        """How many tokens a prompt has; None where the server refuses it or does not report it."""
+        """Number of tokens of a prompt; None if the server rejects it or does not report it."""
         try:
             reply = self._connection.complete(messages(case), Sampling(max_tokens=1))
         except openai.APIStatusError:
@@ -188,18 +189,18 @@ class Client:
         return int(reply.usage.prompt_tokens) if reply.usage else None
 
     def models(self) -> tuple[str, ...] | Refusal:
-        """The names that `/v1/models` lists, or the HTTP error that came instead."""
+        """The model names that `/v1/models` lists, or the HTTP error."""
         return self._connection.models()
 
     def post(self, body: bytes) -> Refusal:
-        """Sends bytes that are no valid request to the chat endpoint."""
+        """Sends an invalid request body to the chat endpoint and returns the HTTP error."""
         return self._connection.post(body)
 
     @contextlib.contextmanager
     def disposable(self, endpoint: Endpoint | None = None) -> Iterator[Client]:
-        """A client with connections of its own, for requests after which a server may hang up."""
-        with contextlib.closing(self._another(endpoint or self.endpoint)) as other:
+        """A client with its own connections, for requests after which a server may disconnect."""
+        with contextlib.closing(self._new_client(endpoint or self.endpoint)) as other:
             try:
                 yield other
             finally:
-                self._requests_of_others += other.requests
+                self._disposable_requests += other.requests

@@ -1,4 +1,4 @@
-"""A connection to an OpenAI-compatible server: sends requests, counts them, explains a loss."""
+"""A connection to an OpenAI-compatible server that counts its requests and explains failures."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ BARE: Mapping[str, Any] = dict.fromkeys(_WITH_LOGPROBS, openai.NOT_GIVEN)
 
 
 class Connection:
-    """Connections to one server, opened on first use.
+    """The HTTP connections to one server, opened on first use.
 
-    Every completion asks for token ids and the 20 most likely tokens at each position (vLLM's
+    Every completion requests token ids and the 20 most likely tokens at each position (vLLM's
     default maximum), because an answer's text alone hides most numeric defects.
 
     Attributes:
-        endpoint: where the server listens.
+        endpoint: the server's address.
         requests: number of requests sent so far.
     """
 
@@ -37,13 +37,13 @@ class Connection:
         timeout_seconds: float,
         ensure: Callable[[], None],
     ) -> None:
-        """Opens nothing yet.
+        """Opens no connection yet.
 
         Args:
-            endpoint: where the server listens.
-            on_lost: called when the server does not answer; raises if it knows why.
-            timeout_seconds: how long one answer may take.
-            ensure: called before each request; starts a server again that was stopped meanwhile.
+            endpoint: the server's address.
+            on_lost: called when the server does not answer; raises an error if the cause is known.
+            timeout_seconds: maximum time for one answer.
+            ensure: called before each request; restarts a server that was stopped.
         """
         self.endpoint = endpoint
         self.requests = 0
@@ -76,17 +76,17 @@ class Connection:
         extra_body: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Any:
-        """The reply to a chat, as the openai library has it.
+        """The reply to a chat, as an object of the openai library.
 
         Args:
             chat: the messages.
-            sampling: how the answer is generated.
-            extra_body: fields that the openai library does not know.
-            options: arguments of `chat.completions.create`.
+            sampling: the sampling parameters.
+            extra_body: request fields that the openai library does not know.
+            options: further arguments of `chat.completions.create`.
 
         Raises:
-            openai.APIStatusError: the server refused the request.
-            ServerError: the server could not be reached.
+            openai.APIStatusError: if the server rejects the request.
+            ServerError: if the server cannot be reached.
         """
         self._begin_request()
         extra = {"return_token_ids": True, "return_tokens_as_token_ids": True, **(extra_body or {})}
@@ -108,7 +108,7 @@ class Connection:
             raise self._lost(error) from error
 
     def models(self) -> tuple[str, ...] | Refusal:
-        """The names that `/v1/models` lists, or the HTTP error that came instead."""
+        """The model names that `/v1/models` lists, or the HTTP error."""
         self._begin_request()
         try:
             return tuple(model.id for model in self._openai.models.list())
@@ -118,7 +118,7 @@ class Connection:
             raise self._lost(error) from error
 
     def post(self, body: bytes) -> Refusal:
-        """Sends bytes that are no valid request to the chat endpoint."""
+        """Sends an invalid request body to the chat endpoint and returns the HTTP error."""
         self._begin_request()
         headers = {"Content-Type": "application/json"}
         try:
@@ -135,5 +135,5 @@ class Connection:
         self._on_lost()
         cause = str(error.__cause__ or error).rstrip(".")
         return ServerError(
-            f"no answer from {self.endpoint.url}: {cause}. The server may hang, or be gone."
+            f"no answer from {self.endpoint.url}: {cause}. The server may hang or may have stopped."
         )

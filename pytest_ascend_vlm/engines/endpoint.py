@@ -1,4 +1,4 @@
-"""Where an OpenAI-compatible server listens, whoever started it."""
+"""The address of an OpenAI-compatible server, and the interface of a server to the suite."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .address import is_loopback
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Address of a server.
+    """The address of a server.
 
     Attributes:
-        url: `http://127.0.0.1:8000`, without a trailing `/v1`.
-        served_name: the model name that requests carry.
-        api_key: the bearer token; never shown.
+        url: e.g. `http://127.0.0.1:8000`, without a trailing `/v1`.
+        served_name: the model name in requests.
+        api_key: the bearer token; no message shows it.
     """
 
     url: str
@@ -29,21 +29,21 @@ class Endpoint:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is on this host, where a proxy of the environment has no business."""
+        """True if the server is on this host. Requests to this host must not use a proxy."""
         return is_loopback(self.url)
 
 
 class Server(Protocol):
-    """A server as the suite sees it.
+    """The interface of a server to the suite.
 
     Attributes:
-        endpoint: where it listens; a restart keeps it.
-        phases_seconds: start phase -> seconds, of the latest start; empty where someone else
-            started it.
-        first_start_seconds: the same of the first start.
-        starts: how often we started it.
-        can_restart: whether `restart` and `kill` may be called.
-        shutdown_report: what its latest stop left behind; None before the first.
+        endpoint: its address; a restart keeps it.
+        phases_seconds: start phase -> seconds, for the latest start; empty if the suite did not
+            start it.
+        first_start_seconds: the same for the first start.
+        starts: how often the suite started it.
+        can_restart: True if `restart` and `kill` may be called.
+        shutdown_report: survivors and memory after its latest stop; None before the first stop.
     """
 
     endpoint: Endpoint
@@ -55,47 +55,47 @@ class Server(Protocol):
 
     @property
     def serve_command(self) -> str:
-        """The command that serves the model, for the report."""
+        """The command line that serves the model, for the report."""
 
     @property
     def suite_arguments(self) -> str:
-        """What the suite added to it to see what it judges."""
+        """The arguments that the suite added to this command line for its measurements."""
 
     @property
     def memory_mib(self) -> float | None:
-        """Memory the server's processes hold; None where that cannot be told."""
+        """Memory used by the server in MiB; None if it cannot be measured."""
 
     def processes(self) -> list[psutil.Process]:
-        """Its processes on this host; none where they cannot be seen or it is not running."""
+        """Its processes on this host; empty if they are not visible or it is not running."""
 
     def start(self) -> None:
-        """Starts it and returns when it is ready."""
+        """Starts the server and returns when it is ready."""
 
     def stop(self) -> None:
-        """Stops it and returns when nothing of it is left."""
+        """Stops the server and returns when all of its processes have ended."""
 
     def restart(self) -> ShutdownReport:
-        """Replaces it by a fresh one at the same address; returns what the old one left."""
+        """Stops the server and starts a new one at the same address; reports on the stop."""
 
     def kill(self) -> ShutdownReport:
-        """Kills its leading process, as the kernel does when memory runs out."""
+        """Kills the server's main process, as the kernel does when memory runs out."""
 
     def ensure_running(self) -> None:
-        """Starts it again after `kill`; does nothing to one that runs."""
+        """Starts the server again after `kill`; does nothing if it is running."""
 
     def recover(self) -> None:
-        """Before a test: starts it again if it died during an earlier one."""
+        """Starts the server again if it died during an earlier test; called before each test."""
 
     def explain_loss(self) -> None:
-        """Raises ServerError that says why the connection was lost, if that can be told."""
+        """Raises ServerError with the reason for a lost connection, if the reason is known."""
 
 
 class RunningServer:
-    """A server that someone else started and will stop."""
+    """A server that the suite did not start and must not stop."""
 
     can_restart = False
     starts = 0
-    serve_command = "(started by someone else)"
+    serve_command = "(not started by the suite)"
     suite_arguments = ""
     memory_mib: float | None = None
     shutdown_report: ShutdownReport | None = None
@@ -106,28 +106,28 @@ class RunningServer:
         self.first_start_seconds: Mapping[str, float] = {}
 
     def processes(self) -> list[psutil.Process]:
-        """None that could be seen."""
+        """Returns none: they are not visible to the suite."""
         return []
 
     def start(self) -> None:
-        """Nothing to start."""
+        """Does nothing: the server is running."""
 
     def stop(self) -> None:
-        """Nothing to stop."""
+        """Does nothing: the suite must not stop the server."""
 
     def restart(self) -> ShutdownReport:
-        """Not ours to restart."""
-        raise ServerError("an endpoint that someone else runs cannot be restarted")
+        """Raises ServerError."""
+        raise ServerError("the suite cannot restart an endpoint that it did not start")
 
     def kill(self) -> ShutdownReport:
-        """Not ours to kill."""
-        raise ServerError("an endpoint that someone else runs cannot be killed")
+        """Raises ServerError."""
+        raise ServerError("the suite cannot kill an endpoint that it did not start")
 
     def ensure_running(self) -> None:
-        """It was not killed."""
+        """Does nothing: the suite never kills the server."""
 
     def recover(self) -> None:
-        """Not ours to start."""
+        """Does nothing: the suite must not start the server."""
 
     def explain_loss(self) -> None:
-        """Its log is someone else's."""
+        """Does nothing: the suite does not have the server's log."""

@@ -1,9 +1,8 @@
-"""What a server lists about tokens, from JSON to arrays.
+"""Converts the per-token numbers of a server's reply from JSON to arrays.
 
-The servers that we start list raw logits (`logprobs_mode=raw_logits`), others log-probabilities,
-and so does an older vLLM of prompts whatever it was told. Which of the two came is told from the
-numbers: the probabilities of listed tokens never add up to more than one, what raw logits would be
-as log-probabilities does.
+Servers started by the suite return raw logits (`logprobs_mode=raw_logits`). Other servers return
+log-probabilities, and so do older versions of vLLM for prompts, whatever the mode. We detect which
+by exponentiating: log-probabilities sum to at most 1 per position, raw logits exceed it.
 """
 
 from __future__ import annotations
@@ -19,16 +18,15 @@ from ..observation.answers import TopLogprobs
 from ..observation.numerics import FORCED_TOKENS, Forced, TokenScores
 
 Position = Mapping[int, "float | None"]
-"""Token id -> value; None where the server gave no number."""
+"""Token id -> value; None if the server returned no number."""
 
 _ROUNDING = 1e-3
 
 
 def top_logprobs(positions: Sequence[Position]) -> TopLogprobs:
-    """The most likely tokens of an answer's positions, most likely first.
+    """The most likely tokens at each position of an answer, most likely first.
 
-    Raw logits become log-probabilities among the listed tokens: what is not listed has next to no
-    probability.
+    Raw logits are normalized over the listed tokens: the others have almost no probability.
     """
     token_ids, values = _table(positions)
     if _are_logits(values):
@@ -37,34 +35,35 @@ def top_logprobs(positions: Sequence[Position]) -> TopLogprobs:
 
 
 def forced(case_id: str, reply: Mapping[str, Any], answer: tuple[int, ...], top_k: int) -> Forced:
-    """What a server thinks of an answer that was forced.
+    """The served model's scores of a forced answer.
 
     Args:
         case_id: the case.
-        reply: the response's `prompt_logprobs` and `prompt_token_ids`.
+        reply: the response, with `prompt_logprobs` and `prompt_token_ids`.
         answer: the tokens that the prompt has to end with.
-        top_k: how many of the most likely tokens were asked for.
+        top_k: the number of most likely tokens requested per position.
 
     Raises:
-        PreconditionError: one of the two is missing, or the prompt ends otherwise.
+        PreconditionError: if one of the two fields is missing, or the prompt ends with other
+            tokens.
     """
     logprobs, prompt = reply.get("prompt_logprobs"), reply.get("prompt_token_ids")
     if not logprobs or not prompt:
         raise PreconditionError(
-            f"{case_id}: the server returned no prompt_logprobs for a chat request, so what it "
-            "thinks of the reference's answer cannot be seen. vLLM returns them; a proxy in "
+            f"{case_id}: the server returned no prompt_logprobs for a chat request, so the "
+            "probability of the reference's answer is unknown. vLLM returns them; a proxy in "
             "between may drop them."
         )
     if tuple(prompt[-len(answer) :]) != answer:
         raise PreconditionError(
-            f"{case_id}: the forced answer became other tokens in the server than in the "
-            "reference. Check that both use the same tokenizer and chat template."
+            f"{case_id}: the server tokenizes the forced answer differently from the reference. "
+            "Check that both use the same tokenizer and chat template."
         )
-    # Nothing comes before the first token, so nothing is listed about it.
+    # The first token has no context, so the server lists nothing for it.
     positions = logprobs[1:]
     if not all(positions):
         raise PreconditionError(
-            f"{case_id}: the server left positions of the prompt without logprobs."
+            f"{case_id}: the server returned no logprobs for some positions of the prompt."
         )
     return Forced(case_id, scores(positions, top_k), top_k)
 
@@ -72,24 +71,25 @@ def forced(case_id: str, reply: Mapping[str, Any], answer: tuple[int, ...], top_
 def scores(
     positions: Sequence[Mapping[str, Mapping[str, Any]]], top_k: int = FORCED_TOKENS
 ) -> TokenScores:
-    """What is listed of each position: token -> `logprob` and `rank`.
+    """The scores of a sequence of positions.
 
     Args:
-        positions: one entry a position; the forced token is listed wherever it ranks.
-        top_k: how many of the most likely tokens were asked for.
+        positions: for each position, token -> `logprob` and `rank`; the forced token is listed
+            whatever its rank.
+        top_k: the number of most likely tokens requested per position.
     """
     token_ids, values = _table(
         [{int(token): entry["logprob"] for token, entry in row.items()} for row in positions]
     )
-    likely = [
+    top = [
         [entry["logprob"] for entry in row.values() if (entry["rank"] or np.inf) <= top_k]
         for row in positions
     ]
-    floor = np.array([_least(row) for row in likely])
+    floor = np.array([_minimum(row) for row in top])
     return TokenScores(token_ids, values, floor, _are_logits(values))
 
 
-def _least(values: Sequence[float | None]) -> float:
+def _minimum(values: Sequence[float | None]) -> float:
     known = [value for value in values if value is not None]
     return min(known, default=float("nan"))
 
@@ -97,7 +97,7 @@ def _least(values: Sequence[float | None]) -> float:
 def _table(
     positions: Sequence[Position],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Token ids and values, most likely first, padded with -1 and NaN to one width."""
+    """Token ids and values, most likely first, padded with -1 and NaN to the same width."""
     width = max(len(position) for position in positions)
     token_ids = np.full((len(positions), width), -1, dtype=np.int64)
     table = np.full((len(positions), width), np.nan)
@@ -114,7 +114,7 @@ def _are_logits(values: npt.NDArray[np.float64]) -> bool:
 
 
 def _logsumexp(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Over the listed tokens of each row, NaN left out."""
+    """Logsumexp over the listed tokens of each row, ignoring NaN."""
     with np.errstate(all="ignore"):
         known = np.where(np.isnan(values), -np.inf, values)
         peak = known.max(axis=1)

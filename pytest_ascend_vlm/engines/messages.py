@@ -1,4 +1,4 @@
-"""Cases as the chat messages of OpenAI's API."""
+"""Converts cases to chat messages of the OpenAI API."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..spec.case import Case
 
 
 def messages(case: Case) -> list[dict[str, Any]]:
-    """A case as chat messages: images and clips as data URLs, then the text."""
+    """A case as chat messages: images and videos as data URLs, then the text."""
     images = [image_part(path.read_bytes(), _mime(path)) for path in case.images]
     videos = [video_part(path.read_bytes(), _mime(path)) for path in case.videos]
     text = {"type": "text", "text": case.prompt}
@@ -20,12 +20,12 @@ def messages(case: Case) -> list[dict[str, Any]]:
 
 
 def image_part(data: bytes, mime: str) -> dict[str, Any]:
-    """An image as a part of a message."""
+    """An image as a content part of a message."""
     return _part("image_url", data, mime)
 
 
 def video_part(data: bytes, mime: str) -> dict[str, Any]:
-    """A clip as a part of a message."""
+    """A video as a content part of a message."""
     return _part("video_url", data, mime)
 
 

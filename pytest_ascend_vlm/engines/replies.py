@@ -1,4 +1,4 @@
-"""What a server replied, as observations."""
+"""Converts a server's replies to observations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SHOWN_BODY = 300
 
 
 class _Response(Protocol):
-    """What httpx's response and that of openai's own HTTP library have in common."""
+    """The common interface of the responses of httpx and of openai's HTTP library."""
 
     status_code: int
 
@@ -27,12 +27,12 @@ class _Response(Protocol):
 
 
 def completions(reply: Any, case_id: str, seconds: float) -> tuple[Completion, ...] | Refusal:
-    """The answers in a reply that came with status 200; a refusal where it holds none.
+    """The answers in a reply with HTTP status 200; a refusal if it contains none.
 
     Args:
-        reply: what the openai library made of it.
-        case_id: the case that was asked.
-        seconds: from sending the request to the last byte.
+        reply: the reply, as an object of the openai library.
+        case_id: the case that was sent.
+        seconds: time from sending the request to the last byte.
     """
     choices = getattr(reply, "choices", None)
     if not choices or any(choice.message is None for choice in choices):
@@ -41,14 +41,14 @@ def completions(reply: Any, case_id: str, seconds: float) -> tuple[Completion, .
 
 
 def refusal(response: _Response) -> Refusal:
-    """An HTTP answer that is not a completion.
+    """An HTTP response that is not a completion.
 
     Raises:
-        ConfigurationError: it refuses the key.
+        ConfigurationError: if the server rejects the API key.
     """
     if response.status_code == 401:
         raise ConfigurationError(
-            f"the server refuses the key that it was asked with (HTTP 401): set {KEY_VARIABLE}"
+            f"the server rejects the API key of the request (HTTP 401): set {KEY_VARIABLE}"
         )
     try:
         body = response.json()
@@ -59,13 +59,13 @@ def refusal(response: _Response) -> Refusal:
 
 
 def prompt_token_ids(reply: Any) -> tuple[int, ...] | None:
-    """The prompt's tokens; None where the server reports none."""
+    """The prompt's tokens; None if the server does not report them."""
     ids = getattr(reply, "prompt_token_ids", None)
     return tuple(ids) if ids else None
 
 
 def usage_of(usage: Any) -> Usage | None:
-    """The token counts of a reply or of a piece of a stream."""
+    """The token counts of a reply or of a chunk of a stream."""
     if usage is None:
         return None
     details = usage.prompt_tokens_details
@@ -103,6 +103,6 @@ def _top_logprobs(choice: Any) -> TopLogprobs | None:
 
 
 def _token_id(name: str) -> int:
-    """`token_id:123` -> 123; -1 where the server gives the token's text instead."""
+    """`token_id:123` -> 123; -1 if the server returns the token's text instead."""
     prefix, _, number = name.partition(":")
     return int(number) if prefix == "token_id" and number.isdigit() else -1

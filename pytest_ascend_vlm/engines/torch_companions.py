@@ -1,16 +1,16 @@
 """Makes PyTorch's companion packages importable beside a CPU build of PyTorch.
 
-Beside `torch==2.13.0+cpu` the package index serves CUDA builds of torchvision, torchaudio and
-torchcodec. torchvision then fails on import because its native library did not register two
-operators, the other two because theirs did not load; yet vLLM and Transformers import all of them
-whenever they are installed. `install()` puts a finder on the import path that lets the import fail
-first, and only then
+For `torch==2.13.0+cpu` the package index offers only CUDA builds of torchvision, torchaudio and
+torchcodec. Importing such a torchvision fails, because its native library did not register two
+operators. Importing the other two fails, because their native libraries cannot be loaded. But vLLM
+and Transformers import all three if they are installed. `install()` adds a finder to
+`sys.meta_path`. Only if the import of one of them fails, it
 
-* declares the two operators (nothing here calls them) and imports torchvision again;
-* leaves torchaudio and torchcodec as empty modules (nothing here uses audio).
+* declares the two operators (the suite never calls them) and imports torchvision again;
+* leaves torchaudio and torchcodec as empty modules (the suite uses no audio).
 
-Where the builds fit, as from PyTorch's own CPU index or on an Ascend host, it does nothing. Server
-processes get it through `site/sitecustomize.py`: see `child_pythonpath`.
+It changes nothing if the builds match, as with PyTorch's own CPU index or on an Ascend host. Server
+processes run `install()` through `site/sitecustomize.py`: see `child_pythonpath`.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
 def install() -> None:
-    """Adds the finder to this process, once."""
+    """Adds the finder to this process, unless it is there already."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
 
 def child_pythonpath(inherited: str | None) -> str:
-    """The PYTHONPATH under which a Python process and its own children call `install`."""
+    """The PYTHONPATH with which a Python process and its children run `install`."""
     return os.pathsep.join([str(_SITE), *([inherited] if inherited else [])])
 
 
 class _Finder(MetaPathFinder):
-    """Wraps the loader of the three packages, and of nothing else."""
+    """Wraps the loaders of the three packages."""
 
     def __init__(self) -> None:
         self._searching = False
@@ -68,7 +68,7 @@ class _Finder(MetaPathFinder):
 
 
 class _TolerantLoader(Loader):
-    """Executes a package and mends the one failure that a CUDA build beside CPU torch causes."""
+    """Executes a package, and repairs the failure of a CUDA build beside a CPU build of torch."""
 
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
@@ -92,7 +92,7 @@ class _TolerantLoader(Loader):
             if module.__name__ not in _AUDIO_PACKAGES:
                 raise
             _forget_submodules(module.__name__)
-            module.__path__ = []  # importing a part of it is an ImportError from here on
+            module.__path__ = []  # importing a submodule now raises ImportError
 
 
 def _declare_operators() -> None:

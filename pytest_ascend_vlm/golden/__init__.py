@@ -1,1 +1,1 @@
-"""What the reference answered: read by everyone (`store`), written by one (`recorder`)."""
+"""Goldens, the recorded answers of the reference: `store` reads and `recorder` writes them."""

@@ -1,4 +1,4 @@
-"""A golden's numbers as the tensors of its file, and back: both directions side by side."""
+"""Converts the numbers of a golden to the tensors of its file, and back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Tensors = Mapping[str, npt.NDArray[Any]]
 
 
 def encode(numerics: ReferenceNumerics) -> Tensors:
-    """The tensors that `decode` reads."""
+    """The tensors for `decode`."""
     hidden = numerics.hidden
     return {
         "forced_token_ids": np.array(numerics.token_ids, dtype=np.int32),
@@ -34,14 +34,14 @@ def encode(numerics: ReferenceNumerics) -> Tensors:
 
 
 def decode(tensors: Tensors, logit_rmse: float) -> ReferenceNumerics:
-    """What `encode` was given.
+    """The numbers that `encode` was given.
 
     Args:
         tensors: the tensors.
-        logit_rmse: the one number that the golden's JSON has.
+        logit_rmse: the one number that is stored in the golden's JSON instead.
 
     Raises:
-        KeyError: one of the tensors is missing.
+        KeyError: if a tensor is missing.
     """
     return ReferenceNumerics(
         token_ids=tuple(tensors["forced_token_ids"].tolist()),

@@ -1,6 +1,6 @@
-"""Whether a reference's numbers belong to its positions, asked before writing and after reading.
+"""Checks that a reference's numbers match its positions, before writing and after reading.
 
-Tables that are shifted against each other would give verdicts all the same, and wrong ones.
+Shifted tables would not raise an error anywhere else, but would give wrong verdicts.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from ..observation.numerics import ReferenceNumerics
 
 
 def require_fit(reference: Reference) -> None:
-    """Refuses a reference whose numbers are not one for each of its positions.
+    """Checks that each position of a reference has its numbers.
 
     Raises:
-        GoldenError: tables and positions differ in length, tables in width, or the positions are
-            not those of a prompt of this length and its answer.
+        GoldenError: if a number is not finite, if tables differ from the positions in length or
+            from each other in width, or if the positions do not match the prompt and the answer.
     """
     numerics = reference.numerics
     if numerics is None:
@@ -49,10 +49,10 @@ def _require_rows(
     columns: dict[str, npt.NDArray[Any]],
     tables: dict[str, npt.NDArray[Any]],
 ) -> None:
-    """Refuses columns and tables that have not one entry a row, and tables of several widths."""
+    """Requires one entry per position of every column and table, and equal widths of tables."""
     if positions.ndim != 1 or not len(positions) or not (positions[1:] > positions[:-1]).all():
         raise GoldenError(
-            f"the positions, of shape {positions.shape}, are not positions that ascend"
+            f"the positions, of shape {positions.shape}, are not a strictly ascending list"
         )
     width = next(iter(tables.values())).shape[-1:]
     expected = {
@@ -62,13 +62,13 @@ def _require_rows(
     for name, numbers in {**columns, **tables}.items():
         if numbers.shape != expected[name]:
             raise GoldenError(
-                f"{name} is of shape {numbers.shape} where {expected[name]} is expected, so its "
-                "numbers do not belong to its rows"
+                f"{name} has the shape {numbers.shape} instead of {expected[name]}, so its numbers "
+                "do not belong to its rows"
             )
 
 
 def _require_finite(numerics: ReferenceNumerics) -> None:
-    """Refuses numbers that nothing can be compared with."""
+    """Requires finite numbers."""
     tables: dict[str, npt.NDArray[Any]] = {
         "fp32": numerics.fp32,
         "bf16": numerics.bf16,
@@ -80,11 +80,11 @@ def _require_finite(numerics: ReferenceNumerics) -> None:
     }
     for name, numbers in tables.items():
         if not np.isfinite(numbers).all():
-            raise GoldenError(f"{name} has numbers that are not finite")
+            raise GoldenError(f"{name} contains numbers that are not finite")
 
 
 def _require_answer(numerics: ReferenceNumerics, prompt_tokens: int | None) -> None:
-    """Refuses positions that do not end with the answer's, behind a prompt of that length."""
+    """Requires the positions to end with those of the answer, after a prompt of that length."""
     positions, first, tokens = (
         numerics.positions,
         numerics.first_answer_row,
@@ -96,10 +96,11 @@ def _require_answer(numerics: ReferenceNumerics, prompt_tokens: int | None) -> N
         or positions[first] + 1 != prompt_tokens
     ):
         raise GoldenError(
-            f"positions up to {positions[-1]} do not end in those of an answer of {tokens} tokens "
-            f"behind a prompt of {prompt_tokens}"
+            f"positions up to {positions[-1]} do not end with an answer of {tokens} tokens after a "
+            f"prompt of {prompt_tokens} tokens"
         )
     if numerics.hidden.positions[-1] > positions[-1]:
         raise GoldenError(
-            f"hidden states are at position {numerics.hidden.positions[-1]}, behind that"
+            f"hidden states reach position {numerics.hidden.positions[-1]}, beyond the last "
+            f"position {positions[-1]}"
         )

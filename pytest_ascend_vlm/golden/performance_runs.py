@@ -1,8 +1,8 @@
 """Stored performance runs: `performance/<model>/<digest of the key>.json`, one file for each key.
 
-Two runs compare only where everything that decides about speed is equal: the weights, the device,
-CANN, vLLM and vLLM-Ascend, the serve arguments, the requests. All of that is the key, and it is in
-the file in full.
+Two runs are comparable only if everything that affects speed is equal: the weights, the device,
+CANN, vLLM and vLLM-Ascend, the serve arguments, the requests. All of this is the key, and the file
+contains the whole key.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _DIGITS = 16
 
 @dataclass(frozen=True)
 class StoredRuns:
-    """What was stored for one key.
+    """The stored runs of one key.
 
     Attributes:
-        path: the file; it need not exist.
-        key: what decides about speed, JSON-able.
+        path: the file, which may not exist yet.
+        key: everything that affects speed, JSON-able.
         runs: name -> value of each stored run, oldest first.
     """
 
@@ -38,15 +38,15 @@ class StoredRuns:
 
 
 def load(root: Path, slug: str, key: Mapping[str, Any]) -> StoredRuns:
-    """The stored runs of a key; none where there is no file.
+    """The stored runs of a key; none if the file does not exist.
 
     Args:
         root: the `performance/` directory.
         slug: the model's directory.
-        key: what decides about speed.
+        key: everything that affects speed.
 
     Raises:
-        GoldenError: the file is damaged or of another form.
+        GoldenError: if the file is damaged or has another schema.
     """
     path = root / slug / f"{json_digest(key)[:_DIGITS]}.json"
     if not path.is_file():
@@ -63,7 +63,7 @@ def load(root: Path, slug: str, key: Mapping[str, Any]) -> StoredRuns:
 
 
 def append(stored: StoredRuns, run: Mapping[str, float]) -> Path:
-    """Stores one more run of a key; returns the file."""
+    """Appends a run to the stored runs of a key; returns the file."""
     runs = [*map(dict, stored.runs), dict(run)]
     document = {"schema": SCHEMA, "key": stored.key, "runs": runs}
     text = json.dumps(document, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
@@ -78,8 +78,8 @@ def _run(stored: Mapping[str, Any]) -> dict[str, float]:
     return run
 
 
-def _damaged(path: Path, what: str) -> GoldenError:
+def _damaged(path: Path, problem: str) -> GoldenError:
     return GoldenError(
-        f"{path} is no performance stored ({what}). Restore it, or delete it and store runs anew "
-        "with --vlm-save-performance."
+        f"{path} is not a file of stored performance runs ({problem}). Restore it, or delete it "
+        "and store runs again with --vlm-save-performance."
     )

@@ -1,4 +1,4 @@
-"""Writes goldens: the only code that does."""
+"""Writes goldens. No other module does."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from .store import SCHEMA, GoldenKey, GoldenStore, digest, inputs, relative_path
 def record(
     root: Path, key: GoldenKey, case: Case, answer: Reference, engine: Mapping[str, Any]
 ) -> Path:
-    """Writes a golden under a root and returns its path.
+    """Writes a golden and returns its path.
 
     Args:
         root: the `golden/` directory to write to.
         key: the model and checkpoint that answered.
-        case: what was asked.
-        answer: what the reference answered.
-        engine: the reference engine's own part of the provenance.
+        case: the request.
+        answer: the reference's answer with its numbers.
+        engine: the provenance fields of the reference engine.
 
     Raises:
-        GoldenError: the answer's numbers do not belong to its rows; nothing is written.
+        GoldenError: if the answer's numbers do not match its positions; nothing is written then.
     """
     from safetensors.numpy import save
 
@@ -52,24 +52,25 @@ def record(
 
 
 def recorded(root: Path, key: GoldenKey, case: Case, engine: Mapping[str, Any]) -> Reference | None:
-    """The sound golden that the same engine recorded of the same request and weights, if any.
+    """The golden of the same request, weights and engine; None if it is missing or damaged.
 
     Args:
-        root: the `golden/` directory it has to be in.
+        root: the `golden/` directory to read.
         key: the model and checkpoint that answer.
-        case: what is asked.
-        engine: of the reference engine's own part of the provenance, what has to be the same.
+        case: the request.
+        engine: provenance fields that must match (processor class, torch and transformers
+            versions).
     """
     try:
         golden = GoldenStore([root], "").load(key, case)
     except GoldenError:
         return None
-    wanted = header(key, case, engine)["provenance"]
-    return golden if wanted.items() <= golden.provenance.items() else None
+    required = header(key, case, engine)["provenance"]
+    return golden if required.items() <= golden.provenance.items() else None
 
 
 def header(key: GoldenKey, case: Case, engine: Mapping[str, Any]) -> dict[str, Any]:
-    """A golden's JSON without the answer: what is asked, of which weights, of which engine."""
+    """A golden's JSON without the answer: the request, the weights and the engine."""
     return {
         "schema": SCHEMA,
         "model": key.model.model_id,
@@ -89,7 +90,7 @@ def header(key: GoldenKey, case: Case, engine: Mapping[str, Any]) -> dict[str, A
 
 
 def readable_json(document: Mapping[str, Any]) -> str:
-    """JSON for people and diffs: indented, but a list of numbers stays on one line."""
+    """Readable JSON: indented, with each list of numbers on one line."""
     text = json.dumps(document, ensure_ascii=False, indent=2)
     return re.sub(r"\[[\s\d,.-]+\]", lambda found: " ".join(found[0].split()), text) + "\n"
 
@@ -101,8 +102,8 @@ def _document(
     assert answer.token_ids is not None  # noqa: S101
     best = np.sort(answer.numerics.fp32[answer.numerics.first_answer_row :])
     margins = best[:, -1] - best[:, -2]
-    known = header(key, case, engine)
-    provenance = known.pop("provenance")
+    fields = header(key, case, engine)
+    provenance = fields.pop("provenance")
     completion = {
         "text": answer.text,
         "token_ids": list(answer.token_ids),
@@ -110,4 +111,4 @@ def _document(
         "smallest_margin_nats": round(float(margins.min()), 3),
         "rounding": {"logit_rmse": round(answer.numerics.logit_rmse, 6)},
     }
-    return {**known, "completion": completion, "provenance": provenance}
+    return {**fields, "completion": completion, "provenance": provenance}

@@ -1,7 +1,7 @@
-"""Recorded scores: what a reference engine got right of a data set, sample by sample.
+"""Recorded scores of a reference engine on a data set, sample by sample.
 
-`golden/<model>/<checkpoint>/dataset/<task>.json` has each sample's score and the digest of its
-prompt, the harness, its version, the data's digest, and the engine that answered.
+`golden/<model>/<checkpoint>/dataset/<task>.json` contains each sample's score and prompt digest,
+the harness and its version, the digest of the data, and the engine that answered.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ SCHEMA = 1
 
 
 def relative_path(key: GoldenKey, task: str) -> Path:
-    """Where the scores of a task are, relative to a root."""
+    """Path of the scores of a task, relative to a root."""
     return Path(key.model.slug, key.checkpoint, "dataset", f"{task}.json")
 
 
 def record(
     root: Path, key: GoldenKey, task: str, found: Evaluation, engine: Mapping[str, Any]
 ) -> Path:
-    """Writes the scores of an engine under a root and returns the path.
+    """Writes the scores of an engine and returns the path.
 
     Args:
         root: the `golden/` directory to write to.
         key: the model and checkpoint that answered.
-        task: name of the data set.
-        found: what the harness found.
-        engine: what answered: "platform", "device", "versions", "serve_command".
+        task: the task, which names the data set.
+        found: the harness's result.
+        engine: the engine that answered: "platform", "device", "versions", "serve_command".
 
     Raises:
-        GoldenError: only a subset was asked; it is no reference.
+        GoldenError: if only a subset of the data set was run.
     """
     if not found.is_complete:
         raise GoldenError(
-            f"{task}: {found.extent} were asked, and a reference is of all; leave out "
+            f"{task}: {found.extent} were run, but a reference needs all; leave out "
             "--vlm-datasets-limit."
         )
     document: dict[str, Any] = {
@@ -71,16 +71,16 @@ def record(
 def load(
     roots: Sequence[Path], key: GoldenKey, task: str, record_command: str
 ) -> Evaluation | None:
-    """The recorded scores of a task from the first root that has some; None where none has.
+    """The recorded scores of a task, from the first root that contains some; None if none does.
 
     Args:
         roots: `golden/` directories.
-        key: the model and checkpoint that are about to be judged.
-        task: name of the data set.
-        record_command: printed in errors.
+        key: the model and checkpoint under test.
+        task: the task, which names the data set.
+        record_command: the command that records scores, for error messages.
 
     Raises:
-        GoldenError: they are damaged, or of other weights.
+        GoldenError: if the scores are damaged or were recorded with other weights.
     """
     relative = relative_path(key, task)
     path = next((root / relative for root in roots if (root / relative).is_file()), None)
@@ -94,7 +94,7 @@ def _load(path: Path, key: GoldenKey, record_command: str) -> Evaluation:
     except (ValueError, OSError) as error:
         raise GoldenError(f"the scores {path} cannot be read ({error}). {again}") from error
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-        raise GoldenError(f"the scores {path} are not of schema {SCHEMA}. {again}")
+        raise GoldenError(f"the scores {path} do not have schema {SCHEMA}. {again}")
     if document.get("sha256") != digest(document):
         raise GoldenError(f"the scores {path} were changed after they were recorded. {again}")
     provenance = document["provenance"]
@@ -102,7 +102,7 @@ def _load(path: Path, key: GoldenKey, record_command: str) -> Evaluation:
         key.weights_sha256 != provenance["weights_sha256"]
     ):
         raise GoldenError(
-            f"the scores {path} are of other weights of {key.model.model_id}. {again}"
+            f"the scores {path} were recorded with other weights of {key.model.model_id}. {again}"
         )
     samples = {
         id_: Sample(score, category, prompt)
@@ -118,7 +118,7 @@ def _engine_text(provenance: Mapping[str, Any]) -> str:
 
 
 def _one_sample_a_line(document: Mapping[str, Any]) -> str:
-    """JSON for people and diffs."""
+    """Readable JSON, with one line per sample."""
     head = {name: value for name, value in document.items() if name != "samples"}
     text = json.dumps(head, ensure_ascii=False, indent=2).removesuffix("\n}")
     lines = (

@@ -1,10 +1,13 @@
-"""Golden files: where they are, what is in them, and whether they hold for a request.
+"""Finds, reads and checks golden files.
 
-`golden/<model>/<checkpoint>/<case>.json` is for people and diffs: the request, the answer, where
-it came from. Beside it, `<case>.safetensors` has the numbers in fp32 and bf16: the logits of the 32
-most likely tokens at each position of the forced answer and at 32 positions of the prompt, 0.3 KB a
-position, and the last hidden states at 64 of them, 6 bytes a number. Both carry digests, so a
-damaged file is an error and never a verdict.
+`golden/<model>/<checkpoint>/<case>.json` is human-readable: the request, the answer and its
+provenance. `<case>.safetensors` beside it contains the numbers in fp32 and bf16:
+
+* the logits of the 32 most likely tokens, at each position of the forced answer and at 32 positions
+  of the prompt; 0.3 KB per position;
+* the last hidden states at 64 of these positions; 6 bytes per number.
+
+Both files contain digests, so a damaged file is an error and never a verdict.
 """
 
 from __future__ import annotations
@@ -32,13 +35,13 @@ SCHEMA = 2
 
 @dataclass(frozen=True)
 class GoldenKey:
-    """Which goldens: those of one model with one checkpoint.
+    """Identifies the goldens of one model with one checkpoint.
 
     Attributes:
         model: the model.
         checkpoint: "full" or "tiny".
-        weights_sha256: digest of the weights that are about to be judged; None behind an endpoint
-            that someone else runs, where it cannot be told.
+        weights_sha256: digest of the weights under test; None if unknown, because the suite did
+            not start the server.
     """
 
     model: ModelSpec
@@ -47,10 +50,10 @@ class GoldenKey:
 
 
 class GoldenStore:
-    """Reads goldens from the first of several roots that has them."""
+    """Reads each golden from the first root that contains it."""
 
     def __init__(self, roots: Sequence[Path], record_command: str) -> None:
-        """Args: roots: `golden/` directories, first wins; record_command: printed in errors."""
+        """Args: roots: `golden/` directories, in order; record_command: for error messages."""
         self._roots = roots
         self._record_command = record_command
 
@@ -58,8 +61,8 @@ class GoldenStore:
         """The golden of a case, with its provenance.
 
         Raises:
-            GoldenError: it is missing, damaged, not for these inputs or weights, or its numbers do
-                not belong to its rows.
+            GoldenError: if the golden is missing or damaged, was recorded for other inputs or
+                weights, or contradicts itself.
         """
         path = self._find(key, case)
         document = self._read(path)
@@ -67,7 +70,7 @@ class GoldenStore:
             self._check(document, key, case, path)
             reference = _reference(document, self._tensors(document, path))
         except KeyError as error:
-            raise self._error(f"the golden {path} lacks {error}") from error
+            raise self._error(f"the golden {path} has no {error}") from error
         try:
             require_fit(reference)
         except GoldenError as error:
@@ -75,7 +78,7 @@ class GoldenStore:
         return reference
 
     def has(self, key: GoldenKey, case: Case) -> bool:
-        """Whether a golden is stored, sound or not."""
+        """True if a golden is stored, even a damaged one."""
         return any((root / relative_path(key, case)).is_file() for root in self._roots)
 
     def _find(self, key: GoldenKey, case: Case) -> Path:
@@ -92,7 +95,7 @@ class GoldenStore:
         except (ValueError, OSError) as error:
             raise self._error(f"the golden {path} cannot be read ({error})") from error
         if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-            raise self._error(f"the golden {path} is not of schema {SCHEMA}")
+            raise self._error(f"the golden {path} does not have schema {SCHEMA}")
         if document.get("sha256") != digest(document):
             raise self._error(f"the golden {path} was changed after it was recorded")
         return document
@@ -102,7 +105,7 @@ class GoldenStore:
         for name, value in expected.items():
             if document.get(name) != value:
                 raise self._error(
-                    f"the golden {path} is of the {name} {document.get(name)!r}, not {value!r}"
+                    f"the golden {path} is for the {name} {document.get(name)!r}, not {value!r}"
                 )
         if document["inputs"]["sha256"] != inputs(case)["sha256"]:
             raise self._error(
@@ -130,18 +133,18 @@ class GoldenStore:
 
     def _error(self, problem: str) -> GoldenError:
         return GoldenError(
-            f"{problem}. Goldens are written by the reference alone; record it again with\n"
-            f"    {self._record_command}\nand look at the difference before you commit it."
+            f"{problem}. Only the reference writes goldens. Record it again with\n"
+            f"    {self._record_command}\nand read the diff before you commit it."
         )
 
 
 def relative_path(key: GoldenKey, case: Case) -> Path:
-    """Where a golden's JSON is, relative to a root."""
+    """Path of a golden's JSON, relative to a root."""
     return Path(key.model.slug, key.checkpoint, f"{case.id}.json")
 
 
 def inputs(case: Case) -> dict[str, Any]:
-    """What was asked, with a digest over all of it."""
+    """The request, with its digest."""
     described: dict[str, Any] = {
         "prompt": case.prompt,
         "images": [
@@ -150,13 +153,13 @@ def inputs(case: Case) -> dict[str, Any]:
         ],
         "max_tokens": case.max_tokens,
     }
-    # The file's name tells a reader which image it was; only its content matters.
+    # File names are only for the reader: the digest is computed without them.
     content = {**described, "images": [image["sha256"] for image in described["images"]]}
     return {**described, "sha256": json_digest(content)}
 
 
 def digest(document: Mapping[str, Any]) -> str:
-    """Digest of a golden's JSON without the digest itself."""
+    """Digest of a golden's JSON, without its field `sha256`."""
     return json_digest({name: value for name, value in document.items() if name != "sha256"})
 
 

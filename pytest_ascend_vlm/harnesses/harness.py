@@ -1,8 +1,8 @@
-"""Runs an evaluation harness in a process and an interpreter of its own, and reads its scores.
+"""Runs an evaluation harness in an interpreter of its own, and reads its scores.
 
-A harness brings a hundred packages, some of them in versions that an inference container must not
-get, so nothing of it is imported here. What runs there are the scripts of `children/`: one
-job file in, one `result.json` of one form out.
+A harness installs about a hundred packages, some in versions that an inference container must not
+get. Therefore nothing of a harness is imported here. Its interpreter runs a script of `children/`,
+which reads a job file and writes `result.json`.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ _ROUNDED = 1e-3
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A data set as one harness asks it.
+    """A data set, as one harness runs it.
 
     Attributes:
-        name: the harness's own name of it.
-        dataset: its name on the hub, and its directory under the root of data sets.
-        split: the split that is asked, as its files' names begin.
-        subsets: the directories of its files; each has to be there.
-        metric: the per-sample score, 0..1.
-        max_tokens: most tokens of an answer; None for what the harness sets.
+        name: the harness's own name of the data set.
+        dataset: its name on the hub, which is also its directory under the root of data sets.
+        split: the split that is run, which is also the prefix of its files' names.
+        subsets: the directories of its files; all are required.
+        metric: name of the score of a sample, 0 to 1.
+        max_tokens: maximum number of tokens of an answer; None for the harness's default.
     """
 
     name: str
@@ -54,10 +54,10 @@ class Benchmark:
     max_tokens: int | None = None
 
     def files(self, root: Path) -> list[Path]:
-        """Its files under a root.
+        """The data set's files under a root.
 
         Raises:
-            PreconditionError: some are absent; the message has the command that gets them.
+            PreconditionError: if some are missing; the message contains the download command.
         """
         home = root / self.dataset
         found = {
@@ -69,9 +69,9 @@ class Benchmark:
             what = f"{', '.join(absent[:3])}{', ...' if len(absent) > 3 else ''}" or "README.md"
             raise PreconditionError(
                 f"the data set {self.dataset} is not complete in {home} ({what} is missing). "
-                "Nothing is downloaded here; get it where there is a network:\n"
+                "The suite downloads nothing. Download it on a machine with network access:\n"
                 f"    hf download {self.dataset} --repo-type dataset --local-dir {home}\n"
-                "and copy the directory, its README.md included."
+                "and copy the directory, including README.md."
             )
         return [file for files in found.values() for file in files]
 
@@ -81,11 +81,11 @@ class Harness:
     """An evaluation harness.
 
     Attributes:
-        name: "evalscope" or "lm_eval"; a reference names it.
-        package: what pip calls it, with its extras.
-        script: its script among `children/`.
-        answered: glob of the files that get one line for each answer, under the work directory.
-        benchmarks: what it can ask, by the name that a criterion has.
+        name: "evalscope" or "lm_eval".
+        package: its requirement for pip, with extras.
+        script: file name of its script in `children/`.
+        answered: glob, under the work directory, of the files with one line per answer.
+        benchmarks: the data sets it can run, by task.
     """
 
     name: str
@@ -95,31 +95,30 @@ class Harness:
     benchmarks: Mapping[str, Benchmark]
 
     def benchmark(self, task: str) -> Benchmark:
-        """A data set by the name that a criterion has.
+        """The data set of a task.
 
         Raises:
-            ConfigurationError: this harness does not have it.
+            ConfigurationError: if this harness does not know the task.
         """
         if task not in self.benchmarks:
-            raise ConfigurationError(
-                f"{self.name} has no {task!r} here; it has {', '.join(sorted(self.benchmarks))}."
-            )
+            known = ", ".join(sorted(self.benchmarks))
+            raise ConfigurationError(f"{self.name} does not know {task!r}; it knows {known}.")
         return self.benchmarks[task]
 
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """What a harness is to ask of whom.
+    """A data set to run, the model to ask, and the places of all files.
 
     Attributes:
-        task: name of the data set.
-        root: directory of data sets, `<root>/<organisation>/<name>` as on the hub.
-        python: the interpreter that has the harness.
+        task: the task, which names the data set.
+        root: directory of data sets, laid out as on the hub: `<root>/<organisation>/<name>`.
+        python: the interpreter in which the harness is installed.
         endpoint: the served model.
-        work_dir: keeps what was answered; a run that was interrupted goes on from there, so its
-            name has to tell apart all that changes an answer.
-        limit: ask only the first so many of each subset; None for all.
-        concurrency: requests at a time.
+        work_dir: directory for the answers. An interrupted run is resumed from them, so whatever
+            changes an answer must change this path.
+        limit: number of samples per subset, from its start; None for all.
+        concurrency: maximum number of requests in flight.
     """
 
     task: str
@@ -132,11 +131,11 @@ class EvaluationRequest:
 
 
 def protocol(harness: Harness, task: str, root: Path, python: Path) -> Protocol:
-    """What settles a score besides the model, known before anything is asked.
+    """The protocol of an evaluation: all that decides about a score except the model.
 
     Raises:
-        ConfigurationError: the harness is not installed, or does not have the data set.
-        PreconditionError: the data is not there.
+        ConfigurationError: if the harness is not installed or does not know the task.
+        PreconditionError: if files of the data set are missing.
     """
     benchmark = harness.benchmark(task)
     return Protocol(
@@ -151,23 +150,23 @@ def protocol(harness: Harness, task: str, root: Path, python: Path) -> Protocol:
 def evaluate(
     harness: Harness, request: EvaluationRequest, asked: Protocol, on_progress: ProgressCallback
 ) -> Evaluation:
-    """Lets a harness ask a served model all questions of a data set.
+    """Runs a data set on a served model.
 
     Args:
-        harness: which.
-        request: what of whom.
-        asked: the protocol of the same harness and data, which the scores are stamped with. It is
-            resolved once, by whoever asks: that takes reading all of the data.
-        on_progress: told how far it is.
+        harness: the harness to run.
+        request: the data set and the model.
+        asked: the protocol of this harness and data set, which is stored with the scores. The
+            caller computes it only once, because that reads all of the data.
+        on_progress: called with the number of answers and the time left.
 
     Raises:
-        ConfigurationError: the harness does not have the data set.
-        PreconditionError: the data is not there.
-        ServerError: it died or stood still; the message has the root cause.
+        ConfigurationError: if the harness does not know the task.
+        PreconditionError: if files of the data set are missing.
+        ServerError: if the harness dies or makes no progress; the message has the root cause.
     """
     work_dir = request.work_dir
     if (work_dir / "result.json").exists():
-        shutil.rmtree(work_dir)  # only what was interrupted is taken up again
+        shutil.rmtree(work_dir)  # only an interrupted run is resumed
     work_dir.mkdir(parents=True, exist_ok=True)
     before = _answered(harness, work_dir)
     _write_job(harness, request)
@@ -201,22 +200,22 @@ def _run(harness: Harness, request: EvaluationRequest, on_progress: ProgressCall
         [str(request.python), str(script), str(job)],
         work_dir / LOG,
         _environment(request),
-        # lm-eval's tasks name data sets as the hub does, which a directory under here answers to.
+        # lm-eval's tasks name data sets as on the hub; from here these names are directories.
         cwd=request.root,
     )
     progress = _Progress(harness, request)
 
-    def watch(_elapsed: float) -> None:
+    def on_poll(_elapsed: float) -> None:
         on_progress(progress.now())
         if progress.seconds_without_answer > _STALL_SECONDS:
-            problem = f"{harness.name} had no answer for {_STALL_SECONDS / 60:.0f} minutes."
-            raise ServerError(child.with_tail(f"{problem} Run it again to go on."))
+            problem = f"{harness.name} got no answer for {_STALL_SECONDS / 60:.0f} minutes."
+            raise ServerError(child.with_tail(f"{problem} Run it again to resume."))
 
-    code = child.run(watch)
+    code = child.run(on_poll)
     if code != 0 or not (work_dir / "result.json").is_file():
         problem = (
             f"{harness.name} died ({exit_code(code)}) after {_answered(harness, work_dir)} "
-            "answers, which are kept: run it again to go on."
+            "answers. They are kept: run it again to resume."
         )
         raise ServerError(child.with_tail(problem))
 
@@ -229,7 +228,7 @@ def _environment(request: EvaluationRequest) -> dict[str, str]:
     return {
         **local,
         API_KEY_VARIABLE: request.endpoint.api_key,
-        # A cache of `datasets` does not notice that a local file has changed.
+        # The cache of `datasets` does not notice a changed local file, so each run has its own.
         "HF_DATASETS_CACHE": str(request.work_dir.absolute() / "cache"),
         "HF_HUB_OFFLINE": "1",
         "HF_DATASETS_OFFLINE": "1",
@@ -239,7 +238,7 @@ def _environment(request: EvaluationRequest) -> dict[str, str]:
 
 
 class _Progress:
-    """How far a harness is, told from what it keeps for a resumption."""
+    """Progress of a harness, read from the answers that it stores."""
 
     def __init__(self, harness: Harness, request: EvaluationRequest) -> None:
         self._harness, self._request = harness, request
@@ -248,23 +247,23 @@ class _Progress:
 
     @property
     def seconds_without_answer(self) -> float:
-        """Seconds since the latest answer."""
+        """Seconds since the number of answers last changed."""
         return time.monotonic() - self._changed
 
     def now(self) -> str:
-        """In words."""
+        """The progress as one line of text."""
         answered, now = _answered(self._harness, self._request.work_dir), time.monotonic()
         if answered != self._known:
             self._known, self._changed = answered, now
         asked = _asked(self._request.work_dir)
-        said = f"{self._request.task} by {self._harness.name}: {answered}"
+        line = f"{self._request.task} by {self._harness.name}: {answered}"
         if asked is None:
-            return f"{said} answered, it starts {now - self._since:.0f} s"
+            return f"{line} answered, starting for {now - self._since:.0f} s"
         done = answered - self._first
         if not done:
-            return f"{said} of {asked}"
+            return f"{line} of {asked}"
         seconds = (now - self._since) * (asked - answered) / done
-        return f"{said} of {asked}, about {duration_text(seconds)} left"
+        return f"{line} of {asked}, about {duration_text(seconds)} left"
 
 
 def _answered(harness: Harness, work_dir: Path) -> int:
@@ -285,20 +284,22 @@ def _version(harness: Harness, python: Path) -> str:
             [str(python), "-c", code], capture_output=True, text=True, check=False
         )
     except OSError as error:
-        raise ConfigurationError(f"there is no interpreter {python} ({error.strerror}).") from error
+        raise ConfigurationError(
+            f"the interpreter {python} cannot be run ({error.strerror})."
+        ) from error
     if done.returncode != 0:
         raise ConfigurationError(
-            f"{harness.name} is not installed for {python}. Give it an environment of its own, it "
-            "changes packages that an inference engine pins:\n"
+            f"{harness.name} is not installed for {python}. Install it in a separate environment, "
+            "because it changes packages that an inference engine pins:\n"
             "    python3 -m venv ~/vlm-harness\n"
             f"    ~/vlm-harness/bin/pip install '{harness.package}'\n"
-            "and name it with --vlm-harness-python=$HOME/vlm-harness/bin/python."
+            "and pass --vlm-harness-python=$HOME/vlm-harness/bin/python."
         )
     return done.stdout.strip()
 
 
 def _digest(root: Path, files: list[Path]) -> str:
-    """Digest of the names and contents of a data set's files."""
+    """SHA-256 of the names and contents of a data set's files."""
     names = [[str(path.relative_to(root)), _sha256(path)] for path in files]
     return hashlib.sha256(json.dumps(names).encode()).hexdigest()
 
@@ -312,16 +313,16 @@ def _sha256(path: Path) -> str:
 
 
 def _read(path: Path, asked: Protocol, limit: int | None, before: int) -> Evaluation:
-    """The scores of a run, which have to add up to what the harness itself reports."""
+    """Reads the scores of a run, whose mean has to equal the score that the harness reports."""
     document: dict[str, Any] = json.loads(path.read_text("utf-8"))
     samples = {row.pop("id"): Sample(**row) for row in document["samples"]}
     evaluation = Evaluation(asked, samples, document["total"], limit, resumed=before)
     if len(samples) != len(document["samples"]) or not samples:
-        raise ServerError(f"{asked.harness} scored a sample twice, or none (see {path}).")
+        raise ServerError(f"{asked.harness} scored no sample, or one of them twice (see {path}).")
     if abs(evaluation.score - document["reported"]) > _ROUNDED:
         raise ServerError(
             f"{asked.harness} reports {document['reported']:.4f} for {asked.benchmark}, but its "
-            f"samples add up to {evaluation.score:.4f} (see {path}): the report is wrong."
+            f"samples have the mean {evaluation.score:.4f} (see {path}): the report is wrong."
         )
     return evaluation
 

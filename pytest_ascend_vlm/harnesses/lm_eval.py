@@ -1,30 +1,21 @@
-"""lm-evaluation-harness: for parity with the numbers that vLLM-Ascend publishes.
+"""lm-evaluation-harness, for scores comparable to those that vLLM-Ascend publishes.
 
-Traps of its `local-chat-completions`, each handled in `children/run_lm_eval.py`: it sends
-one picture of a question unless told otherwise, puts pictures before the text and leaves `<image>`
-in it, and its cache of answers does not know requests with pictures, so nothing would be resumed.
+Its `local-chat-completions` has three defects, which `children/run_lm_eval.py` works around:
+
+* it sends only the first image of a question unless `max_images` says otherwise;
+* it puts the images before the text and leaves the placeholder `<image>` in the text;
+* its response cache ignores requests with images, so an interrupted run could not be resumed.
 """
 
 from __future__ import annotations
 
-from .evalscope import MMMU_SUBJECTS
-from .harness import Benchmark, Harness
+from .benchmarks import benchmarks_of
+from .harness import Harness
 
 LM_EVAL = Harness(
     name="lm_eval",
     package="lm_eval[api]",
     script="run_lm_eval.py",
     answered="answers.jsonl",
-    benchmarks={
-        "mmmu_val": Benchmark("mmmu_val", "MMMU/MMMU", "validation", MMMU_SUBJECTS, "acc"),
-        "docvqa_val": Benchmark(
-            "vlm_docvqa_val", "lmms-lab/DocVQA", "validation", ("DocVQA",), "anls"
-        ),
-        "infovqa_val": Benchmark(
-            "vlm_infovqa_val", "lmms-lab/DocVQA", "validation", ("InfographicVQA",), "anls"
-        ),
-        "chartqa_test": Benchmark(
-            "chartqa", "HuggingFaceM4/ChartQA", "test", ("data",), "relaxed_accuracy"
-        ),
-    },
+    benchmarks=benchmarks_of("lm_eval"),
 )

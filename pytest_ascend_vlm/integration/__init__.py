@@ -1,1 +1,1 @@
-"""What speaks with pytest: options, selection, fixtures, outcomes, the closing report."""
+"""Integration with pytest: options, selection, fixtures, outcomes, and the closing summary."""

@@ -1,4 +1,4 @@
-"""The end of a run: writes the report, closes the gate, and words the last lines."""
+"""The end of a run: writes the report, evaluates the gate, and makes the last lines."""
 
 from __future__ import annotations
 
@@ -18,43 +18,43 @@ from .receipt import gate_shortfalls, receipt, where
 
 @dataclass
 class Closing:
-    """What the reports of all tests say together.
+    """The reports of all tests together.
 
     Attributes:
         run: the run.
-        lost: the tests that ended without a row, because their worker crashed.
-        written: what was written, or why it was not, one line each.
+        crashed: the tests without a row, because their worker crashed.
+        written: one line for each written file, or the reason why writing failed.
     """
 
     run: Run
-    lost: list[str] = field(default_factory=list)
+    crashed: list[str] = field(default_factory=list)
     written: list[str] = field(default_factory=list)
     _report: Report = field(default_factory=Report)
     _repeats: findings.Repeats = field(default_factory=findings.Repeats)
 
     def take(self, report: pytest.TestReport) -> None:
-        """Takes the rows off a test's report, unless pytest-rerunfailures will run it again."""
+        """Takes the rows of a test's report, unless pytest-rerunfailures will run it again."""
         if str(report.outcome) == "rerun":
             return
-        place = getattr(report, order.PLACE, ())
-        self._report.take(getattr(report, outcomes.EVIDENCE, ()), place)
+        key = getattr(report, order.SORT_KEY, ())
+        self._report.take(getattr(report, outcomes.EVIDENCE, ()), key)
         self._repeats.take(report)
         if report.failed and not hasattr(report, outcomes.EVIDENCE):
-            self.lost.append(report.nodeid)
+            self.crashed.append(report.nodeid)
 
     def shortfalls(self, deselected: Collection[gate.Pair]) -> list[str]:
-        """What a gate misses, in words; empty where it is green or the run is none."""
+        """Reasons why the gate fails; empty if it passes, or if the run is no gate."""
         missing = gate_shortfalls(self.run, self._report.rows, deselected)
         if self.run.options.required is not None:
-            missing += [f"{test} ended without a row: its worker crashed" for test in self.lost]
+            missing += [f"{test} has no row: its worker crashed" for test in self.crashed]
         return missing
 
-    def count_repeats(self) -> None:
+    def add_counts(self) -> None:
         """Adds to each error how many more tests it stopped, before the errors are printed."""
-        self._repeats.count()
+        self._repeats.add_counts()
 
     def write(self, argv: Sequence[str]) -> bool:
-        """Writes the report where one is wanted; False where the disk refuses it."""
+        """Writes the report if `--vlm-report` names a directory; False if writing fails."""
         directory = self.run.options.report
         if directory is None:
             return True
@@ -72,15 +72,17 @@ class Closing:
         return [*closing_table(rows), *self.written] if rows else []
 
     def doubts(self) -> list[str]:
-        """What speaks against judging by the goldens that were recorded."""
+        """Doubts about the goldens that were recorded."""
         return doubtful_goldens(self._report.rows)
 
     def last_line(self) -> str | None:
-        """How many criteria were verified, and where; None without rows."""
+        """The number of verified criteria, and where they were verified; None without rows."""
         rows, run = self._report.rows, self.run
         if not rows:
             return None
         facts = {"platform": run.options.platform, "simulated": run.platform.simulated}
-        nowhere = origin(facts, rows) == "nothing"
-        line = closing_line(rows, "no served model" if nowhere else where(run))
-        return f"{line}; {len(self.lost)} lost with a worker that crashed" if self.lost else line
+        nothing_judged = origin(facts, rows) == "nothing"
+        line = closing_line(rows, "no served model" if nothing_judged else where(run))
+        if not self.crashed:
+            return line
+        return f"{line}; {len(self.crashed)} lost with a worker that crashed"

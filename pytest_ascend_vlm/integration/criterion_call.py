@@ -1,4 +1,4 @@
-"""What one test is about, read from its class, marker and parameters once."""
+"""The criterion, model and parameters of a test, read from its class and marker once."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from ..spec.model import ModelSpec, Variant
 
 @dataclass(frozen=True)
 class CriterionCall:
-    """What a test is about.
+    """The criterion, model and parameters of a test.
 
     Attributes:
         declared: the criterion as the suite declares it; None for a user's own test.
-        criterion: the same, of the variant or data set that the test is parametrized with.
+        criterion: `declared` under the name of the variant or data set, if the test is
+            parametrized with one; otherwise `declared` itself.
         suite_class: the test's class, or None.
         model: the model of that class, or None.
-        case_id: the case or other parameters, as the test's id has them between brackets.
-        case: the case that it is parametrized with.
-        variant: the variant that it serves.
-        task: the data set that it asks.
+        case_id: the text between the brackets of the test's id, usually the case's id.
+        case: the case that the test is parametrized with, or None.
+        variant: the variant that the test is parametrized with, or None.
+        task: the data set that the test is parametrized with, or None.
     """
 
     declared: Criterion | None
@@ -40,14 +41,17 @@ class CriterionCall:
 
     @property
     def pair(self) -> tuple[str, str] | None:
-        """The test class and the criterion, as a gate lists them; None for any other test."""
+        """The test class and the criterion, as a gate lists them; None for a user's own test."""
         if self.criterion is None or self.suite_class is None:
             return None
         return self.suite_class.__name__, self.criterion.id
 
     @property
     def name(self) -> str | None:
-        """The criterion with the case, as messages and reports have it; None for an own test."""
+        """The criterion with its case, as messages and reports name it.
+
+        None for a user's own test.
+        """
         if self.criterion is None:
             return None
         return f"{self.criterion.id}[{self.case_id}]" if self.case_id else self.criterion.id
@@ -57,7 +61,7 @@ _CALL = pytest.StashKey[CriterionCall]()
 
 
 def call_of(item: pytest.Item) -> CriterionCall:
-    """What a test is about."""
+    """The criterion, model and parameters of a test; resolved once."""
     if _CALL not in item.stash:
         item.stash[_CALL] = _resolve(item)
     return item.stash[_CALL]
@@ -75,10 +79,10 @@ def _resolve(item: pytest.Item) -> CriterionCall:
     declared, cls = declared_criterion(item), getattr(item, "cls", None)
     variant, task = parameters.get("variant"), parameters.get("task")
     case, model = parameters.get("case"), getattr(cls, "model", None)
-    of = variant or task
+    parameter = variant or task
     return CriterionCall(
         declared=declared,
-        criterion=declared.of(of.name) if declared and of else declared,
+        criterion=declared.of(parameter.name) if declared and parameter else declared,
         suite_class=cls,
         model=model if isinstance(model, ModelSpec) else None,
         case_id=callspec.id if callspec is not None else None,

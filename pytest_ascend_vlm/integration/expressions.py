@@ -1,4 +1,4 @@
-"""What `-m` and `-k` ask for, read by pytest's own grammar."""
+"""Analyses the expressions of `-m` and `-k` with pytest's own parser."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-# Private, but in every pytest since 8.0; its error is the one that pytest itself would show.
+# Private, but present in every pytest since 8.0. It raises the error that pytest itself shows.
 from _pytest.mark import _parse_expression
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class _Undecided(Exception):
-    """The result depends on a marker of which nothing was assumed yet."""
+    """The result depends on a marker whose value has not been assumed yet."""
 
     def __init__(self, mark: tuple[object, ...]) -> None:
         super().__init__(mark)
@@ -23,22 +23,22 @@ class _Undecided(Exception):
 
 
 def require_wellformed(config: pytest.Config) -> None:
-    """Refuses a malformed `-m` or `-k` before workers are started, which cannot refuse in words.
+    """Rejects a malformed `-m` or `-k` before workers start: a worker cannot show a usage error.
 
     Raises:
-        pytest.UsageError: one of them is malformed.
+        pytest.UsageError: one of the expressions is malformed.
     """
     for option, name in (("-m", "markexpr"), ("-k", "keyword")):
         _parsed(option, config.getoption(name))
 
 
 def asks_for(marker: str, expression: str) -> bool:
-    """Whether a `-m` expression asks for a marker, and not merely for all but it.
+    """True if a `-m` expression asks for a marker, and does not only exclude others.
 
-    It does if some test is selected because it has the marker: with it the expression holds,
-    without it it does not, and the test's other markers are the same. So `performance and image`
-    asks for performance, `not (performance or dataset)` does not, and the order of its words, its
-    brackets and double negations change nothing.
+    It asks for the marker if a set of other markers exists for which the expression is true with
+    the marker and false without it. So `performance and image` asks for `performance`, but
+    `not (performance or dataset)` does not. Word order, brackets and double negations make no
+    difference.
 
     Raises:
         pytest.UsageError: the expression is malformed.
@@ -47,10 +47,10 @@ def asks_for(marker: str, expression: str) -> bool:
 
 
 def _asks_for(marker: str, expression: Expression, others: Mapping[object, bool]) -> bool:
-    def holds(has_it: bool) -> bool:
+    def selects(has_marker: bool) -> bool:
         def matches(name: str, /, **arguments: object) -> bool:
             if name == marker:
-                return has_it
+                return has_marker
             mark = (name, *arguments.items())
             if mark not in others:
                 raise _Undecided(mark)
@@ -59,11 +59,11 @@ def _asks_for(marker: str, expression: Expression, others: Mapping[object, bool]
         return expression.evaluate(matches)
 
     try:
-        return holds(True) and not holds(False)
+        return selects(True) and not selects(False)
     except _Undecided as undecided:
-        # Only what the evaluation asks about is tried, so a long expression takes few steps.
-        tried = ({**others, undecided.mark: value} for value in (False, True))
-        return any(_asks_for(marker, expression, assumed) for assumed in tried)
+        # Only markers that the evaluation reaches are assumed, so a long expression stays cheap.
+        assumptions = ({**others, undecided.mark: value} for value in (False, True))
+        return any(_asks_for(marker, expression, assumed) for assumed in assumptions)
 
 
 def names_in(option: str, expression: str) -> set[str]:
@@ -75,19 +75,19 @@ def names_in(option: str, expression: str) -> set[str]:
     parsed = _parsed(option, expression)
     found: set[str] = set()
 
-    def ask(is_true: Callable[[str], bool]) -> None:
+    def evaluate(is_true: Callable[[str], bool]) -> None:
         def matches(name: str, /, **_arguments: object) -> bool:
             found.add(name)
             return is_true(name)
 
         parsed.evaluate(matches)
 
-    # An evaluation does not look behind what settles it: several see what one does not.
-    ask(lambda _: True)
-    ask(lambda _: False)
+    # `and` and `or` short-circuit, so one evaluation does not reach every name; several do.
+    evaluate(lambda _: True)
+    evaluate(lambda _: False)
     for name in sorted(found):
-        ask(name.__eq__)
-        ask(name.__ne__)
+        evaluate(name.__eq__)
+        evaluate(name.__ne__)
     return found
 
 

@@ -1,7 +1,8 @@
-"""An error that stops many tests is one finding: the first has it in full, the others refer to it.
+"""Prints an error that stops several tests once: the first test shows it, the others refer to it.
 
-A server that does not start stops every test of its class. They stay errors, each with a row; what
-is printed of it, and where it is stored, is one text and a count.
+A server that does not start stops every test of its class. Each of these tests is an error with a
+row of its own. The full text is printed and stored with the first test only, with a count of the
+others.
 """
 
 from __future__ import annotations
@@ -11,20 +12,20 @@ from dataclasses import dataclass
 
 import pytest
 
-TOLD_AT = "ascend_vlm_told_at"
-"""The attribute of a test's report that names the test which has its error in full."""
+REPORTED_AT = "ascend_vlm_reported_at"
+"""The attribute of a test's report that names the test which shows the same error in full."""
 
 _STATUS = ("more", "E", "ERROR")
 
 
 @dataclass(frozen=True)
 class Location:
-    """A test that has an error.
+    """A test that ended with an error.
 
     Attributes:
-        owner: the test class's id; what stops two classes is two findings.
-        test: the test's id.
-        criterion: its criterion with the case, as the report has them.
+        owner: the node id of the test class; the same error in two classes is shown twice.
+        test: the node id of the test.
+        criterion: the criterion with its case, as the report names it.
     """
 
     owner: str
@@ -33,13 +34,16 @@ class Location:
 
 
 class Findings:
-    """The errors of a run, and the test that had each of them first."""
+    """The errors of a run, each with the first test that had it."""
 
     def __init__(self) -> None:
         self._first: dict[tuple[str, str], Location] = {}
 
     def first(self, text: str, location: Location) -> Location:
-        """The test that has an error in full; a test that is run again stays the first."""
+        """Returns the first test that had an error: the given one, if the error is new.
+
+        A first test that is run again stays the first.
+        """
         return self._first.setdefault((location.owner, text), location)
 
 
@@ -47,37 +51,37 @@ FINDINGS = pytest.StashKey[Findings]()
 
 
 def in_one_line(text: str, first: Location) -> str:
-    """An error, for the tests after the first."""
+    """The headline of an error and the test that shows it in full."""
     headline = text.partition("\n")[0].rstrip(".")
     return f"{headline}; in full at {first.test}"
 
 
 def status(report: pytest.TestReport | pytest.CollectReport) -> tuple[str, str, str] | None:
-    """How the terminal counts a test that refers to another one's error; None for any other.
+    """The terminal status of a test that refers to another test's error; None for other tests.
 
-    It is shown as an error while it runs, but is none of the errors that are printed at the end.
+    Its letter is that of an error, but the list of errors at the end does not contain it.
     """
-    return _STATUS if report.failed and hasattr(report, TOLD_AT) else None
+    return _STATUS if report.failed and hasattr(report, REPORTED_AT) else None
 
 
 class Repeats:
-    """In the process that prints: how many tests refer to each error."""
+    """Counts how many tests refer to each error; used in the process that prints."""
 
     def __init__(self) -> None:
         self._errors: dict[str, pytest.TestReport] = {}
         self._more: Counter[str] = Counter()
 
     def take(self, report: pytest.TestReport) -> None:
-        """Takes the report of a test."""
+        """Counts the report of a test."""
         if not report.failed:
             return
-        if told_at := getattr(report, TOLD_AT, None):
-            self._more[told_at] += 1
+        if first := getattr(report, REPORTED_AT, None):
+            self._more[first] += 1
         else:
             self._errors[report.nodeid] = report
 
-    def count(self) -> None:
-        """Adds to each error how many more tests it stopped, before the errors are printed."""
+    def add_counts(self) -> None:
+        """Appends to each error how many more tests it stopped; call before errors are printed."""
         for test, more in self._more.items():
             if test in self._errors:
                 report, tests = self._errors[test], "tests" if more > 1 else "test"

@@ -1,6 +1,7 @@
-"""The fixtures of the criteria, for a user's own tests too.
+"""The fixtures of the suite's criteria, which a user's own tests can use as well.
 
-They read `model` from the test's class, so they work in every subclass of `VLMConformance`.
+They read the attribute `model` of the test class, so they work in every subclass of
+`VLMConformance`. `pytest --fixtures -v` prints their documentation.
 """
 
 from __future__ import annotations
@@ -39,27 +40,31 @@ JUDGE = pytest.StashKey["Judge"]()
 
 @pytest.fixture(scope="session")
 def vlm_run(request: pytest.FixtureRequest) -> Run:
-    """The run: its options, platform and cases."""
+    """The test run: its options, platform and cases. Scope: session."""
     return request.config.stash[RUN]
 
 
 @pytest.fixture(scope="class")
 def vlm_model(request: pytest.FixtureRequest) -> ModelSpec:
-    """The model of the test's class."""
+    """The `ModelSpec` of the test class. Scope: class.
+
+    Raises:
+        ConfigurationError: the test is not in a class with `model = ModelSpec(...)`.
+    """
     from ..spec.model import ModelSpec
 
     model = getattr(request.cls, "model", None)
     if not isinstance(model, ModelSpec):
         raise ConfigurationError(
-            f"{request.node.nodeid} uses a fixture of a served model; put the test into a class "
-            "with model = ModelSpec(...), best a subclass of VLMConformance."
+            f"{request.node.nodeid} uses a fixture that needs a model; put the test into a class "
+            "with model = ModelSpec(...), preferably a subclass of VLMConformance."
         )
     return model
 
 
 @pytest.fixture(scope="class")
 def model_session(vlm_run: Run, vlm_model: ModelSpec) -> ModelSession:
-    """The model in this run: its checkpoint, cases, launch arguments and goldens."""
+    """The model in this run: its checkpoint, cases, launch arguments and goldens. Scope: class."""
     from ..session.model import ModelSession
 
     return ModelSession(vlm_run, vlm_model)
@@ -69,7 +74,13 @@ def model_session(vlm_run: Run, vlm_model: ModelSpec) -> ModelSession:
 def device_slot(
     request: pytest.FixtureRequest, model_session: ModelSession
 ) -> Iterator[DeviceSlot]:
-    """The devices of the model's servers and engines; cards are leased for this model alone."""
+    """The devices that the model's servers and offline engines run on, one at a time. Scope: class.
+
+    Cards are leased exclusively until the last test of the class has ended.
+
+    Raises:
+        ConfigurationError: the host has too few cards, or is configured wrongly.
+    """
     from ..session.device_slot import DeviceSlot, allocate
 
     with allocate(model_session) as allocation:
@@ -78,8 +89,17 @@ def device_slot(
 
 @pytest.fixture(scope="class")
 def server(device_slot: DeviceSlot) -> Iterator[Server]:
-    """The served model: started for the first test that needs it, stopped after the last."""
-    # A plugin that repeats tests asks for it again; the server knows that it did not start.
+    """The model's server, started for the first test that needs it. Scope: class.
+
+    The server is stopped after the last test of the class. With `--vlm-server-url` it is the
+    endpoint of that URL, and nothing is started or stopped. `server.endpoint` has its address.
+
+    Raises:
+        ServerError: the server does not become ready; the message quotes its log.
+        CheckpointError: the weights are missing, incomplete, or of another revision.
+    """
+    # A plugin that repeats tests requests this fixture again after a failed start. The server
+    # remembers the failure and does not start twice.
     server = device_slot.own_server()
     try:
         server.start()
@@ -91,7 +111,20 @@ def server(device_slot: DeviceSlot) -> Iterator[Server]:
 
 @pytest.fixture(scope="class")
 def client(server: Server, device_slot: DeviceSlot) -> Iterator[Client]:
-    """A connection to the served model that keeps what it answers."""
+    """The client of the served model, for requests beyond `answers(case)`. Scope: class.
+
+    Example::
+
+        def test_long_answer(self, client, text_case, judge):
+            completion = client.complete(text_case)
+            judge(at_least(len(completion.text), 20, "characters", "length of the answer"))
+
+    `client.complete(case)` returns a new `Completion` at every call. The judge checks the
+    completions of a test for degenerate text.
+
+    Raises:
+        ServerError: `complete`: the server refused the request, or died.
+    """
     from ..engines.client import Client
 
     client = Client(server.endpoint, server.explain_loss, ensure=server.ensure_running)
@@ -102,7 +135,19 @@ def client(server: Server, device_slot: DeviceSlot) -> Iterator[Client]:
 
 @pytest.fixture(scope="class")
 def answers(client: Client) -> Answers:
-    """The served model's greedy answers, each case asked once: `answers(case)`."""
+    """The served model's greedy answer to a case: `answers(case)`. Scope: class.
+
+    Returns a `Completion`. Each case is asked once; all tests of the class share the answer.
+
+    Example::
+
+        def test_invoice_number(self, answers, image_case, judge):
+            found = "4711" in answers(image_case).text
+            judge(checklist({"number": None if found else "4711 is missing"}))
+
+    Raises:
+        ServerError: the server refused the request, or died.
+    """
     from ..session.answers import Answers
 
     return Answers(client)
@@ -110,7 +155,21 @@ def answers(client: Client) -> Answers:
 
 @pytest.fixture(scope="class")
 def golden(request: pytest.FixtureRequest, model_session: ModelSession) -> Goldens:
-    """The references of the model: `golden(case)`."""
+    """The reference's recorded answer to a case: `golden(case)`. Scope: class.
+
+    Returns a `Reference`. Without a recorded golden it is the published answer, if the model
+    declares one and the run uses the full checkpoint.
+
+    Example::
+
+        def test_same_length(self, answers, golden, text_case, judge):
+            longer = len(answers(text_case).text) - len(golden(text_case).text)
+            judge(at_most(abs(longer), 20, "characters", "difference in length"))
+
+    Raises:
+        GoldenError: the golden is missing, damaged, or recorded for other inputs. The message
+            contains the command that records it.
+    """
     from ..session.goldens import Goldens
 
     store = model_session.golden_store(_model_file(request))
@@ -121,7 +180,17 @@ def golden(request: pytest.FixtureRequest, model_session: ModelSession) -> Golde
 def datasets(
     request: pytest.FixtureRequest, model_session: ModelSession, server: Server
 ) -> Datasets:
-    """The data sets of the model, asked by evaluation harnesses."""
+    """The model's data sets, evaluated by lm_eval or EvalScope. Scope: class.
+
+    `datasets.evaluate(task)` returns the scores of a `DatasetTask`; `datasets.reference(task)`
+    returns the scores that they are compared with.
+
+    Raises:
+        ConfigurationError: `evaluate`: the harness is not installed, or does not have the task.
+        GoldenError: `reference`: there are no recorded or published scores.
+        PreconditionError: the data is missing, or the two protocols differ.
+        ServerError: the harness died.
+    """
     from ..session.datasets import Datasets
 
     return Datasets(model_session, server, _model_file(request))
@@ -129,7 +198,24 @@ def datasets(
 
 @pytest.fixture(scope="class")
 def forced(client: Client, golden: Goldens) -> ForcedAnswers:
-    """Log-probabilities that the served model gives the reference's answers: `forced(case)`."""
+    """The served model's logits for the tokens of the golden: `forced(case)`. Scope: class.
+
+    The golden's answer is appended to the prompt, and the server lists the most likely tokens at
+    each position (teacher forcing). So both sides are compared on the same token sequence, even
+    after a divergence. Returns a `Forced`; each case is asked once.
+
+    Example::
+
+        def test_logits_are_finite(self, forced, text_case, judge):
+            broken = ~np.isfinite(forced(text_case).scores.floor)
+            judge(at_most(int(broken.sum()), 0, "positions", "positions with NaN or infinity"))
+
+    Raises:
+        GoldenError: the golden is missing, damaged, or recorded for other inputs.
+        PreconditionError: the golden is text only, the server returns no prompt log-probabilities,
+            or its prompt has another length.
+        ServerError: the server refused the request, or died.
+    """
     from ..session.answers import ForcedAnswers
 
     return ForcedAnswers(client, golden)
@@ -142,19 +228,33 @@ def numerics(
     all_cases: tuple[Case, ...],
     golden: Goldens,
 ) -> NumericsSession:
-    """Measures the model's numbers without its server: offline engines and variants."""
+    """Numerical measurements by offline engines and servers of variants. Scope: class.
+
+    The model's own server is stopped while they run. Each measurement is made once, when a test
+    first asks for it.
+
+    Raises:
+        NotApplicable: every golden of the model is text only. The test is then not applicable.
+        ServerError: an engine or a variant's server failed.
+    """
     from ..session.judge import NotApplicable
     from ..session.numerics import NumericsSession
 
     cases = tuple(case for case in all_cases if golden(case).numerics is not None)
     if not cases:
-        raise NotApplicable("the references are text only")
+        raise NotApplicable("all goldens of this model are text only")
     return NumericsSession(device_slot, cases, golden, _offline_tasks(request))
 
 
 @pytest.fixture(scope="class")
 def served_logits(forced: ForcedAnswers, numerics: NumericsSession) -> Memo[ErrorStatistics]:
-    """Error of the served logits against the reference's, over all cases: `served_logits()`."""
+    """The error of the served logits over all cases: `served_logits()`. Scope: class.
+
+    Returns `ErrorStatistics` against the reference's float32 logits; computed once.
+
+    Raises:
+        GoldenError, PreconditionError, ServerError: as for `forced`.
+    """
     from ..session.memo import Memo
 
     return Memo(lambda: numerics.logits(forced))
@@ -167,7 +267,15 @@ def performance(
     golden: Goldens,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> PerformanceSession:
-    """Measures the served model's speed, each metric once."""
+    """Latency, throughput and CPU usage of the served model. Scope: class.
+
+    `performance.load(name)` returns the timings of a workload, `performance.metrics(names)` single
+    figures. Each workload runs once, when a test first asks for it. Its requests avoid the prefix
+    cache and the multimodal cache.
+
+    Raises:
+        PreconditionError: this checkpoint has no case of the kind, or a workload's requests failed.
+    """
     from ..session.performance import PerformanceSession
 
     return PerformanceSession(device_slot, client, golden, tmp_path_factory.mktemp("uncached"))
@@ -177,34 +285,37 @@ def performance(
 def benchmark_timings(
     request: pytest.FixtureRequest, vlm_model: ModelSpec
 ) -> Callable[[Sequence[Timing]], None]:
-    """Gives pytest-benchmark what was measured, as if it had measured it.
+    """Hands timings to pytest-benchmark: `benchmark_timings(timings)`. Scope: function.
+
+    pytest-benchmark then prints, stores and compares them like its own measurements. They are
+    replayed on a simulated clock; nothing is measured again.
 
     Raises:
-        ConfigurationError: it is not installed, or switched off.
+        ConfigurationError: pytest-benchmark is not installed, or is disabled.
     """
-    passed = [0.0]
+    elapsed = [0.0]
 
-    def replayed() -> float:
-        return passed[0]
+    def simulated_clock() -> float:
+        return elapsed[0]
 
-    request.node.add_marker(pytest.mark.benchmark(timer=replayed))
+    request.node.add_marker(pytest.mark.benchmark(timer=simulated_clock))
     try:
         benchmark: Any = request.getfixturevalue("benchmark")
     except pytest.FixtureLookupError:
         raise ConfigurationError(
-            "speed is measured with pytest-benchmark: pip install 'pytest-ascend-vlm[perf]'"
+            "this test needs pytest-benchmark: pip install 'pytest-ascend-vlm[perf]'"
         ) from None
     if benchmark.disabled:
-        raise ConfigurationError("pytest-benchmark is switched off; leave out --benchmark-disable")
+        raise ConfigurationError("pytest-benchmark is disabled; remove --benchmark-disable")
 
     def replay(timings: Sequence[Timing]) -> None:
         seconds = iter([timing.seconds for timing in timings])
 
-        def answer() -> None:
-            passed[0] += next(seconds)
+        def advance_clock() -> None:
+            elapsed[0] += next(seconds)
 
         if timings:
-            benchmark.pedantic(answer, rounds=len(timings))
+            benchmark.pedantic(advance_clock, rounds=len(timings))
         benchmark.extra_info["model"] = vlm_model.model_id
         benchmark.extra_info["ttft_seconds"] = [timing.ttft_seconds for timing in timings]
 
@@ -215,7 +326,14 @@ def benchmark_timings(
 def reference(
     request: pytest.FixtureRequest, model_session: ModelSession
 ) -> Iterator[ReferenceSession]:
-    """The reference engine (Transformers on CPU), loaded on first use."""
+    """The reference engine (Transformers on CPU), loaded on first use. Scope: class.
+
+    `reference.answer(case)` runs the model again in bfloat16. Criteria that only need the recorded
+    answer use `golden` instead, which is fast.
+
+    Raises:
+        CheckpointError: the weights are missing, incomplete, or of another revision.
+    """
     from ..session.recording import RecordingPlan
     from ..session.reference import ReferenceSession
 
@@ -237,14 +355,32 @@ def reference(
 
 @pytest.fixture
 def judge(request: pytest.FixtureRequest) -> Judge:
-    """Takes the test's verdict: `judge(verdict)`."""
+    """Passes or fails the test by a verdict, and adds it to the report: `judge(verdict)`.
+
+    `at_least`, `at_most` and `checklist` make a verdict. A test may judge several times; the first
+    verdict that does not pass ends it. Scope: function.
+
+    Example::
+
+        def test_answer_is_short(self, answers, text_case, judge):
+            length = len(answers(text_case).text)
+            judge(at_most(length, 200, "characters", "length of the answer"))
+
+    `judge.not_applicable(reason)` ends the test as not applicable, `judge.cannot_run(reason)` as
+    skipped.
+
+    Raises:
+        CriterionFailed: the verdict does not pass. The message contains the measured value, the
+            threshold, the details, and the docstring's text after "If this fails:".
+        NoAnswer: an answer of this test is degenerate: NaN, one repeated symbol, a loop, or empty.
+    """
     from ..criteria.criterion import Criterion, documentation
     from ..criteria.groups import OWN_GROUP
     from ..session.judge import Judge
     from .criterion_call import call_of
 
     call = call_of(request.node)
-    # A test that asks nobody gets no server for its verdict, and no goldens.
+    # A test that sends no request needs neither a server nor goldens for its verdict.
     asks = "client" in request.fixturenames
     cases = request.getfixturevalue("all_cases") if asks else ()
     judge = Judge(
@@ -261,7 +397,23 @@ def judge(request: pytest.FixtureRequest) -> Judge:
 
 @pytest.fixture
 def comparison(answers: Answers, golden: Goldens, judge: Judge) -> Comparison:
-    """Served answers beside the reference's: `comparison(case)` gives both."""
+    """The served answer to a case and the reference's: `comparison(case)`. Scope: function.
+
+    Returns the pair (`Completion`, `Reference`), after a check that both sides saw a prompt of the
+    same length.
+
+    Example::
+
+        def test_similar(self, comparison, text_case, judge):
+            served, reference = comparison(text_case)
+            ratio = similarity(reference.text, served.text)
+            judge(at_least(ratio, 0.9, "ratio", "similarity to the reference"))
+
+    Raises:
+        GoldenError: the golden is missing, damaged, or recorded for other inputs.
+        PreconditionError: the two prompts have different lengths.
+        ServerError: the server refused the request, or died.
+    """
     from ..session.comparison import Comparison
 
     return Comparison(answers, golden, judge)
@@ -269,7 +421,7 @@ def comparison(answers: Answers, golden: Goldens, judge: Judge) -> Comparison:
 
 @pytest.fixture(scope="class")
 def all_cases(model_session: ModelSession) -> tuple[Case, ...]:
-    """Every case that the model can be asked, clips left out."""
+    """All cases that this checkpoint can be asked, except video cases. Scope: class."""
     from ..criteria.criterion import Cases
 
     return model_session.cases(Cases.ALL)
@@ -277,7 +429,7 @@ def all_cases(model_session: ModelSession) -> tuple[Case, ...]:
 
 @pytest.fixture(scope="class")
 def image_cases(model_session: ModelSession) -> tuple[Case, ...]:
-    """Every case with an image."""
+    """All cases with an image that this checkpoint can be asked. Scope: class."""
     from ..criteria.criterion import Cases
 
     return model_session.cases(Cases.IMAGE)
@@ -285,7 +437,11 @@ def image_cases(model_session: ModelSession) -> tuple[Case, ...]:
 
 @pytest.fixture(scope="class")
 def image_case(image_cases: tuple[Case, ...]) -> Case:
-    """The first case with an image."""
+    """The first case with an image. Scope: class.
+
+    Raises:
+        ConfigurationError: the model has no such case.
+    """
     if not image_cases:
         raise ConfigurationError("fixtures/cases.json has no case with an image for this model.")
     return image_cases[0]
@@ -293,7 +449,11 @@ def image_case(image_cases: tuple[Case, ...]) -> Case:
 
 @pytest.fixture(scope="class")
 def text_case(model_session: ModelSession) -> Case:
-    """The first case without an image."""
+    """The first case without an image. Scope: class.
+
+    Raises:
+        ConfigurationError: the model has no such case.
+    """
     from ..criteria.criterion import Cases
 
     cases = model_session.cases(Cases.TEXT)
@@ -304,12 +464,12 @@ def text_case(model_session: ModelSession) -> Case:
 
 @pytest.fixture(scope="class")
 def long_case(all_cases: tuple[Case, ...]) -> Case:
-    """The case whose answer may be longest."""
+    """The case with the largest `max_tokens`. Scope: class."""
     return max(all_cases, key=lambda case: case.max_tokens)
 
 
 def _model_file(request: pytest.FixtureRequest) -> str:
-    """The test file as a command line names it."""
+    """The test file, relative to the directory that pytest was started in."""
     path = Path(request.path)
     with contextlib.suppress(ValueError):
         path = path.relative_to(request.config.invocation_params.dir)
@@ -317,7 +477,7 @@ def _model_file(request: pytest.FixtureRequest) -> str:
 
 
 def _tests_that_run(request: pytest.FixtureRequest) -> Iterator[pytest.Item]:
-    """The selected tests of a class, in their order, without those that are skipped already."""
+    """The selected tests of the requesting class, in order, without those marked as skipped."""
     from .criterion_call import call_of
 
     for item in request.session.items:
@@ -326,7 +486,7 @@ def _tests_that_run(request: pytest.FixtureRequest) -> Iterator[pytest.Item]:
 
 
 def _offline_tasks(request: pytest.FixtureRequest) -> frozenset[str]:
-    """What the tests of a class will ask of the offline engines."""
+    """The offline tasks that the selected tests of the class need."""
     from .criterion_call import call_of
 
     criteria = (call_of(item).criterion for item in _tests_that_run(request))
@@ -334,7 +494,7 @@ def _offline_tasks(request: pytest.FixtureRequest) -> frozenset[str]:
 
 
 def _cases_to_ask(request: pytest.FixtureRequest) -> tuple[Case, ...]:
-    """The cases that the tests of a class will ask the reference, in their order."""
+    """The cases that the selected tests of the class will ask the reference, in order."""
     from .criterion_call import call_of
 
     asking = (

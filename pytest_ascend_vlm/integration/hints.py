@@ -1,4 +1,4 @@
-"""What to type instead, where `-k` or `-m` selects nothing."""
+"""Hints for a run in which `-k` or `-m` selects no test."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from .criterion_call import call_of
 from .expressions import names_in
 from .selection import COLLECTED, is_asked_for
 
-_LEAST_LETTERS = 3
+_MINIMUM_LETTERS = 3
 
 
 def of_run(config: pytest.Config) -> list[str]:
-    """The hints of a run in which nothing was selected."""
+    """The hints for a run in which no test was selected."""
     return hints(config.stash.get(COLLECTED, ()), config)
 
 
 def hints(items: Sequence[pytest.Item], config: pytest.Config) -> list[str]:
-    """Why none of some tests was selected, as far as a name in `-k` or `-m` tells.
+    """Explains names in `-k` or `-m` that select no test, one line each.
 
-    Says nothing where no test is of a model: there it is pytest's own affair.
+    Returns nothing if no collected test belongs to a model: such a project does not use the suite.
 
     Args:
-        items: the tests as they were collected, before any was left out.
-        config: has the expressions.
+        items: the collected tests, before any was deselected.
+        config: pytest's configuration, which contains the expressions.
     """
     if not any(call_of(item).model for item in items):
         return []
@@ -43,8 +43,8 @@ def hints(items: Sequence[pytest.Item], config: pytest.Config) -> list[str]:
 def _markers(config: pytest.Config, known: set[str], ids: set[str]) -> Iterator[str]:
     for name in sorted(names_in("-m", config.getoption("markexpr")) - known):
         named = any(name.lower() in one for one in ids)
-        meant = f"; did you mean -k {name}?" if named else _meant(name, known)
-        yield f"-m {name}: there is no such marker{meant}"
+        suggestion = f"; did you mean -k {name}?" if named else _suggestion(name, known)
+        yield f"-m {name}: there is no such marker{suggestion}"
 
 
 def _keywords(items: Sequence[pytest.Item], config: pytest.Config) -> Iterator[str]:
@@ -53,17 +53,17 @@ def _keywords(items: Sequence[pytest.Item], config: pytest.Config) -> Iterator[s
         found = [item for item in items if _selects(name, words[item])]
         if not found:
             every = set().union(*words.values())
-            meant = _meant(name, {part for word in every for part in _parts(word)})
-            yield f"-k {name} matches no test{meant}"
+            suggestion = _suggestion(name, {part for word in every for part in _parts(word)})
+            yield f"-k {name} matches no test{suggestion}"
         elif not any(is_asked_for(item, config) for item in found):
             of_found = {mark.name for item in found for mark in item.iter_markers()}
             needed = [marker for marker in OPT_IN_MARKERS if marker in of_found]
             if needed and not config.getoption("vlm_record"):
-                yield f"-k {name} matches what runs only with -m {' or '.join(needed)}"
+                yield f"-k {name} matches only tests that need -m {' or '.join(needed)}"
 
 
 def _words(item: pytest.Item) -> set[str]:
-    """What `-k` looks at: not the session, nor the root directory below it."""
+    """The names that `-k` is matched against; pytest skips the session and the root directory."""
     names = {node.name for node in item.listchain()[2:]}
     return names | item.listextrakeywords() | {mark.name for mark in item.iter_markers()}
 
@@ -73,12 +73,12 @@ def _selects(name: str, words: Iterable[str]) -> bool:
 
 
 def _parts(word: str) -> Iterator[str]:
-    """What one may have meant of a name: all of it, or a part, `capital` of `text/capital`."""
+    """Yields a name and its words as suggestions, such as `capital` of `text/capital`."""
     yield word.partition("[")[0]
-    yield from (part for part in re.findall(r"[^\W_]+", word) if len(part) >= _LEAST_LETTERS)
+    yield from (part for part in re.findall(r"[^\W_]+", word) if len(part) >= _MINIMUM_LETTERS)
 
 
-def _meant(name: str, known: Iterable[str]) -> str:
-    of_lower = {one.lower(): one for one in sorted(known)}
-    close = difflib.get_close_matches(name.lower(), of_lower, n=1)
-    return f"; did you mean {of_lower[close[0]]}?" if close else ""
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    by_lower_case = {one.lower(): one for one in sorted(known)}
+    close = difflib.get_close_matches(name.lower(), by_lower_case, n=1)
+    return f"; did you mean {by_lower_case[close[0]]}?" if close else ""

@@ -1,4 +1,4 @@
-"""Every `--vlm-*` option and `vlm_*` ini key, and what they settle."""
+"""The `--vlm-*` options and `vlm_*` ini keys."""
 
 from __future__ import annotations
 
@@ -28,125 +28,147 @@ HARNESS_PYTHON_VARIABLE = "VLM_HARNESS_PYTHON"
 
 
 def register(parser: pytest.Parser) -> None:
-    """Adds the options to pytest's own."""
-    group = parser.getgroup("ascend-vlm", "vision-language models on Ascend NPUs")
+    """Registers the options and ini keys."""
+    group = parser.getgroup(
+        "ascend-vlm", "ascend-vlm: conformance of vision-language models on Ascend NPUs"
+    )
     group.addoption(
         "--vlm-platform",
         metavar="NAME",
         default="npu",
-        help=f"where the served model runs: {', '.join(PLATFORMS)}, or one that another package "
-        "registers (default: npu); a cpu run is named as one everywhere",
+        help=f"platform that vLLM serves the model on: {', '.join(PLATFORMS)}, or the name of a "
+        "platform that another package registers (default: npu). Reports always name the platform",
     )
     group.addoption(
         "--vlm-checkpoint",
         choices=("full", "tiny"),
         default="full",
-        help="the real weights (default), or a few MB of the same architecture: fixtures/tiny",
+        help="full: the real weights (default). tiny: the checkpoints in fixtures/tiny, a few MB "
+        "each, with the same architecture",
     )
     group.addoption(
         "--vlm-weights-root",
         metavar="DIR",
         type=Path,
-        help="directory of full checkpoints: DIR/<organisation>/<model> (default: the caches of "
-        "ModelScope and Hugging Face)",
+        help="directory of the full checkpoints, DIR/<organisation>/<model> (default: the caches "
+        "of ModelScope and Hugging Face)",
     )
     group.addoption(
         "--vlm-record",
         action="store_true",
-        help="record goldens with the reference engine (Transformers on CPU); judges nothing",
+        help="record goldens with the reference engine (Transformers on CPU) instead of judging; "
+        "with -m dataset: record the served model's scores",
     )
     group.addoption(
         "--vlm-gate",
         action="store_true",
-        help="fail unless every criterion listed in conformance/required.txt (ini vlm_required) "
-        "was verified: nothing passes because it was skipped, deselected or absent",
+        help="fail the run unless every criterion listed in conformance/required.txt (ini key "
+        "vlm_required) passed, failed as expected, or is declared not applicable. A skipped, "
+        "deselected or missing criterion fails the run. `ascend-vlm gate-list` writes the list",
     )
     group.addoption(
         "--vlm-server-url",
         metavar="URL",
-        help="judge an endpoint that already runs, http://host:port; its key, if it needs one, "
-        f"comes from the environment variable {KEY_VARIABLE}",
+        help="judge an OpenAI-compatible endpoint that already runs, http://host:port, instead of "
+        f"starting vLLM. An API key is read from the environment variable {KEY_VARIABLE}",
     )
     group.addoption(
         "--vlm-report",
         metavar="DIR",
         type=Path,
-        help="write report.json and the adaptation document (zh and en) to DIR",
+        help="write report.json, the adaptation documents (adaptation.zh.md and adaptation.en.md) "
+        "and their charts to DIR",
     )
     group.addoption(
         "--vlm-log-dir",
         metavar="DIR",
         type=Path,
-        help="directory of the servers' logs, a directory a run (default: .vlm-logs under pytest's "
-        "root directory); the latest 20 runs are kept",
+        help="directory of the server logs, with one subdirectory per run (default: .vlm-logs in "
+        "pytest's root directory). The 20 latest runs are kept",
     )
     group.addoption(
         "--vlm-requests",
         metavar="N",
         type=_positive,
         default=Options.requests,
-        help="requests of each level of a load (default: 32; p99 as well from 299 on)",
+        help="with -m performance: number of requests at each concurrency level (default: 32). "
+        "With 299 or more, the 99th percentile is reported too",
     )
     group.addoption(
         "--vlm-compare-url",
         metavar="URL",
-        help="with -m performance: an endpoint that serves the same model, asked in turns with the "
-        "one that is judged, which must not be slower",
+        help="with -m performance: a second endpoint that serves the same model. Both endpoints "
+        "get the same requests alternately; the judged one must not be slower",
     )
     group.addoption(
         "--vlm-save-performance",
         action="store_true",
-        help="with -m performance: store this run's figures, to judge later runs of the same "
-        "device, versions and serve command by",
+        help="with -m performance: store the figures of this run. Later runs with the same device, "
+        "versions and serve command are compared with them",
     )
     group.addoption(
         "--vlm-datasets-root",
         metavar="DIR",
         type=Path,
-        help="with -m dataset: directory of data sets, DIR/<organisation>/<name> as on the hub; "
-        "nothing is downloaded",
+        help="with -m dataset: directory of the data sets, DIR/<organisation>/<name> as on the "
+        "hub. Nothing is downloaded",
     )
     group.addoption(
         "--vlm-datasets-limit",
         metavar="N",
         type=_positive,
-        help="ask only the first N questions of each subset; satisfies no gate",
+        help="with -m dataset: evaluate only the first N questions of each subset. Not allowed "
+        "with --vlm-gate",
     )
     group.addoption(
         "--vlm-harness-python",
         metavar="PYTHON",
         type=Path,
         default=Path(os.environ.get(HARNESS_PYTHON_VARIABLE, sys.executable)),
-        help="the interpreter that has evalscope or lm_eval (default: this one, or the environment "
-        f"variable {HARNESS_PYTHON_VARIABLE})",
+        help="with -m dataset: Python interpreter that has evalscope or lm_eval installed "
+        f"(default: the environment variable {HARNESS_PYTHON_VARIABLE}, else this interpreter)",
     )
-    parser.addini("vlm_performance_dir", "stored performance runs", default="performance")
-    parser.addini("vlm_golden_dir", "the project's own goldens", default="golden")
-    parser.addini("vlm_required", "what a gate must see", default="conformance/required.txt")
-    parser.addini("vlm_fixtures_dir", "the project's own cases and images", default="fixtures")
+    parser.addini(
+        "vlm_performance_dir",
+        "directory of the stored performance runs (default: performance)",
+        default="performance",
+    )
+    parser.addini(
+        "vlm_golden_dir", "directory of this project's goldens (default: golden)", default="golden"
+    )
+    parser.addini(
+        "vlm_required",
+        "list of the criteria that --vlm-gate requires (default: conformance/required.txt)",
+        default="conformance/required.txt",
+    )
+    parser.addini(
+        "vlm_fixtures_dir",
+        "directory of this project's cases and images (default: fixtures)",
+        default="fixtures",
+    )
 
 
 def refuse_parallel(config: pytest.Config) -> None:
-    """Refuses to run criteria side by side that would measure each other.
+    """Rejects `-n` for criteria that would disturb each other's measurements in parallel.
 
     Raises:
-        pytest.UsageError: `-n` is given, and `-m` names a group that runs alone.
+        pytest.UsageError: `-n` is given, and `-m` names a group that must not run in parallel.
     """
     if getattr(config.option, "dist", "no") == "no":
         return
     for group in GROUPS.values():
         if group.runs_alone and asks_for(group.marker, config.getoption("markexpr")):
             raise pytest.UsageError(
-                f"{group.name} criteria that run side by side measure each other; leave out -n"
+                f"{group.name} criteria disturb each other's measurements in parallel; remove -n"
             )
 
 
 def read(config: pytest.Config) -> Options:
-    """The options of a run.
+    """Reads the options of a run.
 
     Raises:
-        pytest.UsageError: two options contradict each other, one cannot work as it is, or a gate
-            has no list.
+        pytest.UsageError: two options contradict each other, an option's value cannot work, or
+            `--vlm-gate` finds no list.
     """
     try:
         return _read(config)
@@ -159,10 +181,10 @@ def _read(config: pytest.Config) -> Options:
     record = config.getoption("vlm_record")
     if url and record:
         raise ConfigurationError(
-            "--vlm-record runs the reference engine alone; leave out --vlm-server-url"
+            "--vlm-record runs only the reference engine; remove --vlm-server-url"
         )
     if config.getoption("vlm_gate") and record:
-        raise ConfigurationError("--vlm-record judges nothing; leave out --vlm-gate")
+        raise ConfigurationError("--vlm-record judges nothing; remove --vlm-gate")
     golden_dir = config.rootpath / config.getini("vlm_golden_dir")
     return Options(
         platform="endpoint" if url else require_platform(config.getoption("vlm_platform")),
@@ -196,8 +218,8 @@ def _api_key() -> str | None:
     key = os.environ.get(KEY_VARIABLE, "").strip()
     if not (key.isascii() and key.isprintable()):
         raise ConfigurationError(
-            f"{KEY_VARIABLE} has a character that no HTTP header can have, such as a line "
-            "break; set it again"
+            f"{KEY_VARIABLE} contains a character that an HTTP header cannot contain, such as a "
+            "line break; set it again"
         )
     return key or None
 
@@ -206,7 +228,7 @@ def _writable(config: pytest.Config, option: str) -> Path | None:
     directory: Path | None = config.getoption(option)
     if directory is not None and (why := unwritable_reason(directory)):
         raise ConfigurationError(
-            f"nothing can be written to {option}={directory} ({why}); name another directory"
+            f"cannot write to {option}={directory} ({why}); name another directory"
         )
     return directory
 
@@ -214,7 +236,7 @@ def _writable(config: pytest.Config, option: str) -> Path | None:
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return number
 
 
@@ -228,7 +250,7 @@ def _required(config: pytest.Config) -> list[Pair] | None:
 
 
 def _command_for(required: Path, config: pytest.Config) -> str:
-    """The command that writes a gate's list from here, for the model files of this run."""
+    """The command that writes the gate's list for the model files of this run."""
     here = config.invocation_params.dir
     found = {path.parent for path in model_files(config)}
     directory = os.path.relpath(os.path.commonpath(found), here) if found else "DIR"

@@ -1,4 +1,4 @@
-"""The order of the report's rows: the criteria's, whatever order or worker tests ran in."""
+"""Orders the report's rows by declaration, independent of the order in which tests ran."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import pytest
 from ..criteria.criterion import criteria
 from .criterion_call import call_of
 
-PLACE = "ascend_vlm_place"
-"""The attribute of a test's report that carries its place; xdist takes it to the controller."""
+SORT_KEY = "ascend_vlm_sort_key"
+"""The attribute of a test's report that holds its sort key; xdist sends it to the controller."""
 
-_PLACE = pytest.StashKey[tuple[int, ...]]()
+_SORT_KEY = pytest.StashKey[tuple[int, ...]]()
 _FIRST = pytest.StashKey[dict[Hashable, int]]()
 
 
 def note(item: pytest.Item) -> None:
-    """Notes the place of a test as it is collected, before anyone sorts or shuffles.
+    """Stores the sort key of a test at collection, before a plugin sorts or shuffles the tests.
 
-    By class as the files are read, by criterion as its class lists them, by case as the cases are
-    declared; a test of the user's own follows the criteria of its class.
+    Rows are sorted by class in the order of collection, then by criterion in the order of the
+    class, then by case in the order of declaration. A user's own tests follow the criteria of their
+    class.
     """
     call = call_of(item)
     if call.model is None or call.suite_class is None:
@@ -30,20 +31,20 @@ def note(item: pytest.Item) -> None:
     number = first.setdefault(item.nodeid, len(first))
     listed = _listed(call.suite_class)
     id_ = call.criterion.id if call.criterion else None
-    item.stash[_PLACE] = (
+    item.stash[_SORT_KEY] = (
         first.setdefault(call.suite_class, number),
         listed.get(call.declared.id, len(listed)) if call.declared else len(listed),
-        first.setdefault((call.suite_class, id_), number),  # each variant and data set by itself
+        first.setdefault((call.suite_class, id_), number),  # keeps a variant's rows together
         number,
     )
 
 
-def place_of(item: pytest.Item) -> Sequence[int]:
-    """The place that the rows of a test take in the report."""
-    return item.stash.get(_PLACE, ())
+def sort_key(item: pytest.Item) -> Sequence[int]:
+    """The key that the rows of a test are sorted by in the report."""
+    return item.stash.get(_SORT_KEY, ())
 
 
 @cache
 def _listed(suite_class: type) -> dict[str, int]:
-    """Criterion id -> its number in the class."""
+    """Criterion id -> its index in the order of the class."""
     return {criterion.id: number for number, (criterion, _) in enumerate(criteria(suite_class))}

@@ -1,4 +1,4 @@
-"""From a test's end to the report's rows and to what a reader is shown."""
+"""Turns the end of a test into rows of the report and into the text that pytest shows."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from ..reporting.rows import Row, as_json, name_of
 from ..session.judge import Judge, NotApplicable
 from ..session.run import Run
 from .criterion_call import call_of
-from .findings import FINDINGS, TOLD_AT, Findings, Location, in_one_line
+from .findings import FINDINGS, REPORTED_AT, Findings, Location, in_one_line
 from .fixtures import JUDGE
 from .selection import EXPECTED_FAILURES, NOT_APPLICABLE
 
 EVIDENCE = "ascend_vlm"
-"""The attribute of a test's report that carries its rows; xdist takes it to the controller."""
+"""The attribute of a test's report that holds its rows; xdist sends it to the controller."""
 
 
 @dataclass(frozen=True)
 class _Ending:
-    """How a phase of a test ended.
+    """The status that a phase of a test ended with.
 
     Attributes:
         status: the row's status.
-        reason: why it is not a pass.
-        first: the test that has an error in full, where that is another one.
+        reason: reason why the status is not a pass.
+        first: the test that shows the same error in full; None if this one does.
     """
 
     status: str
@@ -38,7 +38,7 @@ class _Ending:
 
 
 def explain_collection(report: pytest.CollectReport) -> pytest.CollectReport:
-    """A mistake in a model file is shown as its message instead of a traceback."""
+    """Shows a mistake in a model file as its message instead of a traceback."""
     call = getattr(report, "call", None)
     if call is not None and call.excinfo is not None and call.excinfo.errisinstance(VlmError):
         report.longrepr = str(call.excinfo.value)
@@ -48,9 +48,9 @@ def explain_collection(report: pytest.CollectReport) -> pytest.CollectReport:
 def finish(
     item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, run: Run
 ) -> pytest.TestReport:
-    """Attaches the rows that the report is made of, then shapes what is shown."""
+    """Attaches the rows to a test's report, and sets the text that pytest shows."""
     judge = item.stash.get(JUDGE, None)
-    ending = _told_once(item, _ending(item, call, report, judge))
+    ending = _shortened_if_repeated(item, _ending(item, call, report, judge))
     rows = _rows(item, ending, judge if call.when == "call" else None, report.duration)
     servers = [as_json(facts.as_json()) for facts in run.take_server_facts()]
     setattr(
@@ -64,7 +64,10 @@ def finish(
 
 
 def status(report: pytest.TestReport | pytest.CollectReport) -> tuple[str, str, str] | None:
-    """How the terminal counts a test that does not apply: no skip, and no letter of hundreds."""
+    """The terminal status of a test that is not applicable; None for other tests.
+
+    It is counted apart from skips and prints no letter, because there may be hundreds.
+    """
     evidence = getattr(report, EVIDENCE, ())
     if {row["status"] for name, row in evidence if name == "vlm_row"} != {"na"}:
         return None
@@ -77,7 +80,7 @@ def _ending(
     report: pytest.TestReport,
     judge: Judge | None,
 ) -> _Ending | None:
-    """What a phase settles, told from the verdict or the exception; None where it is nothing."""
+    """The ending that a phase's verdict or exception causes; None if the test goes on."""
     if call.excinfo is None:
         return _without_exception(item, report, judge)
     error = call.excinfo.value
@@ -88,13 +91,13 @@ def _ending(
         return _Ending("fail", str(error)) if excuse is None else _Ending("xfail", excuse)
     if isinstance(error, VlmError):
         return _Ending("error", str(error))
-    is_own = call_of(item).criterion is None  # a plain assert of a user's own is about the model
+    is_own = call_of(item).criterion is None  # a user's plain assert is a verdict about the model
     status = "fail" if is_own and isinstance(error, AssertionError) else "error"
     return _Ending(status, call.excinfo.exconly())
 
 
-def _told_once(item: pytest.Item, ending: _Ending | None) -> _Ending | None:
-    """Of an error that stops many tests, as a failed start does, one line for all but the first."""
+def _shortened_if_repeated(item: pytest.Item, ending: _Ending | None) -> _Ending | None:
+    """Shortens an error to one line if another test of the class already shows it in full."""
     if ending is None or ending.status != "error":
         return ending
     location = _location(item)
@@ -126,7 +129,7 @@ def _without_exception(
         return _Ending(
             "fail",
             f"{expected[0].criterion} is expected to fail, but passes: {expected[0]}. "
-            "Take it out of ModelSpec(expected_failures=...).",
+            "Remove it from ModelSpec(expected_failures=...).",
         )
     if report.failed:  # by another plugin
         return _Ending("error", str(report.longrepr))
@@ -138,21 +141,25 @@ def _without_exception(
 
 
 def _judged(item: pytest.Item, judge: Judge | None) -> _Ending:
-    """How a test that judges, and ran to its end, ended."""
+    """The ending of a test that judges and raised no exception."""
     if judge is not None and judge.recorded_path is not None:
         return _Ending("recorded", "; ".join(judge.doubts))
     verdicts = judge.verdicts if judge else []
     if not verdicts:
         return _Ending("error", f"{item.nodeid} ended without a verdict, so it verified nothing.")
-    if missed := [verdict for verdict in verdicts if not verdict.passed]:
-        return _Ending("fail", f"{missed[0].reason}: this verdict fails, and the test caught that.")
+    if failed := [verdict for verdict in verdicts if not verdict.passed]:
+        return _Ending(
+            "fail", f"{failed[0].reason}: this verdict fails, but the test caught CriterionFailed."
+        )
     return _Ending("pass")
 
 
 def _excuse(item: pytest.Item, report: pytest.TestReport, error: CriterionFailed) -> str | None:
-    """Why a failure was expected, or None. Of a criterion only what is declared of it counts.
+    """Reason why a failure was expected, or None.
 
-    What is no answer at all is expected only where the declaration names it.
+    A criterion's failure is expected only if the model or the criterion declares it; an `xfail`
+    marker does not count. A degenerate answer (`NoAnswer`) is expected only if the declaration's
+    `shows` matches it.
     """
     if not hasattr(report, "wasxfail"):
         return None
@@ -169,7 +176,7 @@ def _rows(
     call = call_of(item)
     criterion, model, cls = call.criterion, call.model, call.suite_class
     if criterion is None and (judge := item.stash.get(JUDGE, None)) is not None:
-        criterion = judge.criterion  # a test of the user's own that judges
+        criterion = judge.criterion  # a user's own test that judges
     if criterion is None or model is None or cls is None or ending is None:
         return []
 
@@ -190,36 +197,36 @@ def _rows(
 
 
 def _endings(ending: _Ending, verdicts: list[Verdict]) -> Iterator[tuple[_Ending, Verdict | None]]:
-    """One ending for each verdict, and one without where none of them explains how it ended."""
-    held = [verdict for verdict in verdicts if verdict.passed]
-    yield from ((_Ending("pass"), verdict) for verdict in held)
-    broken = [verdict for verdict in verdicts if not verdict.passed]
-    if broken:  # the first one that is not met ends a test
-        yield ending, broken[0]
-    elif ending.status != "pass" or not held:
+    """One ending per verdict, and one without a verdict if no verdict explains the ending."""
+    passed = [verdict for verdict in verdicts if verdict.passed]
+    yield from ((_Ending("pass"), verdict) for verdict in passed)
+    failed = [verdict for verdict in verdicts if not verdict.passed]
+    if failed:  # the first failing verdict ends a test
+        yield ending, failed[0]
+    elif ending.status != "pass" or not passed:
         yield ending, None
 
 
 def _show(
     item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, ending: _Ending
 ) -> None:
-    """Makes the terminal, JUnit and every other plugin tell the same story as the rows."""
-    if ending.status not in {"fail", "error"} or not _is_ours(item, call):
+    """Makes the terminal, JUnit XML and other plugins show the same status as the rows."""
+    if ending.status not in {"fail", "error"} or not _concerns_suite(item, call):
         return
     report.outcome = "failed"
-    if hasattr(report, "wasxfail"):  # an xfail that excuses nothing
+    if hasattr(report, "wasxfail"):  # an xfail marker that does not excuse this failure
         del report.wasxfail
     if ending.first is not None:
-        setattr(report, TOLD_AT, ending.first.test)
-    ours = call.excinfo is None or call.excinfo.errisinstance((VlmError, CriterionFailed))
-    if ours or ending.first is not None:
+        setattr(report, REPORTED_AT, ending.first.test)
+    own_error = call.excinfo is None or call.excinfo.errisinstance((VlmError, CriterionFailed))
+    if own_error or ending.first is not None:
         report.longrepr = ending.reason
     if ending.status == "error" and report.when == "call":
-        report.when = "setup"  # pytest's word for an error, which a failure is not
+        report.when = "setup"  # pytest shows a failed set-up as ERROR, a failed call as FAILED
 
 
-def _is_ours(item: pytest.Item, call: pytest.CallInfo[None]) -> bool:
-    """Whether a test judges, or what it ended with is this package's own."""
+def _concerns_suite(item: pytest.Item, call: pytest.CallInfo[None]) -> bool:
+    """True if a test judges, or ended with an exception of this package."""
     if call_of(item).criterion is not None or JUDGE in item.stash:
         return True
     return call.excinfo is not None and call.excinfo.errisinstance((VlmError, CriterionFailed))

@@ -1,4 +1,4 @@
-"""Progress while something takes long: a line that is rewritten, or one now and then in a log."""
+"""Shows progress: a line that is rewritten on a terminal, or a line every 10 seconds in a log."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _LOG_EVERY_SECONDS = 10.0
 
 
 class Progress:
-    """Shows what is going on, through pytest's own terminal and past its capturing.
+    """Shows progress on pytest's terminal, bypassing its output capture.
 
-    In a worker process of xdist there is no terminal, and nothing is shown.
+    A worker process of xdist has no terminal and shows nothing.
     """
 
     def __init__(self, config: pytest.Config) -> None:
@@ -22,7 +22,7 @@ class Progress:
         self._shown_at = time.monotonic()
 
     def __call__(self, line: str) -> None:
-        """Shows what is going on now."""
+        """Shows a line of progress."""
         terminal = self._config.pluginmanager.get_plugin("terminalreporter")
         if terminal is None:
             return

@@ -1,4 +1,4 @@
-"""What was run where, and what a gate misses of it."""
+"""The receipt of a run (platform, device, versions), and the shortfalls of its gate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..versions import installed_versions
 
 
 def receipt(run: Run, argv: list[str]) -> dict[str, Any]:
-    """What was run where, for the report."""
+    """The receipt for the report: platform, device, versions, duration and arguments."""
     return {
         "platform": run.options.platform,
         "checkpoint": run.options.checkpoint,
@@ -27,19 +27,19 @@ def receipt(run: Run, argv: list[str]) -> dict[str, Any]:
 
 
 def where(run: Run) -> str:
-    """Where models were served, in words that cannot be mistaken for an NPU."""
+    """The platform and the checkpoint for the closing line; only an NPU is called "the NPU"."""
     return f"{run.platform.label} ({run.options.checkpoint} checkpoint)"
 
 
 def gate_shortfalls(
     run: Run, rows: Sequence[Mapping[str, Any]], deselected: Collection[gate.Pair]
 ) -> list[str]:
-    """What a gate misses, in words; empty where it is green or the run is none."""
+    """The shortfalls of the gate, one line each; empty if it is green or the run is no gate."""
     required = run.options.required
     if required is None:
         return []
     tiny = run.options.checkpoint == "tiny"
     missing = gate.shortfalls(required, rows, deselected, may_lack_checkpoints=tiny)
     if run.platform.simulated:
-        missing.append("the cards are simulated, and a simulation opens no gate")
+        missing.append("the cards are simulated, and a simulated run never passes the gate")
     return missing

@@ -1,4 +1,4 @@
-"""The process that prints: asks for the set-up once, gathers rows, and reports how a run ended."""
+"""Collects the rows in the process that prints, writes the report, and prints the summary."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class Reporter:
-    """Gathers the rows in the process that prints, which under xdist is not the one that tests."""
+    """Collects the rows of all tests and reports them; under xdist it runs in the controller."""
 
     def __init__(self, config: pytest.Config, run: Run) -> None:
         self._config = config
         self._run = run
-        self._has_asked = False
+        self._setup_checked = False
         self._has_collected = False
         self._hints: list[str] = []
         self._deselected: set[tuple[str, str]] = set()
@@ -44,7 +44,7 @@ class Reporter:
     def pytest_collection_modifyitems(
         self, items: list[pytest.Item]
     ) -> Generator[None, object, object]:
-        """Adds what to type to pytest's refusal of a marker that a strict project does not know."""
+        """Adds hints to pytest's error about a marker that a strict project does not know."""
         self._has_collected = bool(items)
         try:
             return (yield)
@@ -52,19 +52,19 @@ class Reporter:
             raise pytest.UsageError("\n".join([str(error), *self._hints_of_run()])) from error
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Finds out why nothing was selected."""
+        """Collects hints if no test was selected."""
         if not session.items and self._has_collected:
             self._hints = self._hints_of_run()
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
-        """Notes the criteria that are not asked with all of their cases."""
+        """Notes the criteria with at least one deselected case."""
         from .criterion_call import call_of
 
         self._deselected |= set(filter(None, (call_of(item).pair for item in items)))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
-        """Asks, before the first test, for what tests need that is not the model's."""
+        """Checks endpoints and directories before the first test."""
         if session.items and not session.testsfailed and not self._config.option.collectonly:
             from .selection import fixtures_of
 
@@ -72,30 +72,33 @@ class Reporter:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Makes the workers of xdist part of this run."""
-        workers.tell_run_name(node, self._run.logs.name)
+        """Sends the name of this run to a worker of xdist before it starts."""
+        workers.send_run_name(node, self._run.logs.name)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
-        """Asks once for all workers; what their tests take is not told to this process."""
-        if ids and not self._has_asked and any(model_files(self._config)):
-            self._has_asked = True
+        """Checks endpoints and directories once for all workers.
+
+        The controller does not know the fixtures of the workers' tests, so it assumes `server`.
+        """
+        if ids and not self._setup_checked and any(model_files(self._config)):
+            self._setup_checked = True
             self._require_setup({"server"})
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """Takes what a worker found out; all find out the same."""
-        self._hints = workers.told(node) or self._hints
+        """Takes the hints and deselected criteria of a worker; all workers have the same."""
+        self._hints = workers.messages(node) or self._hints
         self._deselected |= workers.deselected(node)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Takes the rows off a test's report."""
+        """Takes the rows of a test's report."""
         self._closing.take(report)
 
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter, exitstatus: int
     ) -> None:
-        """Prints model x criterion group with counts and worst margins."""
+        """Prints a table of models and criterion groups with counts and worst margins."""
         if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
             for hint in self._hints:
                 terminalreporter.line(hint)
@@ -108,7 +111,7 @@ class Reporter:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
-        """Writes the report, closes the gate, and says in the last line what was verified."""
+        """Writes the report, evaluates the gate, and prints what was verified in the last line."""
         if not self._has_closing:
             return (yield)
         missing = self._closing.shortfalls(self._deselected)
@@ -118,7 +121,7 @@ class Reporter:
             pytest.ExitCode.NO_TESTS_COLLECTED,
         }:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        self._closing.count_repeats()
+        self._closing.add_counts()
         result = yield
         terminal = self._config.pluginmanager.get_plugin("terminalreporter")
         if terminal is not None:
@@ -128,11 +131,11 @@ class Reporter:
                 terminal.line(last)
         return result
 
-    def _require_setup(self, wanted: Container[str]) -> None:
+    def _require_setup(self, fixtures: Container[str]) -> None:
         from ..session.setup import require_setup
 
         try:
-            require_setup(self._run, wanted)
+            require_setup(self._run, fixtures)
         except ConfigurationError as error:
             raise pytest.UsageError(str(error)) from error
 

@@ -1,4 +1,4 @@
-"""Which tests run: cases per criterion, what applies to a model, what can run here."""
+"""Parametrizes, selects, orders and marks the tests of a run."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ from .criterion_call import CriterionCall, call_of, declared_criterion
 from .expressions import asks_for
 
 NOT_APPLICABLE = pytest.StashKey[str]()
-"""Why a criterion does not apply to the model of its test."""
+"""Reason why the criterion of a test does not apply to its model."""
 
 EXPECTED_FAILURES = pytest.StashKey[tuple[ExpectedFailure, ...]]()
-"""The failures that are declared of the criterion of a test."""
+"""The expected failures that are declared for the criterion of a test."""
 
 
 def parametrize(metafunc: pytest.Metafunc, run: Run) -> None:
-    """Gives a criterion its cases; without any it stays one test, which `mark` then explains."""
+    """Parametrizes a criterion with its cases, variants or data sets.
+
+    A criterion without any stays one test, which `mark` then marks as not applicable.
+    """
     criterion = declared_criterion(metafunc.definition)
     if criterion is None or metafunc.cls is None:
         return
@@ -45,11 +48,11 @@ def parametrize(metafunc: pytest.Metafunc, run: Run) -> None:
 
 
 COLLECTED = pytest.StashKey[Sequence[pytest.Item]]()
-"""The tests as they were collected, before any was left out."""
+"""The collected tests, before any was deselected."""
 
 
 def select(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out what was not asked for; marks what does not apply or cannot run here."""
+    """Deselects tests that were not asked for; marks those that do not apply or cannot run."""
     run = config.stash[RUN]
     config.stash[COLLECTED] = list(items)
     kept = [item for item in items if is_asked_for(item, config)]
@@ -63,19 +66,20 @@ def select(config: pytest.Config, items: list[pytest.Item]) -> None:
 
 
 def let_names_select(item: pytest.Item) -> None:
-    """Lets `-k` select a criterion by the names that messages and reports give it.
+    """Lets `-k` select a criterion by its id, as messages and reports show it.
 
-    `baseline`, `baseline.image` and `baseline.image[document/page-04]` are parts of one keyword.
+    `baseline`, `baseline.image` and `baseline.image[document/page-04]` all select: `-k` matches
+    substrings of this keyword.
     """
     if name := call_of(item).name:
         item.extra_keyword_matches.add(name)
 
 
 def is_asked_for(item: pytest.Item, config: pytest.Config) -> bool:
-    """Whether a test belongs to the run at all.
+    """True if a test belongs to the run.
 
-    The criteria of an opt-in group run where `-m` names their marker. With `--vlm-record` only the
-    reference does, and what records scores of data sets.
+    The criteria of an opt-in group run only if `-m` names their marker. With `--vlm-record` only
+    the reference criteria and the data sets run.
     """
     if config.getoption("vlm_record") and item.get_closest_marker("dataset") is None:
         return item.get_closest_marker("cpu_baseline") is not None
@@ -86,47 +90,48 @@ def is_asked_for(item: pytest.Item, config: pytest.Config) -> bool:
 
 
 def is_named(marker: str, config: pytest.Config) -> bool:
-    """Whether `-m` asks for a marker, and not merely for all but it."""
+    """True if `-m` asks for a marker, and does not only exclude others."""
     return asks_for(marker, config.getoption("markexpr"))
 
 
 def fixtures_of(items: Iterable[pytest.Item]) -> set[str]:
-    """The names of the fixtures that tests will take; those that are skipped take none."""
+    """The names of the fixtures that tests request; skipped tests request none."""
     running = (item for item in items if item.get_closest_marker("skip") is None)
     return {name for item in running for name in getattr(item, "fixturenames", ())}
 
 
 def server_ends_last(items: list[pytest.Item]) -> None:
-    """Puts what ends a model's server behind the model's other tests, those of its file included.
+    """Moves the tests that stop or kill a model's server behind the class's other tests.
 
-    A server that was killed too early is started again, which takes its time.
+    The user's own tests of the class are included. Otherwise the server would have to start again
+    for the tests that follow.
     """
-    last: dict[type | None, int] = {}
-    for index, item in enumerate(items):
-        call = call_of(item)
-        if call.suite_class is not None and not _ends_server(call):
-            last[call.suite_class] = index
+    last_use = {
+        call_of(item).suite_class: index
+        for index, item in enumerate(items)
+        if not _ends_server(item)
+    }
 
-    def place(numbered: tuple[int, pytest.Item]) -> tuple[int, bool]:
-        # What ends the server takes the index of the last test that does not, and follows it:
-        # False sorts before True.
-        index, call = numbered[0], call_of(numbered[1])
-        ends = _ends_server(call)
-        return last.get(call.suite_class, index) if ends else index, ends
+    def sort_key(numbered: tuple[int, pytest.Item]) -> tuple[int, int]:
+        index, item = numbered
+        if not _ends_server(item):
+            return index, 0
+        return last_use.get(call_of(item).suite_class, index), 1
 
-    items[:] = [item for _, item in sorted(enumerate(items), key=place)]
+    items[:] = [item for _, item in sorted(enumerate(items), key=sort_key)]
 
 
-def _ends_server(call: CriterionCall) -> bool:
-    return call.criterion is not None and call.criterion.ends_server
+def _ends_server(item: pytest.Item) -> bool:
+    criterion = call_of(item).criterion
+    return criterion is not None and criterion.ends_server
 
 
 def mark(item: pytest.Item, run: Run) -> None:
-    """Marks a test as not applicable, not runnable here, or expected to fail."""
+    """Marks a test as not applicable, as skipped because it cannot run, or as expected to fail."""
     call = call_of(item)
     session = ModelSession(run, call.model) if call.model else None
     if session is not None and "server" in getattr(item, "fixturenames", ()):
-        item.add_marker(pytest.mark.npu)  # a test of the user's own that needs the served model
+        item.add_marker(pytest.mark.npu)  # treats a user's own test of the server like a criterion
     if session and call.criterion and (reason := _not_applicable_reason(call, session)):
         item.stash[NOT_APPLICABLE] = reason
         item.add_marker(pytest.mark.skip(reason=f"not applicable: {reason}"))
@@ -142,25 +147,24 @@ def _cannot_run_reason(call: CriterionCall, session: ModelSession | None, run: R
     if call.variant is None:
         return session.lacks_cards_reason
     if run.options.server_url is not None:
-        return "another way to serve needs a server that the suite starts"
+        return "a variant needs a server started by the suite; remove --vlm-server-url"
     return session.variant(call.variant).lacks_cards_reason
 
 
 def _not_applicable_reason(call: CriterionCall, session: ModelSession) -> str | None:
     criterion, model, platform = call.criterion, session.model, session.run.options.platform
-    assert criterion is not None  # noqa: S101  (asked of criteria alone)
+    assert criterion is not None  # noqa: S101  (the caller has checked it)
     if model.platforms and platform not in {*model.platforms, "endpoint"}:
-        return f"the model is deployed on the platform {' or '.join(model.platforms)} alone"
+        return f"the model is declared for the platform {' or '.join(model.platforms)} only"
     if session.lacks_checkpoint:
-        return "no tiny checkpoint; another model of its family stands for the architecture"
+        return "no tiny checkpoint; another model of its family covers the architecture"
     if criterion.needs in model.unsupported:
         return (
             f"{criterion.needs.value} is declared unsupported: {model.unsupported[criterion.needs]}"
         )
     if call.declared and call.declared.id == VARIANT:
-        variant = call.variant
-        none = "ModelSpec.variants declares none"
-        return session.variant_not_applicable_reason(variant) if variant else none
+        variant, empty = call.variant, "ModelSpec.variants is empty"
+        return session.variant_not_applicable_reason(variant) if variant else empty
     if call.declared and call.declared.id == DATASET:
         return _dataset_not_applicable_reason(call, session)
     return None if criterion.cases is None else _case_reason(call, session)
@@ -169,9 +173,9 @@ def _not_applicable_reason(call: CriterionCall, session: ModelSession) -> str | 
 def _dataset_not_applicable_reason(call: CriterionCall, session: ModelSession) -> str | None:
     options = session.run.options
     if call.task is None:
-        return "ModelSpec.datasets declares none"
+        return "ModelSpec.datasets is empty"
     if options.checkpoint == "tiny" and options.datasets_root is None:
-        return "a tiny checkpoint knows none of the published questions"
+        return "a tiny checkpoint cannot answer the published questions"
     return None
 
 
@@ -179,7 +183,7 @@ def _case_reason(call: CriterionCall, session: ModelSession) -> str | None:
     case, criterion = call.case, call.criterion
     if case is None:
         group = criterion.cases.value if criterion and criterion.cases else ""
-        return f"no case of the group {group!r}"
+        return f"the model has no case of the group {group!r}"
     reason = session.untaught_reason(case)
     return f"the tiny checkpoint was not taught {case.id}: {reason}" if reason else None
 
@@ -190,7 +194,7 @@ def _expect_failures(item: pytest.Item, criterion: Criterion, model: ModelSpec) 
     known = [one for one in criterion.known_failures if one.criterion in names]
     item.stash[EXPECTED_FAILURES] = (*declared, *known)
     for failure in (*declared, *known):
-        # A known failure of released engines may be mended in this one; a declared one has to fail.
+        # Only a declared failure must occur: this engine may contain the fix of a known one.
         strict = failure in declared
         reason = str(failure)
         item.add_marker(pytest.mark.xfail(strict=strict, raises=CriterionFailed, reason=reason))

@@ -1,4 +1,4 @@
-"""The serve arguments of model files, put to vLLM's own parser as the files are collected."""
+"""Checks the serve arguments of model files with vLLM's own parser at collection."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ if TYPE_CHECKING:
     from ..engines.vllm.argument_check import ArgumentChecker
 
 _CHECKER = pytest.StashKey["ArgumentChecker"]()
-_REMEMBERED = "ascend-vlm/serve-arguments"
+_CACHE_KEY = "ascend-vlm/serve-arguments"
 
 
-class _Remembered(UserDict[str, "str | None"]):
-    """What the parser said before, in pytest's cache: a second run need not import vLLM."""
+class _CachedAnswers(UserDict[str, "str | None"]):
+    """The parser's earlier answers in pytest's cache, so that a second run need not import vLLM."""
 
     def __init__(self, cache: pytest.Cache) -> None:
         super().__init__()
         self._cache = cache
-        self.data = dict(cache.get(_REMEMBERED, {}))
+        self.data = dict(cache.get(_CACHE_KEY, {}))
 
     def __setitem__(self, key: str, value: str | None) -> None:
         super().__setitem__(key, value)
-        self._cache.set(_REMEMBERED, self.data)
+        self._cache.set(_CACHE_KEY, self.data)
 
 
-def checked(
+def check(
     collector: pytest.Collector, report: pytest.CollectReport, run: Run
 ) -> pytest.CollectReport:
-    """Turns the collection of a model whose serve arguments vLLM refuses into an error."""
+    """Turns the collection of a model into an error if vLLM rejects its serve arguments."""
     if report.failed or not isinstance(collector, pytest.Class) or not run.starts_servers:
         return report
     model = getattr(collector.obj, "model", None)
@@ -43,12 +43,12 @@ def checked(
     if problem := _problem(_checker(collector.config), ModelSession(run, model)):
         report.outcome = "failed"
         report.result = []
-        report.longrepr = f"{collector.nodeid}: vLLM refuses {problem}"
+        report.longrepr = f"{collector.nodeid}: vLLM rejects {problem}"
     return report
 
 
 def _problem(checker: ArgumentChecker, session: ModelSession) -> str | None:
-    """What vLLM refuses of the arguments that a model and its variants are launched with."""
+    """The first rejected arguments of the model or one of its variants with the error, or None."""
     launched = {f"ModelSpec({session.model.model_id!r}, serve=...)": session}
     for variant in session.model.variants:
         if session.variant_not_applicable_reason(variant) is None:
@@ -60,7 +60,7 @@ def _problem(checker: ArgumentChecker, session: ModelSession) -> str | None:
 
 
 def close(config: pytest.Config) -> None:
-    """Ends the checker's process, if one was needed."""
+    """Ends the checker's process, if one was started."""
     if checker := config.stash.get(_CHECKER, None):
         checker.close()
 
@@ -70,7 +70,7 @@ def _checker(config: pytest.Config) -> ArgumentChecker:
 
     if _CHECKER not in config.stash:
         cache = getattr(config, "cache", None)
-        checker = ArgumentChecker(_Remembered(cache) if cache else {})
+        checker = ArgumentChecker(_CachedAnswers(cache) if cache else {})
         config.stash[_CHECKER] = checker
-        config.add_cleanup(checker.close)  # where collecting is broken off
+        config.add_cleanup(checker.close)  # if the collection is interrupted
     return config.stash[_CHECKER]

@@ -1,1 +1,1 @@
-"""Load generators: who asks much at a time."""
+"""Load generators: they send many requests at a time and measure how the server answers."""

@@ -1,8 +1,8 @@
 """Drives `evalscope perf`, the load generator for hosts without vLLM.
 
-Run as `python -m pytest_ascend_vlm.load.evalscope_perf JOB`, a job as `vllm_bench` has it. The
-tool's own files go beside the result, into `<result>.evalscope/`. Of each answer it keeps the text
-in a pickle only; so what it measures is read as it does, and written as `vllm bench serve` would.
+Run as `python -m pytest_ascend_vlm.load.evalscope_perf JOB`; `job` describes the job file. The
+tool's own files go into `<result>.evalscope/`. The tool stores the answers' texts only in a pickle.
+Therefore this module records each measurement itself, in the columns of `vllm bench serve`.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from ..writing import write_atomically
-from . import vllm_bench
+from .job import UNCOUNTED, has_module, read_rows
 
 TOOL = "evalscope perf"
 REQUIREMENT = "evalscope[perf]>=1.14"
 
 
 def is_installed() -> bool:
-    """Whether it can be used, without importing it."""
-    return vllm_bench.is_installed("evalscope", "perf/core/http_client.py")
+    """True if the installed EvalScope contains the tool."""
+    return has_module("evalscope", "perf/core/http_client.py")
 
 
 def main(argv: list[str]) -> int:
-    """Does the job in the file `argv[0]`."""
+    """Runs the job in the file `argv[0]`."""
     job = json.loads(Path(argv[0]).read_text("utf-8"))
     import evalscope
     from evalscope.perf.arguments import Arguments
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
 
     result = Path(job["result"])
     directory = result.with_suffix(".evalscope")
-    shutil.rmtree(directory, ignore_errors=True)  # the tool refuses to write into it again
+    shutil.rmtree(directory, ignore_errors=True)  # the tool refuses to write into an existing one
     outputs: list[Any] = []
     AioHttpClient.post = _recorded(AioHttpClient.post, outputs)
     run_perf_benchmark(Arguments(**_arguments(job, directory)))
@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
 
 
 def _arguments(job: Mapping[str, Any], directory: Path) -> dict[str, Any]:
-    rows = vllm_bench.read_rows(job)
+    rows = read_rows(job)
     bodies = map(_body, rows)
     requests = directory / "requests.jsonl"
     write_atomically(requests, "".join(f"{json.dumps(body)}\n" for body in bodies).encode())
@@ -72,22 +72,22 @@ def _body(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _recorded(post: Callable[..., Any], outputs: list[Any]) -> Callable[..., Any]:
-    """The tool's function that sends a request, also noting its outputs in the order sent."""
+    """Wraps the tool's function that sends a request; stores its outputs in the order sent."""
 
     async def recorded(client: Any, body: Any) -> Any:
-        place = len(outputs)
+        index = len(outputs)
         outputs.append(None)
         output = await post(client, body)
         if output.success and not output.completion_tokens:
-            output.success, output.error = False, vllm_bench.UNCOUNTED
-        outputs[place] = output
+            output.success, output.error = False, UNCOUNTED
+        outputs[index] = output
         return output
 
     return recorded
 
 
 def _document(outputs: list[Any]) -> dict[str, Any]:
-    """What was measured, in seconds, in the columns of `vllm bench serve`."""
+    """The measurements in seconds, in the columns of `vllm bench serve`."""
     ends = [
         one.start_time + one.first_chunk_latency + sum(one.inter_chunk_latency) for one in outputs
     ]

@@ -1,8 +1,8 @@
-"""Puts a served model under load, with a load generator that others maintain.
+"""Puts a served model under load with an existing load generator, in a process of its own.
 
-That is `vllm bench serve` wherever a vLLM with it is installed, and `evalscope perf` elsewhere. It
-runs in a process of its own. Its files stay, named by concurrency: the requests (`.rows.jsonl`),
-what it measured (`.json`) and what it said (`.log`).
+The load generator is `vllm bench serve` if vLLM is installed, else `evalscope perf`. Its files are
+kept, and their names contain the concurrency: the requests (`.rows.jsonl`), the measurements
+(`.json`) and the output (`.log`).
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _COLUMNS = ("ttfts", "itls", "input_lens", "output_lens", "generated_texts", "er
 
 @dataclass(frozen=True)
 class Workload:
-    """What a served model is asked under load.
+    """The requests of one load test and how they are sent.
 
     Attributes:
-        requests: sent in this order, each once and greedy.
-        concurrency: most requests on the way at a time.
-        ramp: requests a second at the start and at the end, rising in a line and arriving at
-            random; None to send as fast as the concurrency allows.
-        goodput: service levels in ms, of "ttft" and "tpot"; None for none.
+        requests: sent in this order, each once and with greedy sampling.
+        concurrency: maximum number of requests in flight.
+        ramp: request rate at the start and at the end, in requests per second. The rate rises
+            linearly and the arrivals are random. None sends as fast as the concurrency allows.
+        goodput: service levels in ms, for "ttft" and "tpot"; None for none.
     """
 
     requests: Sequence[Case]
@@ -52,15 +52,15 @@ class Workload:
 
     @property
     def budget_seconds(self) -> float:
-        """How long it may take, the generator's own start included."""
-        in_turn = math.ceil(len(self.requests) / self.concurrency)
+        """Maximum duration, including the start of the load generator."""
+        batches = math.ceil(len(self.requests) / self.concurrency)
         arriving = 2 * len(self.requests) / sum(self.ramp) if self.ramp else 0.0
-        return _START_SECONDS + _ANSWER_SECONDS * in_turn + 2 * arriving
+        return _START_SECONDS + _ANSWER_SECONDS * batches + 2 * arriving
 
 
 @dataclass(frozen=True)
 class _Files:
-    """What a run reads and leaves."""
+    """The files that a run reads and writes."""
 
     rows: Path
     job: Path
@@ -70,24 +70,25 @@ class _Files:
     @staticmethod
     def of(directory: Path, workload: Workload) -> _Files:
         name = f"concurrency-{workload.concurrency}"
-        ends = ("rows.jsonl", "job.json", "json", "log")
-        return _Files(*(directory / f"{name}.{end}" for end in ends))
+        suffixes = ("rows.jsonl", "job.json", "json", "log")
+        return _Files(*(directory / f"{name}.{suffix}" for suffix in suffixes))
 
 
 def generate(
     workload: Workload, endpoint: Endpoint, directory: Path, on_progress: ProgressCallback
 ) -> Load:
-    """Sends a workload and returns how it was answered.
+    """Sends a workload and returns the measurements.
 
     Args:
-        workload: what is sent.
+        workload: the requests to send.
         endpoint: a server that is ready.
-        directory: where the generator's files stay.
-        on_progress: told how far it is.
+        directory: existing directory for the generator's files.
+        on_progress: called with the number of answers so far.
 
     Raises:
-        PreconditionError: no load generator can do this here, or what it left cannot be read.
-        ServerError: it did not end in time.
+        PreconditionError: if no installed load generator can send this workload, or the generator
+            fails or writes an unreadable result.
+        ServerError: if the requests are not answered within `workload.budget_seconds`.
     """
     module = _generator(workload).__name__
     files = _Files.of(directory, workload)
@@ -98,13 +99,13 @@ def generate(
 
 
 def _generator(workload: Workload) -> ModuleType:
-    """The module that drives the load generator of this host."""
+    """The module that drives the load generator installed on this host."""
     if vllm_bench.is_installed():
         return vllm_bench
     if not evalscope_perf.is_installed():
         raise PreconditionError(
-            "there is no load generator here: neither vLLM with its benchmark nor evalscope is "
-            f"installed for {sys.executable}. pip install '{evalscope_perf.REQUIREMENT}'"
+            "no load generator is installed: neither vLLM with its benchmark nor evalscope is "
+            f"installed for {sys.executable}. Run: pip install '{evalscope_perf.REQUIREMENT}'"
         )
     if workload.ramp:
         raise PreconditionError(
@@ -131,7 +132,7 @@ def _prepare(files: _Files, workload: Workload, endpoint: Endpoint) -> None:
 
 
 def _row(case: Case) -> dict[str, Any]:
-    """A request exactly as our client sends it."""
+    """A request with the same content as `engines.client` sends."""
     content = messages(case)[0]["content"]
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
     return {"content": parts, "output_tokens": case.max_tokens}
@@ -139,50 +140,50 @@ def _row(case: Case) -> dict[str, Any]:
 
 def _environment(endpoint: Endpoint) -> dict[str, str]:
     key = {"OPENAI_API_KEY": endpoint.api_key}
-    # The generators heed the proxies of the environment, also on the way to this host.
+    # The generators would use a proxy of the environment even for a server on this host.
     return {**key, "NO_PROXY": "*", "no_proxy": "*"} if endpoint.is_local else key
 
 
 def _run(generator: SupervisedProcess, workload: Workload, on_progress: ProgressCallback) -> None:
     requests = len(workload.requests)
 
-    def watch(elapsed: float) -> None:
-        # How many were answered is in the generator's own progress bar.
+    def on_poll(elapsed: float) -> None:
+        # The generator's own progress bar shows the number of answers.
         done = re.findall(rf"(\d+)/{requests} \[", generator.log)
         on_progress(f"{done[-1]} of {requests}, {elapsed:.0f} s" if done else f"{elapsed:.0f} s")
         if elapsed > workload.budget_seconds:
             problem = (
-                f"{requests} requests, {workload.concurrency} at a time, did not end within "
+                f"{requests} requests at concurrency {workload.concurrency} did not end within "
                 f"{workload.budget_seconds:.0f} s. The server may hang."
             )
             raise ServerError(generator.with_tail(problem))
 
-    code = generator.run(watch)
+    code = generator.run(on_poll)
     if code != 0:
-        problem = f"the load generator ended with {exit_code(code)}."
+        problem = f"the load generator failed with {exit_code(code)}."
         raise PreconditionError(generator.with_tail(problem))
 
 
 def read(path: Path, workload: Workload) -> Load:
-    """What a load generator measured.
+    """Reads the measurements of a load generator.
 
     Args:
-        path: its result: the columns of `vllm bench serve --save-detailed`, in seconds.
-        workload: what it sent.
+        path: its result file: the columns of `vllm bench serve --save-detailed`, in seconds.
+        workload: the requests it sent.
 
     Raises:
-        PreconditionError: this is no such result.
+        PreconditionError: if the file is missing, or is not the result of this workload.
     """
     try:
         result = json.loads(path.read_text("utf-8"))
-        told = zip(*(result[column] for column in _COLUMNS), strict=True)
-        rows = [dict(zip(_COLUMNS, row, strict=True)) for row in told]
+        values = zip(*(result[column] for column in _COLUMNS), strict=True)
+        rows = [dict(zip(_COLUMNS, row, strict=True)) for row in values]
         answers = [_answer(*pair) for pair in zip(workload.requests, rows, strict=True)]
         duration, generator = float(result["duration"]), str(result["generator"])
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise PreconditionError(
-            f"{path} is not what a load generator writes about {len(workload.requests)} requests "
-            f"({type(error).__name__}: {error}). See its log, which is beside it, and run again."
+            f"{path} is not a load generator's result for {len(workload.requests)} requests "
+            f"({type(error).__name__}: {error}). Read the log beside this file, then run again."
         ) from error
     timings = tuple(answer for answer in answers if isinstance(answer, Timing))
     errors = tuple(answer for answer in answers if isinstance(answer, str))
@@ -190,25 +191,25 @@ def read(path: Path, workload: Workload) -> Load:
     return Load(generator, workload.concurrency, duration, timings, errors, goodput)
 
 
-def _answer(case: Case, told: Mapping[str, Any]) -> Timing | str:
-    """How one request was answered, or why it was not."""
-    ttft, error = float(told["ttfts"]), str(told["errors"])
+def _answer(case: Case, row: Mapping[str, Any]) -> Timing | str:
+    """The timing of one request, or the reason why it failed."""
+    ttft, error = float(row["ttfts"]), str(row["errors"])
     if error or ttft <= 0:
-        lines = error.strip().splitlines() or ["no token came"]
+        lines = error.strip().splitlines() or ["no token was received"]
         return f"{case.id}: {lines[-1]}"
     return Timing(
         case_id=case.id,
-        text=str(told["generated_texts"]),
-        prompt_tokens=int(told["input_lens"]) or None,
-        output_tokens=int(told["output_lens"]),
+        text=str(row["generated_texts"]),
+        prompt_tokens=int(row["input_lens"]) or None,
+        output_tokens=int(row["output_lens"]),
         ttft_seconds=ttft,
-        # The generators count until the last token, not until the stream ends.
-        seconds=ttft + sum(told["itls"]),
+        # The generators measure until the last token, not until the end of the stream.
+        seconds=ttft + sum(row["itls"]),
     )
 
 
 def _goodput(timings: Sequence[Timing], levels: Mapping[str, float], duration: float) -> float:
-    """Requests a second that met every service level (ms); an only token has no TPOT to miss."""
+    """Requests per second that met every service level (ms). A one-token answer has no TPOT."""
     met = [
         timing
         for timing in timings

@@ -1,4 +1,4 @@
-"""Requests that no cache has seen: neither the prompt's blocks nor the image's encoding."""
+"""Requests that miss every cache of a server: the prefix cache and the image caches."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from PIL import Image
 
 from ..spec.case import Case, Sampling
 
-_BITS = 5  # of each colour of one pixel: 32,768 versions of an image that nobody can tell apart
+_BITS = 5  # changed bits per colour channel of one pixel: 32,768 visually identical images
 
 
 class UncachedRequests:
-    """Makes requests of a case that differ from each other in nothing that matters.
+    """Makes variants of a case that are equivalent but do not hit a cache.
 
-    A server remembers the image processor's output and the vision encoder's by the pixels, and the
-    prompt's blocks by their tokens and a salt. So each request has a salt of its own, and its first
-    image differs from all others in the last bits of its last pixel.
+    A server caches the outputs of the image processor and of the vision encoder by the image's
+    pixels, and prompt blocks by their tokens and the `cache_salt`. Therefore each request has its
+    own salt, and its first image its own low bits in the last pixel.
     """
 
     def __init__(self, directory: Path) -> None:
-        """Args: directory: where the images are kept."""
+        """Args: directory: existing directory that the images are written to."""
         self._directory = directory
         self._numbers = itertools.count(1)
 
     def case(self, case: Case, scale: float = 1.0) -> Case:
-        """The case with an image that was not asked about before, its sides scaled."""
+        """The case with a variant of its first image, both sides scaled by `scale`."""
         if not case.images:
             return case
         number = next(self._numbers)
@@ -43,7 +43,7 @@ class UncachedRequests:
 
     @staticmethod
     def sampling(max_tokens: int) -> Sampling:
-        """Greedy, and salted."""
+        """Greedy sampling with a new salt."""
         return Sampling(max_tokens=max_tokens, cache_salt=secrets.token_hex(8))
 
 

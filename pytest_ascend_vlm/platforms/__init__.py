@@ -1,7 +1,7 @@
-"""Where the served model runs, and what vLLM is told for that place.
+"""The platforms that vLLM can serve a model on, and their settings.
 
-A new platform is one module and one entry of `PLATFORMS`. A platform of another distribution is an
-entry point of the group `ascend_vlm.platforms`, named as `--vlm-platform` names it.
+A new platform is one module and one entry of `PLATFORMS`. Another distribution adds a platform with
+an entry point of the group `ascend_vlm.platforms`; its name is the value of `--vlm-platform`.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ PLATFORMS: Mapping[str, str] = {
     "cpu": ".cpu:Cpu",
     "cuda": ".cuda:Cuda",
 }
-"""Name -> module and class of each platform of this package."""
+"""Name -> module and class, for the platforms of this package."""
 
 _GROUP = "ascend_vlm.platforms"
 
 
 def select_platform(name: str) -> Platform:
-    """The platform of a name.
+    """Creates the platform of a name.
 
     Raises:
-        ConfigurationError: there is none.
+        ConfigurationError: there is no platform of that name.
     """
     if name in PLATFORMS:
         module, _, cls = PLATFORMS[name].partition(":")
@@ -41,19 +41,21 @@ def select_platform(name: str) -> Platform:
 
 
 def require_platform(name: str) -> str:
-    """The name, if there is a platform of it; nothing of it is imported.
+    """The name of an existing platform; the platform itself is not imported.
 
     Raises:
         ConfigurationError: there is none.
     """
     if name not in PLATFORMS and name not in platform_names():
         known = ", ".join(platform_names())
-        raise ConfigurationError(f"--vlm-platform={name} is no platform; there are {known}")
+        raise ConfigurationError(
+            f"--vlm-platform={name}: there is no such platform; use one of {known}"
+        )
     return name
 
 
 def platform_names() -> tuple[str, ...]:
-    """The names of all platforms, those of other distributions included."""
+    """The names of all platforms, including those of other distributions."""
     return (*PLATFORMS, *sorted(_of_others()))
 
 

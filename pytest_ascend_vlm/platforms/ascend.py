@@ -21,11 +21,17 @@ from .cards import cards_text
 from .npu_smi import NpuSmiError, driver_version, read_cards, read_table
 from .pool import Pool
 
-POOL = Pool("npu", "ASCEND_RT_VISIBLE_DEVICES", ascending=True, read=read_cards)
+POOL = Pool(
+    "npu",
+    "ASCEND_RT_VISIBLE_DEVICES",
+    ascending=True,
+    read=read_cards,
+    health_command="npu-smi info -t health -i {board}",
+)
 
 _DEV = Path("/dev")
 _ASCEND = Path("/usr/local/Ascend")
-# The driver's releases before 26 have no package_version; since then Version is a component's.
+# Drivers before release 26 have no package_version. Since then, Version is that of a component.
 _DRIVER_FIELDS = ("package_version", "Version")
 
 
@@ -34,45 +40,46 @@ class Ascend:
 
     name = "npu"
     torch_device = "npu"
-    # The attention kernels of vLLM-Ascend take bf16 and fp16.
+    # vLLM-Ascend's attention kernels support only bf16 and fp16.
     serves_float32 = False
 
     @property
     def label(self) -> str:
-        """The NPU; one that is simulated says so."""
+        """The label "the NPU", or "a SIMULATED NPU" for simulated cards."""
         return "a SIMULATED NPU" if self.simulated else "the NPU"
 
     @property
     def simulated(self) -> bool:
-        """Whether npu-smi shows cards of which the kernel knows nothing."""
+        """True if npu-smi lists cards, but the kernel has no device nodes for them."""
         try:
             return not device_nodes() and bool(read_cards())
         except NpuSmiError:
             return False
 
     def prepare_torch(self) -> None:
-        """Makes torch know the device `npu`."""
+        """Imports torch_npu, which registers the device `npu` with torch."""
         try:
             import torch_npu  # type: ignore[import-not-found]  # noqa: F401
         except ImportError as error:
             raise ConfigurationError(
-                f"Transformers on the NPU needs torch_npu ({error}); the vllm-ascend image has it."
+                f"Transformers on the NPU needs torch_npu ({error}); use the vllm-ascend image, "
+                "which contains it."
             ) from error
 
     def unavailable_reason(self) -> str | None:
-        """Why no server can run here, or None."""
+        """Reason why no server can run here, or None."""
         return next(self.missing(), None)
 
     def missing(self) -> Iterator[str]:
-        """All that is not there and is needed to run a server."""
+        """Yields a reason for each missing requirement of a server."""
         no_npu = not device_nodes() and shutil.which("npu-smi") is None
         if no_npu:
             yield (
-                "there is no Ascend NPU (no npu-smi and no /dev/davinci* device; inside a "
-                "container pass --device /dev/davinci0 and the driver's directories)"
+                "there is no Ascend NPU (no npu-smi and no /dev/davinci* device; start a container "
+                "with --device /dev/davinci0 and mount the driver's directories)"
             )
         if importlib.util.find_spec("vllm_ascend") is None:
-            yield "vLLM-Ascend is not installed; use its container or pip install vllm-ascend"
+            yield "vLLM-Ascend is not installed; use its container, or pip install vllm-ascend"
         if not no_npu:
             try:
                 read_cards()
@@ -80,19 +87,22 @@ class Ascend:
                 yield str(error)
 
     def misconfigured_reason(self) -> str | None:
-        """Versions that do not go together, visible ids that do not exist; or None."""
+        """Reason why this host is configured wrongly, or None.
+
+        It checks the versions of vLLM and vLLM-Ascend, and the ids of the visible cards.
+        """
         problems = (self.pair_problem(), POOL.visible_problem())
         return "\n".join(filter(None, problems)) or None
 
     def pair_problem(self) -> str | None:
-        """Why this vLLM and this vLLM-Ascend do not go together, or None."""
+        """Reason why the installed vLLM and vLLM-Ascend do not match, or None."""
         versions = installed_versions("vllm", "vllm-ascend")
-        # vLLM-Ascend believes this variable instead of asking vLLM.
+        # vLLM-Ascend prefers this variable to the version of the installed vLLM.
         vllm = os.environ.get("VLLM_VERSION") or versions.get("vllm")
         return pair_problem(versions.get("vllm-ascend"), vllm)
 
     def device(self) -> str:
-        """The cards by name and number, as npu-smi tells them."""
+        """The number and names of the cards, from npu-smi."""
         try:
             cards = cards_text(read_cards())
         except NpuSmiError as error:
@@ -100,25 +110,25 @@ class Ascend:
         return f"SIMULATED {cards}" if self.simulated else cards
 
     def visible_cards(self) -> int | None:
-        """How many cards the caller's environment leaves visible."""
+        """The number of cards that ASCEND_RT_VISIBLE_DEVICES leaves visible."""
         return POOL.count()
 
     def usable_cards(self) -> int | None:
-        """How many visible cards a server can be started on now."""
+        """The number of visible cards that a server can be started on now."""
         return POOL.usable()
 
     def allocate(
         self, model: ModelSpec, on_progress: ProgressCallback
     ) -> AbstractContextManager[Allocation]:
-        """Cards for a server of a model, leased."""
+        """Leases cards for a server of a model for the duration of the context."""
         return POOL.allocate(model.devices, on_progress)
 
     def serve_arguments(self, model: ModelSpec) -> dict[str, Any]:
-        """The model's arguments, as its document has them."""
+        """The model's serve arguments as declared, with unsupported modalities disabled."""
         return with_declared_limits(model)
 
     def environment(self, model: ModelSpec) -> dict[str, str]:
-        """The model's environment, as its document has it."""
+        """The model's environment as declared."""
         return dict(model.env)
 
     def versions(self) -> Mapping[str, str]:
@@ -129,12 +139,12 @@ class Ascend:
 
 
 def device_nodes() -> list[Path]:
-    """The NPUs that the kernel knows, virtual ones included."""
+    """The device nodes of the host's NPUs, including virtual NPUs."""
     return sorted([*_DEV.glob("davinci[0-9]*"), *_DEV.glob("vdavinci[0-9]*")])
 
 
 def _cann_version() -> str | None:
-    """From the toolkit that is set up, else from where it is installed by default."""
+    """The version of the toolkit in the environment, otherwise of the default installation."""
     set_up = os.environ.get("ASCEND_TOOLKIT_HOME") or os.environ.get("ASCEND_HOME_PATH")
     installed = (_ASCEND / "ascend-toolkit" / "latest", _ASCEND / "cann")
     for root in [Path(set_up)] if set_up else installed:
@@ -156,7 +166,7 @@ def _driver_version() -> str | None:
 
 
 def _field(path: Path, name: str) -> str | None:
-    """A value of a file of `name=value` lines."""
+    """The value of a name in a file of `name=value` lines; None if the file lacks the name."""
     try:
         text = path.read_text("utf-8", errors="replace")
     except OSError:

@@ -1,10 +1,10 @@
-"""The environment variables that only an Ascend NPU's software reads."""
+"""Removes the environment variables that only Ascend software reads."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-# Read by CANN, torch-npu, HCCL, ATB and vLLM-Ascend alone.
+# Prefixes of the variables that only CANN, torch-npu, HCCL, ATB or vLLM-Ascend read.
 _ASCEND_ONLY = (
     "ACL_",
     "ASCEND_",
@@ -25,5 +25,5 @@ _ASCEND_ONLY = (
 
 
 def without_ascend_only(env: Mapping[str, str]) -> dict[str, str]:
-    """The variables of an environment that something else than an Ascend NPU's software reads."""
+    """The environment without the variables that only Ascend software reads."""
     return {name: value for name, value in env.items() if not name.startswith(_ASCEND_ONLY)}

@@ -1,4 +1,4 @@
-"""Which vLLM goes with which vLLM-Ascend."""
+"""Checks that the versions of vLLM and vLLM-Ascend match."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 _RELEASE = re.compile(r"(\d+\.\d+\.\d+)(?:rc\d+)?(?:\.post\d+)?", re.ASCII)
 
 
-# The rows of vLLM-Ascend's compatibility matrix that differ from its own versioning policy.
+# Exceptions in vLLM-Ascend's compatibility matrix to the rule that the release numbers are equal.
 _ODD_PAIRS = {
     "0.8.5rc1": ("0.8.5.post1",),
     "0.10.1rc1": ("0.10.1", "0.10.1.1"),
@@ -17,10 +17,10 @@ _ODD_PAIRS = {
 
 
 def pair_problem(vllm_ascend: str | None, vllm: str | None) -> str | None:
-    """Why a vLLM-Ascend and a vLLM do not go together; None where they do or nobody can tell.
+    """Reason why a vLLM-Ascend and a vLLM do not match; None if they match or it is unknown.
 
-    Each release of vLLM-Ascend goes with the vLLM of the same number. A development build goes
-    with one commit of vLLM, which no version tells.
+    A release of vLLM-Ascend requires the vLLM with the same number. A development build requires
+    one commit of vLLM, which the version string does not contain.
     """
     if vllm_ascend is None or vllm is None or ".dev" in vllm_ascend + vllm:
         return None
@@ -32,9 +32,9 @@ def pair_problem(vllm_ascend: str | None, vllm: str | None) -> str | None:
     if plain in partners:
         return None
     return (
-        f"vllm-ascend {vllm_ascend} goes with vllm {' or '.join(partners)}, but vllm {vllm} is "
-        f"installed: pip install vllm=={partners[0]}, or the vllm-ascend made for vllm {plain} "
-        "(the compatibility matrix is in vLLM-Ascend's versioning policy)."
+        f"vllm-ascend {vllm_ascend} requires vllm {' or '.join(partners)}, but vllm {vllm} is "
+        f"installed: pip install vllm=={partners[0]}, or install the vllm-ascend made for vllm "
+        f"{plain} (see the compatibility matrix in vLLM-Ascend's versioning policy)."
     )
 
 

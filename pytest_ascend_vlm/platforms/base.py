@@ -1,4 +1,4 @@
-"""What the suite needs to know about a platform."""
+"""The interface of a platform, and the parts that platforms share."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from ..progress import ProgressCallback
 from ..spec.model import ModelSpec
 
 
-def _cannot_tell() -> None:
+def _unknown() -> None:
     return None
 
 
 @dataclass(frozen=True)
 class Allocation:
-    """Where one server runs.
+    """The devices of one server.
 
     Attributes:
-        cards: ids of its cards; empty where there are none.
-        env: environment that confines a server to them.
-        memory_used_mib: device memory in use on them now, all processes together; None where that
-            cannot be told.
+        cards: ids of the cards; empty on a platform without cards.
+        env: environment variables that confine the server to these cards.
+        memory_used_mib: returns the device memory in use on these cards now by all processes, in
+            MiB, or None if it is unknown.
     """
 
     cards: tuple[int, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
-    memory_used_mib: Callable[[], float | None] = _cannot_tell
+    memory_used_mib: Callable[[], float | None] = _unknown
 
 
 class Platform(Protocol):
@@ -39,41 +39,41 @@ class Platform(Protocol):
 
     @property
     def label(self) -> str:
-        """Where models are served, in words that cannot be mistaken for an NPU."""
+        """The platform for the closing line; no other platform may be mistaken for an NPU."""
 
     @property
     def torch_device(self) -> str | None:
-        """The device as torch names it; None where it cannot be reached from here."""
+        """The name of the device in torch; None if this host cannot access the device."""
 
     @property
     def serves_float32(self) -> bool:
-        """Whether vLLM serves float32 on it."""
+        """True if vLLM can serve float32 on this platform."""
 
     @property
     def simulated(self) -> bool:
-        """Whether its devices are made up, so that nothing measured on them counts."""
+        """True if the devices are simulated, so that measurements on them do not count."""
 
     def prepare_torch(self) -> None:
-        """Makes torch know the device, before a model is put on it.
+        """Registers the device with torch, before a model is loaded onto it.
 
         Raises:
-            ConfigurationError: torch lacks what it needs for that.
+            ConfigurationError: torch lacks a package that the device needs.
         """
 
     def unavailable_reason(self) -> str | None:
-        """Why no server can run here, or None where one can. A reason skips."""
+        """Reason why no server can run on this host, or None. Tests are then skipped."""
 
     def misconfigured_reason(self) -> str | None:
-        """What is wrong with a host that could serve, or None. A reason is an error."""
+        """Reason why the host is configured wrongly, or None. Tests then end with an error."""
 
     def device(self) -> str:
-        """The device, in words, as the receipt names it."""
+        """The number and names of the devices, for the receipt."""
 
     def visible_cards(self) -> int | None:
-        """How many cards the caller has, whatever their state; None where cards do not count."""
+        """The number of visible cards, busy ones included; None on a platform without cards."""
 
     def usable_cards(self) -> int | None:
-        """How many servers of one card can run side by side; None where cards do not count."""
+        """The number of visible cards that are idle; None on a platform without cards."""
 
     def allocate(
         self, model: ModelSpec, on_progress: ProgressCallback
@@ -82,41 +82,41 @@ class Platform(Protocol):
 
         Args:
             model: the model.
-            on_progress: told what is waited for.
+            on_progress: called with what the lease is waiting for.
 
         Raises:
-            ConfigurationError: the host has too few cards, even counting those that are leased to
-                other runs.
+            ConfigurationError: the host has too few cards, even counting those leased to other
+                runs.
         """
 
     def serve_arguments(self, model: ModelSpec) -> dict[str, Any]:
-        """The model's serve arguments as this platform can take them."""
+        """The model's serve arguments, adapted to this platform."""
 
     def environment(self, model: ModelSpec) -> dict[str, str]:
-        """The environment of the server on top of the caller's."""
+        """Environment variables that the server gets in addition to the caller's."""
 
     def versions(self) -> Mapping[str, str]:
-        """Versions of what the platform's verdicts depend on; absent ones are left out."""
+        """Package -> version, for installed packages that verdicts on this platform depend on."""
 
 
 class Cardless:
-    """What all platforms have in common whose servers need no card."""
+    """Base of the platforms whose servers need no card."""
 
     simulated = False
 
     def prepare_torch(self) -> None:
-        """Nothing: torch knows the CPU."""
+        """Does nothing: torch always supports the CPU."""
 
     def misconfigured_reason(self) -> str | None:
-        """None: without cards nothing on this host can be set wrongly."""
+        """None: only the configuration of cards is checked."""
         return None
 
     def visible_cards(self) -> int | None:
-        """None: as for `usable_cards`."""
+        """None: this platform has no cards."""
         return None
 
     def usable_cards(self) -> int | None:
-        """None: nothing here is counted in cards."""
+        """None: this platform has no cards."""
         return None
 
     def allocate(
@@ -124,12 +124,12 @@ class Cardless:
         model: ModelSpec,  # noqa: ARG002
         on_progress: ProgressCallback,  # noqa: ARG002
     ) -> AbstractContextManager[Allocation]:
-        """Anywhere: a server need not have it to itself."""
+        """An empty allocation: servers may share the host."""
         return contextlib.nullcontext(Allocation())
 
 
 def with_declared_limits(model: ModelSpec) -> dict[str, Any]:
-    """The model's serve arguments, with every modality it does not support switched off."""
+    """The model's serve arguments, with every modality that it does not support disabled."""
     from ..spec.case import Capability
 
     serve = dict(model.serve)

@@ -1,4 +1,4 @@
-"""A card as the driver's tool tells it, whoever made the card."""
+"""A card as the vendor's command line tool reports it; used for NPUs and GPUs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class CardProcess:
     """A process that holds memory on a card.
 
     Attributes:
-        pid: its id, on the host where the driver tells both.
-        name: as far as the table shows it; may be empty or cut.
-        memory_mib: what it holds; None where the driver does not tell.
+        pid: the process id; that on the host, if the driver reports ids of host and container.
+        name: the name in the table; may be empty or truncated.
+        memory_mib: memory that the process holds; None if the driver does not report it.
     """
 
     pid: int
@@ -27,14 +27,14 @@ class Card:
     """One card, or one die of a card that has two.
 
     Attributes:
-        index: its place in the table, the id that the variable of visible cards counts.
+        index: logical id: the index in the table, as the variable of visible cards counts.
         board: the driver's id of the card.
-        die: the die on it.
-        name: the model, "910B4".
-        health: as the driver says it, "OK" when well.
-        memory_used_mib: device memory in use, all processes together.
-        memory_total_mib: device memory.
-        processes: who holds memory on it.
+        die: index of the die on the card.
+        name: model of the card, such as "910B4".
+        health: health in the driver's words; "OK" if the card works.
+        memory_used_mib: device memory in use by all processes.
+        memory_total_mib: size of the device memory.
+        processes: the processes that hold memory on the card.
     """
 
     index: int
@@ -48,6 +48,6 @@ class Card:
 
 
 def cards_text(cards: Iterable[Card]) -> str:
-    """The cards by name and number, "4 x 910B4"."""
+    """The number and names of the cards: "4 x 910B4"."""
     names = Counter(card.name or "unnamed card" for card in cards)
     return ", ".join(f"{count} x {name}" for name, count in names.items())

@@ -1,4 +1,4 @@
-"""The laptop: vLLM's CPU backend."""
+"""vLLM's CPU backend, for runs on a laptop or in CI."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ..versions import installed_versions
 from .ascend_only import without_ascend_only
 from .base import Cardless, with_declared_limits
 
-# What these settle (device memory, captured graphs, dispatch queues, several devices) does not
-# exist on a CPU.
+# These arguments concern device memory, captured graphs, dispatch queues, or several devices. None
+# of these exists on a CPU.
 _DEVICE_ONLY = (
     "gpu_memory_utilization",
     "compilation_config",
@@ -24,14 +24,14 @@ _DEVICE_ONLY = (
     "pipeline_parallel_size",
     "data_parallel_size",
 )
-# Beside an NPU the processor only dispatches, and documents keep it to one thread. Here it does the
-# work, and vLLM's CPU backend binds its own OpenMP threads to its cores.
+# NPU deployments often set one OpenMP thread, because their CPU only dispatches. Here the CPU
+# computes, and vLLM's CPU backend binds its own OpenMP threads to the cores.
 _THREADS = ("OMP_", "GOMP_", "KMP_")
 _KV_CACHE_GIB = 1
 
 
 class Cpu(Cardless):
-    """Runs servers on this machine's processor."""
+    """Runs servers on this host's CPU."""
 
     name = "cpu"
     label = "this CPU, not an NPU"
@@ -39,27 +39,27 @@ class Cpu(Cardless):
     serves_float32 = True
 
     def unavailable_reason(self) -> str | None:
-        """Why no server can run here, or None."""
+        """Reason why no server can run here, or None."""
         if importlib.util.find_spec("vllm") is None:
             return "vLLM is not installed: pip install 'pytest-ascend-vlm[cpu]' (Python >= 3.11)"
         return None
 
     def device(self) -> str:
-        """The processor's name."""
+        """The name of the CPU."""
         for line in _cpuinfo():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
         return platform.processor() or platform.machine()
 
     def serve_arguments(self, model: ModelSpec) -> dict[str, Any]:
-        """The model's arguments without those of a device, run eagerly."""
+        """The model's arguments without those for accelerators, in eager mode."""
         serve = with_declared_limits(model)
         return {name: value for name, value in serve.items() if name not in _DEVICE_ONLY} | {
             "enforce_eager": True
         }
 
     def environment(self, model: ModelSpec) -> dict[str, str]:
-        """The model's environment without that of a device, and a bounded KV cache."""
+        """The model's environment without Ascend and thread settings, with a bounded KV cache."""
         env = without_ascend_only(model.env)
         kept = {name: value for name, value in env.items() if not name.startswith(_THREADS)}
         return {**kept, "VLLM_CPU_KVCACHE_SPACE": str(_KV_CACHE_GIB)}

@@ -1,4 +1,4 @@
-"""NVIDIA GPUs: a reference for those who have one. What it shows says nothing about an NPU."""
+"""NVIDIA GPUs, for comparison with the same criteria. The results are not NPU results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .tool import Tool
 
 
 class NvidiaSmiError(ConfigurationError):
-    """nvidia-smi gave no list of GPUs; the message says what it gave."""
+    """nvidia-smi printed no list of GPUs; the message quotes its output."""
 
 
 _NVIDIA_SMI = Tool("nvidia-smi", NvidiaSmiError)
@@ -31,7 +31,7 @@ def read_gpus() -> tuple[Card, ...]:
     """The GPUs of this host.
 
     Raises:
-        NvidiaSmiError: nvidia-smi is not there, hangs, or lists no GPU.
+        NvidiaSmiError: nvidia-smi is missing, hangs, or lists no GPU.
     """
     gpus = _query("gpu", "uuid,memory.used,memory.total,name")
     processes = _query("compute-apps", "gpu_uuid,pid,used_memory,name")
@@ -39,10 +39,10 @@ def read_gpus() -> tuple[Card, ...]:
 
 
 def parse_nvidia_smi(gpus: str, processes: str) -> tuple[Card, ...]:
-    """The GPUs in the answers to both queries; the name is last, as it may hold commas.
+    """Parses the output of both queries; the name is the last field, because it may contain commas.
 
     Raises:
-        NvidiaSmiError: there is no GPU in them.
+        NvidiaSmiError: the output lists no GPU.
     """
     holders = defaultdict(list)
     for uuid, pid, memory, name in _rows(processes):
@@ -52,7 +52,9 @@ def parse_nvidia_smi(gpus: str, processes: str) -> tuple[Card, ...]:
         for index, (_, used, total, name) in enumerate(_rows(gpus))
     )
     if not cards:
-        raise NvidiaSmiError(f"nvidia-smi lists no GPU but {' '.join(gpus.split())[:200]!r}.")
+        raise NvidiaSmiError(
+            f"nvidia-smi lists no GPU; it printed {' '.join(gpus.split())[:200]!r}."
+        )
     uuids = [uuid for uuid, *_ in _rows(gpus)]
     return tuple(
         replace(card, processes=tuple(holders[uuid]))
@@ -73,10 +75,10 @@ class Cuda:
     simulated = False
 
     def prepare_torch(self) -> None:
-        """Nothing: a torch with CUDA knows the device."""
+        """Does nothing: a torch built with CUDA supports the device."""
 
     def unavailable_reason(self) -> str | None:
-        """Why no server can run here, or None."""
+        """Reason why no server can run here, or None."""
         if importlib.util.find_spec("vllm") is None:
             return "vLLM is not installed: pip install vllm"
         try:
@@ -86,38 +88,38 @@ class Cuda:
         return None
 
     def misconfigured_reason(self) -> str | None:
-        """Visible ids that do not exist; or None."""
+        """Reason why CUDA_VISIBLE_DEVICES is wrong, or None."""
         return POOL.visible_problem()
 
     def device(self) -> str:
-        """The GPUs by name and number."""
+        """The number and names of the GPUs."""
         try:
             return cards_text(read_gpus())
         except NvidiaSmiError as error:
             return f"none: {error}"
 
     def visible_cards(self) -> int | None:
-        """How many cards the caller's environment leaves visible."""
+        """The number of GPUs that CUDA_VISIBLE_DEVICES leaves visible."""
         return POOL.count()
 
     def usable_cards(self) -> int | None:
-        """How many visible GPUs a server can be started on now."""
+        """The number of visible GPUs that a server can be started on now."""
         return POOL.usable()
 
     @contextmanager
     def allocate(self, model: ModelSpec, on_progress: ProgressCallback) -> Iterator[Allocation]:
-        """GPUs for a server of a model, leased."""
+        """Leases GPUs for a server of a model for the duration of the context."""
         with POOL.allocate(model.devices, on_progress) as allocation:
-            # CUDA counts the fastest first by default, nvidia-smi by bus.
+            # By default CUDA numbers the fastest GPU 0; nvidia-smi numbers by PCI bus.
             yield replace(allocation, env={**allocation.env, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"})
 
     def serve_arguments(self, model: ModelSpec) -> dict[str, Any]:
-        """The model's arguments without vLLM-Ascend's own."""
+        """The model's arguments without those that only vLLM-Ascend reads."""
         serve = with_declared_limits(model)
         return {name: value for name, value in serve.items() if name != "additional_config"}
 
     def environment(self, model: ModelSpec) -> dict[str, str]:
-        """The model's environment without what only Ascend reads."""
+        """The model's environment without the variables that only Ascend software reads."""
         return without_ascend_only(model.env)
 
     def versions(self) -> Mapping[str, str]:
@@ -125,8 +127,8 @@ class Cuda:
         return installed_versions("vllm", "torch", "transformers")
 
 
-def _query(what: str, fields: str) -> str:
-    done = _NVIDIA_SMI.ask(f"--query-{what}={fields}", "--format=csv,noheader,nounits")
+def _query(subject: str, fields: str) -> str:
+    done = _NVIDIA_SMI.ask(f"--query-{subject}={fields}", "--format=csv,noheader,nounits")
     return done.stdout or done.stderr
 
 
@@ -138,5 +140,5 @@ def _rows(text: str) -> Iterator[list[str]]:
 
 
 def _number(text: str) -> int | None:
-    """A number of MiB, None for "[N/A]"."""
+    """The number in a cell; None for "[N/A]"."""
     return int(text) if text.isascii() and text.isdigit() else None

@@ -1,4 +1,4 @@
-"""An endpoint that already runs, on a device nobody here can see."""
+"""An endpoint that already runs, on a device that this host cannot see."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .base import Cardless
 
 
 class Remote(Cardless):
-    """Judges a running endpoint; what it runs on is unknown and is reported as unknown."""
+    """A running endpoint; its device and versions are unknown and are reported as unknown."""
 
     name = "endpoint"
     torch_device = None
@@ -21,25 +21,25 @@ class Remote(Cardless):
 
     @property
     def label(self) -> str:
-        """The address."""
+        """The URL, for the closing line."""
         return f"{self._url}, on a device that cannot be seen from here"
 
     def unavailable_reason(self) -> str | None:
-        """None: an endpoint that does not answer is an error of the run, not a skip."""
+        """None: an endpoint that does not answer is an error, not a reason to skip."""
         return None
 
     def device(self) -> str:
-        """The address."""
+        """The text "unknown", with the URL."""
         return f"unknown, behind {self._url}"
 
     def serve_arguments(self, model: ModelSpec) -> dict[str, Any]:  # noqa: ARG002
-        """None of ours."""
+        """Empty: the suite does not start the server."""
         return {}
 
     def environment(self, model: ModelSpec) -> dict[str, str]:  # noqa: ARG002
-        """None of ours."""
+        """Empty: the suite does not start the server."""
         return {}
 
     def versions(self) -> Mapping[str, str]:
-        """Unknown."""
+        """Empty: the versions are unknown."""
         return {}

@@ -1,10 +1,10 @@
-"""Who may use which card of this host: one lock for each card, shared by all runs and users.
+"""Leases cards of this host to one run at a time, with one file lock per card for all users.
 
-The kernel drops a lock with the process that holds it, however that ends. A lock says nothing of
-processes that know no locks, so each card is looked at as well, after its lock was taken.
+The kernel releases a lock when its process ends, even if it is killed. Other programs use cards
+without these locks, so the state of each card is checked as well, after its lock was taken.
 
-The locks are `flock(2)` on files in a directory for all users. The library filelock does not do:
-since version 4 it refuses a file that another user made in such a directory.
+The locks are `flock(2)` on files in a world-writable directory. The library filelock cannot be
+used: since version 4 it rejects a file that another user created in such a directory.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from .preflight import Obstacle
 
 _DIRECTORY = "pytest-ascend-vlm-cards"
 _POLL_SECONDS = 1.0
-# What a server that was killed a moment ago needs until its cards are free.
+# Time that a killed server needs until its cards are free.
 _GRACE_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
 class Situation:
-    """The cards at one moment.
+    """The state of the cards at one moment.
 
     Attributes:
-        visible: all that may be taken, by id.
-        leased: those that other runs have, and who.
-        obstacles: what stands in the way of using a card, leases aside.
+        visible: ids of the cards that may be leased.
+        leased: card id -> holder, for the cards that are leased to other runs.
+        obstacles: card id -> another reason why the card cannot be used.
     """
 
     visible: tuple[int, ...]
@@ -46,34 +46,34 @@ class Situation:
 
     @property
     def free(self) -> list[int]:
-        """What can be taken now, lowest id first."""
+        """The ids of the cards that can be leased now, in ascending order."""
         return [c for c in sorted(self.visible) if c not in {*self.leased, *self.obstacles}]
 
     @property
     def free_once_returned(self) -> int:
-        """How many cards there will be when every lease has ended.
+        """The number of free cards when all leases have ended.
 
-        The process on a leased card is the server of the run that leased it.
+        A process on a leased card counts as the server of the run that leased the card.
         """
-        strangers = self.obstacles.keys() - self.leased.keys()
-        return len(set(self.visible) - strangers - self._lasting)
+        occupied = self.obstacles.keys() - self.leased.keys()
+        return len(set(self.visible) - occupied - self._unusable)
 
     @property
     def free_at_best(self) -> int:
-        """How many there will be when strangers' processes have ended, too."""
-        return len(set(self.visible) - self._lasting)
+        """The number of free cards when all leases and all other processes have ended."""
+        return len(set(self.visible) - self._unusable)
 
     @property
     def lines(self) -> list[str]:
-        """Each card in words."""
-        return [self._in_words(card) for card in sorted(self.visible)]
+        """The state of each card, one line each."""
+        return [self._line(card) for card in sorted(self.visible)]
 
     @property
-    def _lasting(self) -> set[int]:
-        return {card for card, obstacle in self.obstacles.items() if not obstacle.passing}
+    def _unusable(self) -> set[int]:
+        return {card for card, obstacle in self.obstacles.items() if not obstacle.temporary}
 
-    def _in_words(self, card: int) -> str:
-        if card in self.leased and card not in self._lasting:
+    def _line(self, card: int) -> str:
+        if card in self.leased and card not in self._unusable:
             return f"card {card} is leased by {self.leased[card]}"
         return self.obstacles[card].reason if card in self.obstacles else f"card {card} is free"
 
@@ -86,20 +86,21 @@ def lease(
     look: Callable[[], Mapping[int, Obstacle]],
     on_progress: ProgressCallback,
 ) -> Iterator[tuple[int, ...]]:
-    """Takes cards, all of them or none; they are returned on exit and on any death.
+    """Leases cards for the duration of the context, all of them or none.
 
-    Waits as long as others lease what is missing. The ids are in ascending order, the only one that
-    CANN takes.
+    Waits while other runs lease the missing cards. The ids are in ascending order, because CANN
+    requires that. The kernel ends the lease if this process dies.
 
     Args:
-        kind: what the cards are, "npu"; each kind counts its own.
-        count: how many.
-        visible: ids of those that may be taken.
-        look: what stands in the way of using a card now, leases aside.
-        on_progress: told what is waited for.
+        kind: kind of the cards, such as "npu"; each kind has ids of its own.
+        count: number of cards.
+        visible: ids of the cards that may be leased.
+        look: returns card id -> obstacle for the cards that cannot be used now; does not know
+            leases.
+        on_progress: called with what the lease is waiting for.
 
     Raises:
-        ConfigurationError: there would not be enough cards even if every lease ended.
+        ConfigurationError: there are too few cards, even counting those leased to other runs.
     """
     with contextlib.ExitStack() as leased:
         occupied_since: float | None = None
@@ -120,7 +121,7 @@ def lease(
 
 
 def leased_by(kind: str, cards: Collection[int]) -> dict[int, str]:
-    """Those of the cards that are leased now, and by whom."""
+    """Card id -> holder, for those of the cards that are leased now."""
     with _guard(kind) as directory, _taken(directory, kind, cards) as locks:
         return _holders(directory, kind, set(cards) - set(locks))
 
@@ -132,9 +133,10 @@ def _try(
     visible: Collection[int],
     look: Callable[[], Mapping[int, Obstacle]],
 ) -> Situation:
-    """Takes the lowest free cards where there are enough of them, else none.
+    """Leases the lowest free cards if there are enough, otherwise none.
 
-    One at a time on this host: two runs that took card by card could each wait for the other's.
+    A guard lock admits one run at a time. Without it, two runs could each hold one card and wait
+    for the other's.
     """
     with _guard(kind) as directory, _taken(directory, kind, visible) as locks:
         holders = _holders(directory, kind, set(visible) - set(locks))
@@ -147,9 +149,9 @@ def _try(
 
 @contextlib.contextmanager
 def _taken(directory: Path, kind: str, cards: Collection[int]) -> Iterator[dict[int, int]]:
-    """Takes the lock of each card that nobody holds: its descriptor, by card.
+    """Takes the lock of each card that is not leased: card id -> file descriptor.
 
-    Those that are still there at the end are returned.
+    Locks that the caller does not remove from the dictionary are released at the end.
     """
     locks: dict[int, int] = {}
     try:
@@ -164,7 +166,7 @@ def _taken(directory: Path, kind: str, cards: Collection[int]) -> Iterator[dict[
 
 @contextlib.contextmanager
 def _guard(kind: str) -> Iterator[Path]:
-    """The directory of the locks, which nobody else changes meanwhile."""
+    """The directory of the locks, guarded against other runs for the duration of the context."""
     directory = Path(tempfile.gettempdir()) / _DIRECTORY
     try:
         _make_directory(directory)
@@ -175,23 +177,23 @@ def _guard(kind: str) -> Iterator[Path]:
             _unlock(lock)
     except OSError as error:
         raise ConfigurationError(
-            f"the locks of the cards cannot be opened ({error}); let the owner of {directory} "
-            "remove it when no test runs: it is made again, for every user."
+            f"the locks of the cards cannot be opened ({error}). Ask the owner of {directory} to "
+            "remove it while no test runs; the next run creates it again for all users."
         ) from error
 
 
 def _make_directory(path: Path) -> None:
-    """Makes the directory, which is there with its mode at once: other users may come any time."""
+    """Creates the directory atomically with its mode, because other users may use it at once."""
     if not os.path.lexists(path):
         new = Path(tempfile.mkdtemp(dir=path.parent))
         new.chmod(0o1777)
         try:
             new.rename(path)
-        except OSError:  # somebody else was faster
+        except OSError:  # another process has created it in the meantime
             new.rmdir()
     if not stat.S_ISDIR(path.lstat().st_mode):
         raise ConfigurationError(
-            f"{path} has to be a directory, the locks of this host's cards are in it; remove it."
+            f"{path} must be a directory, for the locks of this host's cards; remove the file."
         )
 
 
@@ -203,7 +205,7 @@ def _lock(path: Path, operation: int) -> int:
     """Takes the lock of a file; returns the descriptor that holds it.
 
     Raises:
-        BlockingIOError: somebody has it, and the operation is not to wait.
+        BlockingIOError: another process holds the lock, and the operation has LOCK_NB.
     """
     lock = _open(path)
     try:
@@ -215,15 +217,15 @@ def _lock(path: Path, operation: int) -> int:
 
 
 def _unlock(lock: int) -> None:
-    """Ends a lock also where a child was forked since, which has the file open as well."""
+    """Releases a lock, even if a forked child has inherited the descriptor."""
     fcntl.flock(lock, fcntl.LOCK_UN)
     os.close(lock)
 
 
 def _open(path: Path) -> int:
-    """Opens a file that any user may have made, and makes it where there is none.
+    """Opens a lock file that any user may have created; creates it if it is missing.
 
-    Never with O_CREAT: in a sticky directory Linux refuses that for another user's file, also to
+    O_CREAT is not used: in a sticky directory Linux rejects it for another user's file, even for
     root (fs.protected_regular).
     """
     try:
@@ -233,13 +235,13 @@ def _open(path: Path) -> int:
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise ConfigurationError(
-                f"{path} is a link that no run of this package made; remove it."
+                f"{path} is a symbolic link, which this package never creates; remove it."
             ) from None
         raise
 
 
 def _make_file(path: Path) -> None:
-    """Makes a file that is there with its mode at once, whatever the umask."""
+    """Creates a file atomically with its mode, independent of the umask."""
     with tempfile.NamedTemporaryFile(dir=path.parent) as new, contextlib.suppress(FileExistsError):
         os.fchmod(new.fileno(), 0o666)
         os.link(new.name, path)
@@ -255,9 +257,9 @@ def _holders(directory: Path, kind: str, cards: Collection[int]) -> dict[int, st
 
 
 def holder(proc_locks: str, inode: int) -> str:
-    """Who holds the lock of a file, going by the content of `/proc/locks`.
+    """The holder of a file's lock, from the content of `/proc/locks`.
 
-    The kernel leaves out processes that cannot be seen from here.
+    `/proc/locks` does not list processes of other containers; they are "another run".
     """
     for line in proc_locks.splitlines():
         match line.split():
@@ -269,9 +271,9 @@ def holder(proc_locks: str, inode: int) -> str:
 def _too_few(count: int, situation: Situation) -> str:
     cards = "".join(f"\n  {line}" for line in situation.lines)
     return (
-        f"the model needs {_cards(count)}, and of the {len(situation.visible)} visible here "
-        f"{len(situation.free)} can be used:{cards}\n"
-        "Free a card, or let the variable of visible cards name others."
+        f"the model needs {_cards(count)}, but only {len(situation.free)} of the "
+        f"{len(situation.visible)} visible cards can be used:{cards}\n"
+        "Free a card, or name other cards in the variable of visible cards."
     )
 
 

@@ -1,9 +1,9 @@
-"""Reads `npu-smi info`: which cards a host has, how they are, who is on them.
+"""Parses `npu-smi info`: the host's cards with health, memory and processes.
 
-The table differs with driver (23 to 26) and card: a 310P has no HBM column, an A3 shows two dies a
-card and a Phy-ID, a 950 has the name in a column of its own and no chip, ids need not start at 0,
-names may be blank or cut, columns come and go. So rows are told by what is in their cells, never by
-their width.
+The table depends on the driver (23 to 26) and the card. A 310P has no HBM column. An A3 has two
+dies per card and a Phy-ID. A 950 has a separate column for the name and no chip. Ids need not start
+at 0, names may be blank or truncated, and columns come and go. Therefore rows are recognized by
+the content of their cells, never by their width.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _USAGE = re.compile(r"(\d{1,9})\s*/\s*(\d{1,9})", re.ASCII)
 _PROCESS_COLUMNS = ("process id", "process name", "process memory(mb)")
 _VERSION = re.compile(r"\bVersion:\s*(\S+)")
 _ADVICE = {
-    "ret is -8005": "an internal error of the driver. Most often the card belongs to another "
-    "container: stop that one, or pass another /dev/davinci* device. Otherwise: is the driver "
-    "loaded on the host (lsmod | grep drv_), are /dev/davinci_manager, /dev/devmm_svm, "
-    "/dev/hisi_hdc, /usr/local/dcmi and the driver's lib64 passed into the container, and may this "
-    "user open them (group HwHiAiUser)?",
+    "ret is -8005": "an internal error of the driver. Usually another container uses the card: "
+    "stop that container, or pass another /dev/davinci* device. Otherwise check that the driver "
+    "is loaded on the host (lsmod | grep drv_), that /dev/davinci_manager, /dev/devmm_svm, "
+    "/dev/hisi_hdc, /usr/local/dcmi and the driver's lib64 are passed into the container, and that "
+    "this user may open them (group HwHiAiUser).",
     "ret is -8020": "the card is occupied by another container, process or virtual machine: stop "
-    "that one, or pass another /dev/davinci* device. If nothing else uses it, source CANN's "
+    "it, or pass another /dev/davinci* device. If nothing else uses the card, source CANN's "
     "set_env.sh.",
     "error while loading shared libraries": "mount /usr/local/Ascend/driver/lib64 and add it, with "
     "its driver and common directories, to LD_LIBRARY_PATH.",
@@ -37,7 +37,7 @@ _ADVICE = {
 
 
 class NpuSmiError(ConfigurationError):
-    """`npu-smi info` gave no table of cards; the message says what it gave and what to do."""
+    """`npu-smi info` printed no cards; the message quotes the output and gives advice."""
 
 
 _NPU_SMI = Tool(
@@ -45,7 +45,7 @@ _NPU_SMI = Tool(
     NpuSmiError,
     if_missing="in a container mount /usr/local/bin/npu-smi and the driver",
     if_broken="install the driver again",
-    if_hanging="a card hangs. Reset it, or restart the driver, before anything is run on it",
+    if_hanging="a card hangs. Reset it, or restart the driver, before you use it",
 )
 
 
@@ -53,32 +53,32 @@ def read_cards() -> tuple[Card, ...]:
     """The cards of this host.
 
     Raises:
-        NpuSmiError: npu-smi is not there, hangs, or shows no card.
+        NpuSmiError: npu-smi is missing, hangs, or shows no card.
     """
     return parse_npu_smi(read_table())
 
 
 def read_table() -> str:
-    """What `npu-smi info` says.
+    """The output of `npu-smi info`.
 
     Raises:
-        NpuSmiError: it is not there, cannot be run, or hangs.
+        NpuSmiError: npu-smi is missing, cannot be run, or hangs.
     """
     done = _NPU_SMI.ask("info")
     return f"{done.stdout}\n{done.stderr}"
 
 
 def driver_version(text: str) -> str | None:
-    """The driver's version in the head of the table; None where it has none."""
+    """The driver's version in the header of the table; None if the header has none."""
     found = _VERSION.search(text)
     return found[1] if found else None
 
 
 def parse_npu_smi(text: str) -> tuple[Card, ...]:
-    """The cards in the output of `npu-smi info`, in its order.
+    """The cards in the output of `npu-smi info`, in the order of the table.
 
     Raises:
-        NpuSmiError: there is no card in it.
+        NpuSmiError: the output contains no card.
     """
     rows = [_cells(line) for line in text.splitlines()]
     cards = list(_cards(rows))
@@ -103,7 +103,7 @@ def _cells(line: str) -> list[str]:
 
 
 def _cards(rows: list[list[str]]) -> Iterator[Card]:
-    """A card is two rows: id, name and health; then chip, bus id and memory."""
+    """Yields the cards; each has two rows: id, name and health, then chip, bus id and memory."""
     first: list[str] = []
     at = 0
     for row in rows:
@@ -115,9 +115,9 @@ def _cards(rows: list[list[str]]) -> Iterator[Card]:
 
 
 def _health_at(row: list[str]) -> int | None:
-    """The column of health in the first row of a card; None in any other row.
+    """The index of the health column in the first row of a card; None for any other row.
 
-    It is the second, or the third where the name has a column of its own (Ascend 950).
+    It is 1, or 2 if the name has a column of its own (Ascend 950).
     """
     if len(row) < 3 or not _ID.match(row[0]):
         return None
@@ -127,7 +127,7 @@ def _health_at(row: list[str]) -> int | None:
 
 
 def _chip(second: list[str]) -> int | None:
-    """The die, 0 where cards have no more than one and the cell is blank; None without a die."""
+    """The index of the die; 0 if the cell is blank (one die per card), None if it has no number."""
     if not second[0]:
         return 0
     return int(second[0].split()[0]) if _ID.match(second[0]) else None
@@ -135,7 +135,7 @@ def _chip(second: list[str]) -> int | None:
 
 def _card(first: list[str], second: list[str], health_at: int) -> Card:
     board, *name = [word for cell in first[:health_at] for word in cell.split()]
-    # Device memory is the largest of the columns: a card with HBM shows "0 / 0" for the other.
+    # Device memory is the column with the largest total: cards with HBM show 0 / 0 in the other.
     usages = _usages(second[health_at + 1 :])
     used, total = max(usages, key=lambda usage: usage[1], default=(0, 0))
     return Card(
@@ -154,7 +154,10 @@ def _usages(cells: list[str]) -> list[tuple[int, int]]:
 
 
 def _processes(rows: list[list[str]]) -> Iterator[tuple[tuple[int, int], CardProcess]]:
-    """A process is a row of its own: "npu chip" or "npu", then columns as their heading says."""
+    """Yields ((board, die), process) for each process row; columns are found by their headings.
+
+    The first cell of a row is "npu chip" or "npu".
+    """
     pid, name, memory = 1, 2, 3
     for row in rows:
         headings = [cell.lower() for cell in row]
@@ -175,5 +178,5 @@ def _is_number(text: str) -> bool:
 def _explain(text: str) -> str:
     shown = " ".join(text.split())[:200] or "(nothing)"
     known = (advice for error, advice in _ADVICE.items() if error in text)
-    advice = next(known, "run it by hand, and look at the driver's log.")
-    return f"npu-smi info shows no card but {shown!r}: {advice}"
+    advice = next(known, "run the command by hand, and check the driver's log.")
+    return f"npu-smi info shows no card; it printed {shown!r}: {advice}"

@@ -1,10 +1,10 @@
-"""A host's cards of one kind: which are visible, which can be used, and a place on some of them."""
+"""The cards of a host: counts visible and usable cards, and leases some of them."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ..errors import ConfigurationError
@@ -16,31 +16,33 @@ from .preflight import Obstacle, obstacles, visible_cards
 
 @dataclass(frozen=True)
 class Pool:
-    """The cards of this host.
+    """The cards of one kind on this host.
 
     Attributes:
-        kind: what they are, "npu".
-        variable: the environment variable that says which are visible.
-        ascending: whether it has to name them in ascending order.
-        read: asks the driver's tool; raises ConfigurationError where it has no answer.
+        kind: kind of the cards, such as "npu".
+        variable: name of the environment variable that lists the visible cards.
+        ascending: whether the variable must list them in ascending order.
+        read: reads the cards with the vendor's tool; raises ConfigurationError if that fails.
+        health_command: command that shows the health of the card `{board}`; empty without one.
     """
 
     kind: str
     variable: str
     ascending: bool
     read: Callable[[], tuple[Card, ...]]
+    health_command: str = ""
 
     def visible(self, cards: Collection[Card]) -> tuple[int, ...]:
-        """Ids of the cards that the caller's environment leaves visible.
+        """The ids of the cards that the caller's environment leaves visible.
 
         Raises:
-            ConfigurationError: it names cards that are not there, or not so that it is understood.
+            ConfigurationError: the variable is malformed, or names cards that do not exist.
         """
         value = os.environ.get(self.variable)
         return visible_cards(self.variable, value, len(cards), self.ascending)
 
     def visible_problem(self) -> str | None:
-        """What is wrong with the variable of visible cards, or None."""
+        """Reason why the variable of visible cards is wrong, or None."""
         try:
             self.visible(self.read())
         except ConfigurationError as error:
@@ -48,36 +50,44 @@ class Pool:
         return None
 
     def count(self) -> int | None:
-        """How many cards are visible; None where that cannot be told."""
+        """The number of visible cards; None if it is unknown."""
         try:
             return len(self.visible(self.read()))
         except ConfigurationError:
             return None
 
     def usable(self) -> int:
-        """How many cards a server can be started on now."""
+        """The number of cards that a server can be started on now."""
         try:
             cards = self.read()
-            return len(set(self.visible(cards)) - set(obstacles(cards)))
+            return len(set(self.visible(cards)) - set(self.obstacles(cards)))
         except ConfigurationError:
             return 0
 
     @contextlib.contextmanager
     def allocate(self, count: int, on_progress: ProgressCallback) -> Iterator[Allocation]:
-        """Leases cards for a server.
+        """Leases cards for a server for the duration of the context.
+
+        Args:
+            count: number of cards.
+            on_progress: called with what the lease is waiting for.
 
         Raises:
-            ConfigurationError: there are not enough, whoever returns theirs.
+            ConfigurationError: the host has too few cards, even counting those leased to other
+                runs.
         """
         from .leases import lease
 
         visible = self.visible(self.read())
-        with lease(self.kind, count, visible, self._obstacles, on_progress) as ids:
+        with lease(
+            self.kind, count, visible, lambda: self.obstacles(self.read()), on_progress
+        ) as ids:
             env = {self.variable: ",".join(map(str, ids))}
             yield Allocation(ids, env, lambda: self._memory_used(ids))
 
-    def _obstacles(self) -> Mapping[int, Obstacle]:
-        return obstacles(self.read())
+    def obstacles(self, cards: Iterable[Card]) -> Mapping[int, Obstacle]:
+        """Card id -> obstacle, for the cards that cannot be used now."""
+        return obstacles(cards, self.health_command)
 
     def _memory_used(self, ids: Collection[int]) -> float | None:
         try:

@@ -1,4 +1,4 @@
-"""What can be wrong with a host before a server starts, in words; looks at nothing itself."""
+"""Finds reasons why cards cannot be used, before a server starts; pure functions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ..errors import ConfigurationError
 from .cards import Card, CardProcess
 
-# An idle card of 32 GB or more has at most a tenth of its memory in use, by the driver itself.
+# On an idle card of 32 GB or more, the driver itself uses at most 10 % of the memory.
 _IDLE_SHARE = 0.15
 _SHOWN = 3
 _ID = re.compile(r"\d{1,9}", re.ASCII)
@@ -17,76 +17,83 @@ _ID = re.compile(r"\d{1,9}", re.ASCII)
 
 @dataclass(frozen=True)
 class Obstacle:
-    """Why a card cannot be used now.
+    """A reason why a card cannot be used now.
 
     Attributes:
-        reason: in words, with the card.
-        passing: whether it may pass within seconds: a process that ends frees its card.
+        reason: the reason, with the id and name of the card.
+        temporary: whether the obstacle may disappear within seconds, because a process ends.
     """
 
     reason: str
-    passing: bool
+    temporary: bool
 
 
 def visible_cards(variable: str, value: str | None, count: int, ascending: bool) -> tuple[int, ...]:
-    """The cards that an environment variable leaves visible.
+    """The ids of the cards that an environment variable leaves visible.
 
     Args:
-        variable: its name.
-        value: its value; None where it is not set.
-        count: how many cards the host has.
-        ascending: whether the ids have to be in ascending order.
+        variable: name of the variable.
+        value: value of the variable; None if it is not set.
+        count: number of cards of the host.
+        ascending: whether the ids must be in ascending order.
 
     Raises:
-        ConfigurationError: the value does not do what it seems to. The drivers read it up to the
-            first thing they do not understand and ignore the rest without a word.
+        ConfigurationError: the value is malformed, or names a card twice or one that does not
+            exist. The drivers would silently ignore everything from the first error on.
     """
     if value is None:
         return tuple(range(count))
     if not value:
         raise ConfigurationError(
-            f"{variable} is empty, which hides every card; unset it, or name the cards to use."
+            f"{variable} is empty, which hides all cards; unset it, or name the cards to use."
         )
     words = value.split(",")
     if strange := [word for word in words if not _ID.fullmatch(word)]:
         raise ConfigurationError(
-            f"{variable}={value} holds {strange[0]!r}, which is not a card's id; write ids and "
-            f"commas and nothing else, as in {variable}=0,1,2."
+            f"{variable}={value} contains {strange[0]!r}, which is not the id of a card; write ids "
+            f"separated by commas, without spaces, as in {variable}=0,1,2."
         )
     ids = tuple(map(int, words))
     if repeated := sorted({card for card in ids if ids.count(card) > 1}):
-        raise ConfigurationError(f"{variable}={value} names {_cards(repeated)} more than once.")
+        raise ConfigurationError(
+            f"{variable}={value} names {_cards(repeated)} more than once; name each card once."
+        )
     if absent := [card for card in ids if card >= count]:
         raise ConfigurationError(
-            f"{variable}={value} names {_cards(absent)}, but this host has {_range(count)}. Inside "
-            "a container the cards that were passed into it are counted from 0."
+            f"{variable}={value} names {_cards(absent)}, but this host has {_range(count)}. In a "
+            "container, the cards that were passed into it are numbered from 0."
         )
     if ascending and list(ids) != sorted(ids):
         right = ",".join(map(str, sorted(ids)))
         raise ConfigurationError(
-            f"{variable}={value} is not in ascending order, which CANN refuses; write {right}."
+            f"{variable}={value} is not in ascending order, which CANN requires; write {right}."
         )
     return ids
 
 
-def obstacles(cards: Iterable[Card]) -> dict[int, Obstacle]:
-    """The cards that cannot be used, by id."""
-    found = ((card.index, _obstacle(card)) for card in cards)
+def obstacles(cards: Iterable[Card], health_command: str = "") -> dict[int, Obstacle]:
+    """Card id -> obstacle, for the cards that cannot be used now.
+
+    Args:
+        cards: the cards.
+        health_command: command that shows the health of the card `{board}`; empty without one.
+    """
+    found = ((card.index, _obstacle(card, health_command)) for card in cards)
     return {index: obstacle for index, obstacle in found if obstacle is not None}
 
 
-def _obstacle(card: Card) -> Obstacle | None:
+def _obstacle(card: Card, health_command: str) -> Obstacle | None:
     name = f"card {card.index} ({card.name})" if card.name else f"card {card.index}"
     if card.health.upper() != "OK":
-        look = f"npu-smi info -t health -i {card.board}"
-        return Obstacle(f"{name}: health is {card.health}; see {look}", passing=False)
+        see = f"; see {health_command.format(board=card.board)}" if health_command else ""
+        return Obstacle(f"{name}: health is {card.health}{see}", temporary=False)
     if card.processes:
-        return Obstacle(f"{name} is occupied: {_holders(card.processes)}", passing=True)
+        return Obstacle(f"{name} is occupied: {_holders(card.processes)}", temporary=True)
     if card.memory_used_mib > _IDLE_SHARE * card.memory_total_mib > 0:
         return Obstacle(
             f"{name} is occupied: {card.memory_used_mib} of {card.memory_total_mib} MiB are in use "
-            "by processes that cannot be seen from here (of another container?)",
-            passing=True,
+            "by processes that are not visible here (in another container?)",
+            temporary=True,
         )
     return None
 
@@ -98,8 +105,8 @@ def _holders(processes: Sequence[CardProcess]) -> str:
 
 
 def _holder(process: CardProcess) -> str:
-    who = f"pid {process.pid} ({process.name})" if process.name else f"pid {process.pid}"
-    return who if process.memory_mib is None else f"{who} holds {process.memory_mib} MiB"
+    name = f"pid {process.pid} ({process.name})" if process.name else f"pid {process.pid}"
+    return name if process.memory_mib is None else f"{name} holds {process.memory_mib} MiB"
 
 
 def _cards(ids: Sequence[int]) -> str:

@@ -1,4 +1,4 @@
-"""Asks a vendor's command line tool about the cards of this host."""
+"""Runs a vendor's command line tool to read the cards of this host."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ _TIMEOUT_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Tool:
-    """A tool on PATH, and what its user is told where it gives no answer.
+    """A command line tool, with the error and the advice for its failures.
 
     Attributes:
-        name: what it is called.
-        error: what is raised where it gives no answer.
-        if_missing: advice where it is not on PATH; empty where there is none.
-        if_broken: advice where it cannot be run; empty where there is none.
-        if_hanging: advice where it does not answer in time; without any, such a tool is one that
-            cannot be run.
+        name: name of the executable on PATH.
+        error: class of the exception that a failure raises.
+        if_missing: advice if the tool is not on PATH; may be empty.
+        if_broken: advice if the tool cannot be run; may be empty.
+        if_hanging: advice if the tool does not end in time; if empty, `if_broken` is used.
     """
 
     name: str
@@ -30,10 +29,11 @@ class Tool:
     if_hanging: str = ""
 
     def ask(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """What the tool prints, whatever its exit status.
+        """Runs the tool; returns its output, whatever its exit status.
 
         Raises:
-            ConfigurationError: the tool's own `error`: it is not there, cannot be run, or hangs.
+            ConfigurationError: an instance of `error`: the tool is missing, cannot be run, or
+                hangs.
         """
         try:
             return subprocess.run(

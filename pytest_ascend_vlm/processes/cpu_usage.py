@@ -1,4 +1,4 @@
-"""How much of this host's processor a server uses, all of its processes together."""
+"""CPU usage of a server, summed over all of its processes."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ _SAMPLE_SECONDS = 0.25
 
 
 class CpuUsage:
-    """Samples a process tree while a `with` block runs.
+    """Samples the CPU usage of processes while a `with` block runs.
 
     Attributes:
-        samples: CPU use in percent of the cores that this process may use, one for each quarter of
-            a second; 100 is all of them.
+        samples: CPU usage every 0.25 s, in percent of all cores that this process may use.
     """
 
     def __init__(self, processes: Callable[[], list[psutil.Process]]) -> None:
-        """Args: processes: those to count, asked for at every sample."""
+        """Args: processes: returns the processes to count; called at every sample."""
         self.samples: list[float] = []
         self._processes = processes
-        self._over = threading.Event()
+        self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
 
     def __enter__(self) -> CpuUsage:
@@ -38,20 +37,20 @@ class CpuUsage:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._over.set()
+        self._stopped.set()
         self._thread.join()
 
     def _sample(self) -> None:
         cores = len(os.sched_getaffinity(0))
         seconds, since = self._used(), time.monotonic()
-        while not self._over.wait(_SAMPLE_SECONDS):
+        while not self._stopped.wait(_SAMPLE_SECONDS):
             used, now = self._used(), time.monotonic()
-            # A process that ended takes its seconds with it; that is no negative use.
+            # The CPU seconds of a process that ended disappear from the sum: clamp at zero.
             self.samples.append(max(0.0, 100 * (used - seconds) / (now - since) / cores))
             seconds, since = used, now
 
     def _used(self) -> float:
-        """Processor seconds of all processes so far."""
+        """CPU seconds used by all processes so far."""
         total = 0.0
         for process in self._processes():
             try:

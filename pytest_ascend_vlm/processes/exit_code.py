@@ -7,18 +7,18 @@ import signal
 _MEANS = {
     signal.SIGKILL: "which the kernel sends when memory runs out",
     signal.SIGSEGV: "a native crash",
-    signal.SIGABRT: "native code gave up",
+    signal.SIGABRT: "native code aborted",
     signal.SIGBUS: "often because /dev/shm is full",
     signal.SIGILL: "an instruction that this processor does not have",
-    signal.SIGTERM: "told to end from outside",
+    signal.SIGTERM: "stopped by another process",
 }
 
 
 def exit_code(code: int | None) -> str:
-    """An exit code with the signal it stands for: `exit code 137: SIGKILL, which ...`.
+    """An exit code with the signal that it means: `exit code 137: SIGKILL, which ...`.
 
     Args:
-        code: as a shell has it, 128 + the signal, or as Python has it, the negative signal.
+        code: 128 + the signal, as in a shell, or the negative signal, as in `subprocess`.
     """
     if code is None:
         return "exit code unknown"

@@ -1,4 +1,4 @@
-"""What is said of an engine that died: its root cause first, then the end of its log."""
+"""The error message for an engine that died: its root cause, then the end of its log."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .tracebacks import plain
 _TAIL_LINES = 30
 _TAIL_LINES_BESIDE_A_CAUSE = 10
 
-# What is printed around the error that a reader looks for: leak reports, usage texts.
+# Output that surrounds the error and only distracts: leak reports, usage texts.
 _NOISE = re.compile(
     r"\s*$|nanobind:|See https://nanobind| - leaked | - \.\.\. skipped"
     r"|.*resource_tracker|  warnings\.warn|\s+\[-"
 )
 
-# What a cause reads like, in any case -> what to try. The first that fits is said.
+# Pattern of a root cause (case-insensitive) -> what to try. The first match is shown.
 _ADVICE = (
     (
         r"is not found in LD_PRELOAD",
@@ -51,11 +51,11 @@ _ADVICE = (
         r"out of memory|allocate memory|available memory|free memory|KV cache|EL0004"
         r"|gpu.memory.utilization",
         "lower max_model_len or max_num_seqs in ModelSpec.serve; on a card also "
-        "gpu_memory_utilization, and see with `npu-smi info` who else holds its memory",
+        "gpu_memory_utilization, and see with `npu-smi info` which processes use its memory",
     ),
     (
         r"(?:api_server|vllm).*: error: ",
-        "this vLLM does not take an argument of ModelSpec.serve, or not this value of it",
+        "this vLLM does not know an argument of ModelSpec.serve, or rejects its value",
     ),
     (
         r"SafetensorError|Cannot find any model weights|exceeds dimension size|size mismatch"
@@ -69,29 +69,29 @@ _ADVICE = (
     ),
     (
         r"HCCL|ERR02200|\bE[IJ]\d{4}: ",
-        "the cards do not reach each other, or an earlier process still holds them: see "
+        "the cards cannot reach each other, or an earlier process still uses them: see "
         "`npu-smi info`, wait for that process to end, then check links with hccn_tool",
     ),
     (
         rf"SIGKILL|{re.escape(ENDED_FROM_OUTSIDE)}",
-        "look for the kernel's words with `dmesg | grep -i oom`; give the host or container more "
+        "look for the kernel's message with `dmesg | grep -i oom`; give the host or container more "
         "memory, or start fewer servers at once",
     ),
 )
 
 
 def post_mortem(problem: str, log: str, log_path: Path) -> str:
-    """A problem with its root cause, where the log has one, and with the end of the log.
+    """Appends the root cause, if the log contains one, and the end of the log to a problem.
 
     Args:
-        problem: what died and when, with a full stop.
-        log: all that it wrote.
-        log_path: where that is kept.
+        problem: what died and when, as a full sentence.
+        log: the whole output of the engine.
+        log_path: the file that contains it.
     """
     cause = root_cause(log)
     lines = [problem]
     if cause is not None:
-        lines += _told(cause)
+        lines += _cause_lines(cause)
     tail_lines = _TAIL_LINES if cause is None else _TAIL_LINES_BESIDE_A_CAUSE
     return "\n".join(
         [*lines, "The end of its log:", tail(log, tail_lines), f"(whole log: {log_path})"]
@@ -99,12 +99,12 @@ def post_mortem(problem: str, log: str, log_path: Path) -> str:
 
 
 def tail(log: str, lines: int = _TAIL_LINES) -> str:
-    """The last lines of a log that tell something, indented."""
-    kept: Sequence[str] = [line for line in map(plain, log.split("\n")) if not _NOISE.match(line)]
-    return "\n".join(f"  | {line}" for line in kept[-lines:]) or "  | (the log is empty)"
+    """The last lines of a log, indented and without noise."""
+    useful: Sequence[str] = [line for line in map(plain, log.split("\n")) if not _NOISE.match(line)]
+    return "\n".join(f"  | {line}" for line in useful[-lines:]) or "  | (the log is empty)"
 
 
-def _told(cause: RootCause) -> list[str]:
+def _cause_lines(cause: RootCause) -> list[str]:
     process = f" ({cause.process})" if cause.process else ""
     first, *more = cause.lines
     whole = "\n".join(cause.lines)

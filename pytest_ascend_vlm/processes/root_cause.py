@@ -1,18 +1,19 @@
-"""Why an engine died: the lines of its log that say it.
+"""Finds the root cause of an engine's death in its log.
 
-Each process of an engine tells its own end. The last line is the API server's, which knows only
-that another one is gone: "Engine core initialization failed. See root cause above". The rule:
+Every process of an engine logs its own end. The last line comes from the API server, which knows
+only that another process died: "Engine core initialization failed. See root cause above". Rules,
+in this order:
 
 1. A wrong command line is the cause: nothing else has started.
-2. Each process died of the last exception that it shows, or of the one that it calls fatal. One
-   that only points elsewhere does not count, nor one of the API server before an answer.
-3. The deepest process that has one tells the cause: a worker, then the engine's core, then the API
-   server; of several workers the first.
-4. A native crash is the cause where no such exception came before it.
-5. Else the signal that ended a process, as far as another one saw it; else an exception that says
-   no more than that something is wrong elsewhere; else what the device reported.
-6. Where the log only points to a cause that it does not have, a process was killed.
-7. Else the last error that was logged.
+2. A process died of its last exception, or of the exception that it logs as fatal. We ignore an
+   exception that only points elsewhere, and one that the API server survived.
+3. The deepest process with an exception has the cause: a worker, then the engine core, then the
+   API server. Of several workers, the first to raise has it.
+4. A native crash is the cause if it comes before that exception.
+5. Otherwise the cause is, in this order: the signal that ended a process, as another process
+   logged it; an exception that only follows from a problem elsewhere; an error of the device.
+6. If the log only points to a cause that it does not contain, a process was killed.
+7. Otherwise the cause is unknown; we show the last error in the log.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from .tracebacks import Ended, Line, Process, Raised, raised, read
 
 _USAGE = re.compile(r"[\w./ -]+: error: \S")
 _ANSWERED = re.compile(r'"(?:GET|POST|HEAD|PUT|DELETE) \S+ HTTP/[\d.]+" \d{3}')
-# Another process, or an earlier line, has the cause.
+# Points to a cause in another process or in an earlier line.
 _POINTER = re.compile(
     r"[Rr]oot cause|[Ss]ee (?:the )?stack ?trace|check the stack ?trace|EngineDeadError"
     r"|WorkerProc initialization failed|EngineCore encountered an issue"
@@ -35,7 +36,7 @@ _POINTER = re.compile(
 _QUOTED = re.compile(r"\w+: Worker failed with error ['\"]")
 _QUOTE_ENDS = re.compile(r"['\"], please check the stack ?trace.*", re.DOTALL)
 _FATAL = re.compile(r"failed to start|hit an exception|fatal error")
-# The end of a process that another one took along, or an exception that tells nothing.
+# Exceptions that follow from the death of another process, or that explain nothing.
 _CONSEQUENCE = re.compile(
     r"(?:\w+\.)*(?:BrokenPipeError|Connection\w*Error|EOFError|ZMQError|ContextTerminated|error\.Again"
     r"|Dist(?:Backend|Network|Store)Error|CancelledError|KeyboardInterrupt|SystemExit)\b"
@@ -54,7 +55,7 @@ _SIGNALLED = (
     re.compile(r"proc\(s\): .*'(?P<name>[\w-]+)': (?P<code>-\d+)"),
     re.compile(r"(?<![\w-])(?P<name>[\w-]+)(?: \(PID: \d+\))? died .*exit code:? (?P<code>-\d+)"),
 )
-# What CANN reports, the layer below torch on Ascend: E10001, EZ9999, EI0006, ...
+# Error codes of CANN, the layer below torch on Ascend: E10001, EZ9999, EI0006, ...
 _DEVICE = re.compile(r"\bE[A-Z0-9]\d{4}: (?!Inner Error)")
 _ERROR = re.compile(
     r"(?:.{0,60}[\s\[])?(?:ERROR|CRITICAL|FATAL)\b[\]:]?\s|[\w.]*(?:Error|Exception): "
@@ -66,9 +67,9 @@ ENDED_FROM_OUTSIDE = (
     "the log has no error of the process that ended: it was killed, most often by the kernel "
     "because memory ran out, or crashed in native code"
 )
-# Lines of a message that tell nothing.
+# Lines of a message without information.
 _EMPTY = re.compile(r'[\s^~"]*$|\s*For further information visit')
-# The first line of pydantic's; what is wrong comes after it.
+# The first line of a pydantic message; the problem itself is in the second.
 _ONLY_COUNTS = re.compile(r"\d+ validation errors? for \S+$")
 _MESSAGE_LINES = 5
 _CHAIN_LINES = 3
@@ -78,11 +79,11 @@ _LINE_LENGTH = 400
 
 @dataclass(frozen=True)
 class RootCause:
-    """What an engine died of.
+    """The root cause of an engine's death.
 
     Attributes:
-        lines: what its log says of it; the first line stands alone.
-        process: who said it; None where the log does not tell.
+        lines: lines of the log; the first one is understandable alone.
+        process: the process that logged them; None if the log does not name it.
     """
 
     lines: tuple[str, ...]
@@ -90,15 +91,15 @@ class RootCause:
 
 
 def root_cause(log: str) -> RootCause | None:
-    """What an engine died of, or None where its log does not tell.
+    """The root cause of an engine's death; None if its log does not contain one.
 
     Args:
-        log: all that the engine's processes wrote.
+        log: the whole output of the engine's processes.
     """
     lines = read(log)
     answered = max((line.index for line in lines if _ANSWERED.search(line.text)), default=-1)
     exceptions = raised(lines)
-    ends = [one for one in exceptions if _said(one) and _is_fatal(one, answered)]
+    ends = [one for one in exceptions if _links(one) and _is_fatal(one, answered)]
     return (
         _wrong_command_line(lines)
         or _exception_or_crash(lines, [one for one in ends if not _is_consequence(one)])
@@ -118,19 +119,21 @@ def _wrong_command_line(lines: Sequence[Line]) -> RootCause | None:
 
 
 def _exception_or_crash(lines: Sequence[Line], ends: Iterable[Raised]) -> RootCause | None:
-    first = min(_deadly(ends), key=lambda one: (-_depth(one), one.line.index), default=None)
+    first = min(
+        _last_exceptions(ends), key=lambda one: (-_depth(one), one.line.index), default=None
+    )
     crash = next((line for line in lines if _NATIVE.match(line.text)), None)
     if crash is not None and (first is None or crash.index < first.line.index):
         detail = _detail(lines[crash.index + 1 : crash.index + 5])
         return _cause([crash.text, *detail], crash.process)
     if first is None:
         return None
-    said = _in_words(first)
-    return _cause([*said, *_device_lines(lines, first.process, said)], first.process)
+    shown = _exception_lines(first)
+    return _cause([*shown, *_device_lines(lines, first.process, shown)], first.process)
 
 
-def _deadly(ends: Iterable[Raised]) -> list[Raised]:
-    """What each process died of."""
+def _last_exceptions(ends: Iterable[Raised]) -> list[Raised]:
+    """The exception that each process died of: the last one, or the last fatal one."""
     found: dict[Process | None, Raised] = {}
     for one in ends:
         known = found.get(one.process)
@@ -140,9 +143,9 @@ def _deadly(ends: Iterable[Raised]) -> list[Raised]:
 
 
 def _detail(after: Iterable[Line]) -> list[str]:
-    """What an exception of C++ says, or the first Python line of a crashed process."""
-    own = (line.text for line in after if line.process is None)
-    return [text for text in own if _NATIVE_DETAIL.match(text)][:1]
+    """The message of a C++ exception, or the first Python line of a crashed process."""
+    unprefixed = (line.text for line in after if line.process is None)
+    return [text for text in unprefixed if _NATIVE_DETAIL.match(text)][:1]
 
 
 def _signalled(lines: Iterable[Line]) -> RootCause | None:
@@ -169,7 +172,7 @@ def _logged_error(lines: Iterable[Line], exceptions: Iterable[Raised]) -> RootCa
     errors = [line for line in lines if _is_error(line) and line.index not in known]
     if not errors:
         return None
-    return _cause([f"not told; the last error is: {errors[-1].text}"], errors[-1].process)
+    return _cause([f"unknown; the last error in the log is: {errors[-1].text}"], errors[-1].process)
 
 
 def _is_error(line: Line) -> bool:
@@ -179,13 +182,13 @@ def _is_error(line: Line) -> bool:
     return logged or (line.level is None and _ERROR.match(line.text) is not None)
 
 
-def _said(one: Raised) -> list[Raised]:
-    """An exception and what led to it, without those that only point elsewhere."""
+def _links(one: Raised) -> list[Raised]:
+    """An exception's chain, latest first, without those that only point elsewhere."""
     return [link for link in one.chain() if not _POINTER.search(_headline(link))]
 
 
 def _message(one: Raised) -> list[str]:
-    """The message; of an exception that quotes another process's, that one."""
+    """The message. If it quotes the message of another process, that message."""
     whole = "\n".join(one.message)
     quoted = _QUOTED.match(whole)
     text = _QUOTE_ENDS.sub("", whole[quoted.end() :]) if quoted else whole
@@ -193,42 +196,42 @@ def _message(one: Raised) -> list[str]:
 
 
 def _headline(one: Raised) -> str:
-    """The first line; of pydantic's message, which begins with a count, with the second."""
+    """The first line; the first two of a pydantic message, whose first line is only a count."""
     first, *more = _message(one)
     return ": ".join([first, more[0].strip()]) if more and _ONLY_COUNTS.search(first) else first
 
 
 def _is_fatal(one: Raised, answered: int) -> bool:
-    outlived = one.line.index < answered and _depth(one) == 0
-    return one.ended is not Ended.NOTHING and not outlived
+    survived = one.line.index < answered and _depth(one) == 0
+    return one.ended is not Ended.NOTHING and not survived
 
 
 def _is_consequence(one: Raised) -> bool:
-    return one.ended is Ended.THREAD or _CONSEQUENCE.match(_headline(_said(one)[0])) is not None
+    return one.ended is Ended.THREAD or _CONSEQUENCE.match(_headline(_links(one)[0])) is not None
 
 
 def _depth(one: Raised) -> int:
-    """How far its process is from the one that was started."""
+    """Depth of its process: 0 for the API server, 1 for the engine core, 2 for a worker."""
     name = one.process.name.lower() if one.process else ""
     return 2 if "worker" in name else 1 if "engine" in name else 0
 
 
-def _in_words(one: Raised) -> list[str]:
-    first, *earlier = _said(one)
+def _exception_lines(one: Raised) -> list[str]:
+    first, *earlier = _links(one)
     headline, message = _headline(first), _message(first)
     more = message[1 if headline == message[0] else 2 :][:_MESSAGE_LINES]
     return [headline, *more, *(f"{link.link} {_headline(link)}" for link in earlier[:_CHAIN_LINES])]
 
 
 def _device_lines(lines: Iterable[Line], process: Process | None, known: list[str]) -> list[str]:
-    """What the device reported to a process, beyond what is known."""
-    ours = (line.text for line in lines if process is None or line.process in {None, process})
-    found = dict.fromkeys(text for text in ours if _DEVICE.search(text) and text not in known)
+    """The device errors that a process logged, without the lines in `known`."""
+    texts = (line.text for line in lines if process is None or line.process in {None, process})
+    found = dict.fromkeys(text for text in texts if _DEVICE.search(text) and text not in known)
     return list(found)[:_DEVICE_LINES]
 
 
-def _cause(said: Iterable[str], process: Process | None) -> RootCause:
-    lines = (line.strip() for line in said)
+def _cause(texts: Iterable[str], process: Process | None) -> RootCause:
+    lines = (text.strip() for text in texts)
     return RootCause(
         tuple(
             line if len(line) <= _LINE_LENGTH else f"{line[:_LINE_LENGTH]} ..." for line in lines

@@ -1,4 +1,4 @@
-"""Runs a command that cannot outlive us, and watches it until it ends."""
+"""Runs a command that cannot outlive this process, and polls it until it ends."""
 
 from __future__ import annotations
 
@@ -25,14 +25,16 @@ def spawn(
     cwd: Path | None = None,
     stdout: int = subprocess.DEVNULL,
 ) -> subprocess.Popen[bytes]:
-    """Starts a command under the supervisor, which ends it with the end of its standard input.
+    """Starts a command under the supervisor.
+
+    The supervisor stops the command when its own standard input is closed.
 
     Args:
         command: the command.
-        log_path: file that its output is appended to.
-        env: its environment.
-        cwd: its working directory; None for ours.
-        stdout: where the supervisor's own output goes.
+        log_path: file that the command's output is appended to.
+        env: the command's whole environment.
+        cwd: the command's working directory; None for the current one.
+        stdout: destination of the supervisor's own output.
     """
     return subprocess.Popen(
         [sys.executable, "-m", supervisor.__name__, str(log_path), *command],
@@ -45,13 +47,13 @@ def spawn(
 
 @dataclass(frozen=True)
 class SupervisedProcess:
-    """A command to run.
+    """A command to run under the supervisor.
 
     Attributes:
         command: the command.
-        log_path: file that gets its output, in a directory that exists.
-        env: environment on top of ours.
-        cwd: its working directory; None for ours.
+        log_path: file for the command's output, in an existing directory.
+        env: variables added to the current environment.
+        cwd: the command's working directory; None for the current one.
     """
 
     command: Sequence[str]
@@ -61,28 +63,29 @@ class SupervisedProcess:
 
     @property
     def log(self) -> str:
-        """Its output so far."""
+        """The command's output so far."""
         return self.log_path.read_text("utf-8", errors="replace")
 
-    def run(self, watch: Callable[[float], None]) -> int:
-        """Runs it under the supervisor; returns its exit code.
+    def run(self, on_poll: Callable[[float], None]) -> int:
+        """Runs the command under the supervisor and returns its exit code.
 
         Args:
-            watch: called twice a second with the seconds so far; what it raises ends the command.
+            on_poll: called twice a second with the elapsed seconds. An exception that it raises
+                stops the command and is passed on.
         """
         process = spawn(self.command, self.log_path, {**os.environ, **self.env}, cwd=self.cwd)
         since = time.monotonic()
         try:
             while process.poll() is None:
-                watch(time.monotonic() - since)
+                on_poll(time.monotonic() - since)
                 time.sleep(_POLL_SECONDS)
         finally:
             with contextlib.suppress(BrokenPipeError):
-                # The end of the pipe ends whatever still runs.
+                # Closing the pipe makes the supervisor stop the command.
                 process.stdin.close()  # type: ignore[union-attr]
             process.wait()
         return process.returncode
 
     def with_tail(self, problem: str) -> str:
-        """A problem with its root cause, where the output has one, and the end of the output."""
+        """Appends the root cause, if the output contains one, and the end of the output."""
         return post_mortem(problem, self.log, self.log_path)

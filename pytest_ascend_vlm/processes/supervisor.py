@@ -1,16 +1,17 @@
 """Keeps a server's processes from outliving the test run that started them.
 
-Run as `python -m pytest_ascend_vlm.processes.supervisor LOG COMMAND...`, standard input a pipe.
-It starts the command in a process group of its own and then listens to the pipe:
+Run as `python -m pytest_ascend_vlm.processes.supervisor LOG COMMAND...`, with a pipe as standard
+input. The supervisor starts the command (the server) in a process group of its own and reads the
+pipe:
 
-* the word `stop` ends the server gently: SIGTERM, and SIGKILL after `SIGTERM_TIMEOUT_SECONDS`;
-* the end of the pipe means that whoever started us is gone, however it died (SIGKILL included):
-  the server has `ORPHAN_GRACE_SECONDS`.
+* on the word `stop` it sends SIGTERM, and SIGKILL after `SIGTERM_TIMEOUT_SECONDS`;
+* the end of the pipe means that the parent process is gone, even if it was killed by SIGKILL. The
+  supervisor sends SIGTERM, and SIGKILL after `ORPHAN_GRACE_SECONDS`.
 
-As a subreaper it inherits every descendant whose parent dies, so that a worker that left the
-process group is found too. It exits only when no descendant is left, with the command's exit code,
-and its last words on standard output are a JSON list of those that had to be killed: a server that
-leaves an engine process behind keeps a card's memory wherever nobody cleans up after it.
+The supervisor is a subreaper: it inherits every descendant whose parent dies. So it also finds a
+worker that left the process group. It exits when no descendant is left, with the command's exit
+code. Its output is a JSON list of the survivors that it had to kill: without a supervisor, such an
+engine process would keep a card's memory.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ _ENDING = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
 
 
 def main(argv: list[str]) -> int:
-    """Runs the command `argv[1:]` with its output in the file `argv[0]`."""
-    _step_back_from_the_terminal()
+    """Runs the command `argv[1:]` and writes its output to the file `argv[0]`."""
+    _leave_terminal_to_parent()
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     with Path(argv[0]).open("ab") as log:
         server = subprocess.Popen(
@@ -49,29 +50,31 @@ def main(argv: list[str]) -> int:
             preexec_fn=_begin_server,  # noqa: PLW1509  (this process has one thread)
         )
     orphaned = _wait(server)
-    killed = [] if orphaned else _linger(server)
-    _end_all(server)
+    survivors = [] if orphaned else _await_descendants(server)
+    _kill_all(server)
     if not orphaned:
-        print(json.dumps(killed), flush=True)
+        print(json.dumps(survivors), flush=True)
     return _shell_code(server.returncode)
 
 
 def _shell_code(returncode: int | None) -> int:
-    """An exit code as a shell has it: 128 + the signal where one ended the process."""
+    """An exit code as in a shell: 128 + the signal if a signal ended the process."""
     if returncode is None:
         return 1
     return returncode if returncode >= 0 else 128 - returncode
 
 
-def _step_back_from_the_terminal() -> None:
-    """Ctrl-C is for the test run, which then tells us to stop.
+def _leave_terminal_to_parent() -> None:
+    """Moves the supervisor to a background process group, so that Ctrl-C reaches only the test run.
 
-    We have a process group of our own for that, and the server another one, so that it can be
-    signalled as a whole. Not a session: the kernel shares the CPUs out by session
-    (`kernel.sched_autogroup_enabled`), and a busy server would starve the client that measures it.
+    The test run then stops the supervisor through the pipe. The server has another process group,
+    so that all of its processes can be signalled at once. Neither has a session of its own: the
+    kernel shares CPU time between sessions (`kernel.sched_autogroup_enabled`), and a busy server
+    would slow down the client that measures it.
 
-    A process that uses the terminal from the background is stopped. One that ignores SIGTTIN and
-    SIGTTOU, as the server then does as well, gets an error when it reads and may write.
+    By default the kernel suspends a background process that uses the terminal. A process that
+    ignores SIGTTIN and SIGTTOU gets an error when it reads, and may write. The server inherits
+    that.
     """
     os.setpgid(0, 0)
     for number in (*_ENDING, signal.SIGTTIN, signal.SIGTTOU):
@@ -79,7 +82,7 @@ def _step_back_from_the_terminal() -> None:
 
 
 def _begin_server() -> None:
-    """In the server, before it runs: restore signals, and die should the supervisor be killed."""
+    """Runs in the server's process before exec: restores signals; dies with the supervisor."""
     os.setpgid(0, 0)
     for number in _ENDING:
         signal.signal(number, signal.SIG_DFL)
@@ -91,10 +94,10 @@ def _prctl(option: int, value: int) -> None:
 
 
 def _wait(server: subprocess.Popen[bytes]) -> bool:
-    """Until the server died by itself, or we were told to end it and its time is up.
+    """Waits until the server ends, or until its time after a stop request is over.
 
     Returns:
-        Whether nobody is left to tell.
+        True if the parent process is gone.
     """
     deadline = float("inf")
     pipe: int | None = sys.stdin.fileno()
@@ -106,13 +109,13 @@ def _wait(server: subprocess.Popen[bytes]) -> bool:
             pipe = None
         if deadline == float("inf"):
             _signal_group(server, signal.SIGTERM)
-        allowed = ORPHAN_GRACE_SECONDS if word == b"" else SIGTERM_TIMEOUT_SECONDS
-        deadline = min(deadline, time.monotonic() + allowed)
+        timeout = ORPHAN_GRACE_SECONDS if word == b"" else SIGTERM_TIMEOUT_SECONDS
+        deadline = min(deadline, time.monotonic() + timeout)
     return pipe is None
 
 
-def _linger(server: subprocess.Popen[bytes]) -> list[str]:
-    """Gives what is left of the server time to end by itself; returns what did not, in words."""
+def _await_descendants(server: subprocess.Popen[bytes]) -> list[str]:
+    """Gives the server's descendants time to end; describes the survivors."""
     deadline = time.monotonic() + DESCENDANT_GRACE_SECONDS
     while (left := _descendants()) and time.monotonic() < deadline and server.poll() is not None:
         psutil.wait_procs(left, timeout=_POLL_SECONDS)
@@ -120,7 +123,7 @@ def _linger(server: subprocess.Popen[bytes]) -> list[str]:
 
 
 def _descendants() -> list[psutil.Process]:
-    """Every live descendant; one that only waits to be reaped holds nothing any more."""
+    """Every live descendant. A zombie does not count: it holds no resources."""
     return [p for p in psutil.Process().children(recursive=True) if _is_alive(p)]
 
 
@@ -139,7 +142,7 @@ def _process_text(process: psutil.Process) -> str:
 
 
 def _read(pipe: int | None) -> bytes | None:
-    """What the pipe says within a moment: None for nothing, b"" for its end."""
+    """Reads the pipe for `_POLL_SECONDS`: None if it has no data, b"" at its end."""
     if pipe is None:
         time.sleep(_POLL_SECONDS)
         return None
@@ -147,8 +150,8 @@ def _read(pipe: int | None) -> bytes | None:
     return os.read(pipe, 64) if ready else None
 
 
-def _end_all(server: subprocess.Popen[bytes]) -> None:
-    """Kills whatever is left of the server, in and out of its process group."""
+def _kill_all(server: subprocess.Popen[bytes]) -> None:
+    """Kills the survivors, inside and outside the server's process group."""
     _signal_group(server, signal.SIGKILL)
     while descendants := psutil.Process().children(recursive=True):
         for process in descendants:

@@ -1,8 +1,8 @@
-"""A log taken apart: whose line it is, and the exceptions that its tracebacks end with.
+"""Parses a log: the process that wrote each line, and the exceptions that were raised.
 
-The processes of one engine share a log. A line may carry its process, `(EngineCore pid=12)`, and
-its logger's prefix, `ERROR 11-25 20:01:02 [core.py:1195]`; both depend on vLLM's version.
-Tracebacks of several processes interleave line by line, so each writer is followed by itself.
+The processes of one engine share a log. A line may begin with its process, `(EngineCore pid=12)`,
+and its logger's prefix, `ERROR 11-25 20:01:02 [core.py:1195]`. Both depend on vLLM's version.
+Tracebacks of several processes interleave line by line, so each writer is parsed separately.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
-# A dot of a progress bar may stand before it, or the prefix of a line that another one cut off.
+# Before it there may be a dot of a progress bar, or the rest of a line that was cut off.
 _PROCESS = re.compile(r"[^\w([]{0,3}\((?P<name>[A-Za-z_][^()]*?) pid=(?P<pid>\d+)[^()]*\) ?")
 _RANK = re.compile(r"\[rank\d+\]: ?")
 _LOGGED = re.compile(
@@ -31,7 +31,7 @@ _EXCEPTION = re.compile(
     r"(?:[A-Za-z_]\w*\.(?:<locals>\.)?)*(?:[A-Z_]\w*|error|timeout|\w+(?:error|exception))(?::|$)"
 )
 _NAMED = re.compile(r"Process (\S+):$")
-# Something else begins, so an exception's message is over.
+# Begins something else, so the exception's message has ended.
 _OTHER = re.compile(
     r"(?:INFO|WARNING|ERROR|DEBUG)\b|Process \S+:$|\[W\d|\S+\.py:\d+: |usage:|nanobind:|sys:1:"
     r"|Exception (?:ignored|in thread)|Error in atexit|\[ERROR\] .*ERR99999"
@@ -43,11 +43,11 @@ _READ_LENGTH = 2000
 
 @dataclass(frozen=True)
 class Process:
-    """A process as a log names it.
+    """A process, as a log names it.
 
     Attributes:
         name: `APIServer`, `EngineCore_DP0`, `Worker_TP1`, `VllmWorker rank=1`, ...
-        pid: its process id, where the log has it.
+        pid: its process id; None if the log does not contain it.
     """
 
     name: str
@@ -62,11 +62,11 @@ class Line:
     """A line of a log.
 
     Attributes:
-        index: its place in the log.
-        process: who wrote it; None where it does not tell.
-        level: the logger's level; None for what was written past the logger.
+        index: number of the line in the log, from 0.
+        process: the process that wrote it; None if unknown.
+        level: the logger's level; None if it was not written by a logger.
         where: the logger's file and line.
-        text: what it says.
+        text: the line without its prefixes.
     """
 
     index: int
@@ -77,14 +77,14 @@ class Line:
 
 
 class Ended(enum.Enum):
-    """What an exception ended."""
+    """The scope that an exception ended."""
 
     PROCESS = "process"
     THREAD = "thread"
     NOTHING = "nothing"
 
 
-# What is said before a traceback that did not end its process.
+# The line before a traceback that did not end its process.
 _HEADINGS = {
     "Exception in thread": Ended.THREAD,
     "Exception ignored": Ended.NOTHING,
@@ -94,16 +94,16 @@ _HEADINGS = {
 
 @dataclass(eq=False)
 class Raised:
-    """An exception that a traceback ended with.
+    """The exception at the end of a traceback.
 
     Attributes:
-        line: the line that names it.
-        process: who raised it; None where the log does not tell.
-        ended: what it ended, as far as the log tells.
-        heading: what was said right before its traceback.
-        message: the line that names it and those of its message.
-        before: the exception that it followed.
-        link: how this one led to the next: "caused by", "while handling", or "".
+        line: the line that names the exception.
+        process: the process that raised it; None if the log does not name it.
+        ended: the scope that it ended, as far as the log shows.
+        heading: the line right before its traceback.
+        message: the line that names it, and the further lines of its message.
+        before: the previous exception of its chain, if any.
+        link: how it led to the next one of its chain: "caused by", "while handling", or "".
     """
 
     line: Line
@@ -115,17 +115,17 @@ class Raised:
     link: str = ""
 
     def chain(self) -> list[Raised]:
-        """Itself and what led to it, the latest first."""
+        """The exception and all that led to it, latest first."""
         return [self, *(self.before.chain() if self.before else [])]
 
 
 def read(log: str) -> list[Line]:
-    """The lines of a log, without colours and control characters."""
+    """Parses the lines of a log; removes colours and control characters."""
     return [_line(index, raw) for index, raw in enumerate(log.split("\n"))]
 
 
 def raised(lines: Iterable[Line]) -> list[Raised]:
-    """The exceptions of a log in its order, of a chain the last one."""
+    """The exceptions in a log, in its order. A chain is represented by its last exception."""
     writers: dict[object, _Writer] = {}
     for line in lines:
         writers.setdefault((line.process, line.level, line.where), _Writer()).take(line)
@@ -134,7 +134,7 @@ def raised(lines: Iterable[Line]) -> list[Raised]:
 
 
 def plain(text: str) -> str:
-    """A line without colours and control characters; what is very long is cut."""
+    """A line without colours and control characters, at most 2000 characters."""
     text = text[:_READ_LENGTH]
     if text.isprintable():
         return text
@@ -163,31 +163,31 @@ def _ended(line: Line, heading: str) -> Ended:
 
 @dataclass
 class _Writer:
-    """Follows one logger of a process, or what the process writes past its loggers."""
+    """Parses the lines of one logger of a process, or the lines written without a logger."""
 
     found: list[Raised] = field(default_factory=list)
-    _inside: bool = False
+    _in_traceback: bool = False
     _link: str = ""
     _heading: str = ""
     _latest: Raised | None = None
 
     def take(self, line: Line) -> None:
-        """Takes the writer's next line."""
+        """Parses the writer's next line."""
         text = line.text.rstrip()
         link = next((link for begin, link in _LINKS.items() if text.startswith(begin)), None)
         if text.endswith(_BEGINS):
-            self._inside = True
-        elif self._inside:
+            self._in_traceback = True
+        elif self._in_traceback:
             if _EXCEPTION.match(text):
-                self._end(line, text)
+                self._finish(line, text)
         elif link is not None:
             self._link = link
-        elif self._latest is not None and self._goes_on(self._latest, text):
+        elif self._latest is not None and self._continues(self._latest, text):
             self._latest.message.append(text)
         elif text:
             self._latest, self._heading = None, text
 
-    def _end(self, line: Line, text: str) -> None:
+    def _finish(self, line: Line, text: str) -> None:
         before = self._latest if self._link else None
         heading = before.heading if before else self._heading
         named = _NAMED.match(heading)
@@ -197,8 +197,8 @@ class _Writer:
             before.link = self._link
             self.found.remove(before)
         self.found.append(one)
-        self._inside, self._link, self._heading, self._latest = False, "", "", one
+        self._in_traceback, self._link, self._heading, self._latest = False, "", "", one
 
     @staticmethod
-    def _goes_on(latest: Raised, text: str) -> bool:
+    def _continues(latest: Raised, text: str) -> bool:
         return len(latest.message) < _MESSAGE_LINES and not _OTHER.match(text)

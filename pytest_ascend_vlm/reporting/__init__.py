@@ -1,10 +1,11 @@
-"""From rows to `report.json`, and from that one truth to every rendering."""
+"""Builds `report.json` from rows, and renders all documents from it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +16,36 @@ __all__ = ["SCHEMA", "Report", "rendered", "write", "write_files"]
 
 SCHEMA = 2
 
+RENDERERS = ("markdown", "charts")
+"""The modules that make files of a report: `files(document, languages)` gives name -> content."""
+
 
 @dataclass
 class Report:
-    """What the tests reported so far.
+    """The rows and server facts that the tests have reported so far.
 
     Attributes:
-        models: (model id, test class) -> facts of its server.
+        models: (model id, test class) -> facts about its server.
     """
 
     models: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
-    _placed: list[tuple[tuple[int, ...], dict[str, Any]]] = field(default_factory=list)
+    _keyed_rows: list[tuple[tuple[int, ...], dict[str, Any]]] = field(default_factory=list)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """One per criterion and case, see `rows.Row`; by place, whatever order tests ended in."""
-        return [row for _, row in sorted(self._placed, key=lambda placed: placed[0])]
+        """One row per criterion and case (see `rows.Row`), sorted by the tests' sort keys."""
+        return [row for _, row in sorted(self._keyed_rows, key=lambda keyed: keyed[0])]
 
-    def take(self, evidence: Iterable[tuple[str, Any]], place: Sequence[int] = ()) -> None:
-        """Takes the rows ("vlm_row") and the facts of servers ("vlm_model") of a test.
+    def take(self, evidence: Iterable[tuple[str, Any]], sort_key: Sequence[int] = ()) -> None:
+        """Adds the rows ("vlm_row") and the server facts ("vlm_model") of a test.
 
         Args:
-            evidence: pairs of a name and a row or facts.
-            place: where the test's rows stand among those of other tests.
+            evidence: pairs of one of these names and a row or facts.
+            sort_key: the key that the test's rows are sorted by.
         """
         for name, value in evidence:
             if name == "vlm_row":
-                self._placed.append((tuple(place), value))
+                self._keyed_rows.append((tuple(sort_key), value))
             elif name == "vlm_model":
                 key = (value["model"], value["suite_class"])
                 known = self.models.setdefault(key, {"variants": {}})
@@ -70,10 +74,10 @@ class Report:
 
 
 def write(report: Report, receipt: Mapping[str, Any], directory: Path) -> list[Path]:
-    """Writes report.json and what is rendered from it; returns the paths.
+    """Writes report.json, the documents and the charts; returns their paths.
 
     Raises:
-        OSError: one cannot be written.
+        OSError: a file cannot be written.
     """
     from .markdown import LANGUAGES
 
@@ -83,19 +87,18 @@ def write(report: Report, receipt: Mapping[str, Any], directory: Path) -> list[P
 
 
 def rendered(document: Mapping[str, Any], languages: Iterable[str]) -> dict[str, str]:
-    """Name -> content of what is rendered from a report: its documents and their charts."""
-    from .charts import charts
-    from .markdown import render
-
-    documents = {f"adaptation.{language}.md": render(document, language) for language in languages}
-    return {**documents, **charts(document)}
+    """File name -> content of a report's documents and their charts."""
+    found: dict[str, str] = {}
+    for name in RENDERERS:
+        found |= import_module(f".{name}", __name__).files(document, languages)
+    return found
 
 
 def write_files(files: Mapping[str, str], directory: Path) -> list[Path]:
-    """Writes files of a directory by name; returns their paths.
+    """Writes files, given as name -> content, to a directory; returns their paths.
 
     Raises:
-        OSError: one cannot be written.
+        OSError: a file cannot be written.
     """
     for name, content in files.items():
         write_atomically(directory / name, content.encode("utf-8", "replace"))

@@ -1,11 +1,10 @@
-"""Charts of the report: one SVG each, without scripts or anything from elsewhere."""
+"""Charts of the report, as SVG files without scripts or external resources."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 Rows = Sequence[Mapping[str, Any]]
@@ -17,23 +16,33 @@ _IMAGE_PREFILL = "performance.image_prefill"
 _LOAD = "performance.load"
 
 
+def files(
+    document: Mapping[str, Any],
+    languages: Iterable[str],  # noqa: ARG001  (one picture serves all)
+) -> dict[str, str]:
+    """File name -> SVG of every chart that the report contains data for."""
+    return charts(document)
+
+
 def charts(document: Mapping[str, Any]) -> dict[str, str]:
-    """File name -> SVG, of every chart that a report has the numbers for."""
+    """File name -> SVG of every chart that the report contains data for."""
     return dict([*_error_charts(document), *_performance_charts(document)])
 
 
 def error_chart_name(suite_class: str) -> str:
-    """The file that shows a test class's error along a sequence."""
+    """The file name of a test class's chart of the logits' error by position."""
     return f"logits-error.{suite_class}.svg"
 
 
 def performance_chart_names(rows: Rows) -> dict[str, str]:
-    """Kind of chart -> file, of the performance charts of one test class's rows."""
-    return {
-        kind: f"{kind}.{rows[0]['suite_class']}.svg"
-        for kind, (data, _) in _PERFORMANCE.items()
-        if data(rows)
+    """Kind of chart -> file name, for the performance charts of one test class's rows."""
+    data = {
+        "latency": _latencies(_SINGLE_STREAM, rows),
+        "latency-load": _latencies(_LOAD, rows),
+        "concurrency": _sweep(rows),
+        "ttft-image-tokens": _ttft(rows),
     }
+    return {kind: f"{kind}.{rows[0]['suite_class']}.svg" for kind, found in data.items() if found}
 
 
 def _error_charts(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -41,12 +50,12 @@ def _error_charts(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         of_logits = row["criterion"] == "numerics.logits"
         series = (row.get("evidence") or {}).get("per_position")
         if of_logits and series:
-            worst = max(series, key=_error_in_roundings)
+            worst = max(series, key=_error_ratio)
             yield error_chart_name(row["suite_class"]), _error_chart(row["model"], worst)
 
 
-def _error_in_roundings(case: Mapping[str, Any]) -> float:
-    """Mean square error in bf16's own; infinite where a number is none."""
+def _error_ratio(case: Mapping[str, Any]) -> float:
+    """Mean square error divided by that of the reference's bf16; infinite if any value is NaN."""
     if any(isinstance(value, str) for value in case["error"]):
         return float("inf")
     own = sum(value**2 for value in case["rounding"])
@@ -54,13 +63,13 @@ def _error_in_roundings(case: Mapping[str, Any]) -> float:
 
 
 def _error_chart(model: str, case: Mapping[str, Any]) -> str:
-    """The error at each position, image tokens in their own colour, over bf16's own."""
+    """The error by position, coloured by part of the sequence, with the reference's bf16 error."""
     import pygal
 
     chart = pygal.XY(
         js=(),
         stroke=False,
-        title=f"{model}: logits of {case['case']}, where they are furthest off",
+        title=f"{model}: error of the logits of {case['case']}, the case with the largest error",
         x_title="position in prompt and answer",
         y_title="root mean square error from fp32",
         legend_at_bottom=True,
@@ -69,13 +78,13 @@ def _error_chart(model: str, case: Mapping[str, Any]) -> str:
     points = [
         (position, error, part)
         for position, error, part in zip(case["position"], case["error"], case["part"], strict=True)
-        if not isinstance(error, str)  # NaN and infinity are named in JSON, and have no place here
+        if not isinstance(error, str)  # NaN and infinity are strings in JSON, and cannot be drawn
     ]
     for part in _PARTS:
         chart.add(f"served: {part}", [(x, y) for x, y, of in points if of == part])
     pairs = zip(case["position"], case["rounding"], strict=True)
     rounding = [(position, error) for position, error in pairs if not isinstance(error, str)]
-    chart.add("the reference's own bf16", rounding, stroke=True, show_dots=False)
+    chart.add("the reference in bf16", rounding, stroke=True, show_dots=False)
     return _svg(chart)
 
 
@@ -83,12 +92,25 @@ def _performance_charts(document: Mapping[str, Any]) -> Iterator[tuple[str, str]
     for name in dict.fromkeys(row["suite_class"] for row in document["rows"]):
         rows = [row for row in document["rows"] if row["suite_class"] == name]
         for kind, file in performance_chart_names(rows).items():
-            data, draw = _PERFORMANCE[kind]
-            yield file, draw(rows[0]["model"], data(rows))
+            yield file, _performance_chart(kind, rows)
+
+
+def _performance_chart(kind: str, rows: Rows) -> str:
+    model = rows[0]["model"]
+    if kind == "latency":
+        title = "latency, one request at a time"
+        return _latency_chart(title, model, _latencies(_SINGLE_STREAM, rows))
+    if kind == "latency-load":
+        # A chart of its own: latencies under load are many times as long, and need another scale.
+        title = "latency under load; c8: 8 requests at a time"
+        return _latency_chart(title, model, _latencies(_LOAD, rows))
+    if kind == "concurrency":
+        return _concurrency_chart(model, _sweep(rows))
+    return _ttft_chart(model, _ttft(rows))
 
 
 def _latencies(criterion: str, rows: Rows) -> dict[str, list[float]]:
-    """Case of the criterion -> seconds of each request."""
+    """Case of the criterion -> latency of each request in seconds."""
     found = {}
     for row, series in _each(rows, (criterion,), "series"):
         values = [value for value in series["values"] if _is_finite(value)]
@@ -98,18 +120,18 @@ def _latencies(criterion: str, rows: Rows) -> dict[str, list[float]]:
 
 
 def _latency_chart(title: str, model: str, latencies: Mapping[str, Sequence[float]]) -> str:
-    """A box for each kind: quartiles, whiskers of 1.5 interquartile ranges, the others as dots."""
+    """A box per kind: quartiles, whiskers of 1.5 interquartile ranges, and outliers as dots."""
     import pygal
 
     chart = pygal.Box(
         **_look(model, title),
         box_mode="tukey",
-        x_labels=[_printable(f"{kind} ({len(of)})") for kind, of in latencies.items()],
-        x_title="what was sent (number of requests)",
+        x_labels=[_printable(f"{kind} ({len(values)})") for kind, values in latencies.items()],
+        x_title="kind of request (number of requests)",
         y_title="latency, s",
         show_legend=False,
         truncate_label=-1,
-        range=(0, _beyond(value for of in latencies.values() for value in of)),
+        range=(0, _axis_end(value for values in latencies.values() for value in values)),
     )
     for kind, values in latencies.items():
         chart.add(kind, values)
@@ -117,7 +139,7 @@ def _latency_chart(title: str, model: str, latencies: Mapping[str, Sequence[floa
 
 
 def _sweep(rows: Rows) -> list[Point]:
-    """(concurrency, median latency in s, output tokens per second), in order of concurrency."""
+    """(concurrency, median latency in s, output tokens per second), sorted by concurrency."""
     of_load = [row.get("evidence") or {} for row in rows if row["criterion"] == _LOAD]
     names = ("concurrency", "median_latency_s", "output_throughput_tok_s")
     points = [_point(evidence.get("sweep") or {}, names) for evidence in of_load]
@@ -125,7 +147,7 @@ def _sweep(rows: Rows) -> list[Point]:
 
 
 def _concurrency_chart(model: str, sweep: Sequence[Point]) -> str:
-    """Up is more throughput, right is a longer wait."""
+    """Throughput over median latency, one point per level of concurrency."""
     import pygal
 
     chart = pygal.XY(
@@ -135,11 +157,11 @@ def _concurrency_chart(model: str, sweep: Sequence[Point]) -> str:
         truncate_legend=-1,
         x_title="median latency, s",
         y_title="output throughput, tok/s",
-        xrange=(0, _beyond(latency for _, latency, _ in sweep)),
-        range=(0, _beyond(throughput for _, _, throughput in sweep)),
+        xrange=(0, _axis_end(latency for _, latency, _ in sweep)),
+        range=(0, _axis_end(throughput for _, _, throughput in sweep)),
     )
     points = [{"value": (x, y), "label": f"{concurrency:g}"} for concurrency, x, y in sweep]
-    chart.add("beside each point: the number of concurrent requests", points)
+    chart.add("labels: number of concurrent requests", points)
     return _svg(chart)
 
 
@@ -154,7 +176,7 @@ def _ttft(rows: Rows) -> dict[str, list[Point]]:
 
 
 def _ttft_chart(model: str, ttft: Mapping[str, Sequence[Point]]) -> str:
-    """A dot for each request."""
+    """TTFT over the image tokens of the prompt, one dot per request."""
     import pygal
 
     every = [point for points in ttft.values() for point in points]
@@ -164,33 +186,18 @@ def _ttft_chart(model: str, ttft: Mapping[str, Sequence[Point]]) -> str:
         dots_size=3,
         x_title="image tokens in the prompt",
         y_title="TTFT, s",
-        xrange=(0, _beyond(tokens for tokens, _ in every)),
-        range=(0, _beyond(seconds for _, seconds in every)),
+        xrange=(0, _axis_end(tokens for tokens, _ in every)),
+        range=(0, _axis_end(seconds for _, seconds in every)),
     )
     for criterion, points in ttft.items():
         chart.add(criterion, points)
     return _svg(chart)
 
 
-_PERFORMANCE: dict[str, tuple[Callable[[Rows], Any], Callable[[str, Any], str]]] = {
-    # A server under load takes many times as long: two scales, so that both can be read.
-    "latency": (
-        partial(_latencies, _SINGLE_STREAM),
-        partial(_latency_chart, "latency, one request at a time"),
-    ),
-    "latency-load": (
-        partial(_latencies, _LOAD),
-        partial(_latency_chart, "latency under load; c8: 8 requests at a time"),
-    ),
-    "concurrency": (_sweep, _concurrency_chart),
-    "ttft-image-tokens": (_ttft, _ttft_chart),
-}
-
-
 def _each(
     rows: Rows, criteria: Sequence[str], evidence: str
 ) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """Each item of a list in the evidence of these criteria, with its row."""
+    """Yields (row, item) for each item of a list in the evidence of the given criteria."""
     for row in rows:
         if row["criterion"] in criteria:
             for item in (row.get("evidence") or {}).get(evidence, ()):
@@ -211,26 +218,26 @@ def _look(model: str, title: str) -> dict[str, Any]:
 
 
 def _printable(text: str) -> str:
-    """A text without the characters that XML has not."""
+    """A text without the characters that XML does not allow."""
     return "".join(character for character in text if character.isprintable())
 
 
 def _point(item: Mapping[str, Any], names: Sequence[str]) -> Point:
-    """The numbers of these names; nothing where one of them is none."""
+    """The values of the given names; empty if one of them is missing, NaN or infinite."""
     values: list[Any] = [item.get(name) for name in names]
     return tuple(values) if all(map(_is_finite, values)) else ()
 
 
 def _is_finite(value: Any) -> bool:
-    """Whether it is a number with a place in a picture: NaN and infinity are named in JSON."""
+    """True for a finite number; NaN and infinity are strings in JSON."""
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
-def _beyond(values: Iterator[float]) -> float:
-    """The end of an axis: some way beyond the largest value, for its label."""
+def _axis_end(values: Iterator[float]) -> float:
+    """The upper end of an axis: 10 % above the largest value, so that its label fits."""
     return max(values) * 1.1
 
 
 def _svg(chart: Any) -> str:
-    # pygal's settings are in a script, for tooltips; a picture needs none.
+    # pygal embeds its tooltip settings as a script; a static picture needs none.
     return re.sub(r"<script.*?</script>", "", chart.render(is_unicode=True), flags=re.DOTALL)

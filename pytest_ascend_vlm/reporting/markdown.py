@@ -1,44 +1,19 @@
-"""The adaptation document, in the form the field hands in, printed from report.json.
+"""Renders the adaptation document, in the form usual for Ascend adaptations, from report.json.
 
-Everything that a model said is shown in a code block or escaped: it is data, whatever it says.
+All output of a model is escaped or put into a code block, because it may contain markup.
 """
 
 from __future__ import annotations
 
 import html
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from typing import Any
 
-from ..criteria.groups import needs_server
-from .charts import error_chart_name, performance_chart_names
-from .rows import STATUSES, name_of
-from .summary import group_of, worst_margin
+from .view import view
 
 LANGUAGES = ("zh", "en")
-NUMERICS_COLUMNS = (
-    "served logits",
-    "served hidden_states",
-    "transformers logits",
-    "transformers hidden_states",
-)
-_NUMERICS = {
-    "numerics.logits": "served logits",
-    "numerics.hidden_states": "served hidden_states",
-}
-_FIGURES = (
-    "max_abs_error",
-    "mean_abs_error",
-    "relative_error",
-    "cosine_similarity",
-    "R",
-    "K",
-    "positions",
-    "images",
-)
-_STATISTICS = ("value", "mean", "median", "p90", "p99", "peak")
 _MARKS = {
     "pass": "✅",
     "xfail": "⚠️",
@@ -50,13 +25,18 @@ _MARKS = {
 }
 
 
+def files(document: Mapping[str, Any], languages: Iterable[str]) -> dict[str, str]:
+    """File name -> content of the documents in these languages."""
+    return {f"adaptation.{language}.md": render(document, language) for language in languages}
+
+
 def render(document: Mapping[str, Any], language: str, *, charts: bool = True) -> str:
     """The adaptation document of a report.
 
     Args:
         document: the content of report.json.
         language: one of `LANGUAGES`.
-        charts: whether it links charts, which then have to lie beside it.
+        charts: whether the document links its charts, which must be in the same directory.
     """
     import jinja2
 
@@ -69,190 +49,38 @@ def render(document: Mapping[str, Any], language: str, *, charts: bool = True) -
         "block": code_block,
         "number": _number,
         "mark": _mark,
-        "limit": _limit,
-        "words": _words,
+        "threshold": _threshold_text,
+        "readable": _readable_name,
     }
     template = environment.from_string(source.read_text("utf-8"))
-    judged, not_judged = _models(document)
-    models = [_model_view(model, document["rows"]) for model in judged]
-    for model in models if not charts else ():
-        model["error_charts"] = []
-        model["performance"] |= {"charts": {}} if model["performance"] else {}
-    return template.render(
-        receipt=document["receipt"],
-        models=models,
-        not_judged=not_judged,
-    )
+    return template.render(vars(view(document, charts=charts)))
 
 
 def cell(value: Any) -> str:
-    """A text as the content of a Markdown table cell or line, without any markup of its own."""
+    """A text as the content of a Markdown table cell or line, with its markup escaped."""
     flat = " ".join(str(value).split())
     return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", html.escape(flat, quote=False))
 
 
 def code_block(text: Any) -> str:
-    """A text as a fenced code block, with a fence longer than any in the text."""
+    """A text as a fenced code block; the fence is longer than any fence in the text."""
     content = str(text)
     longest = max((len(run) for run in re.findall(r"`+", content)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}text\n{content}\n{fence}"
 
 
-def _models(
-    document: Mapping[str, Any],
-) -> tuple[list[Mapping[str, Any]], list[tuple[str, str]]]:
-    """The models of a report by test class, and those to which nothing applied with the reason.
-
-    One that never got a server has rows only.
-    """
-    known = {(model["model"], model["suite_class"]): model for model in document["models"]}
-    rows: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for row in document["rows"]:
-        rows.setdefault((row["model"], row["suite_class"]), []).append(row)
-    judged = [key for key, own in rows.items() if any(row["status"] != "na" for row in own)]
-    return (
-        [known.get(key, {"model": key[0], "suite_class": key[1]}) for key in judged],
-        [
-            (f"{key[0]} ({key[1]})", own[0]["reason"])
-            for key, own in rows.items()
-            if key not in judged
-        ],
-    )
-
-
-def _model_view(model: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    key = (model["model"], model["suite_class"])
-    own = [row for row in rows if (row["model"], row["suite_class"]) == key]
-    ids = dict.fromkeys(row["criterion"] for row in own)
-    criteria = [_criterion_view(name, [r for r in own if r["criterion"] == name]) for name in ids]
-    classes = {row["suite_class"] for row in rows if row["model"] == model["model"]}
-    return {
-        "facts": model,
-        "name": f"{key[0]} ({key[1]})" if len(classes) > 1 else key[0],
-        "criteria": criteria,
-        # The reference's own rows are of this CPU, wherever the model was served.
-        "counts": _counts([r for r in own if needs_server(r["criterion"])] or own),
-        "problems": _problems(own),
-        "notes": [row for row in own if _is_noted(row)],
-        "numerics": _numerics(own),
-        "error_charts": _error_charts(own),
-        "performance": _performance(own),
-        "answers": [row for row in own if _is_answer(row)],
-    }
-
-
-def _is_noted(row: Mapping[str, Any]) -> bool:
-    """Whether a row is an expected failure, not judged, or a recorded golden that is doubtful."""
-    doubtful = row["status"] == "recorded" and bool(row["reason"])
-    return doubtful or row["status"] in {"xfail", "skip", "na"}
-
-
-def _problems(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
-    """What does not hold, each with how many more criteria and cases the same error stopped."""
-    red = [row for row in rows if row["status"] in {"fail", "error"}]
-    told = {name_of(row["criterion"], row["case"]): row for row in red if not row["told_at"]}
-    more = Counter(row["told_at"] for row in red if row["told_at"])
-    # An error whose first test has no row, a plain test of a user's own, is told by the next one.
-    for row in (row for row in red if row["told_at"] and row["told_at"] not in told):
-        told[row["told_at"]] = row
-        more[row["told_at"]] -= 1
-    return [(row["reason"], more[name]) for name, row in told.items()]
-
-
-def _criterion_view(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return {
-        "id": name,
-        "group": group_of(rows[0]),
-        "counts": _counts(rows),
-        "worst": worst_margin(rows),
-    }
-
-
-def _counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Status -> number of rows, what went wrong first."""
-    found = Counter(row["status"] for row in rows)
-    return {status: found[status] for status in STATUSES if status in found}
-
-
-def _numerics(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Any]]]:
-    """Figure -> one value for each column; None where nothing was measured."""
-    found: dict[str, Mapping[str, Any]] = {}
-    for row in rows:
-        column = _NUMERICS.get(row["criterion"], "")
-        if row["criterion"] == "numerics.transformers":
-            column = f"transformers {str(row['case']).partition('-')[0]}"
-        if column and row.get("evidence"):
-            found.setdefault(column, row["evidence"])
-    if not found:
-        return []
-    columns = [found.get(column, {}) for column in NUMERICS_COLUMNS]
-    return [(name, [column.get(name) for column in columns]) for name in _FIGURES]
-
-
-def _error_charts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    shown = [row for row in rows if "per_position" in (row.get("evidence") or {})]
-    classes = [row["suite_class"] for row in shown if row["criterion"] == "numerics.logits"]
-    return [error_chart_name(name) for name in dict.fromkeys(classes)]
-
-
-def _performance(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What was measured of a test class; empty where nothing was."""
-    of_speed = [row for row in rows if group_of(row) == "performance"]
-    run = [row for row in of_speed if row["status"] not in {"skip", "na"}]
-    if not run:
-        return {}
-    statistics, figures = _figures(run)
-    return {
-        "suite_class": run[0]["suite_class"],
-        "rows": run,
-        "statistics": statistics,
-        "figures": figures,
-        "charts": performance_chart_names(run),
-    }
-
-
-def _figures(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], dict[str, list[str]]]:
-    """The statistics that there are, and for each quantity its value by each of them."""
-    found: dict[str, dict[str, str]] = {}
-    for row in rows:
-        for figure in (row.get("evidence") or {}).get("figures", ()):
-            quantity, _, statistic = figure["name"].rpartition(".")
-            if statistic not in _STATISTICS:
-                quantity, statistic = figure["name"], "value"
-            value = _with_unit(figure["value"], figure["unit"])
-            found.setdefault(quantity, {})[statistic] = value
-    columns = [name for name in _STATISTICS if any(name in values for values in found.values())]
-    return columns, {
-        quantity: [values.get(name, "–") for name in columns] for quantity, values in found.items()
-    }
-
-
-def _with_unit(value: Any, unit: str) -> str:
-    """Three digits and a unit; times below a second in milliseconds."""
-    if isinstance(value, str):  # NaN and infinity are named in JSON
-        return f"{value} {unit}"
-    if unit == "s" and abs(value) < 1:
-        value, unit = value * 1000, "ms"
-    return f"{value:.3g} {unit}" if abs(value) < 100 else f"{value:.0f} {unit}"
-
-
-def _words(name: str, words: Mapping[str, str]) -> str:
-    """A figure's name, "load.c8.ttft", in the words of a language; c8 is a level of concurrency."""
+def _readable_name(name: str, words: Mapping[str, str]) -> str:
+    """A figure's name in a language: "load.c8.ttft" -> "load · concurrency 8 · TTFT"."""
     parts = (re.sub(r"^c(?=\d+$)", "concurrency ", part).split() for part in name.split("."))
-    spoken = (" ".join(words.get(word, word) for word in part) for part in parts)
-    return " · ".join(spoken).replace("_", " ")
+    translated = (" ".join(words.get(word, word) for word in part) for part in parts)
+    return " · ".join(translated).replace("_", " ")
 
 
-def _limit(row: Mapping[str, Any]) -> str:
-    """The bar of a row, with the side of it that is asked for."""
+def _threshold_text(row: Mapping[str, Any]) -> str:
+    """The threshold of a row with its sense: "≥ 0.9"."""
     sign = {"at least": "≥ ", "at most": "≤ ", None: ""}[row["sense"]]
     return sign + _number(row["threshold"])
-
-
-def _is_answer(row: Mapping[str, Any]) -> bool:
-    compared = row["criterion"] in {"baseline.text", "baseline.image"}
-    return compared and "got" in (row.get("evidence") or {})
 
 
 def _number(value: Any) -> str:

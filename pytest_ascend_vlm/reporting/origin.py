@@ -1,7 +1,7 @@
-"""Where the evidence of a report came from, told from what was verified.
+"""Determines where the verdicts of a report come from, from its rows.
 
-A run for an NPU may have replayed the reference on a CPU, skipped everything, or failed to start a
-server: none of that is an NPU result.
+The platform option does not decide this. A run for an NPU may have replayed the reference on a CPU,
+skipped all criteria, or failed to start a server; none of these is an NPU result.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from ..criteria.groups import OWN_GROUP, group_name, needs_server
 
 
 def origin(receipt: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """The platform, where something was verified on it; else what the run was.
+    """The origin of a report: the platform, if something was verified on it.
 
-    "npu" needs a criterion that passed on a real NPU; without one it is "npu, nothing verified".
-    "simulated" is an NPU that was not there. "reference" is the CPU reference alone, replayed or
-    recorded; "nothing" is a run without a verdict.
+    "npu" requires a criterion that passed on a real NPU; without one the origin is "npu, nothing
+    verified". "simulated" means that the NPU was simulated. "reference" means that only the CPU
+    reference was replayed or recorded. "nothing" means that there is no verdict.
 
     Args:
         receipt: "platform" and "simulated" of the run.
         rows: the report's rows.
     """
-    # A user's own test may judge without a served model, so alone it is no NPU result.
-    counts_own = receipt["platform"] != "npu"
+    # A user's own test may judge without a served model, so it does not prove an NPU result.
+    includes_own = receipt["platform"] != "npu"
     served = {
         row["status"]
         for row in rows
         if needs_server(row["criterion"])
-        and (counts_own or group_name(row["criterion"]) != OWN_GROUP)
+        and (includes_own or group_name(row["criterion"]) != OWN_GROUP)
     }
     if not served & {"pass", "fail", "xfail"}:
         ran = {row["status"] for row in rows if not needs_server(row["criterion"])}

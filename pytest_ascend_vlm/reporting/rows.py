@@ -1,4 +1,4 @@
-"""The report's rows: one per criterion and case."""
+"""The rows of the report: one per criterion and case."""
 
 from __future__ import annotations
 
@@ -11,28 +11,32 @@ from typing import Any
 from ..criteria.verdict import Verdict
 
 STATUSES = ("fail", "error", "pass", "xfail", "skip", "na", "recorded")
-"""Pass and fail are verdicts about the model, xfail is a failure that was declared; error is about
-the set-up; na is declared not to apply; skip could not run; recorded wrote a reference."""
+"""The statuses of a row, worst first.
 
-HOLDS = frozenset({"pass", "xfail", "na"})
-"""The statuses that leave a gate open: a pass, and what was declared not to be one."""
+fail and pass are verdicts about the model. xfail is a failure that was declared as expected. error
+is a problem of the set-up. skip could not run here. na is not applicable. recorded wrote a golden.
+"""
+
+ACCEPTED = frozenset({"pass", "xfail", "na"})
+"""The statuses that a gate accepts: passed, declared as expected to fail, or not applicable."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of evidence.
+    """The result of one criterion on one case.
 
     Attributes:
         model: the model's id.
-        suite_class: the test class; variants of one model are told apart by it.
+        suite_class: the test class; it distinguishes two declarations of one model.
         criterion: the criterion's id.
-        case: the case or parameter, or None.
+        case: the case or other parameter, or None.
         status: one of `STATUSES`.
-        reason: why it is not a pass; of what was recorded, what is doubtful about it.
-        seconds: how long the test took, without starting the server.
-        told_at: the criterion, with its case, of the row that has this error in full.
-        reference_knows: False where it is not applicable because the reference does not know what
-            was asked: nobody declared that, so alone it verifies nothing.
+        reason: reason why the status is not a pass; for a recorded golden, the doubts about it.
+        seconds: duration of the test without the start of the server.
+        told_at: the criterion, with its case, of the row that contains this error in full; None
+            if this row does.
+        reference_knows: False if the row is not applicable because the reference does not know the
+            answer. The model file does not declare this, so such rows alone do not pass a gate.
     """
 
     model: str
@@ -46,7 +50,7 @@ class Row:
     reference_knows: bool = True
 
     def with_verdict(self, verdict: Verdict | None) -> dict[str, Any]:
-        """The row as JSON, with what was measured where there is a verdict."""
+        """The row as JSON, with the measured value and threshold if there is a verdict."""
         measured: dict[str, Any] = dict.fromkeys(
             ("measured", "threshold", "sense", "unit", "margin")
         )
@@ -66,12 +70,12 @@ class Row:
 
 
 def name_of(criterion: str, case: str | None) -> str:
-    """A criterion with its case, `baseline.text[text/capital]`."""
+    """The name of a criterion with its case: `baseline.text[text/capital]`."""
     return f"{criterion}[{case}]" if case else criterion
 
 
 def as_json(value: Any) -> Any:
-    """A value in JSON's own types: numbers that JSON has not (NaN, infinity) become their names."""
+    """Converts a value to JSON types; NaN and infinity, which JSON lacks, become strings."""
     if isinstance(value, Mapping):
         return {str(name): as_json(item) for name, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):

@@ -1,4 +1,4 @@
-"""The closing lines of a run: model x criterion group, and what was verified."""
+"""The closing lines of a run: a table by model and criterion group, and the number verified."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..criteria.groups import group_name, needs_server
-from .rows import HOLDS
+from .rows import ACCEPTED
 
 Rows = Sequence[Mapping[str, Any]]
 
 _WHAT_TO_DO = (
-    "What to do: degenerate answers, and near-ties nearly everywhere, are what random or damaged",
-    "weights give, or a wrong chat template. Such a golden judges nothing: delete it, and mend the",
-    "checkpoint. At a single near-tie sound engines part, and what is behind is hardly compared:",
-    "ask what the model is sure of, or allow fewer tokens.",
+    "What to do: degenerate answers, or near-ties at most positions, come from random or damaged",
+    "weights or from a wrong chat template. Such a golden cannot judge anything: delete it and",
+    "repair the checkpoint. After a single near-tie, correct engines may diverge, so the tokens",
+    "behind it are hardly compared: ask a question that the model answers with certainty, or",
+    "lower max_tokens.",
 )
 
 
 def closing_table(rows: Rows) -> list[str]:
-    """One line per test class and criterion group: counts by status, and the worst margin."""
+    """Lines per test class and criterion group: counts by status, and the worst margin."""
     classes: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         classes.setdefault((row["suite_class"], row["model"]), []).append(row)
@@ -50,7 +51,7 @@ def _group_line(group: str, rows: Rows) -> str:
 
 
 def worst_margin(rows: Rows) -> Mapping[str, Any] | None:
-    """The row closest to its bar, or furthest beyond it, relative to the bar's size."""
+    """The row with the smallest margin relative to its threshold; None if no row has a margin."""
     judged = [row for row in rows if row["status"] in {"pass", "fail"}]
     judged = [row for row in judged if isinstance(row["margin"], (int, float))]
     return min(judged, key=_relative_margin, default=None)
@@ -61,12 +62,12 @@ def _relative_margin(row: Mapping[str, Any]) -> float:
 
 
 def closing_line(rows: Rows, where: str) -> str:
-    """How many criteria were verified, where, and what became of the others.
+    """The number of verified criteria, the platform, and the number of each other result.
 
-    A criterion of a class is verified when none of its cases ended as anything but a pass, those
-    that do not apply left out. Expected failures are counted apart, as is what does not apply at
-    all: both leave a gate open, and neither shows that something works. The reference's own
-    criteria run on this CPU wherever models are served, so they are counted by themselves.
+    A criterion of a class is verified if all its applicable cases passed. Expected failures and
+    criteria that are not applicable are counted separately: a gate accepts both, but neither shows
+    that something works. The reference's criteria run on this CPU, wherever models are served, so
+    they are counted separately too.
     """
     served = [row for row in rows if needs_server(row["criterion"])]
     reference = [row for row in rows if not needs_server(row["criterion"])]
@@ -84,13 +85,13 @@ def _counted(rows: Rows, where: str) -> str:
     reason = _commonest_skip(rows)
     if reason and {row["status"] for row in rows} <= {"skip", "na"}:
         return f"{line}: {reason}"
-    expected = sum(1 for found in applicable if found <= HOLDS and "xfail" in found)
-    failing = Counter(row["status"] for row in rows if row["status"] not in HOLDS)
-    apart = [", ".join(f"{n} {status}" for status, n in failing.items())] if failing else []
-    apart += [f"{expected} with expected failures"] if expected else []
-    unasked = len(statuses) - len(applicable)
-    apart += [f"{unasked} not applicable"] if unasked else []
-    return "; ".join([f"{line} on {where}", *apart])
+    expected = sum(1 for found in applicable if found <= ACCEPTED and "xfail" in found)
+    failing = Counter(row["status"] for row in rows if row["status"] not in ACCEPTED)
+    others = [", ".join(f"{n} {status}" for status, n in failing.items())] if failing else []
+    others += [f"{expected} with expected failures"] if expected else []
+    not_applicable = len(statuses) - len(applicable)
+    others += [f"{not_applicable} not applicable"] if not_applicable else []
+    return "; ".join([f"{line} on {where}", *others])
 
 
 def _commonest_skip(rows: Rows) -> str | None:
@@ -101,9 +102,9 @@ def _commonest_skip(rows: Rows) -> str | None:
 
 
 def doubtful_goldens(rows: Rows) -> list[str]:
-    """What is said of recorded goldens that may not be fit to judge by; the first line is a title.
+    """The warning about doubtful recorded goldens, first line a title; empty if there are none.
 
-    A golden is recorded all the same: whether it is the right one, only a person can tell.
+    A doubtful golden is recorded as well, because only a person can decide whether it is correct.
     """
     recorded = [row for row in rows if row["criterion"] == "reference.replay"]
     found = [row for row in recorded if row["status"] == "recorded" and row["reason"]]

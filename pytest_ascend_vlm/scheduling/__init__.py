@@ -1,1 +1,1 @@
-"""Which model runs where when several run at once."""
+"""Scheduling of several models in parallel."""

@@ -1,7 +1,7 @@
-"""pytest-xdist: one model, one worker, so that N models start N servers and never more.
+"""Scheduling under pytest-xdist: all tests of a class run in one worker.
 
-A test class is the unit of distribution whatever `--dist` says, because a class-scoped server that
-is needed by two workers is started twice. A project without model files keeps its own scheduling.
+The server has class scope, so a class that is split between two workers would start its server
+twice. Therefore `--dist` has no effect. A project without model files keeps xdist's scheduling.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 
 def make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
-    """A scheduler by class; None, for xdist's own, where no model file is among the arguments."""
+    """A scheduler that distributes by class; None, for xdist's own, if there are no model files."""
     if not any(model_files(config)):
         return None
     from xdist.scheduler import LoadScopeScheduling
 
-    # The workers have put the models that need most cards first; keep that order.
+    # The workers have sorted the models that need most cards to the front; keep that order.
     config.option.loadscopereorder = False
     return LoadScopeScheduling(config, log)
 
 
 def auto_workers(config: pytest.Config) -> int | None:
-    """What `-n auto` means: one worker for every usable card; None where that cannot be counted."""
+    """The number of workers for `-n auto`: one per usable card; None if cards cannot be counted."""
     if not any(model_files(config)):
         return None
     cards = select_platform(config.getoption("vlm_platform")).usable_cards()
@@ -38,5 +38,5 @@ def auto_workers(config: pytest.Config) -> int | None:
 
 
 def largest_models_first(items: list[pytest.Item]) -> None:
-    """Orders models by the cards that they need: the small ones fill the cards that are left."""
+    """Sorts models by the cards that they need, so that small ones use the cards that are left."""
     items.sort(key=lambda item: -model.devices if (model := call_of(item).model) else 0)

@@ -1,1 +1,1 @@
-"""What the tests of one run and of one model share."""
+"""State that the tests of one run, or of one model, share."""

@@ -1,4 +1,4 @@
-"""The served model's answers to one model's cases, each asked for once."""
+"""The served model's answers and forced logits, requested once per case."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Answers:
-    """The first greedy answer to each case; criteria share it instead of asking again."""
+    """The first greedy answer to each case, shared by all criteria."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -24,27 +24,28 @@ class Answers:
         """The answer to a case.
 
         Raises:
-            ServerError: the server refused it.
+            ServerError: the server refused the request, or died.
         """
         from ..observation.answers import require_answer
 
         return require_answer(case.id, self.ask(case))
 
     def ask(self, case: Case) -> Completion | Refusal:
-        """The answer to a case, or the HTTP error that came instead."""
+        """The answer to a case, or the HTTP error that the server returned instead."""
         from ..observation.answers import Completion
 
         known = self._known.get(case.id)
         if known is None:
             known = self._known[case.id] = self._client.ask(case)
         elif isinstance(known, Completion):
-            # Every test that uses an answer guards it, not only the one that came first.
+            # The judge checks the client's completions for degenerate text, in every test that
+            # uses the answer.
             self._client.completions.append(known)
         return known
 
 
 class ForcedAnswers:
-    """What the served model thinks of the references' answers; criteria share it."""
+    """The served model's logits for the goldens' answers, shared by all criteria."""
 
     def __init__(self, client: Client, goldens: Goldens) -> None:
         self._client = client
@@ -52,11 +53,13 @@ class ForcedAnswers:
         self._known: dict[str, Forced] = {}
 
     def __call__(self, case: Case) -> Forced:
-        """What it thinks of the reference's answer to a case.
+        """The served model's logits for the golden's answer to a case.
 
         Raises:
-            PreconditionError: the server does not tell, or saw a prompt of another length.
-            ServerError: it refused the request.
+            GoldenError: the golden is missing or invalid.
+            PreconditionError: the server returns no prompt log-probabilities, or its prompt has
+                another length.
+            ServerError: the server refused the request, or died.
         """
         from ..criteria.baseline import require_same_forced_prompt
 

@@ -1,4 +1,4 @@
-"""The commands that messages tell to run."""
+"""The shell commands that messages ask the user to run."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from .options import Options
 
 
 def record_command(options: Options, test_path: str, marker: str) -> str:
-    """The command that records the references of a model file.
+    """The command that records the goldens or scores of a model file.
 
     Args:
-        options: those of this run.
-        test_path: the model file, as a command line names it.
+        options: the options of this run.
+        test_path: path of the model file, relative to the directory of the user's shell.
         marker: "cpu_baseline" for goldens, "dataset" for scores.
     """
     words = ["pytest", test_path, "-m", marker, "--vlm-record"]
-    # Scores are recorded from a server that the suite starts.
+    # Goldens are recorded without a server, and an endpoint has no platform option.
     if marker == "dataset" and options.server_url is None:
         words.append(f"--vlm-platform={options.platform}")
     words.append(f"--vlm-checkpoint={options.checkpoint}")

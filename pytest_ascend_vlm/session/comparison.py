@@ -1,4 +1,4 @@
-"""What a criterion compares: the served answer to a case beside the reference's."""
+"""The served answer to a case together with the reference's."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The served answers of one criterion beside the reference's.
+    """The served answers and the reference's, for one test.
 
     Attributes:
-        answers: what the served model answers.
-        golden: what the reference answered.
-        judge: takes the criterion's verdict.
+        answers: the served model's answers.
+        golden: the reference's answers.
+        judge: the judge of the test.
     """
 
     answers: Answers
@@ -33,9 +33,9 @@ class Comparison:
         """Both answers to a case.
 
         Raises:
-            GoldenError: there is no golden that holds.
+            GoldenError: the golden is missing or invalid.
             PreconditionError: the two sides saw prompts of different lengths.
-            ServerError: the server refused it.
+            ServerError: the server refused the request, or died.
         """
         from ..criteria.baseline import require_same_prompt
 
@@ -43,17 +43,18 @@ class Comparison:
         require_same_prompt(served, reference)
         return served, reference
 
-    def require_known(self, case: Case, unknown: Callable[[str], str | None]) -> None:
-        """Ends the test as not applicable where the reference does not know what is asked.
+    def require_known(self, case: Case, unknown_reason: Callable[[str], str | None]) -> None:
+        """Ends the test as not applicable if the reference does not know the answer to a case.
 
         Args:
             case: the case.
-            unknown: why the reference's answer shows that it does not know, or None.
+            unknown_reason: gets the reference's answer; returns why it is wrong, or None.
 
         Raises:
-            GoldenError: there is no golden that holds.
+            GoldenError: the golden is missing or invalid.
+            NotApplicable: the reference does not know the answer.
         """
         text = self.golden(case).text
-        if problem := unknown(text):
+        if problem := unknown_reason(text):
             self.judge.reference_knows = False
             self.judge.not_applicable(f"{problem}; it answered {text[:80]!r}")

@@ -1,4 +1,4 @@
-"""The data sets of one model, asked by harnesses of its served endpoint."""
+"""Evaluates a served model on data sets with evaluation harnesses, and records scores."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 
 class Datasets:
-    """The data sets of one model, asked by harnesses of its served endpoint."""
+    """The data sets of one model, evaluated by harnesses at the model's endpoint."""
 
     def __init__(self, session: ModelSession, server: Server, test_path: str) -> None:
-        """Prepares to ask.
+        """Sets up; evaluates nothing yet.
 
         Args:
             session: the model.
-            server: its server.
-            test_path: the model file, as the command that records names it.
+            server: the model's server.
+            test_path: path of the model file, for the recording command in messages.
         """
         self._session = session
         self._model = session.model
@@ -41,21 +41,24 @@ class Datasets:
 
     @property
     def records(self) -> bool:
-        """Whether scores are recorded instead of judged."""
+        """True if scores are recorded instead of judged."""
         return self._options.record
 
     def reference(self, task: DatasetTask) -> Evaluation | PublishedScore:
-        """What a task is judged by: recorded scores, else the full checkpoint's published one.
+        """The scores that a task is compared with.
+
+        These are the recorded scores; without them, the published score of the full checkpoint.
 
         Raises:
-            GoldenError: there is none that holds.
-            PreconditionError: it is of another harness or of other data, or a gate would see a
-                subset; told before hours of asking.
+            GoldenError: there is neither, or the recorded scores are invalid.
+            PreconditionError: the scores come from another harness or other data, or a gate would
+                judge a subset. This is checked before the evaluation, which takes hours.
         """
         options = self._options
         if options.required is not None and options.datasets_limit is not None:
             raise PreconditionError(
-                "--vlm-datasets-limit asks a subset, and a subset satisfies no gate; leave it out."
+                "--vlm-datasets-limit evaluates a subset, and a subset never passes a gate; remove "
+                "it."
             )
         recorded = self._recorded(task)
         if recorded is not None:
@@ -65,17 +68,17 @@ class Datasets:
             rules.require_published_protocol(task.published, self._protocol(task))
             return task.published
         raise GoldenError(
-            f"there is no reference of dataset.{task.name} for this checkpoint of "
-            f"{self._model.model_id}. Serve it with an engine that is trusted and record its "
+            f"there are no reference scores of dataset.{task.name} for this checkpoint of "
+            f"{self._model.model_id}. Serve it with an engine that you trust, and record the "
             f"scores with\n    {self._record_command}"
         )
 
     def evaluate(self, task: DatasetTask) -> Evaluation:
-        """Lets the harness of a task ask the served model.
+        """Runs the harness of a task against the served model.
 
         Raises:
             ConfigurationError: the harness is not installed, or does not have the task.
-            PreconditionError: the data is not there.
+            PreconditionError: the data is missing.
             ServerError: the harness died.
         """
         from ..harnesses import harness
@@ -100,7 +103,7 @@ class Datasets:
         """Records the served model's scores as the reference; returns their path.
 
         Raises:
-            GoldenError: only a subset was asked.
+            GoldenError: only a subset was evaluated.
         """
         from ..golden import scores
 
@@ -112,8 +115,9 @@ class Datasets:
         root = self._options.datasets_root
         if root is None:
             raise PreconditionError(
-                "dataset.* needs data: name its directory with --vlm-datasets-root=DIR, with data "
-                "sets in DIR/<organisation>/<name> as on the hub (docs/datasets.md)."
+                "dataset.* needs data; name its directory with --vlm-datasets-root=DIR. DIR "
+                "contains the data sets as DIR/<organisation>/<name>, as on the hub "
+                "(docs/datasets.md)."
             )
         return root
 
@@ -123,7 +127,7 @@ class Datasets:
 
     @property
     def _engine(self) -> Mapping[str, Any]:
-        """Who answers, for the stamp of recorded scores."""
+        """The engine that answers: provenance of recorded scores."""
         platform = self._session.run.platform
         return {
             "platform": platform.name,
@@ -143,7 +147,10 @@ class Datasets:
         return scores.load(roots, self._key, task.name, self._record_command)
 
     def _protocol(self, task: DatasetTask) -> Protocol:
-        """Looked up once: it takes the digest of gigabytes, and starts an interpreter."""
+        """The protocol of a task, determined once.
+
+        It digests gigabytes of data and starts an interpreter.
+        """
         from ..harnesses import harness
 
         if task not in self._protocols:
@@ -153,7 +160,10 @@ class Datasets:
         return self._protocols[task]
 
     def _work_dir(self, task: DatasetTask) -> Path:
-        """A directory whose name tells apart all that changes an answer, as far as can be seen."""
+        """A directory whose name is a digest of everything known to change an answer.
+
+        So a harness continues an interrupted evaluation only under the same conditions.
+        """
         facts = {
             "protocol": repr(self._protocol(task)),
             "limit": self._options.datasets_limit,
@@ -168,10 +178,10 @@ class Datasets:
 
 
 def harness_of(task: DatasetTask) -> Harness:
-    """The harness that a task names.
+    """The harness of a task.
 
     Raises:
-        ConfigurationError: there is none of that name.
+        ConfigurationError: there is no harness of that name.
     """
     from ..harnesses.evalscope import EVALSCOPE
     from ..harnesses.lm_eval import LM_EVAL
@@ -179,6 +189,7 @@ def harness_of(task: DatasetTask) -> Harness:
     known = {one.name: one for one in (EVALSCOPE, LM_EVAL)}
     if task.harness not in known:
         raise ConfigurationError(
-            f"DatasetTask({task.name!r}, harness={task.harness!r}): there is {', '.join(known)}."
+            f"DatasetTask({task.name!r}, harness={task.harness!r}): unknown harness; use one of "
+            f"{', '.join(known)}."
         )
     return known[task.harness]

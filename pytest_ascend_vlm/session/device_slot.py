@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def allocate(session: ModelSession) -> Iterator[Allocation]:
-    """Devices for the servers of a model and of its variants; on cards, leased.
+    """Allocates devices for the servers of a model and of its variants; leases cards.
 
-    As many as its largest variant needs that this host has cards for.
+    The number of devices is that of the largest variant that this host has enough cards for.
 
     Raises:
-        ConfigurationError: something about this host is wrong, and says what.
+        ConfigurationError: the host is configured wrongly, or has too few cards.
     """
     platform = session.run.platform
     if reason := platform.misconfigured_reason():
@@ -44,7 +44,7 @@ def allocate(session: ModelSession) -> Iterator[Allocation]:
 
 @dataclasses.dataclass(frozen=True)
 class VariantRun:
-    """What a variant's server answered, by case id."""
+    """The answers and forced logits of a variant's server, by case id."""
 
     answers: Mapping[str, Completion]
     forced: Mapping[str, Forced]
@@ -52,14 +52,14 @@ class VariantRun:
 
 @dataclasses.dataclass
 class DeviceSlot:
-    """Where one model's servers and engines run, one at a time.
+    """The devices of one model; its servers and offline engines run there one at a time.
 
     Attributes:
         session: the model.
-        suite_class: name of the test class that uses it.
+        suite_class: name of the test class that uses the devices.
         allocation: the devices.
-        server: the model's own server, once it was asked for.
-        requests: how many requests it got from clients that are closed.
+        server: the model's own server; None before `own_server` was called.
+        requests: number of requests that the server got from clients that are closed.
     """
 
     session: ModelSession
@@ -70,27 +70,27 @@ class DeviceSlot:
 
     @property
     def starts_engines(self) -> bool:
-        """Whether servers and engines may be started here."""
+        """True if the suite starts the servers and engines, instead of judging an endpoint."""
         return self.session.run.options.server_url is None
 
     @property
     def label(self) -> str:
-        """Name of its logs."""
+        """Prefix of the names of its log files."""
         return f"{self.session.model.slug}-{self.suite_class}"
 
     def own_server(self) -> Server:
-        """The model's own server, not started before someone starts it."""
+        """The model's own server, created on the first call; the caller starts it."""
         if self.server is None:
             self.server = self._server(self.session, self.label)
         return self.server
 
     def release_server(self) -> None:
-        """Stops the model's own server; the next test that needs it starts it again."""
+        """Stops the model's own server; the next request of a test starts it again."""
         if self.server is not None:
             self.server.stop()
 
     def record_server(self) -> None:
-        """Keeps the facts of the model's own server for the report."""
+        """Records the facts of the model's own server for the report."""
         if self.server is None:
             return
         run, model = self.session.run, self.session.model
@@ -100,7 +100,11 @@ class DeviceSlot:
 
     @contextlib.contextmanager
     def variant(self, variant: Variant) -> Iterator[Client]:
-        """A client of a variant's server, while the model's own is stopped."""
+        """Serves a variant instead of the model for the duration of the context.
+
+        Raises:
+            ServerError: the variant's server does not start.
+        """
         from ..engines.client import Client
 
         self.release_server()
@@ -117,12 +121,13 @@ class DeviceSlot:
     def offline(
         self, log: str, tasks: Collection[str], requests: Sequence[tuple[Case, str]]
     ) -> OfflineResult:
-        """What the offline engines make of requests and their forced answers.
+        """Runs tasks of the offline engines, after stopping the model's own server.
 
         Args:
-            log: name of their log, behind that of the model.
-            tasks: what they are asked to do.
-            requests: each with the answer that is forced.
+            log: suffix of the log's name.
+            tasks: names of the tasks, a subset of `TASKS`. float32 is left out on platforms that
+                do not serve it.
+            requests: cases, each with the answer to force.
         """
         from ..engines.vllm import offline
         from ..engines.vllm.offline_worker import TASKS, Job
@@ -147,7 +152,7 @@ class DeviceSlot:
         )
 
     def _server(self, session: ModelSession, log_name: str) -> Server:
-        """A server of the model or of a variant, not started yet."""
+        """Creates a server of the model or of a variant; does not start it."""
         from ..engines.endpoint import Endpoint, RunningServer
         from ..engines.vllm.server import Launch, VllmServer
 

@@ -1,4 +1,4 @@
-"""A failed criterion in the words of a reviewer."""
+"""The message of a failed criterion."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _WIDTH = 98
 
 
 def explain(
-    what: Criterion, documentation: Documentation, case_id: str | None, verdict: Verdict
+    criterion: Criterion, documentation: Documentation, case_id: str | None, verdict: Verdict
 ) -> str:
-    """Which case, what was measured against what, by how much, where it differs, what to try."""
+    """The message of a failed verdict: case, finding, measured value, details, and advice."""
     case = f" [{case_id}]" if case_id else ""
     measured = (
-        f"{verdict.measured:.4g} {verdict.unit}, {verdict.sense} {verdict.threshold:.4g} is asked "
-        f"(margin {verdict.margin:+.4g})"
+        f"{verdict.measured:.4g} {verdict.unit}, {verdict.sense} {verdict.threshold:.4g} is "
+        f"required (margin {verdict.margin:+.4g})"
     )
     details = [f"  {line}" for line in "\n".join(verdict.details).splitlines()]
     advice = textwrap.fill(
@@ -26,5 +26,5 @@ def explain(
         initial_indent="What to try: ",
         subsequent_indent="  ",
     )
-    lines = [f"{what.id}{case}: {verdict.reason}", f"  measured {measured}", *details]
+    lines = [f"{criterion.id}{case}: {verdict.reason}", f"  measured {measured}", *details]
     return "\n".join([*lines, advice] if documentation.if_this_fails else lines)

@@ -1,4 +1,4 @@
-"""The references of one model."""
+"""The reference answers of one model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Goldens:
-    """The references of one model: recorded ones, else published ones."""
+    """The reference answers of one model: recorded goldens, otherwise published answers."""
 
     def __init__(self, store: GoldenStore, key: GoldenKey) -> None:
         self._store = store
@@ -23,20 +23,20 @@ class Goldens:
         self._known: dict[str, Reference] = {}
 
     def __call__(self, case: Case) -> Reference:
-        """The reference of a case.
+        """The reference answer to a case.
 
         Raises:
-            GoldenError: there is none that holds.
+            GoldenError: the golden is missing or invalid, and no answer is published.
         """
         if case.id not in self._known:
             self._known[case.id] = self._find(case)
         return self._known[case.id]
 
     def numerics(self, case: Case) -> ReferenceNumerics:
-        """The recorded numbers of a case.
+        """The recorded logits and hidden states of a case.
 
         Raises:
-            GoldenError: there is no golden that holds.
+            GoldenError: the golden is missing or invalid.
             PreconditionError: the reference is text only.
         """
         reference = self(case)
@@ -45,7 +45,7 @@ class Goldens:
         return reference.numerics
 
     def text_of(self, case: Case) -> str | None:
-        """The reference's text of a case; None where there is no golden that holds."""
+        """The text of the reference answer; None if the golden is missing or invalid."""
         with contextlib.suppress(GoldenError):
             return self(case).text
         return None
@@ -60,6 +60,6 @@ class Goldens:
         return Reference(case.id, f"published in {source}", published, is_published=True)
 
     def _published(self) -> dict[str, str]:
-        """Published answers; they are the real checkpoint's, a tiny one has its own."""
+        """Published answers by case id; empty for a tiny checkpoint, whose answers differ."""
         published = self._key.model.published
         return dict(published.answers) if published and self._key.checkpoint == "full" else {}

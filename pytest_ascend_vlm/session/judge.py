@@ -1,4 +1,4 @@
-"""What the criteria of one model share: its answers, its goldens, the reference, the judge."""
+"""Takes the verdicts of a test, and fails it if one does not pass."""
 
 from __future__ import annotations
 
@@ -22,28 +22,29 @@ if TYPE_CHECKING:
 
 
 class NotApplicable(pytest.skip.Exception):  # type: ignore[name-defined, misc]
-    """A criterion cannot apply to a model as it is declared; the message is the reason.
+    """The criterion does not apply to the model as declared; the message is the reason.
 
-    A type of its own, because it opens a gate and a skip does not.
+    It is distinct from a skip, because a gate accepts it and does not accept a skip.
     """
 
 
 @dataclass
 class Judge:
-    """Takes a test's verdict: keeps it for the report and fails the test if it does not hold.
+    """Takes the verdicts of one test: adds them to the report, fails the test if one fails.
 
     Attributes:
-        criterion: the criterion being judged.
-        documentation: what its failures explain themselves with.
-        case_id: the case, where there is one.
-        client: its completions pass the degeneration guard before any verdict counts.
-        goldens: excuse what the reference does too; None without a client.
-        cases: id -> case, of every case of the model that may have a golden.
+        criterion: the criterion that the test judges.
+        documentation: the criterion's documentation, quoted by the message of a failure.
+        case_id: the case's id, or None.
+        client: the client whose completions are checked for degenerate text before each verdict;
+            None if the test sends no request.
+        goldens: the goldens; text that is degenerate in the golden too is accepted. None without
+            a client.
+        cases: id -> case, for all cases of the model that may have a golden.
         verdicts: the verdicts taken so far.
-        recorded_path: the golden that was written instead of a verdict.
-        doubts: what speaks against judging by it.
-        reference_knows: False where the reference does not know what was asked; then there is no
-            verdict either.
+        recorded_path: path of the golden that was written instead of a verdict, or None.
+        doubts: reasons why that golden may be wrong.
+        reference_knows: False if the reference does not know the answer; there is no verdict then.
     """
 
     criterion: Criterion
@@ -65,16 +66,16 @@ class Judge:
         """Takes a verdict.
 
         Raises:
-            CriterionFailed: it does not hold.
+            CriterionFailed: the verdict does not pass.
             NoAnswer: an answer of this test is degenerate.
         """
         for completion, problem in self._degenerate():
             raise NoAnswer(
-                f"{self.criterion.id}: what came back for {completion.case_id} is no answer: "
+                f"{self.criterion.id}: the answer to {completion.case_id} is degenerate: "
                 f"{problem}.\n"
                 f"  got: {completion.text[:200]!r}\n"
-                "What to try: compare eager with graph mode, then look at attention masks and "
-                "the weights' data type. Nothing measured on such an answer means anything."
+                "What to try: compare eager with graph mode, then check attention masks and the "
+                "weights' data type. Measurements on such an answer are meaningless."
             )
         self.verdicts.append(verdict)
         if not verdict.passed:
@@ -83,15 +84,15 @@ class Judge:
             )
 
     def cannot_run(self, reason: str) -> NoReturn:
-        """Ends the test: the criterion applies, but what it asks for is not to be had here."""
+        """Skips the test: the criterion applies, but cannot run here."""
         pytest.skip(reason)
 
     def not_applicable(self, reason: str) -> NoReturn:
-        """Ends the test: the criterion cannot apply to this model as it is declared."""
+        """Ends the test as not applicable to this model as declared."""
         raise NotApplicable(reason)
 
     def recorded(self, path: Path, doubts: tuple[str, ...] = ()) -> None:
-        """Notes that a golden was written, and what is doubtful about it; nothing is judged."""
+        """Notes that a golden was written, and the doubts about it; the test needs no verdict."""
         self.recorded_path, self.doubts = path, doubts
 
     def _degenerate(self) -> Iterator[tuple[Completion, str]]:
@@ -102,7 +103,7 @@ class Judge:
         fresh = self.client.completions[self._guarded :]
         self._guarded = len(self.client.completions)
         for completion in fresh:
-            # Goldens are read only where one may excuse something.
+            # Reading a golden takes time, so it is read only if the answer looks degenerate.
             if degeneration(completion) and (
                 problem := degeneration(completion, self._reference_text(completion.case_id))
             ):

@@ -1,7 +1,7 @@
-"""The arguments that a model's engine is launched with: the one place where they are put together.
+"""Builds the arguments that a model's engine is launched with.
 
-The server, the offline engines, vLLM's parser at collection, the comparison of variants and the
-document all take them from here.
+The server, the offline engines, the argument check at collection, the comparison of variants and
+the report all use this module.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from ..observation.numerics import FORCED_TOKENS
 from ..platforms.base import Platform
 from ..spec.model import RESERVED_SERVE_ARGUMENTS, ModelSpec
 
-# Greedy means greedy: a checkpoint's own generation settings must not reach the sampler. The cache
-# criterion needs to see how many tokens were cached, the numerics see logits as they were computed.
+# generation_config: the checkpoint's own sampling settings would change greedy decoding.
+# enable_prompt_tokens_details: the prefix cache criterion needs the number of cached tokens.
+# logprobs_mode, max_logprobs: the numerics criteria need logits before any sampling processor.
 _SUITE_ARGUMENTS = {
     "generation_config": "vllm",
     "enable_prompt_tokens_details": True,
@@ -30,8 +31,8 @@ class LaunchArguments:
     """vLLM's arguments for one model on one platform, as Python values.
 
     Attributes:
-        deployment: what the model file declares, as the platform can take it.
-        suite: what the suite adds to see what it judges.
+        deployment: the arguments of the model file, adapted to the platform.
+        suite: the arguments that the suite adds to make internal values visible.
     """
 
     deployment: Mapping[str, Any]
@@ -39,7 +40,7 @@ class LaunchArguments:
 
     @property
     def all(self) -> dict[str, Any]:
-        """What vLLM is given."""
+        """All arguments that vLLM gets."""
         return {**self.deployment, **self.suite}
 
 

@@ -1,4 +1,4 @@
-"""Something slow, done once."""
+"""A cache for the outcome of one slow computation."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ _T = TypeVar("_T")
 
 
 class Memo(Generic[_T]):
-    """Something slow that several criteria look at: done once, whatever it gives or raises."""
+    """Runs a slow computation once, and keeps its result or exception for all callers."""
 
     def __init__(self, work: Callable[[], _T]) -> None:
         self._work = work
         self._outcome: Future[_T] = Future()
 
     def __call__(self) -> _T:
-        """What the work gave.
+        """The result of the computation.
 
         Raises:
-            Exception: what it raised, now or before.
+            Exception: the exception that the computation raised, in this or an earlier call.
         """
         if not self._outcome.done():
             try:
                 self._outcome.set_result(self._work())
-            except pytest.exit.Exception:  # the run ends; this is not what the work gave
+            except pytest.exit.Exception:  # ends the run; not an outcome of the computation
                 raise
             except Exception as error:
                 self._outcome.set_exception(error)

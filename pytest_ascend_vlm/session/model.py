@@ -1,4 +1,4 @@
-"""One model of a run: its checkpoint, cases, arguments and goldens, before anything is started."""
+"""One model of a run: its checkpoint, cases, launch arguments and goldens; starts nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class ModelSession:
-    """One model, as this run judges it.
+    """One model in a run.
 
     Attributes:
         run: the run.
@@ -32,74 +32,77 @@ class ModelSession:
 
     @property
     def lacks_checkpoint(self) -> bool:
-        """Whether another model of the family stands for this one's architecture."""
+        """True if the run uses tiny checkpoints and the model has none.
+
+        Another model of the family then covers the architecture.
+        """
         return self.run.options.checkpoint == "tiny" and self.model.tiny is None
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """The checkpoint that it runs with.
+        """The model's checkpoint.
 
         Raises:
-            CheckpointError: it is not there, incomplete, or of another revision.
+            CheckpointError: the checkpoint is missing, incomplete, or of another revision.
         """
         return self.run.checkpoint(self.model)
 
     @cached_property
     def arguments(self) -> LaunchArguments:
-        """The arguments that its engines are launched with."""
+        """The arguments that the model's engines are launched with."""
         return launch_arguments(self.model, self.run.platform)
 
     def variant(self, variant: Variant) -> ModelSession:
-        """The session of a variant."""
+        """A session of one of the model's variants."""
         return ModelSession(self.run, self.model.as_variant(variant))
 
     def declared_cases(self, cases: Cases) -> tuple[Case, ...]:
-        """Those of the cases that the model's capabilities cover, whatever the checkpoint."""
+        """The cases of a group that the model's capabilities cover, for any checkpoint."""
         if self.lacks_checkpoint:
             return ()
         model = self.model
-        asked = (model.request(case) for case in self.run.cases if case.needs in model.supports)
-        return tuple(case for case in asked if cases.includes(case))
+        own = (model.request(case) for case in self.run.cases if case.needs in model.supports)
+        return tuple(case for case in own if cases.includes(case))
 
     def cases(self, cases: Cases) -> tuple[Case, ...]:
-        """Those of the cases that this checkpoint can be asked."""
+        """The cases of a group that this checkpoint can be asked."""
         declared = self.declared_cases(cases)
         return tuple(case for case in declared if self.untaught_reason(case) is None)
 
     def untaught_reason(self, case: Case) -> str | None:
-        """Why a tiny checkpoint cannot answer a case, or None where it can."""
+        """Reason why a tiny checkpoint cannot answer a case, or None."""
         reasons = self.run.untaught(self.model)
         return reasons.get(case.id, reasons.get(case.group))
 
     @property
     def first_request(self) -> Case:
-        """An image request where the model takes images: a server that answers it is ready."""
+        """The case that a new server must answer to be ready: an image case if there is one."""
         images = self.cases(Cases.IMAGE)
         return images[0] if images else self.cases(Cases.TEXT)[0]
 
     @property
     def lacks_cards_reason(self) -> str | None:
-        """Why this host has too few cards for the model, or None."""
+        """Reason why this host has too few cards for the model, or None."""
         visible, needed = self.run.visible_cards, self.model.devices
         if visible is None or needed <= visible:
             return None
-        return f"{self.model.model_id} needs {needed} cards, {visible} are visible here"
+        return f"{self.model.model_id} needs {needed} cards, but only {visible} are visible here"
 
     def variant_not_applicable_reason(self, variant: Variant) -> str | None:
-        """Why this variant cannot be told from the model on this platform, or None."""
+        """Reason why a comparison of the variant with the model is meaningless here, or None."""
         options = self.run.options
         if options.server_url is not None:
-            return None  # nothing is served here; that is no property of the model
+            return None  # The variant is skipped then; it would apply to the model elsewhere.
         if variant.checkpoint:
             tiny = options.checkpoint == "tiny"
-            return "there is no tiny checkpoint of its own weights" if tiny else None
+            return "the variant has weights of its own, and no tiny checkpoint" if tiny else None
         if self.variant(variant).arguments != self.arguments:
             return None
-        return f"on the platform {self.run.platform.name} it is served as the model is"
+        return f"on the platform {self.run.platform.name} the variant has the model's arguments"
 
     @cached_property
     def golden_key(self) -> GoldenKey:
-        """Which goldens it is judged by."""
+        """The key of the goldens that the model is judged by."""
         from ..golden.store import GoldenKey
 
         options = self.run.options
@@ -107,10 +110,10 @@ class ModelSession:
         return GoldenKey(self.model, options.checkpoint, digest)
 
     def golden_store(self, test_path: str) -> GoldenStore:
-        """The goldens.
+        """The store of goldens.
 
         Args:
-            test_path: the model file, as the command that records them names it.
+            test_path: path of the model file, for the recording command in messages.
         """
         from ..golden.store import GoldenStore
 
@@ -119,7 +122,7 @@ class ModelSession:
         return GoldenStore(options.golden_roots, command)
 
     def reference_engine(self) -> TransformersReference:
-        """The reference engine; its weights are loaded when it is asked."""
+        """Creates the reference engine; its weights are loaded on first use."""
         from ..engines.transformers.reference import TransformersReference
 
         return TransformersReference(
@@ -129,5 +132,5 @@ class ModelSession:
         )
 
     def on_progress(self, line: str) -> None:
-        """Shows a line of progress, with the model's id."""
+        """Shows a line of progress that begins with the model's id."""
         self.run.on_progress(f"{self.model.model_id}: {line}")

@@ -1,4 +1,4 @@
-"""Measures one model's numbers: each thing when it is first asked for, and once."""
+"""Numerical measurements of one model by offline engines and variants, each made once."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ if TYPE_CHECKING:
 
 
 class NumericsSession:
-    """The numbers of one model, without its server.
+    """Numerical measurements of one model; its own server is stopped while they run.
 
     Attributes:
-        slot: where engines and other servers run.
-        references: every reference that has numbers, by case id.
+        slot: the devices of the engines and servers.
+        cases: the cases whose reference has logits and hidden states.
+        references: the references of these cases, by case id.
     """
 
     def __init__(
         self, slot: DeviceSlot, cases: tuple[Case, ...], golden: Goldens, tasks: Collection[str]
     ) -> None:
-        """Nothing is measured yet.
+        """Sets up; measures nothing yet.
 
         Args:
-            slot: where engines and other servers run.
-            cases: those whose reference has numbers.
+            slot: the devices of the engines and servers.
+            cases: the cases whose reference has logits and hidden states.
             golden: the references.
-            tasks: what the selected criteria will ask of the offline engines.
+            tasks: the offline tasks that the selected criteria need.
         """
         self.slot = slot
         self.cases = cases
@@ -51,57 +52,61 @@ class NumericsSession:
             for variant in slot.session.model.variants
         }
 
-    def logits(self, seen: Callable[[Case], Forced]) -> ErrorStatistics:
-        """How far logits are from the reference's, over all cases."""
+    def logits(self, forced: Callable[[Case], Forced]) -> ErrorStatistics:
+        """The error of forced logits against the reference's, over all cases.
+
+        Args:
+            forced: returns the logits of a case.
+        """
         from ..criteria.comparison import compare_logits
         from ..criteria.error_statistics import ErrorStatistics
 
         return ErrorStatistics(
-            [compare_logits(seen(case), self._golden.numerics(case)) for case in self.cases]
+            [compare_logits(forced(case), self._golden.numerics(case)) for case in self.cases]
         )
 
     def hidden_states(self) -> ErrorStatistics:
-        """How far the pooling runner's hidden states are from the reference's.
+        """The error of the pooling runner's hidden states against the reference's.
 
         Raises:
             ServerError: the pooling runner failed.
         """
-        return self._hidden_states(self._done("hidden_states").hidden_states)
+        return self._hidden_states(self._result("hidden_states").hidden_states)
 
     def operators(self) -> dict[str, ErrorStatistics]:
-        """How far Transformers on the device is: its "logits" and its "hidden_states".
+        """The errors of Transformers on the device: of its "logits" and its "hidden_states".
 
         Raises:
-            ServerError: it failed.
+            ServerError: Transformers failed.
         """
-        seen = self._done("transformers")
+        result = self._result("transformers")
         return {
-            "logits": self.logits(lambda case: seen.transformers[case.id]),
-            "hidden_states": self._hidden_states(seen.transformers_hidden_states),
+            "logits": self.logits(lambda case: result.transformers[case.id]),
+            "hidden_states": self._hidden_states(result.transformers_hidden_states),
         }
 
     def float32(self) -> ErrorStatistics:
-        """How far the engine's logits are in float32.
+        """The error of vLLM's logits in float32 against the reference's.
 
         Raises:
-            ServerError: it failed.
+            ServerError: the float32 engine failed.
         """
-        seen = self._done("float32")
-        return self.logits(lambda case: seen.float32[case.id])
+        result = self._result("float32")
+        return self.logits(lambda case: result.float32[case.id])
 
     def offline_answers(self) -> Mapping[str, Completion]:
         """The answers of `LLM.chat`, by case id.
 
         Raises:
-            ServerError: it failed.
+            ServerError: the offline engine failed.
         """
-        return self._done("chat").answers
+        return self._result("chat").answers
 
     def variant(self, variant: Variant) -> VariantRun:
-        """What is seen of a variant's server.
+        """The answers and forced logits of a variant's server.
 
         Raises:
-            ServerError: it did not start, or refused a request.
+            ServerError: the server did not start, or refused a request.
         """
         return self._variants[variant.name]()
 
@@ -116,11 +121,14 @@ class NumericsSession:
             ]
         )
 
-    def _done(self, task: str) -> OfflineResult:
-        """What the offline engines made, if this task of theirs went well.
+    def _result(self, task: str) -> OfflineResult:
+        """The result of the offline engines that contains a task.
 
-        One process does all that is planned. A task that is not, because no criterion that needs
-        it is selected, gets a process of its own: what it says is the same as if it had been.
+        One process runs all planned tasks, those of the selected criteria. Any other task runs in a
+        process of its own, with the same result.
+
+        Raises:
+            ServerError: the task failed.
         """
         tasks = self._planned if task in self._planned else frozenset({task})
         result = self._jobs.setdefault(tasks, Memo(partial(self._run_offline, tasks)))()

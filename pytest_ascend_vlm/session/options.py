@@ -1,4 +1,4 @@
-"""What a run was asked to do."""
+"""The options of a run."""
 
 from __future__ import annotations
 
@@ -13,28 +13,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """What a run was asked to do.
+    """The options of a run.
 
     Attributes:
-        platform: "npu", "cpu", or "endpoint" where a URL was given.
+        platform: name of the platform ("npu", "cpu", ...); "endpoint" if a URL was given.
         checkpoint: "full" or "tiny".
-        log_dir: directory of the logs of all runs, and of work that the next run goes on with.
-        record: write goldens instead of judging.
-        required: what a gate must see; None where the run is none.
-        server_url: an endpoint that already runs.
-        api_key: its key, from the environment; None where there is none. Never shown.
-        weights_root: directory of full checkpoints.
-        report: directory to write the report to.
-        fixture_roots: where cases and tiny checkpoints are looked for.
-        golden_roots: where goldens are looked for; the first is written to.
-        golden_dir: the project's own golden directory.
-        compare_url: an endpoint that speed is compared with.
-        requests: requests of each level of a load.
-        save_performance: store the measured figures instead of judging by stored ones.
-        performance_dir: where they are stored.
-        datasets_root: directory of data sets, `<organisation>/<name>` as on the hub.
-        datasets_limit: ask only the first so many of each subset; None for all.
-        harness_python: the interpreter that has the evaluation harnesses.
+        log_dir: directory of the logs of all runs, and of interrupted work that a later run
+            continues.
+        record: whether goldens are written instead of judging.
+        required: the pairs that a gate requires; None if the run is no gate.
+        server_url: URL of an endpoint that already runs, or None.
+        api_key: API key of the endpoints, from the environment, or None. Never printed.
+        weights_root: directory of the full checkpoints; None for the hubs' caches.
+        report: directory to write the report to, or None.
+        fixture_roots: directories that are searched for cases and tiny checkpoints.
+        golden_roots: directories that are searched for goldens.
+        golden_dir: the project's golden directory; goldens are written there.
+        compare_url: URL of an endpoint to compare the speed with, or None.
+        requests: number of requests at each concurrency level.
+        save_performance: whether measured figures are stored instead of compared.
+        performance_dir: directory of the stored figures.
+        datasets_root: directory of the data sets, `<organisation>/<name>` as on the hub, or None.
+        datasets_limit: number of questions to evaluate of each subset; None for all.
+        harness_python: Python interpreter that has the evaluation harnesses installed.
     """
 
     platform: str
@@ -59,5 +60,5 @@ class Options:
 
     @property
     def bearer(self) -> str:
-        """What is sent as the key; without one something that a header can carry."""
+        """The API key to send; a placeholder if there is none, because the header needs a value."""
         return self.api_key or "none"

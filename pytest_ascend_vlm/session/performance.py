@@ -1,4 +1,4 @@
-"""Measures how fast one served model is: each thing when it is first asked for, and once."""
+"""Performance measurements of one served model, each made once, when first requested."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..processes.cpu_usage import CpuUsage
 from ..spec.case import Capability, Case
 from .device_slot import DeviceSlot
 from .goldens import Goldens
-from .load_test import LEAST_SERVICE_LEVEL_MS, LoadTest
+from .load_runs import MINIMUM_SERVICE_LEVEL_MS, LoadRuns
 from .memo import Memo
 from .request_timing import RequestTimer
 from .stored_runs import stored_runs
@@ -33,85 +33,85 @@ _IDLE_SECONDS = 4.0
 
 
 class PerformanceSession:
-    """Measures one model, whatever tests ran before.
+    """Performance measurements of one model, independent of the tests that ran before.
 
-    Whoever asks is not judged by the answers: `rules.judge_load` and `rules.require_answers` look
-    at them.
+    The judge does not check the answers to these requests for degenerate text;
+    `rules.judge_load` and `rules.require_answers` do.
     """
 
     def __init__(self, slot: DeviceSlot, client: Client, goldens: Goldens, directory: Path) -> None:
-        """Prepares to measure.
+        """Sets up; measures nothing yet.
 
         Args:
-            slot: where the model is served.
-            client: the served model.
-            goldens: its references.
-            directory: where changed images may be put.
+            slot: the model's server and devices.
+            client: the client of the served model.
+            goldens: the reference answers.
+            directory: directory for modified images.
         """
         uncached = UncachedRequests(directory)
         self._slot = slot
         self._goldens = goldens
         self._timer = RequestTimer(client, uncached)
-        self._load_test = LoadTest(slot, client.endpoint, uncached)
+        self._load_runs = LoadRuns(slot, client.endpoint, uncached)
         self._loads: dict[str, Memo[Load]] = {}
         self._prefill = Memo(lambda: self._timer.prefill(self.cases("image")))
         self._cpu = Memo(self._measure_cpu)
 
     def cases(self, kind: str) -> tuple[Case, ...]:
-        """The requests of a kind, "text" or "image".
+        """The cases of a kind, "text" or "image".
 
         Raises:
-            PreconditionError: there are none.
+            PreconditionError: this checkpoint has no case of the kind.
         """
         cases = self._slot.session.cases(Cases(kind))
         if not cases:
-            raise PreconditionError(f"there is no {kind} case that this checkpoint can be asked")
+            raise PreconditionError(f"this checkpoint has no {kind} case")
         return cases
 
     def load(self, name: str) -> Load:
-        """How requests were answered.
+        """The timings of a workload.
 
         Args:
-            name: "text" or "image" for one streamed request after another, "load.c1" and so on for
-                as many at a time, "load.ramp" for ever more a second, up to what the highest level
-                was answered at.
+            name: "text" or "image": one streamed request at a time. "load.c1", "load.c8", ...:
+                that number of concurrent requests. "load.ramp": an increasing request rate, up to
+                the throughput at the highest concurrency.
         """
         if name not in self._loads:
             self._loads[name] = Memo(partial(self._measure_load, name))
         return self._loads[name]()
 
     def prefill(self) -> Prefill:
-        """TTFT with the largest image against that of a text of as many tokens, in turns."""
+        """TTFT with the largest image and with a text of equally many tokens, measured in turns."""
         return self._prefill()
 
     def cpu(self) -> tuple[list[float], list[float]]:
-        """CPU usage of the server's processes while it is idle, and while it is busy, in percent.
+        """Samples of the CPU usage of the server's processes in percent: (idle, busy).
 
         Raises:
-            PreconditionError: they cannot be seen from here, or its answers are degenerate.
+            PreconditionError: the suite did not start the server, so it cannot see the processes;
+                or the answers are degenerate.
             ServerError: the server is not running.
         """
         return self._cpu()
 
     def metrics(self, names: Iterable[str]) -> dict[str, Metric]:
-        """Every metric, by name, of the measurements that some metrics come from.
+        """All metrics, by name, of the measurements that the given metrics come from.
 
         Raises:
-            PreconditionError: one of the measurements cannot be made, or its requests were not
-                answered.
+            PreconditionError: a measurement cannot be made, or its requests were not answered.
         """
         return self._metrics(dict.fromkeys(map(rules.measurement_of, names)))
 
     def all_metrics(self) -> dict[str, Metric]:
-        """Every metric that this model has here, by name.
+        """All metrics of this model, by name.
 
         Raises:
-            PreconditionError: as `metrics` does.
+            PreconditionError: as for `metrics`.
         """
         return self._metrics(self._measurements)
 
     def expectations(self, kind: str) -> LoadExpectations:
-        """What is known beforehand about the requests of a kind."""
+        """The expected answers and token counts of the requests of a kind."""
         cases, text_of = self.cases(kind), self._goldens.text_of
         return LoadExpectations(
             {case.id: case.max_tokens for case in cases},
@@ -120,16 +120,16 @@ class PerformanceSession:
         )
 
     def against(self, other: Client, kind: str) -> dict[str, TimeRatio]:
-        """TTFT and latency here over those of another endpoint, asked the same in turns."""
+        """TTFT and latency divided by those of another endpoint, measured in turns."""
         return self._timer.against(other, self.cases(kind))
 
     @property
     def sees_processes(self) -> bool:
-        """Whether the server was started by the suite."""
+        """True if the suite started the server, so that its processes are visible."""
         return self._slot.starts_engines
 
     def client_of(self, url: str) -> Client:
-        """A client of another endpoint that serves the model under its own name."""
+        """A client of another endpoint that serves the model under the model's id."""
         from ..engines.client import Client
         from ..engines.endpoint import Endpoint, RunningServer
 
@@ -138,18 +138,18 @@ class PerformanceSession:
         return Client(server.endpoint, server.explain_loss)
 
     def save(self, stored: StoredRuns) -> Path:
-        """Stores the metrics that runs are compared by, always the same ones; returns the file."""
+        """Stores the metrics that later runs are compared with; returns the file's path."""
         typical = {one.name: one.value for one in self.all_metrics().values() if one.is_typical}
         return performance_runs.append(stored, typical)
 
     def stored_runs(self) -> StoredRuns:
         """The runs that were stored under this run's key."""
-        how = [_IDLE_SECONDS, LEAST_SERVICE_LEVEL_MS]
+        how = [_IDLE_SECONDS, MINIMUM_SERVICE_LEVEL_MS]
         return stored_runs(self._slot, self._measurements, how)
 
     @property
     def _measurements(self) -> tuple[str, ...]:
-        """What can be measured of this model here, by what it supports and where it is served."""
+        """The names of the measurements that this model and its server allow."""
         of_images = Capability.IMAGE in self._slot.session.model.supports
         return tuple(
             name
@@ -177,19 +177,19 @@ class PerformanceSession:
             return self._timer.one_at_a_time(cases)
         level = name.removeprefix("load.")
         if level == "ramp":
-            alone, highest = (self.load(f"load.c{one}") for one in (1, max(rules.LEVELS)))
+            single, highest = self.load("load.c1"), self.load(f"load.c{max(rules.LEVELS)}")
             with self._timer.warm(cases):
-                return self._load_test.ramp(cases, alone, highest)
+                return self._load_runs.ramp(cases, single, highest)
         with self._timer.warm(cases):
-            return self._load_test.at(int(level.removeprefix("c")), cases)
+            return self._load_runs.at(int(level.removeprefix("c")), cases)
 
     def _measure_cpu(self) -> tuple[list[float], list[float]]:
         if not self.sees_processes:
             raise PreconditionError(
-                "the CPU usage of a server that someone else runs cannot be measured. Declare no "
-                "limit of cpu.mean and cpu.peak for it, or let the suite start the server."
+                "the CPU usage of a server that the suite did not start cannot be measured. Remove "
+                "the limits of cpu.mean and cpu.peak, or let the suite start the server."
             )
-        # The warm-up also starts a server again that was stopped in the meantime.
+        # The warm-up also starts the server again if a test has stopped it.
         with self._timer.warm(self.cases("image")) as client:
             server = self._slot.server
             if server is None or not server.processes():

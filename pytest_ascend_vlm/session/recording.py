@@ -1,4 +1,4 @@
-"""Recording the goldens of one model: what is there already, bf16 for all cases, then fp32."""
+"""Records the goldens of one model: first a bf16 pass over all missing cases, then an fp32 pass."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
 
 @dataclass
 class Countdown:
-    """Says how far a pass over cases is and how long the rest will take.
+    """Progress lines of a pass over cases, with an estimate of the remaining time.
 
-    A case counts as much as the longest answer that it allows, because a page takes longer than
-    a line. Before the first case has ended there is nothing to go by.
+    Each case is weighted by its `max_tokens`, because a page takes longer than a line. There is no
+    estimate before the first case has ended.
 
     Attributes:
-        doing: what is done to each case: "answering".
-        cases: those that are to come.
-        before: how many others are done already.
-        at_first: said with the first case, in the place of an estimate.
-        clock: seconds.
+        doing: the verb of the progress lines, such as "answering".
+        cases: the cases of the pass.
+        before: number of cases that were done before the pass.
+        at_first: text of the first line, in place of an estimate.
+        clock: returns the time in seconds.
     """
 
     doing: str
@@ -54,36 +54,37 @@ class Countdown:
     _since: float = 0.0
 
     def next(self, case: Case) -> str:
-        """What to say when a case begins."""
-        asked, left = sum(self._asked.values()), self._left()
-        self._since = self._since if asked else self.clock()
+        """The progress line for the start of a case."""
+        done, left = sum(self._asked.values()), self._left()
+        self._since = self._since if done else self.clock()
         self._asked[case.id] = case.max_tokens
         number = self.before + len(self._asked)
-        said = f"{self.doing} {number} of {max(number, self.before + len(self.cases))}"
-        if not asked:
-            return ", ".join(filter(None, (said, self.at_first)))
-        seconds = (self.clock() - self._since) * max(left, case.max_tokens) / asked
-        return f"{said}, about {duration_text(seconds)} left"
+        position = f"{self.doing} {number} of {max(number, self.before + len(self.cases))}"
+        if not done:
+            return ", ".join(filter(None, (position, self.at_first)))
+        seconds = (self.clock() - self._since) * max(left, case.max_tokens) / done
+        return f"{position}, about {duration_text(seconds)} left"
 
     def _left(self) -> int:
         return sum(case.max_tokens for case in self.cases if case.id not in self._asked)
 
 
 def answering(cases: Sequence[Case], before: int = 0) -> Countdown:
-    """The countdown of a pass in bf16, which begins with how fast this CPU is in it."""
+    """The countdown of a bf16 pass; its first line contains this CPU's speed in bf16."""
     return Countdown("answering", cases, before, bf16_speed_text(bf16_speed()))
 
 
 @dataclass(frozen=True)
 class HalfGoldens:
-    """Results of bf16 that wait for fp32, one file each; a killed recording continues with them.
+    """Files with the results of the bf16 pass ("halves"), for the fp32 pass to complete.
 
-    Logits over a whole vocabulary take 0.6 MB a token, so they wait on disk and not in memory.
+    They are on disk, because logits over a whole vocabulary take 0.6 MB per token. A recording that
+    was killed continues with them.
 
     Attributes:
-        directory: where they are.
-        key: the model and checkpoint that answered.
-        engine: the engine's part of the provenance; halves of another one are none.
+        directory: directory of the files.
+        key: the model and checkpoint.
+        engine: the engine's part of the provenance; halves of another engine are ignored.
     """
 
     directory: Path
@@ -91,7 +92,7 @@ class HalfGoldens:
     engine: dict[str, Any]
 
     def has(self, case: Case) -> bool:
-        """Whether there is a half, made under the circumstances of today, that fits together."""
+        """True if a case has a valid half with the same provenance as this run."""
         try:
             with safe_open(self._path(case), "numpy") as file:
                 return file.metadata() == self._metadata(case) and _fits(file)
@@ -99,15 +100,15 @@ class HalfGoldens:
             return False
 
     def load(self, case: Case) -> Bf16Pass:
-        """A half that is there."""
+        """Reads the half of a case."""
         with safe_open(self._path(case), "numpy") as file:
             tokens, *numbers = map(file.get_tensor, ("token_ids", "rows", "logits", "hidden"))
         return Bf16Pass(tuple(tokens.tolist()), *numbers)
 
     def keep(self, case: Case, half: Bf16Pass) -> None:
-        """Writes a half."""
+        """Writes the half of a case."""
         path = self._path(case)
-        for part in path.parent.glob(f".{path.name}.*"):  # written when a recording was killed
+        for part in path.parent.glob(f".{path.name}.*"):  # left by a recording that was killed
             part.unlink()
         tokens = np.array(half.token_ids, dtype=np.int64)
         tensors: dict[str, npt.NDArray[Any]] = {
@@ -119,7 +120,7 @@ class HalfGoldens:
         write_atomically(path, save(tensors, self._metadata(case)))
 
     def discard(self, case: Case) -> None:
-        """Deletes the half, if any, of a case that has its golden."""
+        """Deletes the half of a case, if there is one."""
         self._path(case).unlink(missing_ok=True)
 
     def _path(self, case: Case) -> Path:
@@ -130,7 +131,7 @@ class HalfGoldens:
 
 
 def _fits(half: Any) -> bool:
-    """Whether a half has logits for each of its positions, and hidden states as it should."""
+    """True if a half has logits for all its positions, and the right number of hidden states."""
     positions, logits, hidden = (
         half.get_slice(name).get_shape() for name in ("rows", "logits", "hidden")
     )
@@ -138,20 +139,20 @@ def _fits(half: Any) -> bool:
 
 
 class Recording:
-    """The goldens of one model, recorded in an order that never needs both data types in memory.
+    """Records the goldens of one model without ever holding two dtypes in memory.
 
-    A golden stays as it is where recording it again would give the same. Of all other cases bf16
-    makes halves first; then fp32 makes each a golden when its turn comes.
+    A golden that recording would reproduce is kept. For all other cases, the bf16 pass first makes
+    halves; then the fp32 pass completes each half when its test runs.
     """
 
     def __init__(
         self, engine: TransformersReference, plan: RecordingPlan, on_progress: ProgressCallback
     ) -> None:
-        """Finds out what is recorded already.
+        """Determines which cases have a golden or a half already.
 
         Args:
             engine: the reference engine.
-            plan: what is to be recorded, and where.
+            plan: the cases and directories.
             on_progress: shows a line of progress.
         """
         self._engine = engine
@@ -166,10 +167,10 @@ class Recording:
         on_progress(f"{self._total - len(self._pending)} of {self._total} already recorded")
 
     def record(self, case: Case) -> Path:
-        """The path of a case's golden, recorded unless it holds.
+        """Records the golden of a case, unless it is up to date; returns its path.
 
         Raises:
-            PreconditionError: the answer, put back into the chat, does not follow the prompt.
+            PreconditionError: the chat template changes the prompt when the answer is appended.
         """
         if case.id not in self._pending:
             if self._holds(case):
@@ -185,16 +186,16 @@ class Recording:
         return path
 
     def _holds(self, case: Case) -> bool:
-        """Whether recording a case again would give the golden that is there.
+        """True if recording a case again would reproduce its golden.
 
-        Its digests do not know the chat template and the image preprocessor; the prompt's length
-        shows most changes of them.
+        The golden's digests do not cover the chat template and the image preprocessor. Most changes
+        of those change the length of the prompt, so it is compared as well.
         """
         golden = recorded(self._golden_dir, self._key, case, self._engine.provenance)
         return golden is not None and golden.prompt_tokens == self._engine.prompt_tokens(case)
 
     def _make_halves(self) -> None:
-        """Makes the halves that are missing; what goes wrong with one is told at its own turn."""
+        """Makes the missing halves; the error of a case is raised when its own test runs."""
         if not self._without_half:
             return
         countdown = answering(self._without_half, self._total - len(self._without_half))
@@ -203,13 +204,13 @@ class Recording:
             self._on_progress(countdown.next(case))
             try:
                 self._halves.keep(case, self._engine.bf16_pass(case))
-            except Exception as error:  # of a model's own code: anything
-                traceback.clear_frames(error.__traceback__)  # they hold the model's activations
+            except Exception as error:  # a model's remote code can raise anything
+                traceback.clear_frames(error.__traceback__)  # frees the model's activations
                 self._problems[case.id] = error
         self._without_half = []
 
     def _finish(self, case: Case) -> Path:
-        """Makes a half a golden."""
+        """Completes the half of a case in fp32 and writes the golden."""
         attention = self._engine.load("float32").attention
         self._on_progress(self._forcing.next(case))
         reference = self._engine.finish(case, self._halves.load(case))
@@ -227,13 +228,13 @@ class Recording:
 
 @dataclass(frozen=True)
 class RecordingPlan:
-    """What the reference engine is to do in a run.
+    """The work of the reference engine in a run.
 
     Attributes:
-        key: the model and checkpoint that answer.
-        cases: those that they will be asked.
-        golden_dir: where goldens are written.
-        bf16_dir: where the halves of goldens wait that bf16 has made.
+        key: the model and checkpoint.
+        cases: the cases that the engine will be asked.
+        golden_dir: directory that goldens are written to.
+        bf16_dir: directory of the results of the bf16 pass.
     """
 
     key: GoldenKey

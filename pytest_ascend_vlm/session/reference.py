@@ -1,4 +1,4 @@
-"""The reference engine of one model: it replays goldens, or records them."""
+"""The reference engine of one model, which replays or records goldens."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class ReferenceSession:
     """The reference engine of one model.
 
     Attributes:
-        load: makes the engine; called on first use.
-        recording: whether goldens are written instead of replayed.
-        plan: what it is to do.
+        load: creates the engine; called on first use.
+        recording: whether goldens are recorded instead of replayed.
+        plan: the cases to ask and the directories to write to.
         on_progress: shows a line of progress.
     """
 
@@ -34,27 +34,27 @@ class ReferenceSession:
     on_progress: ProgressCallback
 
     def answer(self, case: Case) -> Reference:
-        """The reference's answer to a case, without numerics: in bf16 alone."""
+        """The reference's answer to a case in bf16, without logits and hidden states."""
         self._engine.load("bfloat16")
         self.on_progress(self._countdown.next(case))
         return self._engine.answer(case)
 
     def record(self, case: Case) -> Path:
-        """Records the reference's answer to a case, unless its golden holds; returns its path."""
+        """Records the golden of a case, unless it is up to date; returns its path."""
         return self._recording.record(case)
 
     def recorded(self, case: Case) -> Reference:
-        """A case's golden as it is on disk, once it was recorded.
+        """Reads the golden of a case that `record` has written.
 
         Raises:
-            GoldenError: it does not hold.
+            GoldenError: the golden is invalid.
         """
         from ..golden.store import GoldenStore
 
         return GoldenStore([self.plan.golden_dir], "the same command").load(self.plan.key, case)
 
     def close(self) -> None:
-        """Gives the engine's memory back."""
+        """Frees the engine's memory."""
         if "_engine" in vars(self):
             self._engine.close()
 

@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 WARMUPS = 2
 _SCALES = (0.25, 0.5, 0.75, 1.0)
-_ROUNDS_A_SCALE = 5
+_ROUNDS_PER_SCALE = 5
 _TEXT_TOLERANCE = 0.02
 
 
 class RequestTimer:
-    """Times requests, none of which meets a cache.
+    """Times requests that are not in the server's prefix cache or multimodal cache.
 
     Attributes:
-        client: the served model.
-        uncached: makes requests that no cache has seen.
+        client: the client of the served model.
+        uncached: makes variants of requests that no cache contains.
     """
 
     def __init__(self, client: Client, uncached: UncachedRequests) -> None:
@@ -41,20 +41,21 @@ class RequestTimer:
         self._image_tokens: dict[str, int] = {}
 
     def time(self, client: Client, case: Case, max_tokens: int | None = None) -> Timing:
-        """The timing of one streamed request.
+        """Sends one streamed request; returns its timing.
 
         Raises:
-            ServerError: the server refused it, broke off, or counted no tokens.
+            ServerError: the server refused the request, closed the stream early, or reported no
+                token counts.
         """
         sampling = self.uncached.sampling(max_tokens or case.max_tokens)
         return timing_of(client.stream(case, sampling, bare=True))
 
     @contextlib.contextmanager
     def warm(self, cases: Sequence[Case]) -> Iterator[Client]:
-        """A client of a server that has just answered such requests, whatever ran before.
+        """A client whose server has just answered warm-up requests of this kind.
 
-        The client is closed afterwards, so its answers do not count for the test that measures
-        first.
+        It is a separate client, so the judge of the test that happens to measure first does not
+        check its answers.
         """
         with self.client.disposable() as client:
             for case in itertools.islice(itertools.cycle(cases), WARMUPS):
@@ -63,7 +64,7 @@ class RequestTimer:
             yield client
 
     def one_at_a_time(self, cases: Sequence[Case]) -> Load:
-        """How `ROUNDS` requests were answered, one after another."""
+        """Sends `ROUNDS` requests, one at a time; returns their timings."""
         answers: list[Timing] = []
         errors: list[str] = []
 
@@ -76,7 +77,7 @@ class RequestTimer:
 
         with self.warm(cases) as client:
             _, server_seconds = metrics.while_doing(self.client.endpoint, lambda: ask_all(client))
-        # Between two requests the images of the next one are made; nobody waits for an answer then.
+        # The wall time would include making the next request's images, so the latencies are added.
         seconds = sum(answer.seconds for answer in answers)
         return Load(
             "one request at a time",
@@ -88,16 +89,17 @@ class RequestTimer:
         )
 
     def prefill(self, cases: Sequence[Case]) -> Prefill:
-        """TTFT with the largest image against that of a text of as many tokens, in turns.
+        """TTFT with the largest image and with a text of equally many tokens, measured in turns.
 
         Raises:
-            PreconditionError: the server does not count tokens, or no such text was found.
+            PreconditionError: the server reports no token counts, or no text of that length was
+                found.
         """
         image = max(cases, key=self.image_tokens)
         tokens = self._prompt_tokens(image)
         text = self._text_of(tokens)
-        words = tokens - self.image_tokens(image)
-        # One token is no answer that could be judged; other requests' answers are.
+        text_tokens = tokens - self.image_tokens(image)
+        # One token is too short to judge, so a separate client keeps it from the judge.
         with self.client.disposable() as client:
 
             def first_token(case: Case, scale: float = 1.0) -> Timing:
@@ -107,17 +109,25 @@ class RequestTimer:
                 lambda: first_token(image).ttft_seconds, lambda: first_token(text).ttft_seconds
             )
             scaled = [
-                first_token(image, scale) for scale in _SCALES for _ in range(_ROUNDS_A_SCALE)
+                first_token(image, scale) for scale in _SCALES for _ in range(_ROUNDS_PER_SCALE)
             ]
         return Prefill(
             median_ratio(pairs),
             tokens,
             Metric("image.prefill.median", statistics.median(a - b for a, b in pairs), "s"),
-            [((one.prompt_tokens or words) - words, one.ttft_seconds) for one in scaled],
+            [
+                ((one.prompt_tokens or text_tokens) - text_tokens, one.ttft_seconds)
+                for one in scaled
+            ],
         )
 
     def against(self, other: Client, cases: Sequence[Case]) -> dict[str, TimeRatio]:
-        """TTFT and latency here over those of another endpoint, asked the same in turns."""
+        """TTFT and latency divided by those of another endpoint, measured in turns.
+
+        Args:
+            other: the client of the other endpoint.
+            cases: the cases; both endpoints get the same requests.
+        """
         here: list[Timing] = []
         there: list[Timing] = []
         in_turn = itertools.cycle(cases)
@@ -133,10 +143,10 @@ class RequestTimer:
         }
 
     def image_tokens(self, case: Case) -> int:
-        """How many tokens a case's images cost.
+        """The number of image tokens in a case's prompt.
 
         Raises:
-            PreconditionError: the server does not count a prompt's tokens.
+            PreconditionError: the server does not report the length of a prompt.
         """
         if case.id not in self._image_tokens:
             whole = self._prompt_tokens(case)
@@ -146,29 +156,29 @@ class RequestTimer:
     def _prompt_tokens(self, case: Case) -> int:
         tokens = self.client.prompt_tokens(case)
         if tokens is None:
-            raise PreconditionError("the server does not report how many tokens a prompt has")
+            raise PreconditionError("the server does not report usage.prompt_tokens")
         return tokens
 
     def _text_of(self, tokens: int) -> Case:
-        """A text prompt of N tokens."""
+        """A text case whose prompt has about N tokens."""
 
-        def of(words: int) -> Case:
+        def prompt_of(words: int) -> Case:
             return Case("text/prefill", Capability.TEXT, " ".join(["page"] * words), max_tokens=1)
 
-        few, many = (self._prompt_tokens(of(words)) for words in (8, 108))
+        few, many = (self._prompt_tokens(prompt_of(words)) for words in (8, 108))
         wanted = 8 + round((tokens - few) / max((many - few) / 100, 0.01))
-        text = of(max(wanted, 1))
+        text = prompt_of(max(wanted, 1))
         got = self._prompt_tokens(text)
         if abs(got - tokens) > max(_TEXT_TOLERANCE * tokens, 4):
             raise PreconditionError(
-                f"a text of {tokens} tokens was wanted and one of {got} found, so an image's share "
-                "of TTFT cannot be told from that of its tokens"
+                f"the text prompt for comparison should have {tokens} tokens but has {got}, so the "
+                "TTFT of an image cannot be compared with that of equally many text tokens"
             )
         return text
 
 
 def _in_turns(a: Callable[[], float], b: Callable[[], float]) -> list[tuple[float, float]]:
-    """Pairs of two measurements; the order within a pair alternates."""
+    """Pairs of two measurements (a, b); the order within a pair alternates."""
     pairs = []
     a(), b()  # warm-up
     for turn in range(PAIRS):
@@ -184,10 +194,10 @@ def timing_of(answer: Completion) -> Timing:
     """The timing of a streamed answer.
 
     Raises:
-        ServerError: no token came, or no usage.
+        ServerError: the stream contained no token, or no usage.
     """
     if answer.first_token_seconds is None or answer.usage is None:
-        raise ServerError(f"{answer.case_id}: the stream brought no token, or no usage")
+        raise ServerError(f"{answer.case_id}: the stream contained no token, or no usage")
     return Timing(
         answer.case_id,
         answer.text,

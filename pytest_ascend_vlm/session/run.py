@@ -25,11 +25,11 @@ RUN = pytest.StashKey["Run"]()
 
 
 class Run:
-    """What all models of a run share.
+    """State that all models of a run share.
 
     Attributes:
-        options: what was asked for.
-        on_progress: shows a line of progress; replaced by the next one where the terminal can.
+        options: the options of the run.
+        on_progress: shows a line of progress.
     """
 
     def __init__(
@@ -38,9 +38,9 @@ class Run:
         """Sets up a run.
 
         Args:
-            options: what was asked for.
+            options: the options of the run.
             on_progress: shows a line of progress.
-            name: the run's name, where a worker is part of one that has it already.
+            name: the run's name, if a worker of xdist is part of an existing run; otherwise None.
         """
         self.options = options
         self.on_progress = on_progress
@@ -52,12 +52,12 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """How long it has taken so far."""
+        """The time since the start of the run."""
         return time.monotonic() - self._since
 
     @cached_property
     def platform(self) -> Platform:
-        """Where models are served."""
+        """The platform that models are served on."""
         from ..platforms import select_platform
         from ..platforms.endpoint import Remote
 
@@ -66,40 +66,40 @@ class Run:
 
     @cached_property
     def logs(self) -> RunLogs:
-        """Where its servers log."""
+        """The directory of the run's logs."""
         from .run_logs import RunLogs, new_name
 
         return RunLogs(self.options.log_dir, self._name or new_name())
 
     @cached_property
     def cases(self) -> tuple[Case, ...]:
-        """Every case of the project and of the package."""
+        """All cases of the project and of the package."""
         from ..spec.case_files import load_cases
 
         return load_cases(self.options.fixture_roots)
 
     @cached_property
     def unavailable_reason(self) -> str | None:
-        """Why no server can run here, or None."""
+        """Reason why no server can run here, or None."""
         return self.platform.unavailable_reason()
 
     @cached_property
     def visible_cards(self) -> int | None:
-        """How many cards the caller has; None where cards do not count."""
+        """The number of visible cards; None on a platform without cards."""
         return self.platform.visible_cards()
 
     @property
     def starts_servers(self) -> bool:
-        """Whether models are served here, and not by someone else or not at all."""
+        """True if the suite starts servers in this run."""
         options = self.options
         served_here = options.server_url is None and not options.record
         return served_here and self.unavailable_reason is None
 
     def checkpoint(self, model: ModelSpec) -> Checkpoint:
-        """The checkpoint of a model; looked for, and its weights digested, once.
+        """Finds the checkpoint of a model and digests its weights, once.
 
         Raises:
-            CheckpointError: it is not there, incomplete, or of another revision.
+            CheckpointError: the checkpoint is missing, incomplete, or of another revision.
         """
         from ..checkpoints.find import find_checkpoint
 
@@ -111,7 +111,7 @@ class Run:
         return self._checkpoints[model.model_id]
 
     def untaught(self, model: ModelSpec) -> Mapping[str, str]:
-        """What a tiny checkpoint cannot answer: case id or group -> the reason."""
+        """The cases that a tiny checkpoint was not trained on: case id or group -> reason."""
         from ..checkpoints.untaught import untaught
 
         if self.options.checkpoint != "tiny":
@@ -124,10 +124,10 @@ class Run:
         return self._untaught[model.model_id]
 
     def record_server(self, facts: ServerFacts) -> None:
-        """Keeps the facts of a server that ended, for the report."""
+        """Stores the facts of a server that has ended, for the report."""
         self._server_facts.append(facts)
 
     def take_server_facts(self) -> list[ServerFacts]:
-        """The facts of the servers that ended since the last call."""
+        """Returns the facts of the servers that have ended since the last call."""
         taken, self._server_facts = self._server_facts, []
         return taken

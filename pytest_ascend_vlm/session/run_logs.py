@@ -1,4 +1,4 @@
-"""The directory of one run's logs, so that runs in one place keep theirs apart."""
+"""The log directory of one run; each run has its own."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _NAMED = "[0-9]" * 8 + "-" + "[0-9]" * 6 + "-" + "[0-9a-f]" * 6
 
 
 def new_name() -> str:
-    """A name for a run: when it began, which also is the order of names, and chance."""
+    """A name for a run: its start time, so that names sort by age, and a random suffix."""
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
 
 
 @dataclass(frozen=True)
 class RunLogs:
-    """The logs of one run; its workers share them.
+    """The logs of one run, shared by its workers.
 
     Attributes:
-        home: the directory of all runs.
-        name: the run's own name there.
+        home: the directory that contains the logs of all runs.
+        name: the name of the run's subdirectory.
     """
 
     home: Path
@@ -37,13 +37,13 @@ class RunLogs:
 
     @cached_property
     def directory(self) -> Path:
-        """The run's directory, made when something is first logged.
+        """The run's directory, created on first use.
 
-        Of earlier runs the newest `KEPT_RUNS` stay, and every one that still runs: each of its
-        processes holds a lock, which the kernel gives back when it is gone.
+        Directories of older runs are deleted, except the newest `KEPT_RUNS` and those in use. Each
+        process of a run holds a lock, which the kernel releases when the process ends.
 
         Raises:
-            ConfigurationError: it cannot be made.
+            ConfigurationError: the directory cannot be created.
         """
         directory = self.home / self.name
         try:
@@ -51,8 +51,8 @@ class RunLogs:
             _lock(directory, os.O_CREAT, fcntl.LOCK_SH)
         except OSError as error:
             raise ConfigurationError(
-                f"nothing can be logged in {directory} ({error.strerror}): free it, or name "
-                "another place with --vlm-log-dir=DIR"
+                f"cannot write logs to {directory} ({error.strerror}); make it writable, or name "
+                "another directory with --vlm-log-dir=DIR"
             ) from error
         for old in sorted(self.home.glob(_NAMED))[:-KEPT_RUNS]:
             if old != directory:
@@ -63,14 +63,14 @@ class RunLogs:
 def _remove_unless_used(directory: Path) -> None:
     try:
         handle = _lock(directory, 0, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # it is used, another run removes it, or it is someone else's
+    except OSError:  # in use, being removed by another run, or owned by another user
         return
     shutil.rmtree(directory, ignore_errors=True)
     os.close(handle)
 
 
 def _lock(directory: Path, flags: int, kind: int) -> int:
-    """Locks a run's directory until the handle is closed, at the latest with the process."""
+    """Locks a run's directory until the returned handle is closed or the process ends."""
     handle = os.open(directory / _LOCK, os.O_RDWR | flags, 0o644)
     try:
         fcntl.flock(handle, kind)

@@ -1,4 +1,4 @@
-"""The facts of a server that ended, as the report has them."""
+"""The facts of a server that has ended, for the report."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ServerFacts:
-    """What a server was and did.
+    """The facts of one server.
 
     Attributes:
         model: the model's id.
-        suite_class: the test class whose it was; two classes may serve one model.
-        facts: JSON-able; of a variant's server, under "variants" by the variant's name.
+        suite_class: the test class that used the server; two classes may serve the same model.
+        facts: JSON-able facts. Those of a variant's server are under "variants", by the variant's
+            name.
     """
 
     model: str
@@ -28,20 +29,20 @@ class ServerFacts:
     facts: Mapping[str, Any]
 
     def as_json(self) -> dict[str, Any]:
-        """As the report takes them."""
+        """The facts in the form of the report's "models"."""
         return {"model": self.model, "suite_class": self.suite_class, **self.facts}
 
 
 def model_facts(
     model: ModelSpec, kind: str, checkpoint: Checkpoint | None, cards: tuple[int, ...]
 ) -> dict[str, Any]:
-    """The facts of a model that no server changes.
+    """The facts of a model that do not depend on its server.
 
     Args:
         model: the model.
         kind: "full" or "tiny".
-        checkpoint: its checkpoint; None where someone else serves it.
-        cards: the cards that it was served on.
+        checkpoint: the model's checkpoint; None if an endpoint is judged.
+        cards: ids of the cards that the model was served on.
     """
     return {
         "checkpoint": kind,
@@ -58,7 +59,7 @@ def server_facts(server: Server, requests: int) -> dict[str, Any]:
 
     Args:
         server: the server.
-        requests: how many requests the suite sent to it.
+        requests: number of requests that the suite sent to the server.
     """
     return {
         **variant_facts(server, requests),

@@ -1,4 +1,4 @@
-"""What tests need that is not the model's, asked for before the first one."""
+"""Checks endpoints and directories before the first test."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from ..writing import unwritable_reason
 from .run import Run
 
 
-def require_setup(run: Run, wanted: Container[str]) -> None:
-    """Asks for an endpoint that answers, and for a directory that logs can be written to.
+def require_setup(run: Run, fixtures: Container[str]) -> None:
+    """Requires that the endpoints answer and that the log directory is writable.
 
     Args:
         run: the run.
-        wanted: names of the fixtures that its tests will take.
+        fixtures: names of the fixtures that the tests request.
 
     Raises:
-        ConfigurationError: one of them is missing; the message says what to type.
+        ConfigurationError: an endpoint does not answer, or the directory is not writable.
     """
     from ..engines.first_contact import Contact, require_answer
 
@@ -27,11 +27,11 @@ def require_setup(run: Run, wanted: Container[str]) -> None:
         "performance": ("--vlm-compare-url", options.compare_url),
     }
     for fixture, (option, url) in endpoints.items():
-        if url is not None and fixture in wanted:
+        if url is not None and fixture in fixtures:
             require_answer(Contact(option, url, options.api_key))
-    writes = run.starts_servers if "server" in wanted else options.record
+    writes = run.starts_servers if "server" in fixtures else options.record
     if writes and (reason := unwritable_reason(options.log_dir)):
         raise ConfigurationError(
-            f"nothing can be written to {options.log_dir} ({reason}); name another directory with "
+            f"cannot write logs to {options.log_dir} ({reason}); name another directory with "
             "--vlm-log-dir=DIR"
         )

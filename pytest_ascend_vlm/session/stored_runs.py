@@ -1,4 +1,4 @@
-"""The stored performance runs that a run of one model is compared with."""
+"""Finds the stored performance runs that a run of one model is compared with."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .request_timing import WARMUPS
 
 
 def stored_runs(slot: DeviceSlot, measurements: tuple[str, ...], how: list[float]) -> StoredRuns:
-    """The runs that were stored under this run's key.
+    """The stored runs with the same key: model, device, versions, serve command and workload.
 
     Args:
         slot: the model and its server.
-        measurements: what is measured of it here.
-        how: what else decides about the figures.
+        measurements: names of the measurements of this run.
+        how: further constants that the figures depend on.
     """
     session, run = slot.session, slot.session.run
     cases = [_described(case) for kind in rules.KINDS for case in session.cases(Cases(kind))]
@@ -40,6 +40,6 @@ def stored_runs(slot: DeviceSlot, measurements: tuple[str, ...], how: list[float
 
 
 def _described(case: Case) -> list[Any]:
-    """What decides how long a request takes."""
+    """The properties of a case that its latency depends on."""
     images = [hashlib.sha256(path.read_bytes()).hexdigest() for path in case.images]
     return [case.id, case.prompt, case.max_tokens, images]

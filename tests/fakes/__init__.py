@@ -1,1 +1,1 @@
-"""Processes and servers that stand in for real ones, and misbehave on command."""
+"""Fake processes and servers for tests, with defects that a test can choose."""

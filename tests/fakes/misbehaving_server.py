@@ -1,19 +1,19 @@
-"""A server that misbehaves on command, put in the place of vLLM's.
+"""A fake of vLLM's server, with defects that a test can choose.
 
-`install` makes it what `python -m vllm.entrypoints.openai.api_server` runs. STAND_IN, JSON in the
-environment, says how it behaves; every key may be left out.
+After `install`, `python -m vllm.entrypoints.openai.api_server` runs this file. The environment
+variable STAND_IN is a JSON object that describes its behaviour. Every key is optional.
 
-  exit: prints an error and exits with this code at once; a negative one is a signal
-  last_words: path of what it prints before that instead, as a dead server's log
+  exit: prints an error and exits with this code immediately; a negative code is a signal
+  last_words: path of a file that is printed instead of that error, such as a dead server's log
   log: [seconds, line] pairs, printed one after another
-  healthy: false: /health stays 503
-  runaways: children that leave the session, ignore SIGTERM and are given up by their parent
+  healthy: false: /health always returns 503
+  runaways: number of orphaned child processes that leave the session and ignore SIGTERM
   slow: seconds before a chat request is answered
-  hang_from: the chat request, counted from 1, from which on none is answered
-  dies_at: the chat request that kills it
+  hang_from: number of the first chat request (from 1) that is not answered; no later one is either
+  dies_at: number of the chat request at which the process dies
   broken: answers chat requests with HTTP 500
   deaf: ignores SIGTERM
-  asks: wants to know something of whoever sits at the terminal
+  asks: reads a line from the terminal
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ ANSWER = {
 
 
 def install(root: Path, program: Path = Path(__file__)) -> Path:
-    """Makes a package `vllm` under `root`, to be put first on PYTHONPATH; runs a program."""
+    """Creates a package `vllm` that runs a program; `root` has to be first on PYTHONPATH."""
     package = root / "vllm" / "entrypoints" / "openai"
     package.mkdir(parents=True)
     for directory in (package, *package.parents[:2]):

@@ -1,4 +1,4 @@
-"""A host with made-up Ascend NPUs: an npu-smi on PATH, device nodes, installed versions."""
+"""A fake host with Ascend NPUs: an npu-smi on PATH, device nodes, installed versions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PROCESSES = """
 
 @dataclass(frozen=True)
 class Shown:
-    """A card as the made-up npu-smi shows it."""
+    """A card as the fake npu-smi shows it."""
 
     name: str = "910B4"
     health: str = "OK"
@@ -41,7 +41,7 @@ class Shown:
 
 
 def table(*cards: Shown, first_id: int = 0) -> str:
-    """What npu-smi prints for these cards."""
+    """Output of npu-smi for these cards."""
     rows, processes = "", ""
     for board, card in enumerate(cards, first_id):
         rows += f"| {board} {card.name} | {card.health} | 90.0 41 0 / 0 |\n"
@@ -53,21 +53,21 @@ def table(*cards: Shown, first_id: int = 0) -> str:
 
 @dataclass(frozen=True)
 class Host:
-    """A host whose made-up things are under `root`."""
+    """A fake host; its files are under `root`."""
 
     root: Path
 
     def shows(self, text: str) -> None:
-        """Lets npu-smi print a text from now on."""
+        """Sets the output of npu-smi."""
         (self.root / "table").write_text(text, "utf-8")
 
     def has_nodes(self, count: int) -> None:
-        """Lets the kernel know so many NPUs."""
+        """Creates the device nodes of N NPUs."""
         for index in range(count):
             (self.root / "dev" / f"davinci{index}").touch()
 
     def installs(self, distribution: str, version: str) -> None:
-        """Lets a distribution be installed, with an empty package of its name."""
+        """Installs a distribution with an empty package of its name."""
         package = distribution.replace("-", "_")
         (self.root / "site" / package).mkdir(exist_ok=True)
         (self.root / "site" / package / "__init__.py").touch()
@@ -99,7 +99,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
 
 
 def with_two_cards(host: Host) -> Host:
-    """The host with two idle cards, and a vLLM-Ascend and vLLM that go together."""
+    """The host with two idle cards, and versions of vLLM-Ascend and vLLM that match."""
     host.command("npu-smi", f"{CAT} {host.root / 'table'}")
     host.shows(table(Shown(), Shown()))
     host.has_nodes(2)

@@ -1,8 +1,8 @@
-"""A package `vllm` whose offline engine says what it was given, and misbehaves on command.
+"""A fake package `vllm`: its offline engine answers with its arguments' names, or has a defect.
 
-FAKE_VLLM in the environment: "dies" (the process ends), "hangs", "no-pooling" (raises),
-"dies-pooling", "one-answer-less", "odd-tokens" (no JSON), "flat-states" (of one dimension).
-FAKE_VLLM_STARTS names a file that gets a line for each engine that is started.
+The environment variable FAKE_VLLM chooses the defect: "dies" (the process ends), "hangs",
+"no-pooling" (raises), "dies-pooling", "one-answer-less", "odd-tokens" (not JSON), "flat-states"
+(one dimension instead of two). FAKE_VLLM_STARTS names a file that gets one line per started engine.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class EngineArgs:
 
 
 def install(root: Path) -> Path:
-    """Makes the package under `root`, to be put first on PYTHONPATH."""
+    """Creates the package under `root`, which goes first on PYTHONPATH."""
     package = root / "vllm" / "engine"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()

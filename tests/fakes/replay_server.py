@@ -1,8 +1,8 @@
-"""An OpenAI-compatible server that answers from goldens as vLLM would, and its bad siblings.
+"""An OpenAI-compatible server that answers from goldens as vLLM would, with or without a defect.
 
-The good one replays what the reference answered: text, token ids, log-probabilities, usage. A bad
-one is the good one with a `Defect`: one realistic way in which a server goes wrong. Goldens are
-read here without the package's own reader, so that a mistake in one cannot hide in the other.
+Without a defect it replays the reference's answers: text, token ids, log-probabilities, usage. A
+`Defect` is one realistic way in which a server is wrong. Goldens are read here without the
+package's own reader, so that a mistake in that reader shows.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ from safetensors.numpy import load_file
 END = 258  # <|im_end|> of the tiny checkpoints; ids below 256 are bytes of UTF-8
 IMAGE_TOKEN = 261
 VIDEO_TOKEN = 262
-TEMPLATE_TOKENS = 11  # what the chat template puts around a prompt
+TEMPLATE_TOKENS = 11  # tokens that the chat template adds to a prompt
 BLOCK = 16  # tokens of one block of the prefix cache
 LONGEST_PROMPT = 16384
 MOST_TOKENS = 2000
 TOP = 20
-LISTED = 64  # tokens that a row knows
+LISTED = 64  # tokens that a row lists
 
 
-# --- what the server knows -----------------------------------------------------------------------
+# --- the server's knowledge ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Row:
-    """What follows a token.
+    """The distribution of the token that follows a position.
 
     Attributes:
-        logprobs: token id -> log-probability.
-        logsumexp: added to a log-probability, it gives the raw logit.
+        logprobs: token id -> log-probability (nats).
+        logsumexp: raw logit minus log-probability.
     """
 
     logprobs: Mapping[int, float]
@@ -69,7 +69,7 @@ class Known:
     """One golden: the answer to a prompt under an image, with the numbers of bf16.
 
     Attributes:
-        rows: position in prompt and forced answer -> what follows it, where the golden has it.
+        rows: position in prompt and forced answer -> its row; only the golden's positions.
     """
 
     prompt_tokens: int
@@ -81,12 +81,12 @@ class Known:
 
 @dataclass(frozen=True)
 class Knowledge:
-    """What a model knows.
+    """All goldens of one model.
 
     Attributes:
-        model: its name.
-        known: (prompt, images by their pixels) -> golden.
-        phrases: texts that are one token of its tokenizer -> that token.
+        model: the model's name.
+        known: (prompt, digests of the images' pixels) -> golden.
+        phrases: text -> token, for texts that are a single token of the tokenizer.
     """
 
     model: str
@@ -103,7 +103,7 @@ class Knowledge:
         return (self.phrases[prompt],) if prompt in self.phrases else encode(prompt)
 
     def image_tokens(self, image: str) -> int:
-        """How many tokens an image costs, whatever is asked about it."""
+        """Number of tokens of an image; it does not depend on the question."""
         for (prompt, images), known in self.known.items():
             if images == (image,):
                 return known.prompt_tokens - TEMPLATE_TOKENS - len(self.prompt_tokens(prompt))
@@ -119,7 +119,7 @@ def read_goldens(golden: Path, fixtures: Path, checkpoint: Path) -> Knowledge:
         document = json.loads(path.read_text("utf-8"))
         asked = document["inputs"]
         seen = tuple(images.get(image["sha256"], "") for image in asked["images"])
-        if all(seen):  # one of an image that is gone is for test_golden_store.py to report
+        if all(seen):  # test_golden_store.py reports a golden whose image is missing
             known[asked["prompt"], seen] = _known(document, path.with_suffix(".safetensors"))
         model = document["model"]
     if not known:
@@ -143,12 +143,12 @@ def _known(document: Mapping[str, Any], tensor_path: Path) -> Known:
 
 
 def _bf16(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
-    """The numbers whose upper halves these are."""
+    """float32 numbers from their upper 16 bits."""
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def _row(listed: Sequence[int], logits: Sequence[float], logsumexp: float) -> Row:
-    """A golden's row; the tokens that it does not list are far behind those that it does."""
+    """A golden's row; tokens that it does not list get much lower log-probabilities."""
     known = {t: logit - logsumexp for t, logit in zip(listed, logits, strict=True)}
     others = _others(known, LISTED - len(known))
     least = min(known.values())
@@ -156,7 +156,7 @@ def _row(listed: Sequence[int], logits: Sequence[float], logsumexp: float) -> Ro
 
 
 def _others(known: Collection[int], count: int) -> list[int]:
-    """So many tokens that are not among those known."""
+    """N tokens that are not among the known ones."""
     return [token for token in range(count + len(known)) if token not in known][:count]
 
 
@@ -170,7 +170,7 @@ def _pixels_by_digest(fixtures: Path) -> dict[str, str]:
 
 
 def pixel_digest(image: Image.Image) -> str:
-    """What identifies an image however it is encoded, but for its last pixel."""
+    """Digest of an image's pixels without the last one; it does not depend on the file format."""
     rgb = image.convert("RGB")
     return hashlib.sha256(f"{rgb.size}".encode() + rgb.tobytes()[:-3]).hexdigest()
 
@@ -180,7 +180,7 @@ def pixel_digest(image: Image.Image) -> str:
 
 @dataclass(frozen=True)
 class Request:
-    """A chat request, understood."""
+    """A parsed chat request."""
 
     model: str
     prompt: str
@@ -200,7 +200,7 @@ class Request:
 
 @dataclass(eq=False)
 class Refused(Exception):
-    """A request that gets no answer."""
+    """An HTTP error in place of an answer."""
 
     status: int
     message: str
@@ -209,10 +209,10 @@ class Refused(Exception):
 
 
 def parse(body: bytes) -> Request:
-    """The request in a body.
+    """Parses a body.
 
     Raises:
-        Refused: it is not one.
+        Refused: the body is not a valid request.
     """
     try:
         asked = json.loads(body)
@@ -245,7 +245,7 @@ def _open(url: str) -> Image.Image:
     try:
         data = base64.b64decode(url.partition(";base64,")[2], validate=True)
         image = Image.open(io.BytesIO(data))
-        # vLLM would find out that such a file is hollow by decoding it; that costs half a gigabyte.
+        # vLLM notices that such a file has no pixels by decoding it, which needs half a gigabyte.
         if image.width * image.height > 2**26:
             raise OSError("image file is truncated")
         image.load()
@@ -261,7 +261,7 @@ def _open(url: str) -> Image.Image:
 
 @dataclass
 class State:
-    """What a server remembers between requests."""
+    """State of a server between requests."""
 
     asked: Counter[object] = field(default_factory=Counter)
     cached: set[object] = field(default_factory=set)
@@ -283,17 +283,17 @@ class Choice:
 
 
 def decode(token_ids: Sequence[int]) -> str:
-    """The text of tokens; special ones have none."""
+    """The text of tokens; special tokens have no text."""
     return bytes(token for token in token_ids if token < 256).decode("utf-8", "replace")
 
 
 def encode(text: str) -> tuple[int, ...]:
-    """The tokens of a text, without an end."""
+    """The tokens of a text, without an end token."""
     return tuple(text.encode("utf-8"))
 
 
 def sure(token: int) -> Row:
-    """A row of a model that is sure of a token; the other candidates are far behind."""
+    """A row in which one token is certain; all others have much lower log-probabilities."""
     others = _others({token}, LISTED - 1)
     return Row({token: -0.01, **{other: -8.0 - other / 10 for other in others}}, 20.0)
 
@@ -303,7 +303,7 @@ def _whole_text(request: Request, knowledge: Knowledge, index: int) -> str:
     text = known.text if known else "I can tell nothing about that."
     if request.temperature == 0:
         return text
-    # A sampler: the seed decides, and two answers to one request have different seeds.
+    # A sampler: the order depends on the seed, and each answer to one request has its own seed.
     words = text.split(" ") if " " in text else list(text)
     random.Random(f"{request.seed}/{index}").shuffle(words)
     return " ".join(words) if " " in text else "".join(words)
@@ -323,9 +323,9 @@ def _choice(request: Request, knowledge: Knowledge, text: str) -> Choice:
 
 
 def _rows(tokens: tuple[int, ...], known: Known | None) -> tuple[Row, ...]:
-    """The golden's rows as far as the tokens are the golden's, and those of a sure model beyond.
+    """The golden's rows while its tokens agree, then rows in which one token is certain.
 
-    A greedy answer is made of first choices, one that a defect changed as well.
+    Each token of a greedy answer is the most likely one, also if a defect changed the answer.
     """
     rows = []
     for index, token in enumerate(tokens):
@@ -336,7 +336,7 @@ def _rows(tokens: tuple[int, ...], known: Known | None) -> tuple[Row, ...]:
 
 
 def prompt_items(request: Request, knowledge: Knowledge) -> list[object]:
-    """The prompt's tokens; those of an image carry its content, as the cache's keys do."""
+    """The prompt's tokens; an image token includes the image's digest, as in cache keys."""
     text = knowledge.prompt_tokens(request.prompt)
     images = [
         (IMAGE_TOKEN, image)
@@ -352,8 +352,8 @@ def _ids(items: Sequence[object]) -> list[int]:
 
 
 def _cached_tokens(items: Sequence[object], salt: str | None, state: State) -> int:
-    """How many leading tokens were seen before in whole blocks; remembers the prompt."""
-    # The last token is always computed: something has to be sampled from.
+    """Number of leading tokens found in the prefix cache, in whole blocks; caches the prompt."""
+    # The last token is always computed, because the next one is sampled from its output.
     ends = range(BLOCK, len(items), BLOCK)
     with state.lock:
         hits = [end for end in ends if (salt, tuple(items[:end])) in state.cached]
@@ -406,19 +406,19 @@ def _reply(reply: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Behaviour:
-    """Where a server can go wrong; each default is what vLLM does.
+    """Points at which a server can be wrong; each default is vLLM's behaviour.
 
     Attributes:
-        listed: the names in `/v1/models`.
-        crash: refuses a request that is in order.
-        refuse: what becomes of a refusal; None answers a request that should be refused.
-        seen: the request as it reaches the engine.
-        answered: the text that the engine generates.
-        candidates: what follows each position.
-        prompt: the prompt's tokens, as the chat template gives them.
-        usage: the token counts.
-        deltas: the pieces of a stream.
-        reply: the body of the response.
+        listed: changes the names in `/v1/models`.
+        crash: refuses a valid request.
+        refuse: changes a refusal; None means that the request is answered instead.
+        seen: changes the request before the engine gets it.
+        answered: changes the text that the engine generates.
+        candidates: changes the rows of an answer.
+        prompt: changes the prompt's tokens.
+        usage: changes the token counts.
+        deltas: splits the text into the pieces of a stream.
+        reply: changes the body of the response.
     """
 
     listed: Callable[[list[str]], list[str]] = _listed
@@ -434,7 +434,7 @@ class Behaviour:
 
 
 def changed(text: str) -> str:
-    """The text with one character in its middle read wrongly."""
+    """The text with one wrong character in its middle."""
     middle = len(text) // 2
     wrong = "x" if text[middle : middle + 1] != "x" else "y"
     return text[:middle] + wrong + text[middle + 1 :]
@@ -504,7 +504,7 @@ def _alternating(text: str, request: Request, state: State) -> str:
 
 
 def _garbled_in_company(text: str, _request: Request, state: State) -> str:
-    time.sleep(0.05)  # gives the other requests the time to arrive
+    time.sleep(0.05)  # the other requests arrive meanwhile
     return changed(text) if state.in_flight > 1 else text
 
 
@@ -536,7 +536,7 @@ def _noisy(rows: tuple[Row, ...]) -> tuple[Row, ...]:
 
 
 def _shaken(row: Row, noise: random.Random) -> Row:
-    """The row with noise on its logits; they are still probabilities."""
+    """The row with noise on its logits; its probabilities still add up to one."""
     shaken = {token: value + noise.gauss(0, 0.5) for token, value in row.logprobs.items()}
     total = math.log(sum(map(math.exp, shaken.values())))
     return Row({token: value - total for token, value in shaken.items()}, row.logsumexp + total)
@@ -558,7 +558,7 @@ def _bytes_one_by_one(text: str) -> list[str]:
 
 
 def _less(*names: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Drops fields from the body and from its choices, as a proxy does that does not know them."""
+    """Drops fields from the body and from its choices, like a proxy that does not know them."""
 
     def reply(body: dict[str, Any]) -> dict[str, Any]:
         choices = [_dropped(choice, names) for choice in body["choices"]]
@@ -580,7 +580,7 @@ def _more(name: str, by: int) -> Callable[[dict[str, Any], Request], dict[str, A
 
 
 def _lists_of_the_next_token(body: dict[str, Any]) -> dict[str, Any]:
-    """The body, each token of its answers with the candidates of the one behind it."""
+    """The body; each token of an answer gets the candidates of the next token."""
     for choice in body["choices"]:
         content = choice["logprobs"]["content"]
         lists = [position["top_logprobs"] for position in content]
@@ -594,7 +594,7 @@ def _cache_not_told(usage: dict[str, Any], _request: Request) -> dict[str, Any]:
 
 
 class Defect(enum.Enum):
-    """The ways in which a server goes wrong."""
+    """Realistic defects of a server, one at a time."""
 
     NAME_NOT_LISTED = Behaviour(listed=lambda _names: ["somebody-else"])
     TEXT_GIVES_500 = Behaviour(crash=_text_500)
@@ -639,7 +639,7 @@ class Defect(enum.Enum):
     USAGE_HIDES_AN_ANSWERS_END = Behaviour(usage=_more("completion_tokens", -1))
 
 
-# No defect: vLLM that was not told to list more.
+# No defect: vLLM with its default maximum of listed tokens.
 LISTS_FEW = Behaviour(crash=_lists_few)
 
 
@@ -647,7 +647,7 @@ LISTS_FEW = Behaviour(crash=_lists_few)
 
 
 class Stub:
-    """Answers chat requests from its knowledge."""
+    """Answers chat requests from goldens."""
 
     def __init__(
         self,
@@ -670,14 +670,14 @@ class Stub:
         return {"object": "list", "data": [{"id": name, "object": "model"} for name in names]}
 
     def metrics(self) -> str | None:
-        """What `/metrics` says; None where there is none."""
+        """The text of `/metrics`, or None if there is none."""
         return None
 
     def answer(self, body: bytes) -> tuple[Request, dict[str, Any]]:
-        """The request in a body, and the body of the answer to it.
+        """Parses a body; returns the request and the body of its answer.
 
         Raises:
-            Refused: there is none.
+            Refused: the request is refused.
         """
         request = self._understand(body)
         for refused in self._objections(request):
@@ -691,7 +691,7 @@ class Stub:
         try:
             return parse(body)
         except Refused as refused:
-            # What cannot be understood cannot be answered either, whatever the defect.
+            # An invalid request cannot be answered, whatever the defect.
             raise self.behaviour.refuse(refused, self.state) or refused from None
 
     def _objections(self, request: Request) -> Iterator[Refused]:
@@ -756,7 +756,7 @@ class Stub:
         else:
             answer, rows = encode(request.forced or ""), {}
         tokens = [*prompt, *answer]
-        # Instead of an answer that is not its own this model would have ended.
+        # If the forced answer is not the golden's, the model expects the end token everywhere.
         expected = [*prompt[1:], *([END] * len(answer))]
         given = tuple(rows.get(i) or sure(token) for i, token in enumerate(expected))
         listed = [
@@ -766,7 +766,7 @@ class Stub:
         return {"prompt_token_ids": tokens, "prompt_logprobs": [None, *listed]}
 
     def _prompt_row(self, row: Row, token: int, count: int) -> dict[str, Any]:
-        # The prompt's own token comes first, wherever it ranks.
+        # vLLM lists the prompt's own token first, whatever its rank.
         ranks = {token: len(row.logprobs) + 1}
         ranks |= {name: rank for rank, name in enumerate(row.ranked, start=1)}
         return {
@@ -776,7 +776,7 @@ class Stub:
         }
 
     def _value(self, row: Row, token: int) -> float:
-        """What is listed of a token; one that the row does not know is behind all that it does."""
+        """The listed value of a token; a token that the row does not list ranks last."""
         known = row.logprobs
         logprob = known[token] if token in known else min(known.values()) - 1
         return logprob + row.logsumexp if self.raw_logits else logprob
@@ -815,7 +815,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, text.encode(), "text/plain")
             return
         known = {"/health": dict, "/v1/models": self.server.stub.models}
-        # vLLM tells its health to everyone.
+        # vLLM's /health needs no key.
         if self.path == "/health" or self._may_pass():
             answer = known.get(self.path)
             self._send_json(200, answer()) if answer else self._send_error_body(
@@ -848,7 +848,7 @@ class _Handler(BaseHTTPRequestHandler):
         return True
 
     def _hang_up(self) -> bool:
-        """Ends the connection without a word where the process is gone."""
+        """Closes the connection without an answer if the process is dead."""
         self.close_connection = self.close_connection or self.server.stub.state.is_gone
         return self.server.stub.state.is_gone
 
@@ -886,7 +886,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Says nothing: the output belongs to the tests."""
+        """Prints nothing, so that the test's output stays readable."""
 
 
 def _chunks(answer: Mapping[str, Any], behaviour: Behaviour) -> Iterator[dict[str, Any]]:
@@ -903,7 +903,7 @@ def _chunks(answer: Mapping[str, Any], behaviour: Behaviour) -> Iterator[dict[st
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    request_queue_size = 128  # requests that come all at once do not wait for a retry
+    request_queue_size = 128  # simultaneous requests do not have to be retried
 
     def __init__(self, stub: Stub, key: str | None, port: int) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
@@ -911,7 +911,7 @@ class _Server(ThreadingHTTPServer):
         self.key = key
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is no news."""
+        """Ignores clients that close the connection."""
 
 
 @contextlib.contextmanager
@@ -925,16 +925,16 @@ def serve(
     video_tokens: int = 0,
     raw_logits: bool = False,
 ) -> Iterator[str]:
-    """Runs a stub on the loopback interface and yields its URL.
+    """Runs a server on the loopback interface and yields its URL.
 
     Args:
-        knowledge: what it knows.
-        behaviour: what it does wrong.
-        key: what it asks of its clients.
-        port: where it listens; 0 for any that is free.
-        image_limit: images it takes in one prompt.
-        video_tokens: what a clip costs; 0 refuses clips.
-        raw_logits: whether it lists raw logits instead of log-probabilities.
+        knowledge: the goldens that it answers from.
+        behaviour: its defect, or None.
+        key: the API key that clients have to send, or None.
+        port: its port; 0 means any free port.
+        image_limit: maximum number of images in one prompt.
+        video_tokens: number of tokens of a clip; 0 means that clips are refused.
+        raw_logits: True if it lists raw logits instead of log-probabilities.
     """
     stub = Stub(knowledge, behaviour or Behaviour(), image_limit, video_tokens, raw_logits)
     server = _Server(stub, key, port)

@@ -1,7 +1,8 @@
-"""The stub in the place of vLLM's server, so that the plugin starts, stops and variants it.
+"""The replay server as a program in the place of vLLM's, for tests in which the suite starts it.
 
-STUB_DEFECTS in the environment, JSON: serve argument -> name of the stub's defect that it brings;
-"again" stands for every start but the first. STUB_SPINS lets it wait in a loop.
+The environment variable STUB_DEFECTS is a JSON object: serve argument -> name of the defect that
+the server has with that argument; the key "again" means every start but the first. With STUB_SPINS
+the server busy-waits.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ GOLDENS = ROOT / "golden" / "OpenDataLab--MinerU2.5-2509-1.2B" / "tiny"
 
 
 def install(root: Path) -> Path:
-    """Makes a package `vllm` under `root`, to be put first on PYTHONPATH."""
+    """Creates a package `vllm` under `root`, which goes first on PYTHONPATH."""
     misbehaving_server.install(root, Path(__file__))
     shutil.copytree(Path(__file__).parent, root / "fakes", dirs_exist_ok=True)
     return root
 
 
 def main(arguments: list[str]) -> None:
-    """Serves until it is told to stop."""
+    """Serves until SIGTERM."""
     root = Path(os.environ["STUB_ROOT"])
     defects = json.loads(os.environ.get("STUB_DEFECTS", "{}"))
     if has_been_started():
@@ -50,7 +51,7 @@ def main(arguments: list[str]) -> None:
 
 
 def has_been_started() -> bool:
-    """Whether this copy of the program ran before."""
+    """True if this copy of the program ran before."""
     trace = Path(__file__).with_suffix(".started")
     try:
         trace.touch(exist_ok=False)

@@ -1,17 +1,17 @@
-"""Four Ascend cards that are not there, for the project's own tests.
+"""Four simulated Ascend cards, for the project's own tests.
 
-`install` puts two things in front of a test run: a distribution `vllm-ascend` that registers a
-vLLM platform by the entry point the real one uses, calls itself npu and runs on vLLM's CPU worker;
-and an `npu-smi` whose table follows the processes that really run. There are no /dev/davinci*
-nodes, so the plugin calls what it measures here SIMULATED.
+`install` creates two things for a test run. The first is a distribution `vllm-ascend` that
+registers a vLLM platform by the same entry point as the real one; the platform is named npu and
+uses vLLM's CPU worker. The second is an `npu-smi` whose table lists the processes that really run.
+There are no /dev/davinci* nodes, so the plugin reports such a run as SIMULATED.
 
-As a program this file is that `npu-smi`. SIMULATED_NPU names a JSON file with the cards' state:
+This file is also the program `npu-smi`. SIMULATED_NPU names a JSON file with the cards' state:
 
-  cards: how many
-  health: card -> what stands in the health column, "OK" where nothing is said
-  strangers: card -> [pid, name, MiB] of a process of somebody else
+  cards: number of cards
+  health: card -> text of the health column; "OK" by default
+  strangers: card -> [pid, name, MiB] of a process that another user started
   leak_mib: memory that stays in use on a card after a server ran on it
-  error: printed instead of a table
+  error: text that is printed instead of a table
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class SimulatedNpu(CpuPlatform):
 
 
 def install(root: Path, *, vllm_version: str, ascend_version: str, **plan: Any) -> dict[str, str]:
-    """Makes the simulation under `root`; returns the environment in which it is found."""
+    """Creates the simulation under `root`; returns the environment variables that activate it."""
     site, programs = root / "site", root / "bin"
     package = site / "vllm_ascend"
     package.mkdir(parents=True)
@@ -79,7 +79,7 @@ def _distribution(site: Path, name: str, version: str) -> None:
 
 
 def table(plan: dict[str, Any], used: Path) -> str:
-    """What `npu-smi info` prints of the cards, in the layout of driver 25 on an Atlas A2."""
+    """Output of `npu-smi info` for the cards, in the layout of driver 25 on an Atlas A2."""
     if "error" in plan:
         return str(plan["error"])
     processes: dict[int, list[tuple[int, str, int]]] = {card: [] for card in range(plan["cards"])}
@@ -108,7 +108,7 @@ def table(plan: dict[str, Any], used: Path) -> str:
 
 
 def _servers() -> Iterator[tuple[int, int, str, int]]:
-    """(card, pid, name, MiB) of every process of a server that was given cards."""
+    """(card, pid, name, MiB) of every process of a server that has cards."""
     seen: set[int] = set()
     for process in psutil.process_iter():
         try:

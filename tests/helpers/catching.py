@@ -1,9 +1,10 @@
-"""The marker `catches`: a test that sees criteria fail, and what holds it to its word.
+"""The marker `catches`: a test that sees criteria fail, and the check that it really does.
 
     @pytest.mark.catches("serving.video", "equivalence.<variant>")
 
-names criteria as the catalogue does. Every criterion needs such a test (test_catching.py). The test
-itself fails unless it read a report, of a run of the suite, in which each of them fails.
+contains the criteria's ids as in the catalogue. Every criterion needs such a test
+(test_catching.py). The test itself fails unless it read the report of a run in which each of them
+fails.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ _failed: set[str] = set()
 
 
 def seen(report: Report) -> Report:
-    """The report; what fails in it counts for the test that runs now.
+    """Returns the report, after noting for the running test which criteria fail in it.
 
-    Only a failure with a measured value counts. One without is not the criterion's own: the guard
-    against degenerate answers came first, or an expected failure did not fail.
+    Only a failure with a measured value counts. A failure without one is not the criterion's own:
+    the degeneration guard failed first, or an expected failure passed.
     """
     rows = report["rows"] if report else ()
     failed = [row for row in rows if row["status"] == "fail" and row["measured"] is not None]
@@ -34,13 +35,13 @@ def seen(report: Report) -> Report:
 
 
 def _in_catalogue(criterion: str) -> str:
-    """A variant's or a data set's own criterion as the catalogue has it."""
+    """The id in the catalogue; criteria of variants and data sets share one."""
     return _TEMPLATES.get(criterion.partition(".")[0], criterion)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
-    """Fails a test that passed without having seen what it is marked to catch."""
+    """Fails a test that passed but did not see each of its criteria fail."""
     _failed.clear()
     result = yield
     named = {name for mark in pyfuncitem.iter_markers("catches") for name in mark.args}

@@ -1,4 +1,4 @@
-"""Answers of a reference that nobody ran, to be recorded as goldens."""
+"""Made-up answers of a reference, to be recorded as goldens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PROMPT = 36
 
 
 def answer(text: str = '巴黎。\n"|', case_id: str = "image/a") -> Reference:
-    """What the reference might have said."""
+    """A possible answer of the reference."""
     tokens = tuple(text.encode())
     return Reference(
         case_id, "by the reference", text, False, PROMPT, (*tokens, 258), numerics(tokens)
@@ -20,7 +20,7 @@ def answer(text: str = '巴黎。\n"|', case_id: str = "image/a") -> Reference:
 
 
 def numerics(tokens: tuple[int, ...]) -> ReferenceNumerics:
-    """Its numbers, at every fifth row of the prompt and all of the answer's."""
+    """The numbers of an answer, at every fifth position of the prompt and all of the answer's."""
     rows = np.concatenate(
         [np.arange(0, PROMPT - 1, 5), np.arange(PROMPT - 1, PROMPT + len(tokens))]
     )

@@ -18,7 +18,7 @@ def criteria() -> dict[str, str]:
 
 
 def model_file(project: pytest.Pytester, body: str, **spec: str) -> None:
-    """Writes a model file of a project's own: its class's body, and fields of its ModelSpec."""
+    """Writes a model file into a project, from the class's body and fields of its ModelSpec."""
     fields = {
         "tiny": "'qwen2_vl'",
         "serve": "{'limit_mm_per_prompt': {'image': 1, 'video': 0}}",
@@ -42,7 +42,7 @@ class TestOwn(VLMConformance):
 
 
 def model_spec(**fields: Any) -> ModelSpec:
-    """A valid ModelSpec with some fields of its own."""
+    """A valid ModelSpec; `fields` replace its defaults."""
     from pytest_ascend_vlm import Capability
 
     inputs = {Capability.TEXT, Capability.IMAGE}
@@ -51,7 +51,7 @@ def model_spec(**fields: Any) -> ModelSpec:
 
 
 def few_cases() -> str:
-    """A `-k` that leaves out all but two texts (one Chinese), two pages and an image: quick."""
+    """A `-k` expression that keeps two texts (one Chinese), two pages and an image: a quick run."""
     cases = json.loads((FIXTURES / "cases.json").read_text("utf-8"))["cases"]
     names = [case["id"] for case in cases]
     texts = [name for name in names if name.startswith("text/")]

@@ -19,9 +19,9 @@ class Outcome:
     """How a test run inside a test ended.
 
     Attributes:
-        result: pytest's own view of it.
-        report: the content of report.json; empty where none was written.
-        directory: where the report is.
+        result: pytest's own result.
+        report: the content of report.json; empty if none was written.
+        directory: directory of the report.
     """
 
     result: pytest.RunResult
@@ -35,7 +35,7 @@ class Outcome:
 
     @property
     def text(self) -> str:
-        """All that was printed."""
+        """The printed output."""
         return self.result.stdout.str()
 
     def criteria(self, status: str) -> set[str]:
@@ -43,6 +43,6 @@ class Outcome:
         return {row["criterion"] for row in self.rows if row["status"] == status}
 
     def reasons(self, criterion: str) -> list[str]:
-        """Why a criterion does not hold, one text per case."""
+        """Reasons of a criterion's failures and errors, one text per case."""
         red = [row for row in self.rows if row["status"] in {"fail", "error"}]
         return [row["reason"] for row in red if row["criterion"] == criterion]

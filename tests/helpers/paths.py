@@ -1,4 +1,4 @@
-"""Where the repository has what tests use."""
+"""Paths of the repository that tests use."""
 
 from __future__ import annotations
 

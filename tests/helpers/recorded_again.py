@@ -1,8 +1,8 @@
-"""Records the goldens of this repository again, with the Transformers that is installed.
+"""Records the goldens of this repository again, with the installed Transformers.
 
-`python tests/helpers/recorded_again.py [arguments of pytest]`, as `tox -e transformers4` runs it:
-answers have to be the committed ones, and float32's numbers too, to 1e-4. bf16's differ from CPU to
-CPU.
+`python tests/helpers/recorded_again.py [arguments of pytest]`, as in `tox -e transformers4`. The
+answers have to equal the committed ones, and the float32 numbers have to agree to 1e-4. The bf16
+numbers are not compared, because they differ from CPU to CPU.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ ROOT = Path(__file__).parents[2]
 COMMITTED = ROOT / "golden"
 TOLERANCE = 1e-4
 _SINCE_5 = {"zai-org--GLM-OCR": "conformance/test_glm_ocr.py"}
-"""Model -> its file: Transformers knows its architecture since version 5."""
+"""Model -> its file, of the models whose architecture Transformers has from version 5 on."""
 
 Tables = dict[str, npt.NDArray[np.generic]]
 
 
 def record(directory: Path, *arguments: str) -> Path:
-    """Records tiny checkpoints' goldens under a directory, and returns where they are."""
+    """Records the tiny checkpoints' goldens under a directory; returns their path."""
     goldens = directory / "golden"
     command = [sys.executable, "-m", "pytest", "conformance", "-q", "-p", "no:cacheprovider"]
     command += ["-m", "cpu_baseline", "--vlm-record", "--vlm-checkpoint=tiny"]
@@ -40,7 +40,7 @@ def record(directory: Path, *arguments: str) -> Path:
 
 
 def unknown() -> dict[str, str]:
-    """The models, with their files, that the installed Transformers does not know."""
+    """Model -> its file, of the models that the installed Transformers does not support."""
     return _SINCE_5 if int(version("transformers").partition(".")[0]) < 5 else {}
 
 
@@ -55,11 +55,11 @@ def names(goldens: Path) -> set[Path]:
 
 
 def difference(recorded: Path, committed: Path) -> float:
-    """The largest difference of two goldens' float32 numbers; infinite where anything else differs.
+    """The largest difference of two goldens' float32 numbers; infinite if anything else differs.
 
     Args:
-        recorded: JSON of the one.
-        committed: JSON of the other.
+        recorded: path of the new golden's JSON file.
+        committed: path of the committed golden's JSON file.
     """
     here, there = (
         json.loads(path.read_text("utf-8"))["completion"] for path in (recorded, committed)
@@ -81,14 +81,14 @@ def _differences(ours: Tables, theirs: Tables) -> Iterator[float]:
         yield float(np.abs(ours[name] - theirs[name]).max())
     rows = zip(ours["listed"], ours["fp32"], theirs["listed"], theirs["fp32"], strict=True)
     for tokens, logits, known, expected in rows:
-        # What only one side lists is, on the other, as likely as its last at most.
+        # A token that only one side lists has at most the other side's lowest listed logit.
         other = dict(zip(known.tolist(), expected.tolist(), strict=True))
         for token, logit in zip(tokens.tolist(), logits.tolist(), strict=True):
             yield abs(logit - other.get(token, float(expected[-1])))
 
 
 def main(arguments: list[str]) -> int:
-    """Records and compares; 1 where a golden is not the committed one, or was not recorded."""
+    """Records and compares; returns 1 if a golden differs or is missing."""
     with tempfile.TemporaryDirectory() as directory:
         goldens = record(Path(directory), *arguments)
         recorded = names(goldens)

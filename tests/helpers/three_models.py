@@ -1,4 +1,4 @@
-"""A project with three models in one file, served by the stand-in: of one, two and four cards."""
+"""A project with three models in one file (one, two and four cards), served by the fake server."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def write(directory: Path) -> Path:
 def judge(
     directory: Path, *arguments: str, **environment: str
 ) -> tuple[subprocess.CompletedProcess[str], Any]:
-    """Runs its tests in a process of their own; returns what was printed, and the report."""
+    """Runs the project's tests in a process of their own; returns its output and the report."""
     report = directory / "report" / "report.json"
     command = [
         *(sys.executable, "-m", "pytest", "--vlm-checkpoint=tiny", "--vlm-report=report"),

@@ -1,7 +1,7 @@
 """Runs at the start of every server process: see `pytest_ascend_vlm.engines.torch_companions`.
 
-Python imports one `sitecustomize`, the first on the path. This one steps aside for the next, so
-that a host's own still runs.
+Python imports only the first `sitecustomize` on the path. This one then imports the next, so that
+the host's own still runs.
 """
 
 import sys

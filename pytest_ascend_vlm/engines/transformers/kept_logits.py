@@ -1,6 +1,6 @@
-"""What is kept of logits: a budget of tokens at each position, and how far bf16 is from fp32.
+"""Reduces logits to the top tokens of each position, and to the RMSE of bf16 against fp32.
 
-A real vocabulary has 150,000 tokens, so nothing here holds more than a few rows of it in float64.
+A real vocabulary has 150,000 tokens. Therefore only a few rows at a time are converted to float64.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _ROWS_AT_ONCE = 16
 
 @dataclass(frozen=True, eq=False)
 class TopLogits:
-    """The most likely tokens of n rows of logits.
+    """The logits of k tokens in each of n rows.
 
     Attributes:
-        token_ids: shape (n, k), int64; most likely first.
+        token_ids: shape (n, k), int64; in descending order of the logits they were chosen by.
         logits: shape (n, k), float64.
         logsumexp: shape (n,), float64; over the whole vocabulary.
     """
@@ -32,25 +32,25 @@ class TopLogits:
 def most_likely(logits: npt.NDArray[np.float32], count: int) -> TopLogits:
     """The `count` most likely tokens of each row of logits, shape (n, vocabulary)."""
     count = min(count, logits.shape[1])
-    token_ids = np.concatenate([_ranked(rows, count) for rows in _in_parts(logits)])
+    token_ids = np.concatenate([_ranked(rows, count) for rows in _chunks(logits)])
     return at_tokens(logits, token_ids)
 
 
 def at_tokens(logits: npt.NDArray[np.float32], token_ids: npt.NDArray[np.int64]) -> TopLogits:
-    """The logits, shape (n, vocabulary), of the listed tokens, shape (n, k)."""
+    """Selects from logits, shape (n, vocabulary), those of given tokens, shape (n, k)."""
     chosen = np.take_along_axis(logits, token_ids, axis=1).astype(np.float64)
-    logsumexp = np.concatenate([_logsumexp(rows) for rows in _in_parts(logits)])
+    logsumexp = np.concatenate([_logsumexp(rows) for rows in _chunks(logits)])
     return TopLogits(token_ids, chosen, logsumexp)
 
 
 def rmse(left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]) -> float:
-    """Root mean square of the difference of two tables of one shape."""
-    parts = zip(_in_parts(left), _in_parts(right), strict=True)
-    total = sum(float(np.square(one.astype(np.float64) - other).sum()) for one, other in parts)
+    """Root mean square of the difference of two tables of the same shape."""
+    pairs = zip(_chunks(left), _chunks(right), strict=True)
+    total = sum(float(np.square(one.astype(np.float64) - other).sum()) for one, other in pairs)
     return float(np.sqrt(total / left.size))
 
 
-def _in_parts(table: npt.NDArray[np.float32]) -> Iterator[npt.NDArray[np.float32]]:
+def _chunks(table: npt.NDArray[np.float32]) -> Iterator[npt.NDArray[np.float32]]:
     return (table[i : i + _ROWS_AT_ONCE] for i in range(0, len(table), _ROWS_AT_ONCE))
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint in Transformers: its processor, and its weights in one data type on one device."""
+"""A checkpoint in Transformers: its processor, and its weights in one dtype on one device."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from .. import torch_companions
 Dtype = Literal["bfloat16", "float32"]
 
 PROMPT_ROWS = 32
-"""Rows of the prompt whose numbers are kept, evenly spaced; every row of the answer is."""
+"""Number of prompt positions whose numbers are stored, evenly spaced. Of the answer, all are."""
 
 
 @dataclass(frozen=True, eq=False)
 class Sequence:
-    """A request with an answer put behind it, as the model takes it.
+    """A request followed by a forced answer, as model inputs.
 
     Attributes:
         case_id: the case.
         inputs: the processor's tensors.
-        token_ids: prompt and answer.
-        prompt_tokens: length of the prompt.
-        is_image: shape (length,), bool; where the image tokens are.
+        token_ids: the tokens of the prompt and the answer.
+        prompt_tokens: number of tokens of the prompt.
+        is_image: shape (tokens,), bool; True at image tokens.
     """
 
     case_id: str
@@ -46,7 +46,7 @@ class Sequence:
 
     @property
     def positions(self) -> npt.NDArray[np.int64]:
-        """The positions whose numbers are kept: some of the prompt, all of the answer."""
+        """The positions whose numbers are stored: some of the prompt, all of the answer."""
         first = self.prompt_tokens - 1
         answer = np.arange(first, len(self.token_ids), dtype=np.int64)
         return np.concatenate([evenly(np.arange(first, dtype=np.int64), PROMPT_ROWS), answer])
@@ -54,11 +54,11 @@ class Sequence:
 
 @dataclass(frozen=True, eq=False)
 class ForwardPass:
-    """What a model makes of a sequence.
+    """A model's outputs at the requested positions of a sequence.
 
     Attributes:
-        logits: shape (positions asked for, vocabulary), float32.
-        hidden: shape (positions asked for, width), float32; the last hidden states.
+        logits: shape (positions, vocabulary), float32.
+        hidden: shape (positions, width), float32; the last hidden states.
     """
 
     logits: npt.NDArray[np.float32]
@@ -66,19 +66,20 @@ class ForwardPass:
 
 
 class Encoder:
-    """A checkpoint's processor and chat template: from cases to what a model takes."""
+    """A checkpoint's processor and chat template: converts cases to model inputs."""
 
     def __init__(self, model_path: Path, *, trust_remote_code: bool) -> None:
         """Loads the processor.
 
         Raises:
-            ConfigurationError: torch or transformers is not installed, or cannot load it.
+            ConfigurationError: if torch or transformers is not installed, or cannot load the
+                processor.
         """
         transformers = _transformers()
-        # Transformers 4 takes, for some checkpoints, an older image processor unless it is told.
-        # Its pixels differ in the last bit, and a model's numbers then by more than float32's.
+        # By default Transformers 4 loads a slow image processor for some checkpoints. Its pixels
+        # differ in the last bit, which changes logits by more than the rounding of float32 does.
         options = {"use_fast": True} if transformers.__version__.startswith("4.") else {}
-        with _explained(model_path):
+        with _load_errors(model_path):
             self._processor = transformers.AutoProcessor.from_pretrained(
                 model_path, trust_remote_code=trust_remote_code, **options
             )
@@ -89,28 +90,28 @@ class Encoder:
 
     @property
     def name(self) -> str:
-        """Class of the processor, as provenance names it."""
+        """Class name of the processor, for the provenance of goldens."""
         return type(self._processor).__name__
 
     def prompt(self, case: Case) -> Mapping[str, Any]:
-        """A request alone."""
+        """The inputs of a request without an answer."""
         return self._encode(_chat(case), case, add_generation_prompt=True)
 
     def vllm_prompt(self, case: Case, answer: str) -> dict[str, Any]:
-        """A request with an answer put behind it, as vLLM's offline engine takes it."""
+        """A request followed by a forced answer, as a prompt of vLLM's offline engine."""
         text = self._rendered(_with_answer(case, answer), continue_final_message=True)
         images = _images(case)
         return {"prompt": text, **({"multi_modal_data": {"image": images}} if images else {})}
 
     def text(self, token_ids: tuple[int, ...]) -> str:
-        """Tokens as text, without special ones."""
+        """Decodes tokens, without special tokens."""
         return str(self._processor.tokenizer.decode(token_ids, skip_special_tokens=True))
 
     def with_answer(self, case: Case, answer: str) -> Sequence:
-        """A request with an answer put behind it.
+        """A request followed by a forced answer.
 
         Raises:
-            PreconditionError: the answer, put back into the chat, does not follow the prompt.
+            PreconditionError: if the chat template does not put the answer right after the prompt.
         """
         prompt_ids = self.prompt(case)["input_ids"][0].tolist()
         inputs = self._encode(_with_answer(case, answer), case, continue_final_message=True)
@@ -118,7 +119,7 @@ class Encoder:
         start = len(prompt_ids)
         if ids[:start] != prompt_ids or len(ids) == start:
             raise PreconditionError(
-                f"{case.id}: the chat template does not put the assistant's answer right behind "
+                f"{case.id}: the chat template does not put the assistant's answer right after "
                 "the generation prompt, so the answer cannot be forced."
             )
         is_image = np.array(ids) == (-1 if self._image_token is None else self._image_token)
@@ -138,10 +139,10 @@ class Encoder:
 
 
 class TransformersModel:
-    """A checkpoint's weights, in one data type, on one device.
+    """A checkpoint's weights in one dtype on one device.
 
     Attributes:
-        dtype: the data type.
+        dtype: the dtype.
     """
 
     def __init__(
@@ -150,7 +151,8 @@ class TransformersModel:
         """Loads the weights.
 
         Raises:
-            ConfigurationError: Transformers or the device's torch is missing, or cannot load it.
+            ConfigurationError: if torch or transformers is not installed, or cannot load the
+                weights.
         """
         transformers = _transformers()
         import torch
@@ -158,7 +160,7 @@ class TransformersModel:
         self.dtype = dtype
         self._torch = torch
         self._device = torch.device(device)
-        with _explained(model_path):
+        with _load_errors(model_path):
             model = _with_sdpa(
                 transformers.AutoModelForImageTextToText.from_pretrained,
                 model_path,
@@ -169,15 +171,15 @@ class TransformersModel:
 
     @property
     def attention(self) -> str:
-        """How attention is computed: "sdpa", or what parts of the model that lack it have too."""
+        """The attention implementation: "sdpa", or the names of all that the model's parts use."""
         configs = (getattr(module, "config", None) for module in self._model.modules())
         names = {getattr(config, "_attn_implementation", None) for config in configs}
         return "+".join(sorted(name for name in names if name))
 
     def unload(self) -> None:
-        """Gives the memory of the weights back, whoever still holds the model.
+        """Frees the weights even if something (a traceback, say) still references the model.
 
-        A traceback does, and the second data type of an 8B model must not wait for it.
+        So the next dtype can be loaded.
         """
         self._model.to("meta")
 
@@ -185,10 +187,10 @@ class TransformersModel:
         """The greedy continuation of a prompt."""
         with self._torch.inference_mode():
             generated = self._model.generate(
-                **self._here(inputs),
+                **self._on_device(inputs),
                 max_new_tokens=max_tokens,
                 do_sample=False,
-                # Both sides are greedy, whatever the checkpoint's own settings say.
+                # Greedy on both sides: override the checkpoint's generation_config.json.
                 repetition_penalty=1.0,
                 temperature=None,
                 top_p=None,
@@ -197,37 +199,42 @@ class TransformersModel:
         return tuple(generated[0, inputs["input_ids"].shape[1] :].tolist())
 
     def force(self, sequence: Sequence, positions: npt.NDArray[np.int64]) -> ForwardPass:
-        """What the model makes of a sequence, at some of its positions.
+        """Runs a sequence through the model; returns its outputs at some positions.
 
-        The last hidden states are what its output layer is given; it gets these positions alone,
-        so that no other logits are computed. Neither is left to the model's own arguments: some
-        versions of Transformers ignore `logits_to_keep`, and with `output_hidden_states` some end
-        before the last norm.
+        A hook on the output layer records its input, the last hidden states. The hook passes on
+        only the requested positions, so that no other logits are computed. We do not use the
+        model's own arguments for this: some versions of Transformers ignore `logits_to_keep`, and
+        with `output_hidden_states` some return the states before the last norm.
+
+        Args:
+            sequence: the sequence.
+            positions: shape (positions,), int64; the requested positions.
 
         Raises:
-            ConfigurationError: the model does not give its output layer every row, once.
+            ConfigurationError: if the model does not call its output layer exactly once with all
+                positions.
         """
         keep = self._torch.from_numpy(positions).to(self._device)
-        kept: list[Any] = []
+        hidden: list[Any] = []
 
-        def keep_rows(_layer: Any, given: tuple[Any, ...]) -> Any:
-            _require(sequence, "gives its output layer", given[0], len(sequence.token_ids))
-            kept.append(given[0][:, keep])
-            return kept[-1]
+        def select_positions(_layer: Any, inputs: tuple[Any, ...]) -> Any:
+            _require(sequence, "gives its output layer", inputs[0], len(sequence.token_ids))
+            hidden.append(inputs[0][:, keep])
+            return hidden[-1]
 
-        hook = self._output_layer.register_forward_pre_hook(keep_rows)
+        hook = self._output_layer.register_forward_pre_hook(select_positions)
         try:
             with self._torch.inference_mode():
-                logits = self._model(**self._here(sequence.inputs), use_cache=False).logits
+                logits = self._model(**self._on_device(sequence.inputs), use_cache=False).logits
         finally:
             hook.remove()
         _require(sequence, "gives logits", logits, len(positions))
-        if len(kept) != 1:
+        if len(hidden) != 1:
             raise ConfigurationError(
-                f"{sequence.case_id}: the model calls its output layer {len(kept)} times in one "
-                f"pass, so its last hidden states cannot be told. {_other_version()}"
+                f"{sequence.case_id}: the model calls its output layer {len(hidden)} times in one "
+                f"pass, so its last hidden states are unknown. {_other_version()}"
             )
-        return ForwardPass(logits[0].float().cpu().numpy(), kept[0][0].float().cpu().numpy())
+        return ForwardPass(logits[0].float().cpu().numpy(), hidden[0][0].float().cpu().numpy())
 
     @property
     def _output_layer(self) -> Any:
@@ -235,35 +242,33 @@ class TransformersModel:
         if layer is None:
             raise ConfigurationError(
                 f"{type(self._model).__name__} does not name its output layer, so its last hidden "
-                f"states cannot be told. {_other_version()}"
+                f"states are unknown. {_other_version()}"
             )
         return layer
 
-    def _here(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def _on_device(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         return {name: tensor.to(self._device) for name, tensor in inputs.items()}
 
 
-def _require(sequence: Sequence, does: str, table: Any, positions: int) -> None:
-    """Refuses a table that has not one row for each of so many positions of a sequence."""
+def _require(sequence: Sequence, action: str, table: Any, positions: int) -> None:
+    """Raises ConfigurationError unless a table has the shape (1, positions, ...)."""
     if table.ndim != 3 or tuple(table.shape[:2]) != (1, positions):
         raise ConfigurationError(
-            f"{sequence.case_id}: of {len(sequence.token_ids)} tokens the model {does} of shape "
-            f"{tuple(table.shape)} where (1, {positions}, ...) is expected, so its numbers belong "
-            f"to no positions. {_other_version()}"
+            f"{sequence.case_id}: for {len(sequence.token_ids)} tokens the model {action} of shape "
+            f"{tuple(table.shape)} instead of (1, {positions}, ...), so its numbers cannot be "
+            f"assigned to positions. {_other_version()}"
         )
 
 
 def _other_version() -> str:
     version = versions()["transformers"]
-    return (
-        f"Transformers {version} runs it in another way than the suite knows: try another version."
-    )
+    return f"Transformers {version} runs it in an unexpected way: try another version."
 
 
 def _with_sdpa(from_pretrained: Callable[..., Any], model_path: Path, **arguments: Any) -> Any:
-    """A model with PyTorch's fused attention, whatever its config.json asks for.
+    """Loads a model with PyTorch's fused attention (SDPA), whatever its config.json says.
 
-    Where a part of it knows none, the model gets what Transformers chooses for each part.
+    If a part of the model does not support SDPA, Transformers chooses for each part.
     """
     try:
         return from_pretrained(model_path, attn_implementation="sdpa", **arguments)
@@ -274,7 +279,7 @@ def _with_sdpa(from_pretrained: Callable[..., Any], model_path: Path, **argument
 
 
 def versions() -> dict[str, str]:
-    """Versions of torch and transformers."""
+    """The versions of torch and transformers."""
     transformers = _transformers()
     import torch
 
@@ -294,22 +299,22 @@ def _transformers() -> Any:
     return transformers
 
 
-def evenly(values: npt.NDArray[np.int64], most: int) -> npt.NDArray[np.int64]:
-    """At most `most` of the values, evenly spaced, the first and the last among them."""
-    if len(values) <= most:
+def evenly(values: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+    """At most `count` of the values, evenly spaced, including the first and the last."""
+    if len(values) <= count:
         return values
-    return values[np.linspace(0, len(values) - 1, most).round().astype(np.int64)]
+    return values[np.linspace(0, len(values) - 1, count).round().astype(np.int64)]
 
 
 def _chat(case: Case) -> list[dict[str, Any]]:
-    """A case as the processor's template takes it: image parts, then the text."""
+    """A case as messages for the processor's chat template: images, then the text."""
     images = [{"type": "image"} for _ in case.images]
     return [{"role": "user", "content": [*images, {"type": "text", "text": case.prompt}]}]
 
 
 def _with_answer(case: Case, answer: str) -> list[dict[str, Any]]:
-    said = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
-    return [*_chat(case), said]
+    reply = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
+    return [*_chat(case), reply]
 
 
 def _images(case: Case) -> list[Any]:
@@ -319,7 +324,7 @@ def _images(case: Case) -> list[Any]:
 
 
 @contextlib.contextmanager
-def _explained(model_path: Path) -> Iterator[None]:
+def _load_errors(model_path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, ImportError) as error:

@@ -1,8 +1,8 @@
-"""The reference engine: Transformers on CPU, greedy, the model's own template and processor.
+"""The reference engine: Transformers on CPU, greedy, with the model's chat template and processor.
 
-It never talks to the engine under test. Generation is bf16, as the checkpoint's authors and the
-field's adaptation documents run it; the answer is then forced through the model in bf16 and in
-float32, and the difference between the two is the yardstick of what rounding costs.
+It is independent of the engine under test. It generates the answer in bf16, like the checkpoint's
+authors and the adaptation documents. Then it forces the answer through the model in bf16 and in
+float32: the difference between the two shows the size of normal rounding errors.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from .kept_logits import at_tokens, most_likely, rmse
 from .model import Dtype, Encoder, ForwardPass, Sequence, TransformersModel, evenly, versions
 
 HIDDEN_POSITIONS = 64
-"""Positions whose hidden states are kept, evenly spaced over the kept positions."""
+"""Number of positions whose hidden states are stored, evenly spaced over the stored positions."""
 
 
 @dataclass(frozen=True, eq=False)
 class Bf16Pass:
-    """The half of a reference that bf16 gives; which logits are kept of it, float32 decides.
+    """The bf16 half of a reference. The float32 half decides which of its logits are stored.
 
     Attributes:
         token_ids: the greedy answer.
-        positions: shape (m,), int64; the positions of the request with the answer that are kept.
+        positions: shape (m,), int64; the stored positions of the request with its answer.
         logits: shape (m, vocabulary), float32, computed in bfloat16.
         hidden: shape (h, width), float32, computed in bfloat16; h is at most HIDDEN_POSITIONS.
     """
@@ -44,20 +44,21 @@ class Bf16Pass:
 
 
 class TransformersReference:
-    """One checkpoint on CPU, in bf16 or, for the yardstick, in fp32: never both in memory."""
+    """One checkpoint on CPU, in bf16 or in fp32. Only one of them is in memory at a time."""
 
     def __init__(
         self, model_path: Path, *, trust_remote_code: bool, on_progress: ProgressCallback
     ) -> None:
-        """Loads the processor; weights are loaded when they are needed.
+        """Loads the processor. The weights are loaded on first use.
 
         Args:
             model_path: the checkpoint's directory.
-            trust_remote_code: whether it may run code of its own.
-            on_progress: told in words what is being loaded.
+            trust_remote_code: True if the checkpoint's own code may run.
+            on_progress: called with a description of what is being loaded.
 
         Raises:
-            ConfigurationError: torch or transformers is not installed, or cannot load it.
+            ConfigurationError: if torch or transformers is not installed, or cannot load the
+                processor.
         """
         self._model_path = model_path
         self._trust_remote_code = trust_remote_code
@@ -70,18 +71,18 @@ class TransformersReference:
 
     @property
     def provenance(self) -> dict[str, object]:
-        """What of this engine a golden names, as far as it is known before weights are loaded."""
+        """The provenance fields of a golden that are known before the weights are loaded."""
         return {"processor": self._encoder.name, "versions": self.versions}
 
     def prompt_tokens(self, case: Case) -> int:
-        """Length of a case's prompt."""
+        """Number of tokens of a case's prompt."""
         return int(self._encoder.prompt(case)["input_ids"].shape[1])
 
     def load(self, dtype: Dtype) -> TransformersModel:
-        """The checkpoint in a data type; in any other it leaves the memory first.
+        """Loads the checkpoint in a dtype; unloads it first if it is loaded in another one.
 
         Raises:
-            ConfigurationError: Transformers cannot load it.
+            ConfigurationError: if Transformers cannot load the weights.
         """
         if self._model is None or self._model.dtype != dtype:
             self.close()
@@ -93,7 +94,7 @@ class TransformersReference:
         return self._model
 
     def close(self) -> None:
-        """Gives the memory of the weights back."""
+        """Frees the weights."""
         if self._model is not None:
             self._model.unload()
             self._model = None
@@ -105,33 +106,37 @@ class TransformersReference:
         return self._reference(case, token_ids, int(prompt["input_ids"].shape[1]), None)
 
     def bf16_pass(self, case: Case) -> Bf16Pass:
-        """The greedy answer to a case in bf16, and the numbers of bf16.
+        """The greedy answer to a case in bf16, with its logits and hidden states in bf16.
 
         Raises:
-            PreconditionError: the answer, put back into the chat, does not follow the prompt.
+            PreconditionError: if the chat template does not put the answer right after the prompt.
         """
         model = self.load("bfloat16")
         token_ids = model.generate(self._encoder.prompt(case), case.max_tokens)
         sequence = self._encoder.with_answer(case, self._encoder.text(token_ids))
         numbers = model.force(sequence, sequence.positions)
-        kept = numbers.hidden[_some(sequence)]
-        return Bf16Pass(token_ids, sequence.positions, numbers.logits, kept)
+        hidden = numbers.hidden[_hidden_rows(sequence)]
+        return Bf16Pass(token_ids, sequence.positions, numbers.logits, hidden)
 
     def finish(self, case: Case, bf16: Bf16Pass) -> Reference:
-        """The reference to a case, made of the pass in bf16 and one in fp32.
+        """Completes the reference of a case: runs the pass in fp32.
+
+        Args:
+            case: the case.
+            bf16: the result of `bf16_pass` for this case.
 
         Raises:
-            PreconditionError: the answer, put back into the chat, does not follow the prompt, or
-                is at other positions than it was in bf16.
+            PreconditionError: if the chat template does not put the answer right after the prompt,
+                or the answer is at other positions than in the bf16 pass.
         """
         sequence = self._encoder.with_answer(case, self._encoder.text(bf16.token_ids))
         if not np.array_equal(bf16.positions, sequence.positions):
             raise PreconditionError(
-                f"{case.id}: the request with its answer has become other tokens since bf16 "
-                "answered it. Delete its half (`recording` under --vlm-log-dir) and record again."
+                f"{case.id}: the tokens of the request with its answer have changed since the "
+                "bf16 pass. Delete its half (`recording` under --vlm-log-dir) and record again."
             )
-        exact = self.load("float32").force(sequence, sequence.positions)
-        numerics = _numerics(sequence, exact, bf16)
+        fp32 = self.load("float32").force(sequence, sequence.positions)
+        numerics = _numerics(sequence, fp32, bf16)
         return self._reference(case, bf16.token_ids, sequence.prompt_tokens, numerics)
 
     def _reference(
@@ -151,28 +156,28 @@ class TransformersReference:
         )
 
 
-def _numerics(sequence: Sequence, exact: ForwardPass, bf16: Bf16Pass) -> ReferenceNumerics:
-    """A sequence's numbers in fp32 and bf16, as far as the budget goes."""
+def _numerics(sequence: Sequence, fp32: ForwardPass, bf16: Bf16Pass) -> ReferenceNumerics:
+    """The stored part of a sequence's numbers in fp32 and bf16."""
     answer = slice(-len(sequence.answer) - 1, None)
-    fp32 = most_likely(exact.logits, LISTED_TOKENS)
-    rounded = at_tokens(bf16.logits, fp32.token_ids)
-    positions, some = sequence.positions, _some(sequence)
+    top_fp32 = most_likely(fp32.logits, LISTED_TOKENS)
+    top_bf16 = at_tokens(bf16.logits, top_fp32.token_ids)
+    positions, rows = sequence.positions, _hidden_rows(sequence)
     return ReferenceNumerics(
         token_ids=sequence.answer,
         positions=positions,
         is_image=sequence.is_image[positions],
-        top_tokens=fp32.token_ids,
-        fp32=fp32.logits,
-        bf16=rounded.logits,
-        fp32_logsumexp=fp32.logsumexp,
-        bf16_logsumexp=rounded.logsumexp,
-        logit_rmse=rmse(bf16.logits[answer], exact.logits[answer]),
+        top_tokens=top_fp32.token_ids,
+        fp32=top_fp32.logits,
+        bf16=top_bf16.logits,
+        fp32_logsumexp=top_fp32.logsumexp,
+        bf16_logsumexp=top_bf16.logsumexp,
+        logit_rmse=rmse(bf16.logits[answer], fp32.logits[answer]),
         hidden=ReferenceHidden(
-            positions[some], sequence.is_image[positions[some]], exact.hidden[some], bf16.hidden
+            positions[rows], sequence.is_image[positions[rows]], fp32.hidden[rows], bf16.hidden
         ),
     )
 
 
-def _some(sequence: Sequence) -> npt.NDArray[np.int64]:
-    """Which of a sequence's kept positions keep their hidden states."""
+def _hidden_rows(sequence: Sequence) -> npt.NDArray[np.int64]:
+    """Indices, among a sequence's stored positions, of those whose hidden states are stored."""
     return evenly(np.arange(len(sequence.positions), dtype=np.int64), HIDDEN_POSITIONS)

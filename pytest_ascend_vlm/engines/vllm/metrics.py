@@ -1,4 +1,4 @@
-"""What a vLLM server says of the requests that it has answered: `/metrics`."""
+"""Reads a vLLM server's `/metrics`: the mean queue, prefill and decode time of requests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import httpx
 from ..endpoint import Endpoint
 
 QUANTITIES = ("queue", "prefill", "decode")
-"""What a request's time on the server is made of."""
+"""The parts of a request's time on the server."""
 
 _SECONDS = 10.0
 _T = TypeVar("_T")
@@ -19,39 +19,39 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Counters:
-    """What the server has counted so far: quantity -> (seconds of all requests, requests)."""
+    """The server's counters: quantity -> (total seconds of all requests, number of requests)."""
 
     times: dict[str, tuple[float, float]]
 
     def means_since(self, before: Counters) -> dict[str, float]:
-        """Quantity -> mean seconds of the requests since an earlier look; none where none came."""
+        """Quantity -> mean seconds per request since `before`; without requests, no entry."""
         means = {}
         for quantity, (seconds, requests) in self.times.items():
             earlier_seconds, earlier_requests = before.times.get(quantity, (0.0, 0.0))
             if requests > earlier_requests:
-                new = requests - earlier_requests
-                means[quantity] = (seconds - earlier_seconds) / new
+                count = requests - earlier_requests
+                means[quantity] = (seconds - earlier_seconds) / count
         return means
 
 
 def while_doing(endpoint: Endpoint, work: Callable[[], _T]) -> tuple[_T, dict[str, float]]:
-    """Does something, and returns with it the means of the requests meanwhile.
+    """Calls `work`; returns its result and the means of the requests during the call.
 
-    They are empty where the server has no such metrics; nothing is judged by them.
+    The means are empty if the server has no such metrics. No criterion uses them.
     """
-    before = _look(endpoint)
+    before = _read_server(endpoint)
     result = work()
-    return result, _look(endpoint).means_since(before)
+    return result, _read_server(endpoint).means_since(before)
 
 
 def read(text: str) -> Counters:
-    """The counters in the text format of Prometheus."""
+    """Parses counters in the Prometheus text format."""
     from prometheus_client.parser import text_string_to_metric_families
 
     values: dict[str, float] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            # One sample for each engine.
+            # There is one sample per engine: sum them.
             values[sample.name] = values.get(sample.name, 0.0) + sample.value
     names = {quantity: f"vllm:request_{quantity}_time_seconds" for quantity in QUANTITIES}
     return Counters(
@@ -63,7 +63,7 @@ def read(text: str) -> Counters:
     )
 
 
-def _look(endpoint: Endpoint) -> Counters:
+def _read_server(endpoint: Endpoint) -> Counters:
     headers = {"Authorization": f"Bearer {endpoint.api_key}"}
     url = f"{endpoint.url}/metrics"
     try:

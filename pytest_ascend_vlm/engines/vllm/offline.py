@@ -1,4 +1,4 @@
-"""Runs the offline engines in a process of their own and reads what they made of the requests."""
+"""Runs the offline engines in a separate process and reads their results."""
 
 from __future__ import annotations
 
@@ -27,17 +27,18 @@ from .offline_worker import PROGRESS, Job
 
 @dataclass(frozen=True)
 class OfflineResult:
-    """What the offline engines made of a job's requests, by case id.
+    """The results of the offline engines, by case id.
 
-    Each is empty where its task failed; `errors` says why.
+    A mapping is empty if its task failed; `errors` contains the reason.
 
     Attributes:
-        answers: of `LLM.chat`.
-        hidden_states: shape (tokens, width), float32; of the pooling runner.
-        float32: what the engine thinks in float32 of the forced answers.
-        transformers: what Transformers on the device thinks of them.
-        transformers_hidden_states: shape (tokens, width), NaN where it was not asked.
-        errors: task -> what went wrong.
+        answers: the answers of `LLM.chat`.
+        hidden_states: last hidden states from the pooling runner, shape (tokens, width), float32.
+        float32: scores of the forced answers by vLLM in float32.
+        transformers: scores of the forced answers by Transformers on the device.
+        transformers_hidden_states: last hidden states from Transformers, shape (tokens, width),
+            NaN at positions that were not computed.
+        errors: task -> error.
     """
 
     answers: Mapping[str, Completion]
@@ -55,18 +56,21 @@ def run(
     on_progress: ProgressCallback,
     budget_seconds: float,
 ) -> OfflineResult:
-    """Does a job in a process that does not outlive this one.
+    """Runs a job in a process that cannot outlive this one.
+
+    If the process dies or exceeds its budget, tasks that had ended keep their results. The others
+    get that problem as their error.
 
     Args:
-        job: what to do.
-        env: environment on top of the caller's.
-        log_path: file that gets its output.
-        on_progress: told what it does.
-        budget_seconds: how long it may take.
+        job: the tasks and requests.
+        env: variables added to the current environment.
+        log_path: file for the process's output.
+        on_progress: called with the running task and the elapsed seconds.
+        budget_seconds: maximum time for the whole job.
 
     Raises:
-        ServerError: it died or passed its budget before any task had ended; the message has the
-            root cause. Where some had ended, that is the error of the others.
+        ServerError: if the process dies or exceeds its budget before any task has ended; the
+            message has the root cause.
     """
     with tempfile.TemporaryDirectory(prefix="ascend-vlm-") as name:
         directory = Path(name)
@@ -89,132 +93,130 @@ def run(
 def _run(
     worker: SupervisedProcess, on_progress: ProgressCallback, budget_seconds: float
 ) -> str | None:
-    """Lets the process do its tasks; returns why it ended before the last of them, if it did."""
+    """Runs the process; returns the problem if it ended before its last task did."""
 
-    def watch(elapsed: float) -> None:
-        on_progress(f"offline engines: {_doing(worker)} {elapsed:.0f} s")
+    def on_poll(elapsed: float) -> None:
+        on_progress(f"offline engines: {_current_task(worker)} {elapsed:.0f} s")
         if elapsed > budget_seconds:
             problem = f"the offline engines did not end within {budget_seconds:.0f} s"
-            raise ServerError(f"{problem} (ModelSpec.budgets), at the task {_doing(worker)!r}.")
+            raise ServerError(f"{problem} (ModelSpec.budgets), in task {_current_task(worker)!r}.")
 
     try:
-        code = worker.run(watch)
+        code = worker.run(on_poll)
     except ServerError as error:
         return worker.with_tail(str(error))
     if code == 0:
         return None
     problem = f"the process of the offline engines died ({exit_code(code)})"
-    return worker.with_tail(f"{problem} at the task {_doing(worker)!r}.")
+    return worker.with_tail(f"{problem} in task {_current_task(worker)!r}.")
 
 
-def _doing(worker: SupervisedProcess) -> str:
-    said = [line for line in worker.log.splitlines() if line.startswith(PROGRESS)]
-    return said[-1].removeprefix(PROGRESS) if said else "start"
+def _current_task(worker: SupervisedProcess) -> str:
+    lines = [line for line in worker.log.splitlines() if line.startswith(PROGRESS)]
+    return lines[-1].removeprefix(PROGRESS) if lines else "start"
 
 
 @dataclass(frozen=True)
-class _Left:
-    """What a task left: its JSON and its arrays, which are named `<index of the case>.<name>`."""
+class _TaskResult:
+    """The files of a task: its JSON, and its arrays, named `<index of the case>.<name>`."""
 
     document: Mapping[str, Any]
     arrays: Mapping[str, npt.NDArray[Any]]
     cases: int
 
     def entry(self, index: int, name: str) -> Any:
-        """One case's entry of a list in the JSON, which has one for each case."""
+        """The entry of one case in a list of the JSON, which has one entry per case."""
         entries = self.document[name]
         if len(entries) != self.cases:
-            raise ValueError(f"{len(entries)} {name} of {self.cases} requests")
+            raise ValueError(f"{len(entries)} {name} for {self.cases} requests")
         return entries[index]
 
     def table(self, index: int, name: str, *shape: int | None) -> npt.NDArray[Any]:
-        """One case's array, of this shape; None for any length."""
+        """The array of one case, checked for a shape; None in the shape means any length."""
         table = self.arrays[f"{index}.{name}"]
         fits = len(table.shape) == len(shape) and all(
-            asked in {None, found} for asked, found in zip(shape, table.shape, strict=True)
+            expected in {None, found} for expected, found in zip(shape, table.shape, strict=True)
         )
         if not fits:
-            raise ValueError(
-                f"{name} of request {index + 1} is of shape {table.shape}, not {shape}"
-            )
+            raise ValueError(f"{name} of request {index + 1} has shape {table.shape}, not {shape}")
         return table
 
 
 def _read(directory: Path, job: Job, problem: str | None) -> OfflineResult:
-    """What the tasks left; of one that left nothing, `problem` is the error."""
+    """Reads the results of the tasks; `problem` is the error of a task without a result."""
     ids = [case.id for case, _ in job.cases]
     found: dict[str, Mapping[str, Any]] = {field: {} for of in _READERS.values() for field in of}
     errors: dict[str, str] = {}
     for task in job.tasks:
         try:
-            left = _left(directory, task, len(ids), problem)
+            result = _task_result(directory, task, len(ids), problem)
             found |= {
-                field: {id_: read(left, index, id_) for index, id_ in enumerate(ids)}
+                field: {id_: read(result, index, id_) for index, id_ in enumerate(ids)}
                 for field, read in _READERS[task].items()
             }
         except ServerError as error:
             errors[task] = str(error)
-        except Exception as error:  # of what a foreign engine gave: anything; others still count
+        except Exception as error:  # whatever the engine wrote; the other tasks still count
             errors[task] = f"its result cannot be read ({type(error).__name__}: {error})"
     return OfflineResult(**found, errors=errors)
 
 
-def _left(directory: Path, task: str, cases: int, problem: str | None) -> _Left:
+def _task_result(directory: Path, task: str, cases: int, problem: str | None) -> _TaskResult:
     from safetensors.numpy import load_file
 
     path = directory / f"{task}.json"
     if not path.exists():
-        raise ServerError(problem or "it left no result")
+        raise ServerError(problem or "it wrote no result")
     document = json.loads(path.read_text("utf-8"))
     if "error" in document:
         raise ServerError(document["error"])
-    return _Left(document, load_file(path.with_suffix(".safetensors")), cases)
+    return _TaskResult(document, load_file(path.with_suffix(".safetensors")), cases)
 
 
-def _answer(left: _Left, index: int, case_id: str) -> Completion:
-    said = left.entry(index, "answers")
-    token_ids, finish = tuple(said["token_ids"]), said["finish_reason"]
-    return Completion(case_id, said["text"], token_ids, finish, None, None, seconds=0.0)
+def _answer(result: _TaskResult, index: int, case_id: str) -> Completion:
+    answer = result.entry(index, "answers")
+    token_ids, finish = tuple(answer["token_ids"]), answer["finish_reason"]
+    return Completion(case_id, answer["text"], token_ids, finish, None, None, seconds=0.0)
 
 
-def _hidden_states(left: _Left, index: int, _: str) -> npt.NDArray[np.float32]:
-    return left.table(index, "hidden", None, None)
+def _hidden_states(result: _TaskResult, index: int, _: str) -> npt.NDArray[np.float32]:
+    return result.table(index, "hidden", None, None)
 
 
-def _float32(left: _Left, index: int, case_id: str) -> Forced:
-    token_ids = left.table(index, "token_ids", None, None)
+def _float32(result: _TaskResult, index: int, case_id: str) -> Forced:
+    token_ids = result.table(index, "token_ids", None, None)
     scores = TokenScores(
         token_ids,
-        left.table(index, "values", *token_ids.shape),
-        left.table(index, "floor", len(token_ids)),
-        left.entry(index, "are_logits"),
+        result.table(index, "values", *token_ids.shape),
+        result.table(index, "floor", len(token_ids)),
+        result.entry(index, "are_logits"),
     )
     return Forced(case_id, scores, FORCED_TOKENS)
 
 
-def _transformers(left: _Left, index: int, case_id: str) -> Forced:
-    positions = left.table(index, "positions", None)
-    listed = left.table(index, "token_ids", len(positions), None)
-    values = _spread(positions, left.table(index, "values", *listed.shape))
+def _transformers(result: _TaskResult, index: int, case_id: str) -> Forced:
+    positions = result.table(index, "positions", None)
+    listed = result.table(index, "token_ids", len(positions), None)
+    values = _spread(positions, result.table(index, "values", *listed.shape))
     token_ids = np.full(values.shape, -1, dtype=np.int64)
     token_ids[positions] = listed
     scores = TokenScores(token_ids, values, values.min(axis=1), are_logits=True)
     return Forced(case_id, scores, FORCED_TOKENS)
 
 
-def _transformers_hidden_states(left: _Left, index: int, _: str) -> npt.NDArray[np.float32]:
-    positions = left.table(index, "positions", None)
-    return _spread(positions, left.table(index, "hidden", len(positions), None))
+def _transformers_hidden_states(result: _TaskResult, index: int, _: str) -> npt.NDArray[np.float32]:
+    positions = result.table(index, "positions", None)
+    return _spread(positions, result.table(index, "hidden", len(positions), None))
 
 
 def _spread(positions: npt.NDArray[np.int64], values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Rows of a table put where they belong in the whole sequence; NaN elsewhere."""
+    """Puts the rows of a table at their positions in the whole sequence; NaN elsewhere."""
     table = np.full((int(positions[-1]) + 1, values.shape[1]), np.nan, dtype=values.dtype)
     table[positions] = values
     return table
 
 
-_READERS: Mapping[str, Mapping[str, Callable[[_Left, int, str], Any]]] = {
+_READERS: Mapping[str, Mapping[str, Callable[[_TaskResult, int, str], Any]]] = {
     "chat": {"answers": _answer},
     "hidden_states": {"hidden_states": _hidden_states},
     "float32": {"float32": _float32},
@@ -223,4 +225,4 @@ _READERS: Mapping[str, Mapping[str, Callable[[_Left, int, str], Any]]] = {
         "transformers_hidden_states": _transformers_hidden_states,
     },
 }
-"""Task -> field of `OfflineResult` -> what reads one case of it."""
+"""Task -> field of `OfflineResult` -> function that reads one case of that field."""

@@ -1,9 +1,9 @@
-"""A model without a server: what Transformers and vLLM's offline engine make of the same requests.
+"""Runs a model without a server: the same requests in Transformers and in vLLM's offline engine.
 
-Run as `python -m pytest_ascend_vlm.engines.vllm.offline_worker DIRECTORY`, which has a `job.json`.
-Each task writes `<task>.json` and `<task>.safetensors` there as it ends; one that fails writes its
-error and does not stop the others. All engines share one process, because importing vLLM costs more
-than loading a small model.
+Run as `python -m pytest_ascend_vlm.engines.vllm.offline_worker DIRECTORY`. The directory contains
+`job.json`. Each task writes `<task>.json` and `<task>.safetensors` there when it ends. A task that
+fails writes its error, and the next one runs. All engines share one process, because importing vLLM
+takes longer than loading a small model.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ PROGRESS = "[offline] "
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What is to be done.
+    """The tasks to run, and their requests.
 
     Attributes:
         model_path: the checkpoint's directory.
-        trust_remote_code: whether it may run code of its own.
-        platform: name of the platform that it runs on.
+        trust_remote_code: True if the checkpoint's own code may run.
+        platform: name of the platform to run on.
         tasks: names of `TASKS`.
         serve: the serve arguments.
-        cases: the requests, each with the answer that is forced.
+        cases: the requests, each with the answer to force.
     """
 
     model_path: Path
@@ -56,7 +56,7 @@ class Job:
     cases: tuple[tuple[Case, str], ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As `from_json` reads it."""
+        """Converts the job to JSON for `from_json`."""
         cases = [
             {
                 "id": case.id,
@@ -78,7 +78,7 @@ class Job:
 
     @staticmethod
     def from_json(document: Mapping[str, Any]) -> Job:
-        """What `to_json` wrote."""
+        """Reads a job from the JSON of `to_json`."""
         cases = tuple((_case(entry), entry["answer"]) for entry in document["cases"])
         return Job(
             Path(document["model_path"]),
@@ -97,13 +97,13 @@ def _case(entry: Mapping[str, Any]) -> Case:
 
 
 def main(argv: list[str]) -> int:
-    """Does every task of the job in the directory `argv[0]`."""
+    """Runs every task of the job in the directory `argv[0]`."""
     directory = Path(argv[0])
     job = Job.from_json(json.loads((directory / "job.json").read_text("utf-8")))
     if select_platform(job.platform).torch_device == "cpu":
-        # One process for engine and caller: there is no device whose memory only an exit returns.
+        # Run the engine in this process: on CPU no process exit is needed to free device memory.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    # A device that this process has touched cannot be used again in a fork of it.
+    # A device that this process has initialized cannot be used in a forked child.
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     torch_companions.install()
     engines = Engines(job)
@@ -115,14 +115,14 @@ def main(argv: list[str]) -> int:
 
 
 def _attempt(directory: Path, task: str, work: Callable[[], Result]) -> None:
-    """Does a task; its JSON is written last, so where there is one the task has ended."""
+    """Runs a task. Its JSON is written last, so a task with a JSON file has ended."""
     from safetensors.numpy import save_file
 
     try:
         document, arrays = work()
         save_file(arrays, directory / f"{task}.safetensors")
         result = json.dumps(document)
-    except Exception as error:  # of a foreign engine: anything; the others shall still run
+    except Exception as error:  # whatever an engine raises; the other tasks still run
         import traceback
 
         traceback.print_exc()
@@ -132,7 +132,7 @@ def _attempt(directory: Path, task: str, work: Callable[[], Result]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Engines:
-    """The engines that a job asks for, one method a task.
+    """The engines of a job, with one method per task.
 
     Attributes:
         job: the job.
@@ -147,11 +147,11 @@ class Engines:
 
     @cached_property
     def sequences(self) -> list[Sequence]:
-        """The requests with their forced answers; not every task needs them."""
+        """The requests with their forced answers, encoded on first use: some tasks need none."""
         return [self.encoder.with_answer(case, answer) for case, answer in self.job.cases]
 
     def transformers(self) -> Result:
-        """The checkpoint in bf16, op by op, on the device."""
+        """Runs the checkpoint in Transformers: bf16, eager mode, on the device."""
         platform = select_platform(self.job.platform)
         platform.prepare_torch()
         model = TransformersModel(
@@ -163,11 +163,11 @@ class Engines:
         arrays: Arrays = {}
         for index, sequence in enumerate(self.sequences):
             numbers = model.force(sequence, sequence.positions)
-            kept = most_likely(numbers.logits, FORCED_TOKENS)
+            top = most_likely(numbers.logits, FORCED_TOKENS)
             arrays |= {
                 f"{index}.positions": sequence.positions,
-                f"{index}.token_ids": kept.token_ids,
-                f"{index}.values": kept.logits,
+                f"{index}.token_ids": top.token_ids,
+                f"{index}.values": top.logits,
                 f"{index}.hidden": numbers.hidden,
             }
         return {}, arrays
@@ -209,7 +209,7 @@ class Engines:
         return {}, {f"{i}.hidden": o.outputs.data.float().numpy() for i, o in enumerate(outputs)}
 
     def float32(self) -> Result:
-        """The logits of the same engine in float32, at every position."""
+        """The logits of the same engine in float32, at every position of the forced sequences."""
         from vllm import SamplingParams
 
         chats = [
@@ -236,7 +236,7 @@ class Engines:
         return {"are_logits": are_logits}, arrays
 
 
-# Transformers last: it loads into the worker itself, and only its end frees the memory.
+# Transformers is last: it loads the model into the worker, whose exit frees the memory.
 TASKS: dict[str, Callable[[Engines], Result]] = {
     "chat": Engines.chat,
     "hidden_states": Engines.hidden_states,
@@ -246,7 +246,7 @@ TASKS: dict[str, Callable[[Engines], Result]] = {
 
 
 def _entries(position: Mapping[int, Any]) -> dict[str, dict[str, Any]]:
-    """One position as the server's JSON has it."""
+    """One position, in the form of the server's JSON."""
     return {
         str(token): {"logprob": entry.logprob, "rank": entry.rank}
         for token, entry in position.items()
@@ -254,7 +254,7 @@ def _entries(position: Mapping[int, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _engine(job: Job, **changes: Any) -> Any:
-    """The offline engine of vLLM, with those of the serve arguments that are the engine's."""
+    """The offline engine of vLLM, with those serve arguments that are engine arguments."""
     import vllm
     from vllm.engine.arg_utils import EngineArgs
 
@@ -267,8 +267,9 @@ def _require_same_tokens(outputs: list[Any], sequences: list[Sequence]) -> None:
     for output, sequence in zip(outputs, sequences, strict=True):
         if tuple(output.prompt_token_ids) != sequence.token_ids:
             raise ValueError(
-                f"{sequence.case_id}: the offline engine made {len(output.prompt_token_ids)} "
-                f"tokens of the request, the reference {len(sequence.token_ids)}"
+                f"{sequence.case_id}: the offline engine encodes the request as "
+                f"{len(output.prompt_token_ids)} tokens, the reference as other "
+                f"{len(sequence.token_ids)} tokens"
             )
 
 

@@ -1,7 +1,8 @@
-"""A vLLM server's life: start, phases, readiness, stop, and nothing left behind.
+"""Starts, observes and stops a vLLM server.
 
-Ready means that the process lives, `/health` is 200 **and an image request was answered**: on an
-accelerator the first image compiles and allocates, and a server that answers text only is not up.
+A server is ready if its process runs, `/health` returns 200 **and it has answered an image
+request**: on an accelerator the first image still compiles kernels and allocates memory, and a
+server that answers only text is not ready.
 """
 
 from __future__ import annotations
@@ -43,13 +44,13 @@ from .arguments import command_line
 _POLL_SECONDS = 0.25
 _EXIT_GRACE_SECONDS = supervisor.DESCENDANT_GRACE_SECONDS + 2.0
 _MEMORY_SECONDS = 15.0
-_MOST_DEATHS = 3
-_PATIENCE = 2
-"""A phase of a start may take so many times its budget. Longer is a hang, and an error."""
+_MAX_DEATHS = 3
+_BUDGET_FACTOR = 2
+"""A phase of a start may take this multiple of its budget; a longer phase counts as a hang."""
 
 
 class Phase(enum.Enum):
-    """What a starting server is doing; the value is how a reader is told."""
+    """A phase of a server's start; the value is its name in messages."""
 
     START = "start"
     WEIGHTS = "weights"
@@ -65,17 +66,17 @@ _LOGGED = {
 
 @dataclass(frozen=True)
 class Launch:
-    """What it takes to start a server.
+    """The parameters of a server's start.
 
     Attributes:
         model_path: the checkpoint's directory.
-        served_name: the name it is served under.
-        serve: vLLM's arguments of the deployment, as Python values.
-        env: environment of the deployment, on top of the caller's.
+        served_name: the model name in requests.
+        serve: the deployment's vLLM arguments, as Python values.
+        env: the deployment's environment variables, added to the current environment.
         budgets: seconds per phase.
-        log_path: file that gets the server's output.
-        suite_serve: vLLM's arguments that the suite adds to see what it judges.
-        device_env: environment that confines the server to its devices.
+        log_path: file for the server's output.
+        suite_serve: vLLM arguments that the suite adds for its measurements.
+        device_env: environment variables that restrict the server to its devices.
     """
 
     model_path: Path
@@ -91,8 +92,8 @@ class Launch:
 class VllmServer:
     """One vLLM server in a process group of its own, on a free loopback port.
 
-    A start that failed is not tried again: it is one finding, whoever asks next. A server that dies
-    while it serves is started again for the next test (`recover`), until it did so three times.
+    A failed start is not repeated: every later `start` raises the same error. A server that dies
+    while it serves is started again for the next test (`recover`), until it has died three times.
     """
 
     can_restart = True
@@ -107,10 +108,11 @@ class VllmServer:
         """Prepares a server; `start` starts it.
 
         Args:
-            launch: what to start.
-            first_request: an image request; the server is ready when it answered it.
-            on_phase: told the phase and its seconds so far.
-            device_memory_mib: memory in use on its cards, None where that cannot be told.
+            launch: the parameters of the start.
+            first_request: an image request; the server is ready once it has answered it.
+            on_phase: called with the current phase and its elapsed seconds.
+            device_memory_mib: returns the memory in use on the server's cards, in MiB; None if it
+                cannot be measured.
         """
         self.launch = launch
         self.starts = 0
@@ -125,38 +127,38 @@ class VllmServer:
         self._device_memory_mib = device_memory_mib
         self._memory_before: float | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._serves = False
-        self._did_not_start: ServerError | None = None
+        self._is_ready = False
+        self._start_error: ServerError | None = None
         self._death: ServerError | None = None
         self._deaths = 0
-        self._one_at_a_time = threading.Lock()
+        self._death_lock = threading.Lock()
 
     @property
     def serve_command(self) -> str:
-        """The deployment as a reader would type it, with its environment.
+        """The deployment's command line, with its environment variables.
 
-        Address, key, the choice of devices and the suite's own arguments are left out.
+        Leaves out the address, the API key, the devices and the suite's own arguments.
         """
         env = [f"{name}={shlex.quote(value)}" for name, value in self.launch.env.items()]
-        words = ["vllm", "serve", self.launch.served_name, *command_line(self.launch.serve)]
-        return " ".join([*env, shlex.join(words)])
+        command = ["vllm", "serve", self.launch.served_name, *command_line(self.launch.serve)]
+        return " ".join([*env, shlex.join(command)])
 
     @property
     def suite_arguments(self) -> str:
-        """The arguments that the suite added to those of the deployment."""
+        """The arguments that the suite adds to those of the deployment."""
         return shlex.join(command_line(self.launch.suite_serve))
 
     @property
     def log_path(self) -> Path:
-        """The log of the latest start; a restart does not overwrite the first one's."""
+        """The log of the latest start. Each restart has a log of its own."""
         first = self.launch.log_path
         return first if self.starts <= 1 else first.with_suffix(f".{self.starts}.log")
 
     @property
     def memory_mib(self) -> float | None:
-        """Memory it holds on its cards, or where there are none in its processes.
+        """Memory in use by the server, in MiB; None if it is not running.
 
-        None when it is not running.
+        Without cards, the resident memory of its processes.
         """
         if self._process is None:
             return None
@@ -167,7 +169,7 @@ class VllmServer:
         return None
 
     def processes(self) -> list[psutil.Process]:
-        """The server and all that it started."""
+        """The server's process and all of its descendants."""
         if self._process is None:
             return []
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -178,13 +180,13 @@ class VllmServer:
         """Starts the server and returns when it is ready.
 
         Raises:
-            ServerError: it died, or a phase took twice its budget; the message has the root cause.
-                The same again if an earlier start has failed.
+            ServerError: if the server dies or a phase takes twice its budget; the message has the
+                root cause. If an earlier start has failed, the same error again.
         """
-        if self._did_not_start is not None:
-            raise self._did_not_start
+        if self._start_error is not None:
+            raise self._start_error
         self.phases_seconds = {}
-        self._serves, self._death = False, None
+        self._is_ready, self._death = False, None
         self.starts += 1
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         self.log_path.write_bytes(b"")
@@ -196,73 +198,76 @@ class VllmServer:
             self._follow_phases()
             self._follow_first_image()
             self.first_start_seconds = self.first_start_seconds or self.phases_seconds
-            self._serves = True
+            self._is_ready = True
         except BaseException as error:
-            self._did_not_start = error if isinstance(error, ServerError) else None
+            self._start_error = error if isinstance(error, ServerError) else None
             self.stop()
             raise
 
     def stop(self) -> None:
-        """Ends the server and every process it started; returns when all are gone."""
+        """Stops the server and all of its processes; returns when they have ended."""
         process, self._process = self._process, None
         if process is not None:
             self.shutdown_report = self._stop(process)
 
     def restart(self) -> ShutdownReport:
-        """Replaces the server by a fresh one at the same address; returns what the old one left."""
+        """Stops the server and starts a new one at the same address; reports on the stop."""
         process, self._process = self.require_alive(), None
         self.shutdown_report = self._stop(process)
         self.start()
         return self.shutdown_report
 
     def kill(self) -> ShutdownReport:
-        """Kills the server's leading process and returns when all that it left is gone."""
+        """Kills the server's main process; returns when its descendants have ended too."""
         process, self._process = self.require_alive(), None
-        # Orphans of the server are children of the supervisor too; the server itself is its first.
+        # The supervisor's children are the server and its orphans; the server is the oldest.
         min(psutil.Process(process.pid).children(), key=psutil.Process.create_time).kill()
-        return self._await_end(process)
+        return self._await_shutdown(process)
 
     def ensure_running(self) -> None:
-        """Starts the server again after `kill`; does nothing to one that runs."""
+        """Starts the server again after `kill`; does nothing if it is running."""
         if self._process is None:
             self.start()
 
     def recover(self) -> None:
-        """Before a test: starts the server again if it died, so that no test pays for another.
+        """Starts the server again if it died, so that a crash in one test does not fail the next.
+
+        Called before each test.
 
         Raises:
-            ServerError: it died, and no test has been told; it does not start; or it died so often
-                that it is not started again.
+            ServerError: if no test has reported the death yet; if the server does not start; or
+                if it has died three times.
         """
         if self._process is None or self._process.poll() is None:
             return
         if self._death is None:
             self.require_alive()
-        if self._deaths >= _MOST_DEATHS:
+        if self._deaths >= _MAX_DEATHS:
             raise ServerError(
                 f"the server of {self.launch.served_name} died {self._deaths} times while it "
-                "served, and is not started again. Each death is told at the test it came in."
+                "served, and is not started again. Each death is reported by the test in which it "
+                "occurred."
             )
         self.stop()
-        self.shutdown_report = None  # of a crash: it says nothing about how a server stops
+        self.shutdown_report = None  # a crash is not a normal stop
         self.start()
 
     def _stop(self, process: subprocess.Popen[bytes]) -> ShutdownReport:
         with contextlib.suppress(BrokenPipeError):
             _pipe(process.stdin).write(b"stop")
             _pipe(process.stdin).flush()
-        return self._await_end(process)
+        return self._await_shutdown(process)
 
-    def _await_end(self, process: subprocess.Popen[bytes]) -> ShutdownReport:
-        """What was left when the supervisor is gone and the cards' memory had time to be back."""
+    def _await_shutdown(self, process: subprocess.Popen[bytes]) -> ShutdownReport:
+        """Waits for the supervisor to exit and for the cards' memory to be freed."""
         since = time.monotonic()
-        allowed = supervisor.SIGTERM_TIMEOUT_SECONDS + 2 * supervisor.DESCENDANT_GRACE_SECONDS
+        timeout = supervisor.SIGTERM_TIMEOUT_SECONDS + 2 * supervisor.DESCENDANT_GRACE_SECONDS
         try:
-            process.wait(timeout=allowed)
+            process.wait(timeout=timeout)
             survivors_json = _pipe(process.stdout).read()
         except subprocess.TimeoutExpired:
             raise ServerError(
-                f"the server of {self.launch.served_name} did not stop within {allowed:.0f} s; "
+                f"the server of {self.launch.served_name} did not stop within {timeout:.0f} s; "
                 f"look for processes that cannot be killed (state D) and at {self.log_path}"
             ) from None
         finally:
@@ -274,7 +279,7 @@ class VllmServer:
         return ShutdownReport(survivors, self._memory_before, self._settled_memory(), seconds)
 
     def _settled_memory(self) -> float | None:
-        """Device memory once it is back at its level before the start, or when waiting is over."""
+        """Device memory once it is back at its level before the start, or after a timeout."""
         deadline = time.monotonic() + _MEMORY_SECONDS
         now, before = self._device_memory_mib(), self._memory_before
         while now is not None and before is not None and now > before + MEMORY_TOLERANCE_MIB:
@@ -285,9 +290,9 @@ class VllmServer:
         return now
 
     def explain_loss(self) -> None:
-        """After a lost connection: raises ServerError with the root cause if the server died.
+        """Raises ServerError with the root cause if a connection was lost because the server died.
 
-        The connection breaks a moment before the last of its processes is gone.
+        Waits for the server's last process, which ends shortly after the connection breaks.
         """
         if self._process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -298,7 +303,7 @@ class VllmServer:
         """The process that supervises the server.
 
         Raises:
-            ServerError: the server died; the message has the root cause.
+            ServerError: if the server is not running; the message has the root cause.
         """
         name = self.launch.served_name
         if self._process is None:
@@ -306,18 +311,18 @@ class VllmServer:
         code = self._process.poll()
         if code is None:
             return self._process
-        with self._one_at_a_time:  # requests that were sent together are lost together
+        with self._death_lock:  # concurrent requests detect the same death at the same time
             if self._death is None:
-                problem = f"the server of {name} died {self._when()} ({exit_code(code)})"
+                problem = f"the server of {name} died {self._during()} ({exit_code(code)})"
                 self._death = ServerError(self._post_mortem(problem))
                 self._deaths += 1
         raise self._death
 
-    def _when(self) -> str:
-        return "while it served" if self._serves else f"in the phase '{self._phase().value}'"
+    def _during(self) -> str:
+        return "while it served" if self._is_ready else f"in the phase '{self._phase().value}'"
 
     def _phase(self) -> Phase:
-        """The phase of a start, as far as the log tells; a healthy server is at its first image."""
+        """The current phase of a start: from the log, or the first image once healthy."""
         healthy = Phase.FIRST_IMAGE.value in self.phases_seconds
         return Phase.FIRST_IMAGE if healthy else phase_of(self._log())
 
@@ -341,51 +346,51 @@ class VllmServer:
         }
 
     def _follow_phases(self) -> None:
-        """Until `/health` is 200: reads the phase off the log, and gives up one that hangs."""
+        """Waits until `/health` returns 200; reads the phase from the log; raises if one hangs."""
         phase, since = Phase.START, time.monotonic()
         with httpx.Client(base_url=self.endpoint.url, timeout=5.0, trust_env=False) as http:
             while not _is_healthy(http):
                 elapsed = time.monotonic() - since
-                self._note(phase, elapsed)
+                self._record_phase(phase, elapsed)
                 self.require_alive()
-                if elapsed > _PATIENCE * _budget(self.launch.budgets, phase):
-                    raise ServerError(self._out_of_time(phase))
+                if elapsed > _BUDGET_FACTOR * _budget(self.launch.budgets, phase):
+                    raise ServerError(self._timeout_text(phase))
                 if (latest := phase_of(self._log())) is not phase:
                     phase, since = latest, time.monotonic()
                 time.sleep(_POLL_SECONDS)
-        self._note(phase, time.monotonic() - since)
+        self._record_phase(phase, time.monotonic() - since)
 
     def _follow_first_image(self) -> None:
         phase, since = Phase.FIRST_IMAGE, time.monotonic()
-        longest = _PATIENCE * _budget(self.launch.budgets, phase)
-        self._note(phase, 0.0)
+        timeout = _BUDGET_FACTOR * _budget(self.launch.budgets, phase)
+        self._record_phase(phase, 0.0)
         try:
-            with contextlib.closing(Client(self.endpoint, self.explain_loss, longest)) as client:
+            with contextlib.closing(Client(self.endpoint, self.explain_loss, timeout)) as client:
                 client.complete(self._first_request, Sampling(max_tokens=1))
         except ServerError as error:
             self.require_alive()
-            if time.monotonic() - since >= longest:
-                raise ServerError(self._out_of_time(phase)) from error
+            if time.monotonic() - since >= timeout:
+                raise ServerError(self._timeout_text(phase)) from error
             raise ServerError(
                 self._post_mortem(
                     f"the server of {self.launch.served_name} is healthy but did not answer its "
                     f"first image request: {error}"
                 )
             ) from error
-        self._note(phase, time.monotonic() - since)
+        self._record_phase(phase, time.monotonic() - since)
 
-    def _note(self, phase: Phase, seconds: float) -> None:
+    def _record_phase(self, phase: Phase, seconds: float) -> None:
         self.phases_seconds = {**self.phases_seconds, phase.value: seconds}
         self._on_phase(phase, seconds)
 
     def _log(self) -> str:
         return self.log_path.read_text("utf-8", errors="replace")
 
-    def _out_of_time(self, phase: Phase) -> str:
+    def _timeout_text(self, phase: Phase) -> str:
         budget = _budget(self.launch.budgets, phase)
         return self._post_mortem(
             f"the server of {self.launch.served_name} was still in the phase '{phase.value}' after "
-            f"{_PATIENCE * budget:.0f} s; its budget is {budget:.0f} s (ModelSpec.budgets)"
+            f"{_BUDGET_FACTOR * budget:.0f} s; its budget is {budget:.0f} s (ModelSpec.budgets)"
         )
 
     def _post_mortem(self, problem: str) -> str:
@@ -393,7 +398,7 @@ class VllmServer:
 
 
 def phase_of(log: str) -> Phase:
-    """The phase that a server's log has reached, before it is healthy."""
+    """The phase that a server has reached before it is healthy, from its log."""
     for phase in (Phase.GRAPHS, Phase.WEIGHTS):
         if _LOGGED[phase].search(log):
             return phase

@@ -1,6 +1,6 @@
-"""Runs EvalScope: `run_evalscope.py JOB`, in an interpreter that has it and nothing of ours.
+"""Runs EvalScope: `run_evalscope.py JOB`. Its interpreter does not have this package.
 
-What it has asked already is under `work_dir/predictions`, and is not asked again.
+Answers of an interrupted run are under `work_dir/predictions`; their samples are not asked again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pyarrow import parquet
 
 
 def main(job: dict[str, Any]) -> None:
-    """Asks, and writes `result.json`."""
+    """Runs the data set and writes `result.json`."""
     work_dir = Path(job["work_dir"])
     rows = [parquet.read_metadata(file).num_rows for file in job["files"]]
     write(work_dir / "asked.json", {"asked": sum(min(n, job["limit"] or n) for n in rows)})
@@ -34,7 +34,7 @@ def main(job: dict[str, Any]) -> None:
 
 
 def config(job: dict[str, Any]) -> TaskConfig:
-    """The job as EvalScope has it: greedy, from local files, resumed where it was interrupted."""
+    """The job as EvalScope's configuration: greedy, local files, resumed after an interruption."""
     began = any(Path(job["work_dir"], "predictions").rglob("*.jsonl"))
     return TaskConfig(
         model=job["model"],
@@ -48,13 +48,13 @@ def config(job: dict[str, Any]) -> TaskConfig:
         limit=job["limit"],
         work_dir=job["work_dir"],
         use_cache=job["work_dir"] if began else None,
-        rerun_review=began,  # else answers count only for a server at the same address
+        rerun_review=began,  # otherwise stored answers are used only for the same server address
         no_timestamp=True,
     )
 
 
 def samples(work_dir: Path, job: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every scored sample, from the reviews that the score was made of."""
+    """Every scored sample, from the reviews that EvalScope computes its score from."""
     for path in sorted((work_dir / "reviews").rglob("*.jsonl")):
         subset = path.stem.removeprefix(f"{job['benchmark']}_")
         for line in path.read_text("utf-8").splitlines():
@@ -71,7 +71,7 @@ def samples(work_dir: Path, job: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def prompt_digest(messages: list[dict[str, Any]]) -> str:
-    """Digest of the text that was asked, with the places of its pictures."""
+    """Digest of a prompt's text and of the places of its images."""
     asked = []
     for message in messages:
         if message["role"] != "assistant":
@@ -82,7 +82,7 @@ def prompt_digest(messages: list[dict[str, Any]]) -> str:
 
 
 def write(path: Path, document: dict[str, Any]) -> None:
-    """Writes a file that is there in full or not at all."""
+    """Writes a JSON file atomically."""
     unfinished = path.with_suffix(".part")
     unfinished.write_text(json.dumps(document, ensure_ascii=False), "utf-8")
     unfinished.replace(path)

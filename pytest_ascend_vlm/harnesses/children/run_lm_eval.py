@@ -1,6 +1,6 @@
-"""Runs lm-evaluation-harness: `run_lm_eval.py JOB`, in an interpreter that has it, nothing of ours.
+"""Runs lm-evaluation-harness: `run_lm_eval.py JOB`. Its interpreter does not have this package.
 
-What it has asked already is in `work_dir/answers.jsonl`, and is not asked again.
+Answers of an interrupted run are in `work_dir/answers.jsonl`; their samples are not asked again.
 """
 
 from __future__ import annotations
@@ -19,82 +19,82 @@ from lm_eval.tasks import TaskManager
 from pyarrow import parquet
 
 MAX_IMAGES = 16
-PLACE = "<image>"
+PLACEHOLDER = "<image>"
 
 
 class Served(LocalChatCompletion):  # type: ignore[misc]
-    """The served model, with every picture of a question in its place, and a memory."""
+    """The served model: puts every image where the question refers to it, and stores answers."""
 
     def __init__(self, job: dict[str, Any]) -> None:
         super().__init__(
             model=job["model"],
             base_url=f"{job['url']}/v1/chat/completions",
-            # One at a time would take another path, which `amodel_call` is not on.
+            # With a concurrency of 1 lm-eval does not call `amodel_call`.
             num_concurrent=max(2, job["concurrency"]),
             max_images=MAX_IMAGES,
             timeout=3600,
         )
         self._path = Path(job["work_dir"], "answers.jsonl")
-        self._known = dict(remembered(self._path))
+        self._answers = dict(stored_answers(self._path))
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        """Answers, unless a question would lose pictures on the way."""
-        most = max(len(request.args[2]["visual"]) for request in requests)
-        if most > MAX_IMAGES:
-            raise SystemExit(f"a question has {most} pictures, {MAX_IMAGES} is the most")
+        """Answers the requests; exits if lm-eval would drop images of a question."""
+        images = max(len(request.args[2]["visual"]) for request in requests)
+        if images > MAX_IMAGES:
+            raise SystemExit(f"a question has {images} images; the maximum is {MAX_IMAGES}")
         answers: list[str] = super().generate_until(requests, disable_tqdm)
         return answers
 
     def create_message(self, messages: list[Any], generate: bool = False) -> list[dict[str, Any]]:
-        """The chat with its pictures where the text has `<image>`."""
+        """The chat, with each image in the place of its `<image>` in the text."""
         chat: list[dict[str, Any]] = super().create_message(messages, generate)
         for message in chat:
             if isinstance(message["content"], list):
-                message["content"] = in_their_places(message["content"])
+                message["content"] = interleaved(message["content"])
         return chat
 
     async def amodel_call(self, session: Any, sem: Any, messages: list[Any], **kwargs: Any) -> Any:
-        """One answer: remembered, or asked for and written down."""
+        """Returns a stored answer, or requests and stores it."""
         settings = json.dumps(kwargs.get("gen_kwargs"), sort_keys=True, default=str)
         key = hashlib.sha256(f"{messages[0].prompt}{settings}".encode()).hexdigest()
-        if key not in self._known:
+        if key not in self._answers:
             answers = await super().amodel_call(session, sem, messages, **kwargs)
-            self._known[key] = answers
+            self._answers[key] = answers
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps([key, answers], ensure_ascii=False) + "\n")
-        return self._known[key]
+        return self._answers[key]
 
 
-def remembered(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """The answers of an interrupted run; the line it was interrupted in is dropped."""
+def stored_answers(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """The answers of an interrupted run; removes an incomplete last line."""
     lines = path.read_text("utf-8").splitlines(keepends=True) if path.exists() else []
-    whole = [line for line in lines if line.endswith("\n")]
-    path.write_text("".join(whole), "utf-8")
-    for line in whole:
+    complete = [line for line in lines if line.endswith("\n")]
+    path.write_text("".join(complete), "utf-8")
+    for line in complete:
         key, answers = json.loads(line)
         yield key, answers
 
 
-def in_their_places(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Pictures, which come first, put where the text has a place for each.
+def interleaved(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Moves each image from the start of a message to its placeholder in the text.
 
-    Left in the text, a place is read as words by one model and as a second picture by another.
+    A placeholder left in the text is read as words by one model and as a second image by another.
     """
-    pictures = [part for part in parts if part["type"] != "text"]
-    texts = "".join(part["text"] for part in parts if part["type"] == "text").split(PLACE)
+    images = [part for part in parts if part["type"] != "text"]
+    texts = "".join(part["text"] for part in parts if part["type"] == "text").split(PLACEHOLDER)
     if len(texts) == 1:
         return parts
-    if len(texts) != len(pictures) + 1:
-        raise SystemExit(f"{len(pictures)} pictures for {len(texts) - 1} places in the text")
+    if len(texts) != len(images) + 1:
+        raise SystemExit(f"{len(images)} images for {len(texts) - 1} placeholders in the text")
     placed: list[dict[str, Any]] = []
-    for text, picture in zip(texts, [*pictures, None], strict=True):
+    for text, image in zip(texts, [*images, None], strict=True):
         placed += [{"type": "text", "text": text}] if text else []
-        placed += [picture] if picture else []
+        placed += [image] if image else []
     return placed
 
 
 def main(job: dict[str, Any]) -> None:
-    """Asks, and writes `result.json`."""
+    """Runs the data set and writes `result.json`."""
     os.environ["OPENAI_API_KEY"] = os.environ["VLM_HARNESS_API_KEY"]
     work_dir = Path(job["work_dir"])
     rows = [parquet.read_metadata(file).num_rows for file in job["files"]]
@@ -117,10 +117,10 @@ def main(job: dict[str, Any]) -> None:
 
 
 def task_manager(benchmark: str) -> TaskManager:
-    """Knows our tasks, and lm-eval's thousands where one of them is asked for."""
-    ours = Path(__file__).parent / "lm_eval_tasks"
-    is_ours = (ours / f"{benchmark}.yaml").is_file()
-    return TaskManager(include_path=str(ours), include_defaults=not is_ours)
+    """Loads the tasks of `lm_eval_tasks`; lm-eval's thousands only if the benchmark is one."""
+    local = Path(__file__).parent / "lm_eval_tasks"
+    is_local = (local / f"{benchmark}.yaml").is_file()
+    return TaskManager(include_path=str(local), include_defaults=not is_local)
 
 
 def samples(logged: dict[str, list[dict[str, Any]]], metric: str) -> Iterator[dict[str, Any]]:
@@ -138,7 +138,7 @@ def samples(logged: dict[str, list[dict[str, Any]]], metric: str) -> Iterator[di
 
 
 def write(path: Path, document: dict[str, Any]) -> None:
-    """Writes a file that is there in full or not at all."""
+    """Writes a JSON file atomically."""
     unfinished = path.with_suffix(".part")
     unfinished.write_text(json.dumps(document, ensure_ascii=False), "utf-8")
     unfinished.replace(path)

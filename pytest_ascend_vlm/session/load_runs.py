@@ -1,4 +1,4 @@
-"""Puts the served model of one slot under load."""
+"""Puts a served model under load."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from ..spec.case import Case
 from ..spec.thresholds import SERVICE_LEVEL
 from .device_slot import DeviceSlot
 
-LEAST_SERVICE_LEVEL_MS = 1.0
+MINIMUM_SERVICE_LEVEL_MS = 1.0
 
 
-class LoadTest:
-    """Sends workloads with a load generator that others maintain."""
+class LoadRuns:
+    """Sends workloads to a served model with an external load generator."""
 
     def __init__(self, slot: DeviceSlot, endpoint: Endpoint, uncached: UncachedRequests) -> None:
         self._slot = slot
@@ -31,31 +31,33 @@ class LoadTest:
         self._uncached = uncached
 
     def at(self, concurrency: int, cases: Sequence[Case]) -> Load:
-        """How requests were answered with as many on the way at a time."""
+        """Sends the cases at a fixed concurrency; returns their timings."""
         return self._generate(f"c{concurrency}", self._workload(cases, concurrency))
 
-    def ramp(self, cases: Sequence[Case], alone: Load, highest: Load) -> Load:
-        """How ever more requests a second were answered, up to what a level was answered at.
+    def ramp(self, cases: Sequence[Case], single: Load, highest: Load) -> Load:
+        """Sends the cases at an increasing request rate; returns their timings.
+
+        The rate grows from a quarter of the throughput of `highest` to that throughput.
 
         Args:
-            cases: what is asked.
-            alone: how such requests were answered one at a time; the service levels are in its
-                units.
-            highest: how they were answered at the highest concurrency.
+            cases: the cases.
+            single: the load at concurrency 1; the service levels are multiples of its medians.
+            highest: the load at the highest concurrency.
 
         Raises:
-            PreconditionError: nothing was answered there.
+            PreconditionError: one of these loads has no answered request.
         """
-        if not alone.timings or not highest.timings:
+        if not single.timings or not highest.timings:
             raise PreconditionError(
-                "nothing was answered one at a time, so there is no service level"
+                "no request was answered at concurrency 1 or at the highest concurrency, so the "
+                "ramp has no service level or no rate"
             )
         typical = {
-            "ttft": statistics.median(timing.ttft_seconds for timing in alone.timings),
-            "tpot": statistics.median(timing.tpot_seconds or 0.0 for timing in alone.timings),
+            "ttft": statistics.median(timing.ttft_seconds for timing in single.timings),
+            "tpot": statistics.median(timing.tpot_seconds or 0.0 for timing in single.timings),
         }
         levels = {
-            name: max(1000 * SERVICE_LEVEL * seconds, LEAST_SERVICE_LEVEL_MS)
+            name: max(1000 * SERVICE_LEVEL * seconds, MINIMUM_SERVICE_LEVEL_MS)
             for name, seconds in typical.items()
         }
         rates = (highest.request_throughput / 4, highest.request_throughput)
@@ -64,9 +66,9 @@ class LoadTest:
         return self._generate("ramp", workload)
 
     def _workload(self, cases: Sequence[Case], concurrency: int, **more: Any) -> Workload:
-        wanted = self._slot.session.run.options.requests
-        chosen = itertools.islice(itertools.cycle(cases), wanted)
-        return Workload(tuple(map(self._uncached.case, chosen)), concurrency, **more)
+        count = self._slot.session.run.options.requests
+        repeated = itertools.islice(itertools.cycle(cases), count)
+        return Workload(tuple(map(self._uncached.case, repeated)), concurrency, **more)
 
     def _generate(self, name: str, workload: Workload) -> Load:
         session = self._slot.session
