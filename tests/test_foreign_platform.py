@@ -57,7 +57,7 @@ def test_a_model_may_be_deployed_on_it_alone() -> None:
 
 
 def test_a_model_that_is_deployed_on_an_unknown_platform_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="'board' is no platform; there are npu"):
+    with pytest.raises(ConfigurationError, match=r"'board' is no platform\. The platforms are npu"):
 
         class TestOnBoard(VLMConformance):
             __test__ = False
