@@ -267,9 +267,9 @@ def test_a_subset_is_no_reference(tmp_path: Path) -> None:
     ("damage", "says"),
     [
         (lambda text: text[:-9], "cannot be read"),
-        (lambda text: text.replace('"schema": 1', '"schema": 9'), "not of schema"),
+        (lambda text: text.replace('"schema": 1', '"schema": 9'), "do not have schema 1"),
         (lambda text: text.replace("[1.0,", "[0.0,", 1), "changed after"),
-        (lambda _: "[]", "not of schema"),
+        (lambda _: "[]", "do not have schema 1"),
     ],
 )
 def test_damaged_scores_are_an_error(tmp_path: Path, damage: object, says: str) -> None:
