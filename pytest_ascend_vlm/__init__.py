@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .criteria.document import judge_characters, judge_lines, judge_numbers, judge_order
-    from .criteria.tasks import judge_box, judge_question
+    from .criteria.tasks import judge_box, judge_question, read_box
     from .criteria.text import similarity
     from .criteria.verdict import Verdict, at_least, at_most, checklist
     from .errors import ConfigurationError, CriterionFailed, PreconditionError, ServerError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "criteria.document": ("judge_characters", "judge_lines", "judge_numbers", "judge_order"),
-    "criteria.tasks": ("judge_box", "judge_question"),
+    "criteria.tasks": ("judge_box", "judge_question", "read_box"),
     "criteria.text": ("similarity",),
     "criteria.verdict": ("Verdict", "at_least", "at_most", "checklist"),
     "errors": ("ConfigurationError", "CriterionFailed", "PreconditionError", "ServerError"),
@@ -72,6 +72,7 @@ __all__ = [
     "judge_numbers",
     "judge_order",
     "judge_question",
+    "read_box",
     "similarity",
 ]
 

@@ -114,6 +114,12 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     return xdist.auto_workers(config)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Restarts a server that an earlier test ended, once the test's fixtures are set up."""
+    fixtures.keep_server_running(item)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
     """Repeats a user's own test that is marked `determinism`."""

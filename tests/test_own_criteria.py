@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import subprocess
+import sys
 
 import pytest
 from fakes.replay_server import Defect
@@ -123,17 +125,21 @@ def test_an_own_test_has_the_status_that_the_page_says(
         assert found.get(f"own.test_ending_{index}", "no row") == said[ending], ending
 
 
-def test_the_table_names_every_fixture_with_its_scope() -> None:
+def fixture_scopes() -> dict[str, str]:
+    """Name -> scope of every fixture of the plugin."""
     tree = ast.parse(inspect.getsource(fixtures))
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-    defined = {
+    return {
         function.name: scope
         for function in functions
         for decorator in function.decorator_list
         if (scope := scope_of(decorator)) is not None
     }
+
+
+def test_the_table_names_every_fixture_with_its_scope() -> None:
     table = {row[0].strip("`"): row[1] for row in rows(section("Fixtures"))}
-    assert table == defined
+    assert table == fixture_scopes()
 
 
 def scope_of(decorator: ast.expr) -> str | None:
@@ -157,3 +163,19 @@ def test_the_table_has_every_exported_function_as_it_is_called() -> None:
     }
     table = [row[0].strip("`") for row in rows(section("Functions"))]
     assert sorted(table) == sorted(f"{name}({arguments})" for name, arguments in called.items())
+
+
+def test_pytest_shows_every_fixture_beside_several_models() -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--fixtures",
+        "conformance",
+        "-p",
+        "no:cacheprovider",
+    ]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert "INTERNALERROR" not in done.stdout
+    for name in fixture_scopes():
+        assert f"\n{name} " in done.stdout, f"{name}: {done.stdout[-800:]}"

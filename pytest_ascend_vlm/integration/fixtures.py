@@ -7,7 +7,8 @@ They read the attribute `model` of the test class, so they work in every subclas
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -466,6 +467,21 @@ def text_case(model_session: ModelSession) -> Case:
 def long_case(all_cases: tuple[Case, ...]) -> Case:
     """The case with the largest `max_tokens`. Scope: class."""
     return max(all_cases, key=lambda case: case.max_tokens)
+
+
+def keep_server_running(item: pytest.Item) -> None:
+    """Restarts the server of a test if the server died, or if an earlier test ended it.
+
+    A test with only a client needs no start here: the client starts the server when it sends its
+    first request.
+    """
+    arguments: Mapping[str, Any] = getattr(item, "funcargs", {})
+    slot, server = arguments.get("device_slot"), arguments.get("server")
+    if slot is None or server is None or server is not slot.server:
+        return
+    server.recover()
+    if "server" in inspect.signature(item.function).parameters:  # type: ignore[attr-defined]
+        server.ensure_running()
 
 
 def _model_file(request: pytest.FixtureRequest) -> str:

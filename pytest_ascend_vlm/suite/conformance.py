@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any, ClassVar
-
-import pytest
 
 from ..criteria.criterion import criteria
 from ..errors import ConfigurationError
@@ -48,19 +45,6 @@ class VLMConformance(
     """
 
     model: ClassVar[ModelSpec]
-
-    @pytest.fixture(autouse=True)
-    def _server_runs(self, request: pytest.FixtureRequest) -> None:
-        """Restarts the server if it died, or if an earlier test ended it.
-
-        A test with only a client needs no start here: the client starts the server when it sends
-        its first request.
-        """
-        if "server" in request.fixturenames:
-            server = request.getfixturevalue("server")
-            server.recover()
-            if "server" in inspect.signature(request.function).parameters:
-                server.ensure_running()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
