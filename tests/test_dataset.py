@@ -117,7 +117,7 @@ def test_a_subset_satisfies_no_gate(asked: Asked, project: pytest.Pytester) -> N
     assert green.result.ret == 0, green.text
     red = asked(300, "--vlm-gate", "--vlm-datasets-limit=350", reference=evaluation(300))
     assert red.result.ret == 1
-    assert "a subset satisfies no gate" in red.rows[0]["reason"]
+    assert "a subset never passes a gate" in red.rows[0]["reason"]
 
 
 def test_data_sets_are_asked_only_where_they_are_named(

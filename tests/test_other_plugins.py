@@ -37,11 +37,11 @@ import pathlib
 
 class TestFlaky(TestMiddle):
     def test_own_flaky(self, client, judge):
-        from pytest_ascend_vlm.criteria.serving import models_are_listed
+        from pytest_ascend_vlm.criteria.serving import judge_models
         again = pathlib.Path("again")
         listed = ("a",) if again.exists() else ("b",)
         again.touch()
-        judge(models_are_listed(listed, "a"))
+        judge(judge_models(listed, "a"))
 """
     path = three_models / "test_models.py"
     path.write_text(path.read_text("utf-8") + flaky, "utf-8")
