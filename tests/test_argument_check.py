@@ -184,7 +184,7 @@ def test_a_vllm_that_hangs_is_ended(
         f"from {argument_check.__name__} import main; import {argument_check.__name__} as module; "
         "module.TIME_LIMIT_SECONDS = 2; main()"
     )
-    monkeypatch.setattr(argument_check, "_COMMAND", ["python", "-c", program])
+    monkeypatch.setattr(argument_check, "COMMAND", ["python", "-c", program])
     monkeypatch.setenv("STAND_IN", "hang")
     assert "vLLM 9.9 took over" in str(parser.problem({"max_model_len": 8}))
     assert not psutil.pid_exists(*started(stand_in))

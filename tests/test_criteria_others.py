@@ -67,6 +67,12 @@ def test_of_several_checks_the_broken_ones_are_named() -> None:
     assert verdict.evidence["checks"] == {"one": "holds", "two": "it is 3", "three": "holds"}
 
 
+@pytest.mark.parametrize("measured", [0.0, 1.0])
+def test_a_verdict_is_no_condition(measured: float) -> None:
+    with pytest.raises(TypeError, match=r"use verdict\.passed"):
+        assert at_least(measured, 0.5, "rate", "")
+
+
 # --- the degeneration guard ----------------------------------------------------------------------
 
 ARRAYS = st.lists(st.floats(allow_nan=True), min_size=1, max_size=4).map(

@@ -228,7 +228,7 @@ def test_mmmu_is_taken_up_again_and_scored_as_counted_here(
     )
 
     def interrupt(_: str) -> None:
-        if harness._answered(one, tmp_path) >= 3:
+        if harness.answered(one, tmp_path) >= 3:
             raise KeyboardInterrupt
 
     with contextlib.suppress(KeyboardInterrupt):

@@ -158,7 +158,7 @@ def test_samples_scored_twice_or_never_are_an_error(
 def test_one_that_stands_still_is_ended(
     make: Make, request_: EvaluationRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(harness, "_STALL_SECONDS", 2.0)
+    monkeypatch.setattr(harness, "STALL_SECONDS", 2.0)
     with pytest.raises(ServerError, match="no answer for"):
         evaluate(make(PAUSE=60), request_, silent)
     assert not _children(request_)
@@ -166,7 +166,7 @@ def test_one_that_stands_still_is_ended(
 
 def test_nothing_outlives_an_interrupted_run(make: Make, request_: EvaluationRequest) -> None:
     def stop(_: str) -> None:
-        if harness._answered(make(PAUSE=60), request_.work_dir):
+        if harness.answered(make(PAUSE=60), request_.work_dir):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -41,8 +41,8 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Locks of the test's own, and no long waits."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
-    monkeypatch.setattr(leases, "_POLL_SECONDS", 0.02)
-    monkeypatch.setattr(leases, "_GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(leases, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(leases, "GRACE_SECONDS", 0.3)
     return tmp_path / "pytest-ascend-vlm-cards"
 
 
@@ -193,7 +193,7 @@ def test_runs_that_race_never_share_a_card_and_all_come_through(tmp_path: Path) 
     racer = """
 import sys, time
 from pytest_ascend_vlm.platforms import leases
-leases._POLL_SECONDS = 0.02
+leases.POLL_SECONDS = 0.02
 for _ in range(5):
     with leases.lease("npu", 2, [0, 1, 2], dict, lambda line: None) as cards:
         for sign in "+-":

@@ -74,8 +74,8 @@ TWO = Workload((case("法国的首都"), case("sum")), concurrency=2)
 def test_rows_are_what_our_client_sends(tmp_path: Path) -> None:
     page = next(case for case in load_cases([FIXTURES]) if case.images)
     text = case("法国的首都是哪里？", max_tokens=7)
-    files = generator._Files.of(tmp_path, TWO)
-    generator._prepare(files, Workload((page, text), 2), Endpoint(NOBODY, "a-model", KEY))
+    files = generator.Files.of(tmp_path, TWO)
+    generator.prepare(files, Workload((page, text), 2), Endpoint(NOBODY, "a-model", KEY))
     job = json.loads(files.job.read_text("utf-8"))
     rows = read_rows(job)
     assert rows[0]["content"] == messages(page)[0]["content"]
@@ -99,7 +99,7 @@ def _fed(tmp_path: Path, rows: list[dict[str, Any]], **job: Any) -> tuple[Any, l
         ASYNC_REQUEST_FUNCS={"openai-chat": ask},
         get_request=lambda *told: told,
     )
-    vllm_bench._feed(tool, {"rows": str(path), "ramp": None, **job})
+    vllm_bench.feed(tool, {"rows": str(path), "ramp": None, **job})
     return tool, asked
 
 
@@ -185,7 +185,7 @@ def test_a_request_without_an_answer_is_an_error(
         {"itls": None},
         {"duration": "long"},
         {"output_lens": [3, None]},
-        dict.fromkeys(generator._COLUMNS, ()),
+        dict.fromkeys(generator.COLUMNS, ()),
     ],
 )
 def test_a_result_of_another_form_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
@@ -224,9 +224,9 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool, bool], None]:
 
 def test_vllm_comes_first(installed: Callable[[bool, bool], None]) -> None:
     installed(True, True)
-    assert generator._generator(TWO) is vllm_bench
+    assert generator.generator_for(TWO) is vllm_bench
     installed(False, True)
-    assert generator._generator(TWO) is evalscope_perf
+    assert generator.generator_for(TWO) is evalscope_perf
 
 
 def test_without_a_generator_it_says_what_to_install(
@@ -241,7 +241,7 @@ def test_without_a_generator_it_says_what_to_install(
 def test_evalscope_has_no_ramp(installed: Callable[[bool, bool], None]) -> None:
     installed(False, True)
     with pytest.raises(PreconditionError, match="cannot raise the request rate"):
-        generator._generator(dataclasses.replace(TWO, ramp=(1.0, 2.0)))
+        generator.generator_for(dataclasses.replace(TWO, ramp=(1.0, 2.0)))
 
 
 # --- the life of the process ---------------------------------------------------------------------
@@ -358,8 +358,8 @@ def test_a_generator_that_hangs_is_ended(
     tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tool(HANGS)
-    monkeypatch.setattr(generator, "_START_SECONDS", 5.0)
-    monkeypatch.setattr(generator, "_ANSWER_SECONDS", 0.0)
+    monkeypatch.setattr(generator, "START_SECONDS", 5.0)
+    monkeypatch.setattr(generator, "ANSWER_SECONDS", 0.0)
     with pytest.raises(ServerError, match=r"2 requests at concurrency 2 did not end within 5 s"):
         run(tmp_path)
     assert not left(tmp_path)

@@ -103,7 +103,7 @@ def test_half_a_result_is_the_error_of_its_own_task(spoilt: str, tmp_path: Path)
         save_file({"0.hidden": np.zeros((9, 4))}, tmp_path / f"{task}.safetensors")
     path = tmp_path / spoilt
     path.write_bytes(path.read_bytes()[:-3])
-    result = offline._read(tmp_path, job("chat", "hidden_states", "float32"), "it died")
+    result = offline.read(tmp_path, job("chat", "hidden_states", "float32"), "it died")
     assert result.hidden_states[CASE.id].shape == (9, 4)
     assert "cannot be read" in result.errors["chat"]
     assert result.errors["float32"] == "it died"

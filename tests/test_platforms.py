@@ -267,8 +267,8 @@ def test_a_place_confines_its_server_to_its_cards(
 
 
 def test_there_is_no_place_on_occupied_cards(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_ascend_vlm.platforms.leases._GRACE_SECONDS", 0.0)
-    monkeypatch.setattr("pytest_ascend_vlm.platforms.leases._POLL_SECONDS", 0.01)
+    monkeypatch.setattr("pytest_ascend_vlm.platforms.leases.GRACE_SECONDS", 0.0)
+    monkeypatch.setattr("pytest_ascend_vlm.platforms.leases.POLL_SECONDS", 0.01)
     busy = Shown(processes=((4711, "推理进程", 17600),))
     host.shows(table(busy, busy))
     with (

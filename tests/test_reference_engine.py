@@ -642,7 +642,7 @@ def test_cores_are_counted_among_those_that_this_process_may_use(
     for number, siblings in enumerate(["0,2", "1,3", "0,2", "1,3"]):
         (tmp_path / str(number)).write_text(siblings, "ascii")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: allowed)
-    monkeypatch.setattr(cpu_threads, "_SIBLINGS", f"{tmp_path}/{{}}")
+    monkeypatch.setattr(cpu_threads, "SIBLINGS", f"{tmp_path}/{{}}")
     assert physical_cores() == cores
 
 
@@ -650,7 +650,7 @@ def test_cores_are_counted_where_sys_is_hidden(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    monkeypatch.setattr(cpu_threads, "_SIBLINGS", f"{tmp_path}/{{}}")
+    monkeypatch.setattr(cpu_threads, "SIBLINGS", f"{tmp_path}/{{}}")
     monkeypatch.setattr(cpu_threads.psutil, "cpu_count", lambda logical: 16 if logical else 4)
     assert physical_cores() == 4
 

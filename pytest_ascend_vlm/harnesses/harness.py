@@ -29,7 +29,7 @@ from ..progress import ProgressCallback
 API_KEY_VARIABLE = "VLM_HARNESS_API_KEY"
 LOG = "harness.log"
 _CHILDREN = Path(__file__).parent / "children"
-_STALL_SECONDS = 1800.0
+STALL_SECONDS = 1800.0
 _ROUNDED = 1e-3
 
 
@@ -168,7 +168,7 @@ def evaluate(
     if (work_dir / "result.json").exists():
         shutil.rmtree(work_dir)  # only an interrupted run is resumed
     work_dir.mkdir(parents=True, exist_ok=True)
-    before = _answered(harness, work_dir)
+    before = answered(harness, work_dir)
     _write_job(harness, request)
     _run(harness, request, on_progress)
     shutil.rmtree(work_dir / "cache", ignore_errors=True)
@@ -207,14 +207,14 @@ def _run(harness: Harness, request: EvaluationRequest, on_progress: ProgressCall
 
     def on_poll(_elapsed: float) -> None:
         on_progress(progress.now())
-        if progress.seconds_without_answer > _STALL_SECONDS:
-            problem = f"{harness.name} got no answer for {_STALL_SECONDS / 60:.0f} minutes."
+        if progress.seconds_without_answer > STALL_SECONDS:
+            problem = f"{harness.name} got no answer for {STALL_SECONDS / 60:.0f} minutes."
             raise ServerError(child.with_tail(f"{problem} Run it again to resume."))
 
     code = child.run(on_poll)
     if code != 0 or not (work_dir / "result.json").is_file():
         problem = (
-            f"{harness.name} died ({exit_code(code)}) after {_answered(harness, work_dir)} "
+            f"{harness.name} died ({exit_code(code)}) after {answered(harness, work_dir)} "
             "answers. They are kept: run it again to resume."
         )
         raise ServerError(child.with_tail(problem))
@@ -242,7 +242,7 @@ class _Progress:
 
     def __init__(self, harness: Harness, request: EvaluationRequest) -> None:
         self._harness, self._request = harness, request
-        self._known = self._first = _answered(harness, request.work_dir)
+        self._known = self._first = answered(harness, request.work_dir)
         self._since = self._changed = time.monotonic()
 
     @property
@@ -252,21 +252,22 @@ class _Progress:
 
     def now(self) -> str:
         """The progress as one line of text."""
-        answered, now = _answered(self._harness, self._request.work_dir), time.monotonic()
-        if answered != self._known:
-            self._known, self._changed = answered, now
+        count, now = answered(self._harness, self._request.work_dir), time.monotonic()
+        if count != self._known:
+            self._known, self._changed = count, now
         asked = _asked(self._request.work_dir)
-        line = f"{self._request.task} by {self._harness.name}: {answered}"
+        line = f"{self._request.task} by {self._harness.name}: {count}"
         if asked is None:
             return f"{line} answered, starting for {now - self._since:.0f} s"
-        done = answered - self._first
+        done = count - self._first
         if not done:
             return f"{line} of {asked}"
-        seconds = (now - self._since) * (asked - answered) / done
+        seconds = (now - self._since) * (asked - count) / done
         return f"{line} of {asked}, about {duration_text(seconds)} left"
 
 
-def _answered(harness: Harness, work_dir: Path) -> int:
+def answered(harness: Harness, work_dir: Path) -> int:
+    """The number of answers that the harness has stored so far."""
     return sum(_text(path).count("\n") for path in work_dir.glob(harness.answered))
 
 

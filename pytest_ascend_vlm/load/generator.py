@@ -28,9 +28,9 @@ from ..spec.case import Case
 from ..writing import write_atomically
 from . import evalscope_perf, vllm_bench
 
-_START_SECONDS = 300.0
-_ANSWER_SECONDS = 120.0
-_COLUMNS = ("ttfts", "itls", "input_lens", "output_lens", "generated_texts", "errors")
+START_SECONDS = 300.0
+ANSWER_SECONDS = 120.0
+COLUMNS = ("ttfts", "itls", "input_lens", "output_lens", "generated_texts", "errors")
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,11 @@ class Workload:
         """Maximum duration, including the start of the load generator."""
         batches = math.ceil(len(self.requests) / self.concurrency)
         arriving = 2 * len(self.requests) / sum(self.ramp) if self.ramp else 0.0
-        return _START_SECONDS + _ANSWER_SECONDS * batches + 2 * arriving
+        return START_SECONDS + ANSWER_SECONDS * batches + 2 * arriving
 
 
 @dataclass(frozen=True)
-class _Files:
+class Files:
     """The files that a run reads and writes."""
 
     rows: Path
@@ -68,10 +68,11 @@ class _Files:
     log: Path
 
     @staticmethod
-    def of(directory: Path, workload: Workload) -> _Files:
+    def of(directory: Path, workload: Workload) -> Files:
+        """The files of one workload."""
         name = f"concurrency-{workload.concurrency}"
         suffixes = ("rows.jsonl", "job.json", "json", "log")
-        return _Files(*(directory / f"{name}.{suffix}" for suffix in suffixes))
+        return Files(*(directory / f"{name}.{suffix}" for suffix in suffixes))
 
 
 def generate(
@@ -90,15 +91,15 @@ def generate(
             fails or writes an unreadable result.
         ServerError: if the requests are not answered within `workload.budget_seconds`.
     """
-    module = _generator(workload).__name__
-    files = _Files.of(directory, workload)
-    _prepare(files, workload, endpoint)
+    module = generator_for(workload).__name__
+    files = Files.of(directory, workload)
+    prepare(files, workload, endpoint)
     command = [sys.executable, "-m", module, str(files.job)]
     _run(SupervisedProcess(command, files.log, _environment(endpoint)), workload, on_progress)
     return read(files.result, workload)
 
 
-def _generator(workload: Workload) -> ModuleType:
+def generator_for(workload: Workload) -> ModuleType:
     """The module that drives the load generator installed on this host."""
     if vllm_bench.is_installed():
         return vllm_bench
@@ -115,7 +116,8 @@ def _generator(workload: Workload) -> ModuleType:
     return evalscope_perf
 
 
-def _prepare(files: _Files, workload: Workload, endpoint: Endpoint) -> None:
+def prepare(files: Files, workload: Workload, endpoint: Endpoint) -> None:
+    """Writes the requests and the job for the load generator."""
     rows = [json.dumps(_row(case)) for case in workload.requests]
     write_atomically(files.rows, "".join(f"{row}\n" for row in rows).encode())
     job = {
@@ -176,8 +178,8 @@ def read(path: Path, workload: Workload) -> Load:
     """
     try:
         result = json.loads(path.read_text("utf-8"))
-        values = zip(*(result[column] for column in _COLUMNS), strict=True)
-        rows = [dict(zip(_COLUMNS, row, strict=True)) for row in values]
+        values = zip(*(result[column] for column in COLUMNS), strict=True)
+        rows = [dict(zip(COLUMNS, row, strict=True)) for row in values]
         answers = [_answer(*pair) for pair in zip(workload.requests, rows, strict=True)]
         duration, generator = float(result["duration"]), str(result["generator"])
     except (OSError, ValueError, TypeError, KeyError) as error:

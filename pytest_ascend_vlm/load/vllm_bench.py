@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
     arguments, unknown = parser.parse_known_args(_arguments(job, vllm.__version__))
     if unknown:
         sys.exit(f"{TOOL} of vLLM {vllm.__version__} does not know {' '.join(unknown)}.")
-    _feed(serve, job)
+    feed(serve, job)
     serve.main(arguments)
     return 0
 
@@ -60,7 +60,7 @@ def _arguments(job: Mapping[str, Any], version: str) -> list[str]:
     ]
 
 
-def _feed(serve: Any, job: Mapping[str, Any]) -> None:
+def feed(serve: Any, job: Mapping[str, Any]) -> None:
     """Replaces the tool's requests, and its request rate, by those of the job."""
     requests = [_request(serve.SampleRequest, row) for row in read_rows(job)]
     serve.get_samples = lambda *_, **__: requests

@@ -29,8 +29,8 @@ POOL = Pool(
     health_command="npu-smi info -t health -i {board}",
 )
 
-_DEV = Path("/dev")
-_ASCEND = Path("/usr/local/Ascend")
+DEV = Path("/dev")
+ASCEND_ROOT = Path("/usr/local/Ascend")
 # Drivers before release 26 have no package_version. Since then, Version is that of a component.
 _DRIVER_FIELDS = ("package_version", "Version")
 
@@ -140,13 +140,13 @@ class Ascend:
 
 def device_nodes() -> list[Path]:
     """The device nodes of the host's NPUs, including virtual NPUs."""
-    return sorted([*_DEV.glob("davinci[0-9]*"), *_DEV.glob("vdavinci[0-9]*")])
+    return sorted([*DEV.glob("davinci[0-9]*"), *DEV.glob("vdavinci[0-9]*")])
 
 
 def _cann_version() -> str | None:
     """The version of the toolkit in the environment, otherwise of the default installation."""
     set_up = os.environ.get("ASCEND_TOOLKIT_HOME") or os.environ.get("ASCEND_HOME_PATH")
-    installed = (_ASCEND / "ascend-toolkit" / "latest", _ASCEND / "cann")
+    installed = (ASCEND_ROOT / "ascend-toolkit" / "latest", ASCEND_ROOT / "cann")
     for root in [Path(set_up)] if set_up else installed:
         for path in sorted(root.glob("*-linux/ascend_toolkit_install.info")):
             if version := _field(path, "version"):
@@ -155,7 +155,7 @@ def _cann_version() -> str | None:
 
 
 def _driver_version() -> str | None:
-    path = _ASCEND / "driver" / "version.info"
+    path = ASCEND_ROOT / "driver" / "version.info"
     for field in _DRIVER_FIELDS:
         if version := _field(path, field):
             return version

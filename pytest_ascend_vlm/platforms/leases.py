@@ -25,9 +25,9 @@ from ..progress import ProgressCallback
 from .preflight import Obstacle
 
 _DIRECTORY = "pytest-ascend-vlm-cards"
-_POLL_SECONDS = 1.0
+POLL_SECONDS = 1.0
 # Time that a killed server needs until its cards are free.
-_GRACE_SECONDS = 15.0
+GRACE_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -112,11 +112,11 @@ def lease(
                 occupied_since = None
             else:
                 occupied_since = occupied_since or time.monotonic()
-                patience = occupied_since + _GRACE_SECONDS - time.monotonic()
+                patience = occupied_since + GRACE_SECONDS - time.monotonic()
                 if situation.free_at_best < count or patience < 0:
                     raise ConfigurationError(_too_few(count, situation))
             on_progress(f"waiting for {_cards(count)}: {'; '.join(situation.lines)}")
-            time.sleep(_POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
         yield tuple(situation.free[:count])
 
 

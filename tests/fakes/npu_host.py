@@ -91,8 +91,8 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     for name in _VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    monkeypatch.setattr(ascend, "_DEV", tmp_path / "dev")
-    monkeypatch.setattr(ascend, "_ASCEND", tmp_path / "Ascend")
+    monkeypatch.setattr(ascend, "DEV", tmp_path / "dev")
+    monkeypatch.setattr(ascend, "ASCEND_ROOT", tmp_path / "Ascend")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     monkeypatch.syspath_prepend(tmp_path / "site")
     return host

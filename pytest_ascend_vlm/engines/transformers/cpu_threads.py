@@ -15,7 +15,7 @@ _BYTES_PER_THREAD = 64 * 1024**2
 _SIDE = 512
 _SAMPLE_SECONDS = 0.05
 _SLOW = 0.5
-_SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 
 def use_cores(weights_bytes: int) -> None:
@@ -38,7 +38,7 @@ def physical_cores() -> int:
         return psutil.cpu_count(logical=False) or 1
     allowed = os.sched_getaffinity(0)
     try:
-        return len({Path(_SIBLINGS.format(cpu)).read_text("ascii") for cpu in allowed})
+        return len({Path(SIBLINGS.format(cpu)).read_text("ascii") for cpu in allowed})
     except OSError:  # a sandbox may hide /sys
         return min(len(allowed), psutil.cpu_count(logical=False) or len(allowed))
 

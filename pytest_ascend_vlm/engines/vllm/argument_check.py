@@ -31,7 +31,7 @@ from .arguments import command_line
 
 TIME_LIMIT_SECONDS = 120
 _MIN_SIMILARITY_PERCENT = 80
-_COMMAND = ["python", "-m", "pytest_ascend_vlm.engines.vllm.argument_check"]
+COMMAND = ["python", "-m", "pytest_ascend_vlm.engines.vllm.argument_check"]
 
 
 class ArgumentChecker:
@@ -87,7 +87,7 @@ class ArgumentChecker:
         """Sends the child a line and returns its answer; empty if the child died."""
         if self._child is None:
             self._child = subprocess.Popen(
-                [sys.executable, *_COMMAND[1:]],
+                [sys.executable, *COMMAND[1:]],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -110,7 +110,7 @@ class ArgumentChecker:
             code = self._child.wait() if self._child else None
             timed_out = code == -signal.SIGALRM
             what = f"took over {TIME_LIMIT_SECONDS} s" if timed_out else f"died (exit code {code})"
-        return f"vLLM {version} {what}; for the full output run: {' '.join(_COMMAND)} < /dev/null"
+        return f"vLLM {version} {what}; for the full output run: {' '.join(COMMAND)} < /dev/null"
 
 
 class _Refused(Exception):

@@ -84,7 +84,7 @@ def run(
             {**env, "PYTHONPATH": python_path},
         )
         problem = _run(worker, on_progress, budget_seconds)
-        result = _read(directory, job, problem)
+        result = read(directory, job, problem)
     if problem is not None and all(result.errors.get(task) == problem for task in job.tasks):
         raise ServerError(problem)
     return result
@@ -142,7 +142,7 @@ class _TaskResult:
         return table
 
 
-def _read(directory: Path, job: Job, problem: str | None) -> OfflineResult:
+def read(directory: Path, job: Job, problem: str | None) -> OfflineResult:
     """Reads the results of the tasks; `problem` is the error of a task without a result."""
     ids = [case.id for case, _ in job.cases]
     found: dict[str, Mapping[str, Any]] = {field: {} for of in _READERS.values() for field in of}
