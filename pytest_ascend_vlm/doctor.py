@@ -154,12 +154,13 @@ def _weights() -> list[str]:
     lines = [f"VLLM_USE_MODELSCOPE is {setting!r}: vLLM loads models from {hub}"]
     for cache in hub_caches():
         there = "" if cache.root.is_dir() else " (empty)"
-        free = shutil.disk_usage(_existing(cache.root)).free / 2**30
+        free = shutil.disk_usage(nearest_existing(cache.root)).free / 2**30
         lines.append(f"{cache.name}: {cache.root}{there}, {free:.0f} GiB free on its disk")
     return lines
 
 
-def _existing(path: Path) -> Path:
+def nearest_existing(path: Path) -> Path:
+    """The path itself, or the nearest of its parents that exists."""
     return next(parent for parent in (path, *path.parents) if parent.exists())
 
 

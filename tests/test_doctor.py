@@ -144,4 +144,4 @@ def test_locks_in_the_way_are_a_problem(host: Host) -> None:
 
 
 def test_the_free_space_of_a_cache_that_is_not_there_is_that_of_its_disk(tmp_path: Path) -> None:
-    assert doctor._existing(tmp_path / "a" / "b") == tmp_path
+    assert doctor.nearest_existing(tmp_path / "a" / "b") == tmp_path

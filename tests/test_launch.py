@@ -84,9 +84,9 @@ def test_the_suites_own_arguments_are_told_apart(tmp_path: Path) -> None:
 
 def test_vllm_gets_both_and_its_devices(tmp_path: Path) -> None:
     one = server(tmp_path)
-    command = shlex.join(one._command())
+    command = shlex.join(one.command())
     assert "--dtype bfloat16" in command
     assert "--max-logprobs 64" in command
-    environment = one._environment()
+    environment = one.environment()
     assert environment["TASK_QUEUE_ENABLE"] == "1"
     assert environment["ASCEND_RT_VISIBLE_DEVICES"] == "3"

@@ -41,7 +41,7 @@ def test_what_is_no_metrics_tells_nothing(
 ) -> None:
     monkeypatch.setattr(Stub, "metrics", lambda _: body)
     endpoint = Endpoint(stub(), "a-model", "none")
-    assert metrics.while_doing(endpoint, lambda: "done") == ("done", {})
+    assert metrics.measure(endpoint, lambda: "done") == ("done", {})
 
 
 def test_a_server_tells_what_happened_meanwhile(
@@ -50,9 +50,9 @@ def test_a_server_tells_what_happened_meanwhile(
     told = iter([text(2.0, 4), text(5.0, 10)])
     monkeypatch.setattr(Stub, "metrics", lambda _: next(told))
     endpoint = Endpoint(stub(), "a-model", "none")
-    assert metrics.while_doing(endpoint, lambda: 1) == (1, {"queue": 0.5})
+    assert metrics.measure(endpoint, lambda: 1) == (1, {"queue": 0.5})
 
 
 def test_a_server_without_metrics_is_no_error(stub: Serve) -> None:
     endpoint = Endpoint(stub(), "a-model", "none")
-    assert metrics.while_doing(endpoint, lambda: 1) == (1, {})
+    assert metrics.measure(endpoint, lambda: 1) == (1, {})

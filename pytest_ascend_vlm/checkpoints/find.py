@@ -123,7 +123,7 @@ def _problem(copy: Copy, pinned: str | None) -> str | None:
     if pinned is not None and copy.revisions - {pinned}:
         known = " and ".join(sorted(copy.revisions))
         return f"it has revision {known}, but the model is pinned to {pinned}"
-    if not copy.alone:
+    if not copy.unambiguous:
         return "one of several snapshots; choose one with ModelSpec(revision=...)"
     return next(iter(_gaps(copy)), None)
 

@@ -31,13 +31,13 @@ class Copy:
         downloads: the directory that contains its unfinished downloads.
         revisions: the known commits of its files: none if nothing shows them, several if a later
             download replaced some files.
-        alone: True if no other snapshot of the model could be meant.
+        unambiguous: True if no other snapshot of the model could be meant.
     """
 
     path: Path
     downloads: Path
     revisions: frozenset[str]
-    alone: bool = True
+    unambiguous: bool = True
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def _snapshots(repository: Path, *wanted: str) -> Iterator[Copy]:
     chosen = [named[name] for name in wanted if name in named][:1] or present
     for path in chosen:
         revisions = frozenset(_COMMIT.findall(path.name))
-        yield Copy(path.resolve(), repository, revisions, alone=len(chosen) == 1)
+        yield Copy(path.resolve(), repository, revisions, unambiguous=len(chosen) == 1)
 
 
 def _recorded_revisions(directory: Path) -> frozenset[str]:

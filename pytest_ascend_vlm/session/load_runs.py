@@ -77,7 +77,7 @@ class LoadRuns:
         def on_progress(line: str) -> None:
             session.on_progress(f"load {name}: {line}")
 
-        found, server_seconds = metrics.while_doing(
+        found, server_seconds = metrics.measure(
             self._endpoint,
             lambda: generator.generate(workload, self._endpoint, directory, on_progress),
         )

@@ -76,7 +76,7 @@ class RequestTimer:
                     errors.append(str(error))
 
         with self.warm(cases) as client:
-            _, server_seconds = metrics.while_doing(self.client.endpoint, lambda: ask_all(client))
+            _, server_seconds = metrics.measure(self.client.endpoint, lambda: ask_all(client))
         # The wall time would include making the next request's images, so the latencies are added.
         seconds = sum(answer.seconds for answer in answers)
         return Load(

@@ -34,7 +34,7 @@ class Counters:
         return means
 
 
-def while_doing(endpoint: Endpoint, work: Callable[[], _T]) -> tuple[_T, dict[str, float]]:
+def measure(endpoint: Endpoint, work: Callable[[], _T]) -> tuple[_T, dict[str, float]]:
     """Calls `work`; returns its result and the means of the requests during the call.
 
     The means are empty if the server has no such metrics. No criterion uses them.

@@ -133,6 +133,27 @@ class VllmServer:
         self._deaths = 0
         self._death_lock = threading.Lock()
 
+    def command(self) -> list[str]:
+        """The command that starts the server."""
+        port = self.endpoint.url.rpartition(":")[2]
+        return [
+            sys.executable, "-m", "vllm.entrypoints.openai.api_server",
+            "--model", str(self.launch.model_path),
+            "--served-model-name", self.launch.served_name,
+            "--host", "127.0.0.1", "--port", port,
+            *command_line({**self.launch.serve, **self.launch.suite_serve}),
+        ]  # fmt: skip
+
+    def environment(self) -> dict[str, str]:
+        """The server's environment variables."""
+        return {
+            **os.environ,
+            **self.launch.env,
+            **self.launch.device_env,
+            "PYTHONPATH": torch_companions.child_pythonpath(os.environ.get("PYTHONPATH")),
+            "VLLM_API_KEY": self.endpoint.api_key,
+        }
+
     @property
     def serve_command(self) -> str:
         """The deployment's command line, with its environment variables.
@@ -192,7 +213,7 @@ class VllmServer:
         self.log_path.write_bytes(b"")
         self._memory_before = self._device_memory_mib()
         self._process = spawn(
-            self._command(), self.log_path, self._environment(), stdout=subprocess.PIPE
+            self.command(), self.log_path, self.environment(), stdout=subprocess.PIPE
         )
         try:
             self._follow_phases()
@@ -325,25 +346,6 @@ class VllmServer:
         """The current phase of a start: from the log, or the first image once healthy."""
         healthy = Phase.FIRST_IMAGE.value in self.phases_seconds
         return Phase.FIRST_IMAGE if healthy else phase_of(self._log())
-
-    def _command(self) -> list[str]:
-        port = self.endpoint.url.rpartition(":")[2]
-        return [
-            sys.executable, "-m", "vllm.entrypoints.openai.api_server",
-            "--model", str(self.launch.model_path),
-            "--served-model-name", self.launch.served_name,
-            "--host", "127.0.0.1", "--port", port,
-            *command_line({**self.launch.serve, **self.launch.suite_serve}),
-        ]  # fmt: skip
-
-    def _environment(self) -> dict[str, str]:
-        return {
-            **os.environ,
-            **self.launch.env,
-            **self.launch.device_env,
-            "PYTHONPATH": torch_companions.child_pythonpath(os.environ.get("PYTHONPATH")),
-            "VLLM_API_KEY": self.endpoint.api_key,
-        }
 
     def _follow_phases(self) -> None:
         """Waits until `/health` returns 200; reads the phase from the log; raises if one hangs."""
