@@ -29,6 +29,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -280,12 +281,12 @@ def measure_ort(rounds: int) -> tuple[list[Finding], dict[str, Any]]:
     with tempfile.TemporaryDirectory() as name:
         towers = {EAGER: new_tower(ORT_LAYERS, "eager"), SDPA: new_tower(ORT_LAYERS, "sdpa")}
         sessions = ort_sessions(towers[SDPA], grid, Path(name))
-        ways = {
+        ways: dict[str, Callable[[], Cost]] = {
             EAGER: lambda: torch_cost(towers[EAGER], pixels, grid, threads),
             SDPA: lambda: torch_cost(towers[SDPA], pixels, grid, threads),
             ONE: lambda: torch_cost(towers[SDPA], pixels, grid, 1),
             **{
-                name: lambda session=session: Cost.of(lambda: run_ort(session, pixels))
+                name: partial(Cost.of, partial(run_ort, session, pixels))
                 for name, session in sessions.items()
             },
         }

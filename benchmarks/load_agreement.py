@@ -106,7 +106,8 @@ def spread(several: Sequence[Figures]) -> Figures:
 
 def furthest(figures: Figures) -> float:
     """The largest distance of a ratio from 1."""
-    return max(abs(ratio - 1) for ratio in dataclasses.astuple(figures))
+    distances: list[float] = [abs(ratio - 1) for ratio in dataclasses.astuple(figures)]
+    return max(distances)
 
 
 def requests(count: int) -> tuple[Case, ...]:

@@ -20,7 +20,7 @@ import numpy as np
 from pytest_ascend_vlm.criteria.dataset import CONFIDENCE, judge_paired
 from pytest_ascend_vlm.errors import PreconditionError
 from pytest_ascend_vlm.observation.evaluation import Evaluation, Protocol, Sample
-from pytest_ascend_vlm.spec.dataset import MARGIN
+from pytest_ascend_vlm.spec.thresholds import SCORE_TOLERANCE
 
 LEAST_RUNS = 200
 PROTOCOL = Protocol("simulation", "1", "simulated", "score", "")
@@ -90,7 +90,7 @@ def wrong(scenario: Scenario) -> str | None:
     """The wrong verdict of a scenario; None if neither verdict is wrong."""
     if scenario.difference == 0:
         return "fail"
-    return "pass" if scenario.difference <= -MARGIN else None
+    return "pass" if scenario.difference <= -SCORE_TOLERANCE else None
 
 
 def main() -> int:
@@ -103,7 +103,8 @@ def main() -> int:
     rng = np.random.default_rng(6)
     stated = 1 - CONFIDENCE
     most = stated + 3 * math.sqrt(stated * (1 - stated) / runs)
-    print(f"paired non-inferiority, margin {100 * MARGIN:g} points, {runs} runs each, in percent")
+    tolerance = f"{100 * SCORE_TOLERANCE:g} points"
+    print(f"paired non-inferiority, tolerance {tolerance}, {runs} runs each, in percent")
     print(f"{'':50} samples  difference   pass   fail  error  wrong")
     rates, holds = {}, True
     for scenario in SCENARIOS:

@@ -326,6 +326,7 @@ class Bench:
     def rows(self, repeats: int, defects: Iterable[Defect]) -> Iterator[Row]:
         """Measures this model, undamaged and with each defect."""
         isa = os.environ["ONEDNN_MAX_CPU_ISA"]
+        attentions: dict[str, Callable[[], contextlib.AbstractContextManager[None]]]
         attentions = {"SDPA": contextlib.nullcontext, "eager attention": eager_attention}
         for (name, patch), threads in itertools.product(attentions.items(), (1, 2)):
             self._set_threads(threads)
@@ -378,8 +379,8 @@ class Bench:
         sequences = [encoder.with_answer(case, golden.text) for case, golden in self._goldens]
         numbers = [model.force(one, np.arange(len(one.token_ids))) for one in sequences]
         kept = [most_likely(one.logits, one.logits.shape[1]) for one in numbers]
-        scores = [TokenScores(one.listed, one.logits, one.logits[:, -1], True) for one in kept]
-        return self._compared(scores, [one.hidden for one in numbers], kept[0].listed.shape[1])
+        scores = [TokenScores(one.token_ids, one.logits, one.logits[:, -1], True) for one in kept]
+        return self._compared(scores, [one.hidden for one in numbers], kept[0].token_ids.shape[1])
 
     def _in_vllm(self, checkpoint: Path, order: int = 0, **varied: Any) -> Measured:
         encoder = Encoder(checkpoint, trust_remote_code=False)
@@ -394,7 +395,7 @@ class Bench:
     def _compared(
         self, scores: Sequence[TokenScores], hidden: Sequence[Table], width: int
     ) -> Measured:
-        numerics = [golden.numerics for _, golden in self._goldens]
+        numerics = [golden.numerics for _, golden in self._goldens if golden.numerics]
         ids = [case.id for case, _ in self._goldens]
         forced = [Forced(id_, one, width) for id_, one in zip(ids, scores, strict=True)]
         return (
@@ -418,7 +419,7 @@ def vllm_scores(checkpoint: Path, prompts: Prompts, varied: Mapping[str, Any]) -
     """Raw logits of the most likely tokens at every position."""
     from vllm import SamplingParams
 
-    raw = {"logprobs_mode": "raw_logits", "max_logprobs": FORCED_TOKENS}
+    raw: dict[str, Any] = {"logprobs_mode": "raw_logits", "max_logprobs": FORCED_TOKENS}
     wanted = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=FORCED_TOKENS)
     replies = vllm_engine(checkpoint, **raw, **varied).generate(prompts, wanted, **PLAINLY)
     entries = [
@@ -433,7 +434,7 @@ def vllm_hidden_states(
 ) -> list[Table]:
     """The last hidden states of every position."""
     pooler = {"task": "token_embed", "use_activation": False}
-    pooling = {"runner": "pooling", "convert": "embed", "pooler_config": pooler}
+    pooling: dict[str, Any] = {"runner": "pooling", "convert": "embed", "pooler_config": pooler}
     engine = vllm_engine(checkpoint, **pooling, **varied)
     states = engine.encode(prompts, pooling_task="token_embed", **PLAINLY)
     return [state.outputs.data.float().numpy() for state in states]

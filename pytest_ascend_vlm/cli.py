@@ -184,14 +184,9 @@ def _render(options: argparse.Namespace) -> str:
             text = render(document, options.language, charts=False)
             return text.encode("utf-8", "replace").decode("utf-8")
         files = rendered(document, [options.language])
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        jinja2.UndefinedError,
-    ) as e:
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {options.report} ({error.strerror}).") from error
+    except (ValueError, LookupError, TypeError, AttributeError, jinja2.UndefinedError) as e:
         raise ConfigurationError(
             f"{options.report} is not a report written by pytest --vlm-report ({e!r})."
         ) from e

@@ -3,8 +3,8 @@
 `required.txt` lists pairs of test class and criterion, one per line. `ascend-vlm gate-list` writes
 it from the model files. A listed criterion must end as a pass, an expected failure, or declared not
 applicable. Otherwise the run fails, even if pytest would pass it: a criterion that was deselected,
-skipped or never collected was not verified. Neither was one whose reference knows none of its
-cases.
+skipped or never collected was not verified. A criterion also counts as not verified if the
+reference does not know the answer to any of its cases.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ def shortfalls(
     *,
     may_lack_checkpoints: bool,
 ) -> list[str]:
-    """The shortfalls of a gate, one line per class and reason; empty if the gate is green.
+    """The shortfalls of a gate, one line per class and reason; empty if the gate passes.
 
     Args:
         required: the content of required.txt.
         rows: the report's rows.
         deselected: criteria of which the run deselected at least one case.
-        may_lack_checkpoints: whether a whole class may be not applicable. In a run with tiny
+        may_lack_checkpoints: True if a whole class may be not applicable. In a run with tiny
             checkpoints that is every class without one.
     """
     found: dict[Pair, list[Mapping[str, Any]]] = {}
@@ -67,7 +67,7 @@ def _problems(of_class: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[s
     unknown = [criterion for criterion, rows in of_class.items() if _is_unknown(rows)]
     if unknown:
         yield (
-            f"{_counted(unknown, of_class)}: the reference knows the answer to none of the cases, "
+            f"{_counted(unknown, of_class)}: the reference does not know the answer to any case, "
             "so nothing was verified"
         )
     reasons: dict[str, list[str]] = {}

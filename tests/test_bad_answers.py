@@ -177,7 +177,7 @@ def test_a_criterion_of_which_the_reference_knows_nothing_opens_no_gate(
     know_nothing(project, *names)
     outcome = judged(stub(**SERVED), "--vlm-gate", "-k", ASKED)
     assert outcome.result.ret == status
-    told = "gate: TestQwen3VL8B: tasks.chart: the reference knows the answer to none of the cases"
+    told = "gate: TestQwen3VL8B: tasks.chart: the reference does not know the answer to any case"
     assert (told in outcome.text) is bool(status)
 
 

@@ -21,7 +21,7 @@ from pytest_ascend_vlm.criteria.determinism import (
 )
 from pytest_ascend_vlm.criteria.verdict import at_least, at_most, checklist
 from pytest_ascend_vlm.engines.logprobs import top_logprobs
-from pytest_ascend_vlm.errors import PreconditionError
+from pytest_ascend_vlm.errors import ConfigurationError, PreconditionError
 from pytest_ascend_vlm.observation.answers import Completion, Refusal, TopLogprobs, Usage
 
 PAGE = "季度报告 2024\n收入 1,234.50 元\n增长 12.5%\n"
@@ -71,6 +71,13 @@ def test_of_several_checks_the_broken_ones_are_named() -> None:
 def test_a_verdict_is_no_condition(measured: float) -> None:
     with pytest.raises(TypeError, match=r"use verdict\.passed"):
         assert at_least(measured, 0.5, "rate", "")
+
+
+def test_what_cannot_be_a_verdict_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="no checks"):
+        checklist({})
+    with pytest.raises(ConfigurationError, match=r"details=\(line,\)"):
+        at_least(0, 1, "rate", "", "a text")  # type: ignore[arg-type]
 
 
 # --- the degeneration guard ----------------------------------------------------------------------

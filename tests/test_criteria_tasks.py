@@ -58,6 +58,8 @@ def test_a_verdict_about_an_answer_says_what_is_true() -> None:
     assert right.reason == "the answer names 'North', as the reference's does"
     assert wrong.reason == "the answer does not name 'North', which the reference's does"
     assert "the reference: 'It is North.'" in wrong.details
+    alone = tasks.judge_question(("North",), "South", None)
+    assert (alone.reason, alone.details) == ("the answer does not name 'North'", ("got: 'South'",))
 
 
 @pytest.mark.parametrize(

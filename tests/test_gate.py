@@ -77,7 +77,7 @@ def test_a_criterion_of_which_the_reference_knows_nothing_was_not_verified() -> 
     assert missing(*ALL_PASS, unknown) == []
     for rows in ([unknown], [unknown, declared]):
         assert missing(ALL_PASS[0], *rows, ALL_PASS[2]) == [
-            "TestA: serving.image: the reference knows the answer to none of the cases, so nothing "
+            "TestA: serving.image: the reference does not know the answer to any case, so nothing "
             "was verified"
         ]
 

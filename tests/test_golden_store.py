@@ -340,7 +340,7 @@ def test_numbers_that_do_not_belong_to_their_rows_are_not_written(golden: Record
     before = golden.json.read_bytes(), golden.tensors.read_bytes()
     sound = numerics_of(answer())
     shifted = dataclasses.replace(sound, positions=sound.positions[: len(sound.positions) - 8])
-    with pytest.raises(GoldenError, match="do not belong to its rows"):
+    with pytest.raises(GoldenError, match="do not match the positions"):
         record(
             golden.root,
             golden.key,

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 from fakes.replay_server import Defect
+from helpers.host import HAS_NPU
 from helpers.models import model_file
 from helpers.outcome import Judged, Outcome, Serve
 from helpers.paths import REPOSITORY
@@ -95,10 +96,9 @@ ENDINGS = {
     "gives verdicts to `judge`, and all of them pass": "judge(at_least(1, 1, 's', 'it'))",
     "gives a verdict that fails; the test ends there": "judge(at_least(0, 1, 's', 'it'))",
     "takes `judge` and ends without a verdict": "pass",
-    "fails at a plain `assert`": "assert 1 == 2",
-    "raises `ServerError`, `PreconditionError` or `ConfigurationError`": (
-        "raise PreconditionError('-')"
-    ),
+    "takes `judge` and fails at a plain `assert`": "assert 1 == 2",
+    "takes `judge` and raises `ServerError`, `PreconditionError` or `ConfigurationError`, "
+    "or one of its fixtures does": "raise PreconditionError('-')",
     'calls `judge.not_applicable("reason")`': "judge.not_applicable('reason')",
     'calls `judge.cannot_run("reason")` or `pytest.skip("reason")`': "judge.cannot_run('reason')",
     'has `@pytest.mark.xfail(reason="...")` and fails': "judge(at_least(0, 1, 's', 'it'))",
@@ -123,6 +123,94 @@ def test_an_own_test_has_the_status_that_the_page_says(
     found = {row["criterion"]: f"`{row['status']}`" for row in outcome.rows}
     for index, ending in enumerate(ENDINGS):
         assert found.get(f"own.test_ending_{index}", "no row") == said[ending], ending
+
+
+BEFORE_A_VERDICT = """
+    def test_served(self, answers, text_case, judge):
+        judge(at_least(1, 1, "rate", ""))
+
+    def test_judges_alone(self, judge):
+        from pytest_ascend_vlm import at_least
+        judge(at_least(1, 1, "rate", ""))
+
+    def test_without_judge(self, answers, text_case):
+        pass
+
+    @pytest.fixture
+    def broken(self):
+        from pytest_ascend_vlm import PreconditionError
+        raise PreconditionError("the scanner is off")
+
+    def test_set_up(self, broken, judge):
+        pass
+"""
+
+
+@pytest.mark.skipif(HAS_NPU, reason="this machine has an NPU")
+def test_an_own_test_that_never_got_to_its_verdict_is_counted(
+    project: pytest.Pytester, judged: Judged
+) -> None:
+    model_file(project, BEFORE_A_VERDICT)
+    outcome = judged(None, "-k", "served or set_up or without_judge", "test_own_model.py")
+    assert {row["criterion"]: row["status"] for row in outcome.rows} == {
+        "own.test_served": "skip",
+        "own.test_set_up": "error",
+    }
+    (reason,) = outcome.reasons("own.test_set_up")
+    assert "the scanner is off" in reason
+    assert "0 of 2 criteria verified" in outcome.text.splitlines()[-1]
+
+
+def test_an_own_test_of_the_model_is_not_applicable_where_the_model_is_not(
+    project: pytest.Pytester, judged: Judged
+) -> None:
+    model_file(project, BEFORE_A_VERDICT, platforms="('npu',)")
+    names = "served or judges_alone or without_judge"
+    outcome = judged(None, "--vlm-platform=cpu", "-k", names, "test_own_model.py")
+    assert {row["criterion"]: row["status"] for row in outcome.rows} == {
+        "own.test_served": "na",
+        "own.test_judges_alone": "pass",
+    }
+    assert "declared for the platform npu only" in outcome.rows[0]["reason"]
+    outcome.result.assert_outcomes(passed=1, skipped=1, deselected=pytest.approx(0, abs=10**6))
+
+
+def test_what_is_no_verdict_is_an_error_of_the_test(
+    project: pytest.Pytester, stub: Serve, judged: Judged
+) -> None:
+    model_file(project, "    def test_true(self, judge):\n        judge(True)")
+    outcome = judged(stub(), "-k", "test_true", "test_own_model.py")
+    assert outcome.criteria("error") == {"own.test_true"}
+    assert "judge() got True, which is not a verdict" in outcome.text
+
+
+def test_other_projects_may_have_fixtures_of_the_same_names(
+    project: pytest.Pytester, judged: Judged
+) -> None:
+    project.makepyfile(
+        test_mine="""
+import pytest
+
+@pytest.fixture
+def device_slot():
+    return object()
+
+@pytest.fixture
+def server():
+    return object()
+
+def test_mine(server, device_slot):
+    pass
+"""
+    )
+    judged(None, "test_mine.py").result.assert_outcomes(passed=1)
+
+
+def test_an_own_test_is_no_criterion_that_a_model_expects_to_fail(
+    project: pytest.Pytester, judged: Judged
+) -> None:
+    model_file(project, "    pass", expected_failures="(ExpectedFailure('own.test_a', 'b', 'c'),)")
+    assert "mark it with @pytest.mark.xfail(reason='...')" in judged(None, "--co").text
 
 
 def fixture_scopes() -> dict[str, str]:

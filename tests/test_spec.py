@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from pathlib import Path
 
@@ -130,6 +131,8 @@ def test_each_threshold_is_loosened_in_one_direction() -> None:
 def test_a_looser_threshold_needs_a_reason(name: str, value: float) -> None:
     with pytest.raises(ConfigurationError, match=rf"Thresholds\({name}=...\) is looser"):
         Thresholds(**{name: value})
+    with pytest.raises(ConfigurationError, match="is looser"):
+        Thresholds(**{name: math.nan})
     assert getattr(Thresholds(**{name: value}, because="issue 7"), name) == value
 
 

@@ -68,7 +68,7 @@ GROUPS: Mapping[str, Group] = {
 """Group name -> group."""
 
 OWN_GROUP = "own"
-"""The group of a user's own tests that use `judge`; they need no served model."""
+"""The group of a user's own tests that use `judge`; they may judge without a served model."""
 
 OPT_IN_MARKERS = tuple(group.marker for group in GROUPS.values() if group.is_opt_in)
 """The markers of tests that run only if `-m` names them."""

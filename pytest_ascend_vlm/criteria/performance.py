@@ -379,7 +379,7 @@ def undeclared(measured: Mapping[str, Metric], device: str) -> str:
     values = ", ".join(f"{one.name} {one.value:.4g} {one.unit}" for one in measured.values())
     return (
         f"the model file declares no limit for {device}, so no speed is required on it. Declare "
-        "the required speed with ModelSpec(limits=(Limit(figure, value, device), ...)). Measured "
+        "the required speed with ModelSpec(limits=(Limit(metric, value, device), ...)). Measured "
         f"here: {values}."
     )
 
@@ -428,7 +428,7 @@ def judge_limits(measured: Mapping[str, Metric], limits: Sequence[Limit]) -> Ver
     """
     lines, shares = [], []
     for limit in limits:
-        metric = require_metric(measured, limit.figure)
+        metric = require_metric(measured, limit.metric)
         ratio = metric.value / limit.value
         shares.append(1 / ratio if metric.more_is_better else ratio)
         sense = "at least" if metric.more_is_better else "at most"

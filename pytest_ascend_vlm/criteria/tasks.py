@@ -15,22 +15,26 @@ _NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
 _FOUR_NUMBERS = re.compile(rf"[\[(]{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}[\])]")
 
 
-def judge_question(accepted: Sequence[str], answer: str, golden: str) -> Verdict:
+def judge_question(accepted: Sequence[str], answer: str, golden: str | None) -> Verdict:
     """One of the accepted answers occurs in the answer.
 
     Args:
         accepted: the answers that count as right.
         answer: the served model's answer.
-        golden: the reference's answer, which contains one of them.
+        golden: the reference's answer, which contains one of them; None if there is none.
     """
     right = is_right(accepted, answer)
-    names = f"names {accepted[0]!r}, as" if right else f"does not name {accepted[0]!r}, which"
+    reason = f"the answer {'names' if right else 'does not name'} {accepted[0]!r}"
+    details = [f"got: {answer[:200]!r}"]
+    if golden is not None:
+        reason += f", {'as' if right else 'which'} the reference's does"
+        details.append(f"the reference: {golden[:200]!r}")
     return at_least(
         float(right),
         1.0,
         "rate",
-        f"the answer {names} the reference's does",
-        (f"got: {answer[:200]!r}", f"the reference: {golden[:200]!r}"),
+        reason,
+        tuple(details),
         {"accepted": list(accepted), "got": answer},
     )
 
@@ -38,7 +42,7 @@ def judge_question(accepted: Sequence[str], answer: str, golden: str) -> Verdict
 def unnamed_reason(accepted: Sequence[str], golden: str) -> str | None:
     """Reason why a question cannot be judged by a golden, or None.
 
-    A served model need not know more than its reference.
+    The served model is not required to know more than its reference.
     """
     if is_right(accepted, golden):
         return None

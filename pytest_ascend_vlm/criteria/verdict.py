@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ..errors import ConfigurationError
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -21,6 +23,9 @@ class Verdict:
         reason: one sentence that states the finding.
         details: lines that explain a failure, most important first.
         evidence: further facts for the report, as JSON values.
+
+    Raises:
+        ConfigurationError: `details` is a text.
     """
 
     passed: bool
@@ -31,6 +36,9 @@ class Verdict:
     reason: str
     details: tuple[str, ...] = ()
     evidence: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _refuse_text(self.details)
 
     def __bool__(self) -> bool:
         """Raises, so that no test takes a failed verdict for True.
@@ -45,6 +53,11 @@ class Verdict:
         """Distance to the threshold in the verdict's unit; negative if the criterion fails."""
         distance = self.measured - self.threshold
         return distance if self.sense == "at least" else -distance
+
+
+def _refuse_text(details: object) -> None:
+    if isinstance(details, str):  # would be printed as one line per letter
+        raise ConfigurationError("details is a tuple of lines. Of one line: details=(line,)")
 
 
 def at_least(  # noqa: PLR0913, PLR0917  (a verdict has this many fields)
@@ -81,7 +94,12 @@ def checklist(
     Args:
         checks: name of each check -> its problem, or None if it passes.
         evidence: further facts for the report, as JSON values.
+
+    Raises:
+        ConfigurationError: there are no checks.
     """
+    if not checks:
+        raise ConfigurationError("checklist() got no checks, so it cannot give a verdict.")
     failed = {name: problem for name, problem in checks.items() if problem is not None}
     reason = (
         f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}"

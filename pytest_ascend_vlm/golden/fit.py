@@ -63,7 +63,7 @@ def _require_rows(
         if numbers.shape != expected[name]:
             raise GoldenError(
                 f"{name} has the shape {numbers.shape} instead of {expected[name]}, so its numbers "
-                "do not belong to its rows"
+                "do not match the positions"
             )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ..criteria.criterion import Criterion
-from ..criteria.groups import MARKER
+from ..criteria.groups import MARKER, OWN_GROUP
 from ..spec.case import Case
 from ..spec.dataset import DatasetTask
 from ..spec.model import ModelSpec, Variant
@@ -22,6 +22,8 @@ class CriterionCall:
         declared: the criterion as the suite declares it; None for a user's own test.
         criterion: `declared` under the name of the variant or data set, if the test is
             parametrized with one; otherwise `declared` itself.
+        judged: the criterion that the test's verdicts are for: `criterion`, or `own.<test>` of a
+            user's own test that takes `judge`; None for a test that gives no verdict.
         suite_class: the test's class, or None.
         model: the model of that class, or None.
         case_id: the text between the brackets of the test's id, usually the case's id.
@@ -32,6 +34,7 @@ class CriterionCall:
 
     declared: Criterion | None
     criterion: Criterion | None
+    judged: Criterion | None
     suite_class: type | None
     model: ModelSpec | None
     case_id: str | None
@@ -80,9 +83,11 @@ def _resolve(item: pytest.Item) -> CriterionCall:
     variant, task = parameters.get("variant"), parameters.get("task")
     case, model = parameters.get("case"), getattr(cls, "model", None)
     parameter = variant or task
+    criterion = declared.of(parameter.name) if declared and parameter else declared
     return CriterionCall(
         declared=declared,
-        criterion=declared.of(parameter.name) if declared and parameter else declared,
+        criterion=criterion,
+        judged=criterion or _own_criterion(item),
         suite_class=cls,
         model=model if isinstance(model, ModelSpec) else None,
         case_id=callspec.id if callspec is not None else None,
@@ -90,3 +95,9 @@ def _resolve(item: pytest.Item) -> CriterionCall:
         variant=variant,
         task=task,
     )
+
+
+def _own_criterion(item: pytest.Item) -> Criterion | None:
+    if "judge" not in getattr(item, "fixturenames", ()):
+        return None
+    return Criterion(f"{OWN_GROUP}.{getattr(item, 'originalname', item.name)}")

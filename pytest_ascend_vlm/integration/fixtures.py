@@ -65,7 +65,7 @@ def vlm_model(request: pytest.FixtureRequest) -> ModelSpec:
 
 @pytest.fixture(scope="class")
 def model_session(vlm_run: Run, vlm_model: ModelSpec) -> ModelSession:
-    """The model in this run: its checkpoint, cases, launch arguments and goldens. Scope: class."""
+    """The model in this run: its checkpoint, cases, serve arguments and goldens. Scope: class."""
     from ..session.model import ModelSession
 
     return ModelSession(vlm_run, vlm_model)
@@ -356,10 +356,10 @@ def reference(
 
 @pytest.fixture
 def judge(request: pytest.FixtureRequest) -> Judge:
-    """Passes or fails the test by a verdict, and adds it to the report: `judge(verdict)`.
+    """Passes or fails the test by a verdict, and adds it to the report. Scope: function.
 
-    `at_least`, `at_most` and `checklist` make a verdict. A test may judge several times; the first
-    verdict that does not pass ends it. Scope: function.
+    `judge(verdict)` takes what `at_least`, `at_most` and `checklist` make. A test may judge
+    several times; the first verdict that does not pass ends it.
 
     Example::
 
@@ -375,17 +375,21 @@ def judge(request: pytest.FixtureRequest) -> Judge:
             threshold, the details, and the docstring's text after "If this fails:".
         NoAnswer: an answer of this test is degenerate: NaN, one repeated symbol, a loop, or empty.
     """
-    from ..criteria.criterion import Criterion, documentation
-    from ..criteria.groups import OWN_GROUP
+    from ..criteria.criterion import documentation
     from ..session.judge import Judge
     from .criterion_call import call_of
 
     call = call_of(request.node)
+    if call.judged is None:
+        raise ConfigurationError(
+            "take `judge` as an argument of the test: with request.getfixturevalue('judge') the "
+            "report would have no row of the test."
+        )
     # A test that sends no request needs neither a server nor goldens for its verdict.
     asks = "client" in request.fixturenames
     cases = request.getfixturevalue("all_cases") if asks else ()
     judge = Judge(
-        criterion=call.criterion or Criterion(f"{OWN_GROUP}.{request.node.originalname}"),
+        criterion=call.judged,
         documentation=documentation(request.function),
         case_id=call.case_id,
         client=request.getfixturevalue("client") if asks else None,
@@ -477,7 +481,12 @@ def keep_server_running(item: pytest.Item) -> None:
     """
     arguments: Mapping[str, Any] = getattr(item, "funcargs", {})
     slot, server = arguments.get("device_slot"), arguments.get("server")
-    if slot is None or server is None or server is not slot.server:
+    if slot is None or server is None:
+        return
+    from .criterion_call import call_of
+
+    # Other projects may have fixtures of these names, in tests without a model.
+    if call_of(item).model is None or server is not slot.server:
         return
     server.recover()
     if "server" in inspect.signature(item.function).parameters:  # type: ignore[attr-defined]

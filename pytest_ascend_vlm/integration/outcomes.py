@@ -108,12 +108,10 @@ def _shortened_if_repeated(item: pytest.Item, ending: _Ending | None) -> _Ending
 
 
 def _location(item: pytest.Item) -> Location:
-    judge, call = item.stash.get(JUDGE, None), call_of(item)
-    name = call.name
-    if name is None and judge is not None:
-        name = name_of(judge.criterion.id, call.case_id)
+    call = call_of(item)
+    name = name_of(call.judged.id, call.case_id) if call.judged else item.nodeid
     owner = item.parent.nodeid if item.parent else ""
-    return Location(owner, item.nodeid, name or item.nodeid)
+    return Location(owner, item.nodeid, name)
 
 
 def _skipped(item: pytest.Item, error: BaseException) -> _Ending:
@@ -146,7 +144,11 @@ def _judged(item: pytest.Item, judge: Judge | None) -> _Ending:
         return _Ending("recorded", "; ".join(judge.doubts))
     verdicts = judge.verdicts if judge else []
     if not verdicts:
-        return _Ending("error", f"{item.nodeid} ended without a verdict, so it verified nothing.")
+        return _Ending(
+            "error",
+            f"{item.nodeid} ended without a verdict, so it verified nothing. End it with "
+            "judge(verdict), judge.not_applicable(reason) or judge.cannot_run(reason).",
+        )
     if failed := [verdict for verdict in verdicts if not verdict.passed]:
         return _Ending(
             "fail", f"{failed[0].reason}: this verdict fails, but the test caught CriterionFailed."
@@ -174,9 +176,7 @@ def _rows(
     item: pytest.Item, ending: _Ending | None, judge: Judge | None, seconds: float
 ) -> list[dict[str, Any]]:
     call = call_of(item)
-    criterion, model, cls = call.criterion, call.model, call.suite_class
-    if criterion is None and (judge := item.stash.get(JUDGE, None)) is not None:
-        criterion = judge.criterion  # a user's own test that judges
+    criterion, model, cls = call.judged, call.model, call.suite_class
     if criterion is None or model is None or cls is None or ending is None:
         return []
 
@@ -227,6 +227,6 @@ def _show(
 
 def _concerns_suite(item: pytest.Item, call: pytest.CallInfo[None]) -> bool:
     """True if a test judges, or ended with an exception of this package."""
-    if call_of(item).criterion is not None or JUDGE in item.stash:
+    if call_of(item).judged is not None:
         return True
     return call.excinfo is not None and call.excinfo.errisinstance((VlmError, CriterionFailed))

@@ -34,7 +34,7 @@ def where(run: Run) -> str:
 def gate_shortfalls(
     run: Run, rows: Sequence[Mapping[str, Any]], deselected: Collection[gate.Pair]
 ) -> list[str]:
-    """The shortfalls of the gate, one line each; empty if it is green or the run is no gate."""
+    """The shortfalls of the gate, one line each; empty if it passes or the run is no gate."""
     required = run.options.required
     if required is None:
         return []

@@ -25,7 +25,7 @@ EXPECTED_FAILURES = pytest.StashKey[tuple[ExpectedFailure, ...]]()
 def parametrize(metafunc: pytest.Metafunc, run: Run) -> None:
     """Parametrizes a criterion with its cases, variants or data sets.
 
-    A criterion without any stays one test, which `mark` then marks as not applicable.
+    A criterion without cases stays one test, which `mark` then marks as not applicable.
     """
     criterion = declared_criterion(metafunc.definition)
     if criterion is None or metafunc.cls is None:
@@ -130,9 +130,11 @@ def mark(item: pytest.Item, run: Run) -> None:
     """Marks a test as not applicable, as skipped because it cannot run, or as expected to fail."""
     call = call_of(item)
     session = ModelSession(run, call.model) if call.model else None
-    if session is not None and "server" in getattr(item, "fixturenames", ()):
+    fixtures = getattr(item, "fixturenames", ())
+    if session is not None and "server" in fixtures:
         item.add_marker(pytest.mark.npu)  # treats a user's own test of the server like a criterion
-    if session and call.criterion and (reason := _not_applicable_reason(call, session)):
+    uses_model = session is not None and (call.criterion or "model_session" in fixtures)
+    if session and uses_model and (reason := _not_applicable_reason(call, session)):
         item.stash[NOT_APPLICABLE] = reason
         item.add_marker(pytest.mark.skip(reason=f"not applicable: {reason}"))
     elif item.get_closest_marker("npu") and (reason := _cannot_run_reason(call, session, run)):
@@ -152,12 +154,10 @@ def _cannot_run_reason(call: CriterionCall, session: ModelSession | None, run: R
 
 
 def _not_applicable_reason(call: CriterionCall, session: ModelSession) -> str | None:
-    criterion, model, platform = call.criterion, session.model, session.run.options.platform
-    assert criterion is not None  # noqa: S101  (the caller has checked it)
-    if model.platforms and platform not in {*model.platforms, "endpoint"}:
-        return f"the model is declared for the platform {' or '.join(model.platforms)} only"
-    if session.lacks_checkpoint:
-        return "no tiny checkpoint; another model of its family covers the architecture"
+    criterion, model = call.criterion, session.model
+    reason = _model_reason(session)
+    if reason or criterion is None:
+        return reason
     if criterion.needs in model.unsupported:
         return (
             f"{criterion.needs.value} is declared unsupported: {model.unsupported[criterion.needs]}"
@@ -168,6 +168,16 @@ def _not_applicable_reason(call: CriterionCall, session: ModelSession) -> str | 
     if call.declared and call.declared.id == DATASET:
         return _dataset_not_applicable_reason(call, session)
     return None if criterion.cases is None else _case_reason(call, session)
+
+
+def _model_reason(session: ModelSession) -> str | None:
+    """Reason why nothing is applicable to the model here, or None."""
+    platforms = session.model.platforms
+    if platforms and session.run.options.platform not in {*platforms, "endpoint"}:
+        return f"the model is declared for the platform {' or '.join(platforms)} only"
+    if session.lacks_checkpoint:
+        return "no tiny checkpoint; another model of its family covers the architecture"
+    return None
 
 
 def _dataset_not_applicable_reason(call: CriterionCall, session: ModelSession) -> str | None:

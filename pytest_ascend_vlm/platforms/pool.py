@@ -21,7 +21,7 @@ class Pool:
     Attributes:
         kind: kind of the cards, such as "npu".
         variable: name of the environment variable that lists the visible cards.
-        ascending: whether the variable must list them in ascending order.
+        ascending: True if the variable must list them in ascending order.
         read: reads the cards with the vendor's tool; raises ConfigurationError if that fails.
         health_command: command that shows the health of the card `{board}`; empty without one.
     """
@@ -70,7 +70,7 @@ class Pool:
 
         Args:
             count: number of cards.
-            on_progress: called with what the lease is waiting for.
+            on_progress: called with a line of text while the lease waits.
 
         Raises:
             ConfigurationError: the host has too few cards, even counting those leased to other

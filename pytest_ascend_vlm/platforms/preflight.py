@@ -21,7 +21,7 @@ class Obstacle:
 
     Attributes:
         reason: the reason, with the id and name of the card.
-        temporary: whether the obstacle may disappear within seconds, because a process ends.
+        temporary: True if the obstacle may disappear within seconds, because a process ends.
     """
 
     reason: str
@@ -35,7 +35,7 @@ def visible_cards(variable: str, value: str | None, count: int, ascending: bool)
         variable: name of the variable.
         value: value of the variable; None if it is not set.
         count: number of cards of the host.
-        ascending: whether the ids must be in ascending order.
+        ascending: True if the ids must be in ascending order.
 
     Raises:
         ConfigurationError: the value is malformed, or names a card twice or one that does not

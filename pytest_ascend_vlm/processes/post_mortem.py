@@ -30,8 +30,8 @@ _ADVICE = (
     (
         r"cannot open shared object file|Failed to load the backend extension",
         "install the package that has this library, or add its directory to LD_LIBRARY_PATH; "
-        "CANN's are found after `source /usr/local/Ascend/ascend-toolkit/set_env.sh`, the driver's "
-        "where the container was started with the cards",
+        "CANN's libraries are found after `source /usr/local/Ascend/ascend-toolkit/set_env.sh`; "
+        "the driver's libraries if the container was started with the cards",
     ),
     (
         r"does not recognize this architecture",
@@ -41,7 +41,7 @@ _ADVICE = (
     (
         r"model architectures .* are not supported",
         "this vLLM does not have the architecture that config.json names: take the vLLM release "
-        "that supports the model, or trust_remote_code where the checkpoint brings its own code",
+        "that supports the model, or trust_remote_code if the checkpoint contains its own code",
     ),
     (
         r"max_model_len .* is greater than|max_num_batched_tokens .* smaller than max_model_len",

@@ -36,7 +36,7 @@ def render(document: Mapping[str, Any], language: str, *, charts: bool = True) -
     Args:
         document: the content of report.json.
         language: one of `LANGUAGES`.
-        charts: whether the document links its charts, which must be in the same directory.
+        charts: True if the document links its charts, which must be in the same directory.
     """
     import jinja2
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..criteria.groups import group_name, needs_server
-from .rows import ACCEPTED
+from .rows import ACCEPTED, STATUSES
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -86,12 +86,16 @@ def _counted(rows: Rows, where: str) -> str:
     if reason and {row["status"] for row in rows} <= {"skip", "na"}:
         return f"{line}: {reason}"
     expected = sum(1 for found in applicable if found <= ACCEPTED and "xfail" in found)
-    failing = Counter(row["status"] for row in rows if row["status"] not in ACCEPTED)
+    failing = Counter(_worst(found) for found in applicable if not found <= ACCEPTED)
     others = [", ".join(f"{n} {status}" for status, n in failing.items())] if failing else []
     others += [f"{expected} with expected failures"] if expected else []
     not_applicable = len(statuses) - len(applicable)
     others += [f"{not_applicable} not applicable"] if not_applicable else []
     return "; ".join([f"{line} on {where}", *others])
+
+
+def _worst(statuses: set[str]) -> str:
+    return next(status for status in STATUSES if status in statuses - ACCEPTED)
 
 
 def _commonest_skip(rows: Rows) -> str | None:

@@ -43,7 +43,7 @@ _STATISTICS = ("value", "mean", "median", "p90", "p99", "peak")
 
 @dataclass(frozen=True)
 class View:
-    """What a document shows.
+    """The contents of a document.
 
     Attributes:
         receipt: what was run where.
@@ -61,7 +61,7 @@ def view(document: Mapping[str, Any], *, charts: bool = True) -> View:
 
     Args:
         document: the content of report.json.
-        charts: whether the view names the charts of the report.
+        charts: True if the view names the charts of the report.
     """
     judged, not_judged = _models(document)
     models = [_model_view(model, document["rows"]) for model in judged]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 
 from ..criteria.verdict import Verdict
-from ..errors import CriterionFailed, NoAnswer
+from ..errors import ConfigurationError, CriterionFailed, NoAnswer
 from ..spec.case import Case
 from .explain import explain
 
@@ -66,9 +66,11 @@ class Judge:
         """Takes a verdict.
 
         Raises:
+            ConfigurationError: `verdict` is not a `Verdict`.
             CriterionFailed: the verdict does not pass.
             NoAnswer: an answer of this test is degenerate.
         """
+        _require_verdict(verdict)
         for completion, problem in self._degenerate():
             raise NoAnswer(
                 f"{self.criterion.id}: the answer to {completion.case_id} is degenerate: "
@@ -112,3 +114,11 @@ class Judge:
     def _reference_text(self, case_id: str) -> str | None:
         case = self.cases.get(case_id)
         return self.goldens.text_of(case) if self.goldens and case else None
+
+
+def _require_verdict(value: object) -> None:
+    if not isinstance(value, Verdict):
+        raise ConfigurationError(
+            f"judge() got {value!r}, which is not a verdict. Give it the result of at_least(), "
+            "at_most(), checklist() or a judge_*() function."
+        )

@@ -20,7 +20,7 @@ class Options:
         checkpoint: "full" or "tiny".
         log_dir: directory of the logs of all runs, and of interrupted work that a later run
             continues.
-        record: whether goldens are written instead of judging.
+        record: True if goldens are written instead of judging.
         required: the pairs that a gate requires; None if the run is no gate.
         server_url: URL of an endpoint that already runs, or None.
         api_key: API key of the endpoints, from the environment, or None. Never printed.
@@ -31,7 +31,7 @@ class Options:
         golden_dir: the project's golden directory; goldens are written there.
         compare_url: URL of an endpoint to compare the speed with, or None.
         requests: number of requests at each concurrency level.
-        save_performance: whether measured figures are stored instead of compared.
+        save_performance: True if measured figures are stored instead of compared.
         performance_dir: directory of the stored figures.
         datasets_root: directory of the data sets, `<organisation>/<name>` as on the hub, or None.
         datasets_limit: number of questions to evaluate of each subset; None for all.

@@ -23,7 +23,7 @@ class ReferenceSession:
 
     Attributes:
         load: creates the engine; called on first use.
-        recording: whether goldens are recorded instead of replayed.
+        recording: True if goldens are recorded instead of replayed.
         plan: the cases to ask and the directories to write to.
         on_progress: shows a line of progress.
     """

@@ -8,17 +8,23 @@ from pathlib import Path
 
 
 class Capability(enum.Enum):
-    """The capabilities of a model: three kinds of input, and three kinds of task on images."""
+    """The capabilities of a model: three kinds of input, and three kinds of task on images.
+
+    Attributes:
+        TEXT: prompts without an image.
+        IMAGE: prompts with images.
+        VIDEO: prompts with a video.
+        DOCUMENT: reading the whole text of a page.
+        VQA: answering a question about an image: text in a scene, a chart, a count.
+        GROUNDING: locating an object, as a box.
+    """
 
     TEXT = "text"
     IMAGE = "image"
     VIDEO = "video"
     DOCUMENT = "document"
-    """Reading the whole text of a page."""
     VQA = "vqa"
-    """Answering a question about an image: text in a scene, a chart, a count."""
     GROUNDING = "grounding"
-    """Locating an object, as a box."""
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,12 @@ class Budgets:
 
     If a phase of the first start exceeds its budget, serving.ready fails. If a phase of any start
     reaches twice its budget, the suite ends the server and reports an error.
+
+    Attributes:
+        start: from the start of the process until the weights begin to load.
+        weights: loading the weights.
+        graphs: from the weights until `/health` returns 200; compiles or captures graphs.
+        first_image: the answer to the first image request.
     """
 
     start: float = 900.0
@@ -106,7 +112,7 @@ class ModelSpec:
 
     Attributes:
         model_id: the hub name, `OpenDataLab/MinerU2.5-2509-1.2B`; also the served model name.
-        revision: commit of the checkpoint; None is reported as "not pinned".
+        revision: commit of the checkpoint; None accepts any.
         tiny: name of a checkpoint under `fixtures/tiny/`, or a path to one; None if the tiny
             checkpoint of another model covers the architecture.
         devices: number of cards that the model needs.

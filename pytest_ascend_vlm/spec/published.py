@@ -33,27 +33,28 @@ class Limit:
     """A limit for a metric of the full checkpoint on one kind of device.
 
     Attributes:
-        figure: the metric's name, "image.ttft.median"; docs/performance.md lists names and units.
+        metric: the metric's name, "image.ttft.median"; docs/performance.md lists names and units.
         value: the maximum; for throughput and goodput, the minimum.
         device: a part of the device name in the report's receipt: "910B4". The limit applies to
             no other device.
 
     Raises:
-        ConfigurationError: the value is a placeholder, or the device is empty.
+        ConfigurationError: the value looks like a placeholder (0, 1, NaN, infinity), or the device
+            is empty.
     """
 
-    figure: str
+    metric: str
     value: float
     device: str
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.value) and self.value > 0) or self.value == 1:
             raise ConfigurationError(
-                f"Limit({self.figure!r}, {self.value!r}) is a placeholder: it passes or fails for "
-                "every measured value. Declare the value that the device has to reach."
+                f"Limit({self.metric!r}, {self.value!r}) looks like a placeholder: 0, 1, NaN "
+                "and infinity are refused. Declare the value that the device has to reach."
             )
         if not self.device.strip():
-            raise ConfigurationError(f'Limit({self.figure!r}) has no device. Add device="910B4".')
+            raise ConfigurationError(f'Limit({self.metric!r}) has no device. Add device="910B4".')
 
 
 @dataclass(frozen=True)

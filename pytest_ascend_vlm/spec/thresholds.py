@@ -99,8 +99,8 @@ class Thresholds:
         document_order: tolerance: how much lower than the golden's the rate of ordered line pairs
             may be.
         box_iou: minimum intersection over union (0..1) of an answered box with the true one.
-        logits_max_abs: maximum absolute error of a logit; if the reference's own bf16 is off by
-            more than half of that, the maximum is twice the reference's error.
+        logits_max_abs: maximum absolute error of a logit; if the reference's own bf16 error is
+            more than half of it, the maximum is twice the reference's error.
         logits_cosine: minimum cosine similarity of all logits as one vector.
         hidden_max_abs: the same as logits_max_abs for the last hidden states.
         hidden_cosine: the same as logits_cosine for the last hidden states.
@@ -114,6 +114,9 @@ class Thresholds:
         slowdown: maximum time divided by the time that it is compared with.
         idle_cpu: maximum CPU usage of an idle server divided by that of a busy one (0..1).
         because: why a threshold is looser than the project's default.
+
+    Raises:
+        ConfigurationError: a threshold is looser, and `because` is empty.
     """
 
     similarity: float = _at_least(1.0)
@@ -149,7 +152,8 @@ class Thresholds:
     def _is_loosened(self, threshold: dataclasses.Field[float]) -> bool:
         value, default = getattr(self, threshold.name), threshold.default
         at_least = threshold.metadata["sense"] == "at least"
-        return bool(value < default if at_least else value > default)
+        as_strict = value >= default if at_least else value <= default  # never true of NaN
+        return not as_strict
 
 
 def _thresholds() -> Iterator[dataclasses.Field[Any]]:

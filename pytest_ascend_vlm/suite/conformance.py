@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from ..criteria.criterion import criteria
+from ..criteria.groups import OWN_GROUP, group_name
 from ..errors import ConfigurationError
 from ..integration import fixtures
 from ..spec.model import ModelSpec
@@ -57,19 +59,29 @@ class VLMConformance(
         _refuse_unknown_figures(model)
 
 
-def _is_fixture(value: object) -> bool:
+def _fixture_names(namespace: Mapping[str, object]) -> set[str]:
+    """The names of the fixtures that a class or module defines."""
+    return {
+        # `@pytest.fixture(name=...)` gives it another name than the function's.
+        getattr(marker, "name", None) or name
+        for name, value in namespace.items()
+        if (marker := _fixture_marker(value)) is not None
+    }
+
+
+def _fixture_marker(value: object) -> object | None:
     # Since pytest 8.4 a fixture is an object of this class; before, it was a marked function.
-    return type(value).__name__ == "FixtureFunctionDefinition" or hasattr(
-        value, "_pytestfixturefunction"
-    )
+    if type(value).__name__ == "FixtureFunctionDefinition":
+        return value
+    return getattr(value, "_pytestfixturefunction", None)
 
 
 def _refuse_overrides(cls: type) -> None:
     suite = set(VLMConformance.__mro__)
     criteria = {name for base in suite for name in vars(base) if name.startswith("test_")}
-    suite_fixtures = {name for name, value in vars(fixtures).items() if _is_fixture(value)}
+    suite_fixtures = _fixture_names(vars(fixtures))
     for base in (base for base in cls.__mro__ if base not in suite):
-        own = {name for name, value in vars(base).items() if _is_fixture(value)}
+        own = _fixture_names(vars(base))
         overridden = sorted((criteria & vars(base).keys()) | (suite_fixtures & own))
         if overridden:
             raise ConfigurationError(
@@ -83,6 +95,11 @@ def _refuse_overrides(cls: type) -> None:
 def _refuse_unknown_criteria(model: ModelSpec) -> None:
     known = {criterion.id for criterion, _ in criteria(VLMConformance)}
     for failure in model.expected_failures:
+        if group_name(failure.criterion) == OWN_GROUP:
+            raise ConfigurationError(
+                f"ModelSpec({model.model_id!r}) expects {failure.criterion!r} to fail. That is a "
+                "test of your own: mark it with @pytest.mark.xfail(reason='...')."
+            )
         if failure.criterion.partition("[")[0] not in known:
             raise ConfigurationError(
                 f"ModelSpec({model.model_id!r}) expects {failure.criterion!r} to fail, but there "
@@ -105,8 +122,8 @@ def _refuse_unknown_figures(model: ModelSpec) -> None:
     from ..criteria.performance import FIGURE
 
     for limit in model.limits:
-        if not FIGURE.fullmatch(limit.figure):
+        if not FIGURE.fullmatch(limit.metric):
             raise ConfigurationError(
-                f"ModelSpec({model.model_id!r}) has a limit of {limit.figure!r}, but no metric has "
+                f"ModelSpec({model.model_id!r}) has a limit of {limit.metric!r}, but no metric has "
                 "that name. docs/performance.md lists the metrics."
             )

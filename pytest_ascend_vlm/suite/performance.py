@@ -162,7 +162,7 @@ class PerformanceCriteria(Criteria):
             judge.not_applicable(f"no limit is declared for {device}")
         if not limits:
             raise PreconditionError(rules.undeclared(performance.all_metrics(), device))
-        judge(rules.judge_limits(performance.metrics(limit.figure for limit in limits), limits))
+        judge(rules.judge_limits(performance.metrics(limit.metric for limit in limits), limits))
 
     @criterion("performance.baseline")
     def test_no_slower_than_stored(
