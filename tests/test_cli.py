@@ -90,7 +90,7 @@ def test_what_is_printed_is_utf_8_whatever_the_locale(
         check=False,
     )
     assert failed.returncode == 2
-    assert f"ascend-vlm: {report.parent} is not a report" in failed.stderr.decode("utf-8")
+    assert f"ascend-vlm: cannot read {report.parent} (" in failed.stderr.decode("utf-8")
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -261,7 +261,7 @@ def _is_a_reference(found: Evaluation, tmp_path: Path) -> None:
     scores.record(tmp_path / "golden", key, "mmmu_val", found, engine)
     reference = scores.load([tmp_path / "golden"], key, "mmmu_val", "")
     assert reference is not None
-    assert judge_paired(reference, found, margin=0.1).passed
+    assert judge_paired(reference, found, tolerance=0.1).passed
     with pytest.raises(PreconditionError, match="samples would be needed"):
         judge_paired(reference, found)
 
