@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from ..criteria.criterion import Criterion
 from ..criteria.groups import MARKER, OWN_GROUP
+from ..reporting.rows import name_of
 from ..spec.case import Case
 from ..spec.dataset import DatasetTask
 from ..spec.model import ModelSpec, Variant
@@ -55,9 +57,7 @@ class CriterionCall:
 
         None for a user's own test.
         """
-        if self.criterion is None:
-            return None
-        return f"{self.criterion.id}[{self.case_id}]" if self.case_id else self.criterion.id
+        return name_of(self.criterion.id, self.case_id) if self.criterion else None
 
 
 _CALL = pytest.StashKey[CriterionCall]()
@@ -68,6 +68,11 @@ def call_of(item: pytest.Item) -> CriterionCall:
     if _CALL not in item.stash:
         item.stash[_CALL] = _resolve(item)
     return item.stash[_CALL]
+
+
+def pairs_of(items: Iterable[pytest.Item]) -> set[tuple[str, str]]:
+    """The test classes and criteria of tests, as a gate lists them."""
+    return {pair for item in items if (pair := call_of(item).pair) is not None}
 
 
 def declared_criterion(node: pytest.Item) -> Criterion | None:

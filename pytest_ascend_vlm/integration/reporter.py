@@ -58,9 +58,9 @@ class Reporter:
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
         """Notes the criteria with at least one deselected case."""
-        from .criterion_call import call_of
+        from .criterion_call import pairs_of
 
-        self._deselected |= set(filter(None, (call_of(item).pair for item in items)))
+        self._deselected |= pairs_of(items)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:

@@ -55,11 +55,10 @@ def select(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselects tests that were not asked for; marks those that do not apply or cannot run."""
     run = config.stash[RUN]
     config.stash[COLLECTED] = list(items)
-    kept = [item for item in items if is_asked_for(item, config)]
-    removed = [item for item in items if item not in set(kept)]
-    if removed:
+    asked_for = {item: is_asked_for(item, config) for item in items}
+    if removed := [item for item in items if not asked_for[item]]:
         config.hook.pytest_deselected(items=removed)
-        items[:] = kept
+        items[:] = [item for item in items if asked_for[item]]
     server_ends_last(items)
     for item in items:
         mark(item, run)
@@ -133,7 +132,7 @@ def mark(item: pytest.Item, run: Run) -> None:
     fixtures = getattr(item, "fixturenames", ())
     if session is not None and "server" in fixtures:
         item.add_marker(pytest.mark.npu)  # treats a user's own test of the server like a criterion
-    uses_model = session is not None and (call.criterion or "model_session" in fixtures)
+    uses_model = call.criterion or "model_session" in fixtures
     if session and uses_model and (reason := _not_applicable_reason(call, session)):
         item.stash[NOT_APPLICABLE] = reason
         item.add_marker(pytest.mark.skip(reason=f"not applicable: {reason}"))

@@ -62,11 +62,10 @@ class Worker:
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
         """Sends the criteria with at least one deselected case."""
-        from .criterion_call import call_of
+        from .criterion_call import pairs_of
 
-        pairs = {pair for item in items if (pair := call_of(item).pair) is not None}
         known = self._config.workeroutput.setdefault(_DESELECTED, [])  # type: ignore[attr-defined]
-        known += sorted(map(list, pairs))
+        known += sorted(map(list, pairs_of(items)))
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Sends hints if no test was selected."""

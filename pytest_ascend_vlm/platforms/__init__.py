@@ -46,12 +46,18 @@ def require_platform(name: str) -> str:
     Raises:
         ConfigurationError: there is none.
     """
-    if name not in PLATFORMS and name not in platform_names():
+    if not is_platform(name):
         known = ", ".join(platform_names())
         raise ConfigurationError(
             f"--vlm-platform={name}: there is no such platform; use one of {known}"
         )
     return name
+
+
+def is_platform(name: str) -> bool:
+    """True if there is a platform of that name."""
+    # The entry points of all installed distributions are read only for a name that is not ours.
+    return name in PLATFORMS or name in _of_others()
 
 
 def platform_names() -> tuple[str, ...]:

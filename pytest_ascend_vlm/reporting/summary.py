@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..criteria.groups import group_name, needs_server
-from .rows import ACCEPTED, STATUSES
+from .rows import ACCEPTED, STATUSES, name_of
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -43,10 +43,9 @@ def _group_line(group: str, rows: Rows) -> str:
     worst = worst_margin(rows)
     if worst is None:
         return f"{group:<12} {shown}"
-    case = f"[{worst['case']}]" if worst["case"] else ""
     return (
         f"{group:<12} {shown:<24} worst margin {worst['margin']:+.3g} {worst['unit']} "
-        f"({worst['criterion']}{case})"
+        f"({name_of(worst['criterion'], worst['case'])})"
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ..criteria import baseline as rules
 from ..criteria.criterion import Cases
 from ..session.answers import ForcedAnswers
@@ -10,6 +12,10 @@ from ..session.judge import Judge
 from ..spec.case import Capability, Case
 from .base import Criteria
 from .criterion import criterion
+
+if TYPE_CHECKING:
+    from ..observation.answers import Reference
+    from ..observation.numerics import ReferenceNumerics
 
 
 class BaselineCriteria(Criteria):
@@ -58,8 +64,7 @@ class BaselineCriteria(Criteria):
         have shifted probabilities, suspect the accuracy of a kernel.
         """
         served, reference = comparison(case)
-        if reference.numerics is None:
-            judge.not_applicable(f"the reference has a text but no numerics ({reference.source})")
+        _require_numerics(reference, judge)
         judge(rules.judge_divergence(served, reference))
 
     @criterion("baseline.logprobs", cases=Cases.ALL)
@@ -79,6 +84,11 @@ class BaselineCriteria(Criteria):
         Only with images: suspect the vision tower.
         """
         _, reference = comparison(case)
-        if reference.numerics is None:
-            judge.not_applicable(f"the reference has a text but no numerics ({reference.source})")
-        judge(rules.judge_logprobs(forced(case), reference.numerics, self.model.thresholds))
+        numerics = _require_numerics(reference, judge)
+        judge(rules.judge_logprobs(forced(case), numerics, self.model.thresholds))
+
+
+def _require_numerics(reference: Reference, judge: Judge) -> ReferenceNumerics:
+    if reference.numerics is None:
+        judge.not_applicable(f"the reference has a text but no numerics ({reference.source})")
+    return reference.numerics

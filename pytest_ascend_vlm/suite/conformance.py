@@ -108,10 +108,10 @@ def _refuse_unknown_criteria(model: ModelSpec) -> None:
 
 
 def _refuse_unknown_platforms(model: ModelSpec) -> None:
-    from ..platforms import PLATFORMS, platform_names
+    from ..platforms import is_platform, platform_names
 
     for name in model.platforms:
-        if name not in PLATFORMS and name not in platform_names():
+        if not is_platform(name):
             raise ConfigurationError(
                 f"ModelSpec({model.model_id!r}, platforms={model.platforms!r}): {name!r} is no "
                 f"platform. The platforms are {', '.join(platform_names())}."

@@ -12,6 +12,7 @@ from ..session.numerics import NumericsSession
 from ..spec.model import Variant
 from .base import Criteria
 from .criterion import criterion
+from .numerics import require_engines
 
 
 class EquivalenceCriteria(Criteria):
@@ -29,8 +30,7 @@ class EquivalenceCriteria(Criteria):
         If this fails: compare chat template, generation_config and image limits of both. The engine
         itself is the same.
         """
-        if not numerics.slot.starts_engines:
-            judge.cannot_run("needs engines started by the suite; the endpoint runs without it")
+        require_engines(numerics, judge)
         online = {case.id: answers(case) for case in numerics.cases}
         judge(rules.judge_answers(online, numerics.offline_answers(), numerics.references))
 

@@ -75,7 +75,7 @@ class NumericsCriteria(Criteria):
         If this fails: if numerics.logits passes, suspect the pooling runner itself. If both fail,
         the output layer is not the cause; numerics.transformers shows whether the operators are.
         """
-        _require_engines(numerics, judge)
+        require_engines(numerics, judge)
         thresholds = rules.NumericsThresholds.of_hidden_states(self.model.thresholds)
         judge(rules.HIDDEN_STATE_RULES[rule](numerics.hidden_states(), thresholds))
 
@@ -94,7 +94,7 @@ class NumericsCriteria(Criteria):
         message says which part of the sequence is wrong. Compare layer by layer with the CPU
         (msprobe). If image positions are wrong, begin with image preprocessing and vision tower.
         """
-        _require_engines(numerics, judge)
+        require_engines(numerics, judge)
         numbers, _, name = rule.partition("-")
         statistics = numerics.operators()[numbers]
         if numbers == "logits":
@@ -115,14 +115,15 @@ class NumericsCriteria(Criteria):
         for weights that were converted twice, for constants (eps, RoPE base, image mean) that
         differ a little, and for operators that compute in bf16 for any input dtype.
         """
-        _require_engines(numerics, judge)
+        require_engines(numerics, judge)
         platform = numerics.slot.session.run.platform
         if not platform.serves_float32:
             judge.not_applicable(f"the platform {platform.name} does not serve float32")
         judge(rules.judge_float32(numerics.float32()))
 
 
-def _require_engines(numerics: NumericsSession, judge: Judge) -> None:
+def require_engines(numerics: NumericsSession, judge: Judge) -> None:
+    """Skips the test if an endpoint is judged, so that the suite cannot start engines."""
     if not numerics.slot.starts_engines:
         judge.cannot_run("needs engines started by the suite; the endpoint runs without it")
 
