@@ -24,7 +24,7 @@ from ..observation.answers import Reference
 from ..spec.case import Case
 from ..spec.model import ModelSpec
 from .codec import decode
-from .digests import json_digest
+from .digests import file_digest, json_digest
 from .fit import require_fit
 
 if TYPE_CHECKING:
@@ -147,10 +147,7 @@ def inputs(case: Case) -> dict[str, Any]:
     """The request, with its digest."""
     described: dict[str, Any] = {
         "prompt": case.prompt,
-        "images": [
-            {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-            for path in case.images
-        ],
+        "images": [{"name": path.name, "sha256": file_digest(path)} for path in case.images],
         "max_tokens": case.max_tokens,
     }
     # File names are only for the reader: the digest is computed without them.

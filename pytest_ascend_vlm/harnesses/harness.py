@@ -21,6 +21,7 @@ from typing import Any
 from ..duration import duration_text
 from ..engines.endpoint import Endpoint
 from ..errors import ConfigurationError, PreconditionError, ServerError
+from ..golden.digests import file_digest
 from ..observation.evaluation import Evaluation, Protocol, Sample
 from ..processes.exit_code import exit_code
 from ..processes.supervised import SupervisedProcess
@@ -301,16 +302,8 @@ def _version(harness: Harness, python: Path) -> str:
 
 def _digest(root: Path, files: list[Path]) -> str:
     """SHA-256 of the names and contents of a data set's files."""
-    names = [[str(path.relative_to(root)), _sha256(path)] for path in files]
+    names = [[str(path.relative_to(root)), file_digest(path)] for path in files]
     return hashlib.sha256(json.dumps(names).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    content = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            content.update(block)
-    return content.hexdigest()
 
 
 def _read(path: Path, asked: Protocol, limit: int | None, before: int) -> Evaluation:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 from ..criteria import performance as rules
 from ..criteria.criterion import Cases
 from ..golden import performance_runs
-from ..golden.digests import json_digest
+from ..golden.digests import file_digest, json_digest
 from ..golden.performance_runs import StoredRuns
 from ..spec.case import Case
 from ..spec.thresholds import PAIRS, ROUNDS, SERVICE_LEVEL
@@ -41,5 +40,5 @@ def stored_runs(slot: DeviceSlot, measurements: tuple[str, ...], how: list[float
 
 def _described(case: Case) -> list[Any]:
     """The properties of a case that its latency depends on."""
-    images = [hashlib.sha256(path.read_bytes()).hexdigest() for path in case.images]
+    images = [file_digest(path) for path in case.images]
     return [case.id, case.prompt, case.max_tokens, images]

@@ -186,7 +186,7 @@ class PerformanceCriteria(Criteria):
             judge.recorded(performance.save(stored))
             return
         if len(stored.runs) < STORED_RUNS:
-            pytest.skip(
+            judge.cannot_run(
                 f"{len(stored.runs)} of {STORED_RUNS} runs of this key are stored; store more with "
                 "--vlm-save-performance"
             )
@@ -196,5 +196,4 @@ class PerformanceCriteria(Criteria):
 
 def judge_load(performance: PerformanceSession, judge: Judge, name: str, load: Load) -> None:
     """Judges the answers of a load."""
-    expectations = performance.expectations("text" if name == "text" else "image")
-    judge(rules.judge_load(name, load, expectations))
+    judge(rules.judge_load(name, load, performance.expectations(rules.kind_of(name))))

@@ -151,8 +151,8 @@ def read(directory: Path, job: Job, problem: str | None) -> OfflineResult:
         try:
             result = _task_result(directory, task, len(ids), problem)
             found |= {
-                field: {id_: read(result, index, id_) for index, id_ in enumerate(ids)}
-                for field, read in _READERS[task].items()
+                field: {id_: reader(result, index, id_) for index, id_ in enumerate(ids)}
+                for field, reader in _READERS[task].items()
             }
         except ServerError as error:
             errors[task] = str(error)
