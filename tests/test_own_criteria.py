@@ -184,6 +184,16 @@ def test_what_is_no_verdict_is_an_error_of_the_test(
     assert "judge() got True, which is not a verdict" in outcome.text
 
 
+def test_a_judge_that_leaves_no_row_is_an_error(
+    project: pytest.Pytester, judged: Judged, stub: Serve
+) -> None:
+    body = "    def test_late(self, request):\n        request.getfixturevalue('judge')"
+    model_file(project, body)
+    outcome = judged(stub(), "-k", "test_late", "test_own_model.py")
+    assert outcome.result.ret == 1
+    assert "take `judge` as an argument of the test" in outcome.text
+
+
 def test_other_projects_may_have_fixtures_of_the_same_names(
     project: pytest.Pytester, judged: Judged
 ) -> None:

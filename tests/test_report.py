@@ -354,9 +354,18 @@ def test_only_what_was_judged_counts_as_verified(statuses: tuple[str, ...], line
     assert closing_line(rows_of(*statuses), "here") == line
 
 
-def test_one_bad_case_takes_its_whole_criterion() -> None:
-    rows = [report_row("why", status="pass"), report_row("why", status="fail", case="text/b")]
-    assert closing_line(rows, "here").startswith("0 of 1 criteria verified")
+@pytest.mark.parametrize(
+    ("statuses", "line"),
+    [
+        (("pass", "fail"), "1 fail"),
+        (("pass", "skip"), "1 skip"),
+        (("xfail", "skip", "error"), "1 error"),
+        (("skip", "error", "fail", "fail"), "1 fail"),
+    ],
+)
+def test_one_bad_case_takes_its_whole_criterion(statuses: tuple[str, ...], line: str) -> None:
+    rows = [report_row("why", status=one, case=f"text/{i}") for i, one in enumerate(statuses)]
+    assert closing_line(rows, "here") == f"0 of 1 criteria verified on here; {line}"
 
 
 def test_rows_come_in_the_order_of_their_places(receipt: Row) -> None:
