@@ -80,10 +80,10 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
 
 def test_what_was_recorded_is_what_is_read(golden: Recorded) -> None:
     read, written = golden.load(), answer()
-    assert (read.text, read.token_ids, read.prompt_tokens) == (
+    assert (read.text, read.token_ids, read.prompt_token_ids) == (
         written.text,
         written.token_ids,
-        written.prompt_tokens,
+        written.prompt_token_ids,
     )
     assert read.source == "recorded with Transformers 5.19.0 on CPU"
     assert read.numerics is not None

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.goldens import ENGINE, PROMPT, answer
+from helpers.goldens import ENGINE, PROMPT_IDS, answer
 from helpers.models import model_spec
 from helpers.outcome import Judged
 from helpers.paths import CHECKPOINT, MODEL_FILE, SLUG
@@ -72,7 +72,7 @@ class Engine:
     def __init__(self) -> None:
         self.done: list[str] = []
         self.provenance: dict[str, Any] = dict(ENGINE)
-        self.tokens = PROMPT
+        self.tokens = PROMPT_IDS
         self.fails: dict[str, BaseException] = {}
         self.attention = "sdpa"
         self._loaded = ""
@@ -88,7 +88,7 @@ class Engine:
         self.done.append("close")
         self._loaded = ""
 
-    def prompt_tokens(self, case: Case) -> int:
+    def prompt_token_ids(self, case: Case) -> tuple[int, ...]:
         assert case.id
         return self.tokens
 
@@ -291,7 +291,7 @@ def test_another_engine_records_everything_again(what: str, desk: Desk) -> None:
     if what == "weights":
         plan = dataclasses.replace(plan, key=dataclasses.replace(plan.key, weights_sha256="def"))
     elif what == "template":
-        engine.tokens += 1
+        engine.tokens = (*engine.tokens[:-1], 99)
     else:
         engine.provenance[what] = {"torch": "3"} if what == "versions" else "AnotherProcessor"
     assert desk.record(engine, plan) == ALL
@@ -415,6 +415,10 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
 
 
 TWO_CASES = ("-m", "cpu_baseline", "-k", "capital] or sum]")
+ALL_OF_TWO = [
+    *("bfloat16", "draft text/capital", "draft text/sum"),
+    *("float32", "finish text/capital", "finish text/sum", "close"),
+]
 
 
 @pytest.mark.usefixtures("_warm")
@@ -423,13 +427,10 @@ def test_only_the_selected_cases_are_recorded(engine: Engine, judged: Judged) ->
     outcome.result.assert_outcomes(
         passed=2, deselected=outcome.result.parseoutcomes()["deselected"]
     )
-    assert engine.done == [
-        *("bfloat16", "draft text/capital", "draft text/sum"),
-        *("float32", "finish text/capital", "finish text/sum", "close"),
-    ]
+    assert engine.done == ALL_OF_TWO
 
 
-def test_a_case_that_the_checkpoint_was_not_taught_is_not_drafted(
+def test_a_case_that_the_checkpoint_was_not_taught_is_recorded_for_its_logits(
     engine: Engine, judged: Judged, project: pytest.Pytester
 ) -> None:
     checkpoint = project.path / "fixtures" / "tiny" / "unread"
@@ -438,9 +439,7 @@ def test_a_case_that_the_checkpoint_was_not_taught_is_not_drafted(
     path = project.path / "conformance" / MODEL_FILE.name
     path.write_text(path.read_text("utf-8").replace('"qwen2_vl"', '"unread"'), "utf-8")
     judged(None, *TWO_CASES, "--vlm-record")
-    assert engine.done == [
-        *("bfloat16", "draft text/capital", "float32", "finish text/capital", "close"),
-    ]
+    assert engine.done == ALL_OF_TWO
 
 
 def test_one_models_weights_are_gone_before_anothers_come(

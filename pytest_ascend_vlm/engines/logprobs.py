@@ -65,7 +65,7 @@ def forced(case_id: str, reply: Mapping[str, Any], answer: tuple[int, ...], top_
         raise PreconditionError(
             f"{case_id}: the server returned no logprobs for some positions of the prompt."
         )
-    return Forced(case_id, scores(positions, top_k), top_k)
+    return Forced(case_id, scores(positions, top_k), top_k, tuple(prompt[: -len(answer)]))
 
 
 def scores(

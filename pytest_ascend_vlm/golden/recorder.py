@@ -19,6 +19,7 @@ from ..writing import write_atomically
 from .codec import encode
 from .fit import require_fit
 from .store import SCHEMA, GoldenKey, GoldenStore, digest, inputs, relative_path
+from .token_runs import to_text
 
 
 def record(
@@ -107,7 +108,7 @@ def _document(
     completion = {
         "text": answer.text,
         "token_ids": list(answer.token_ids),
-        "prompt_tokens": answer.prompt_tokens,
+        "prompt_token_ids": to_text(answer.prompt_token_ids or ()),
         "smallest_margin_nats": round(float(margins.min()), 3),
         "rounding": {"logit_rmse": round(answer.numerics.logit_rmse, 6)},
     }

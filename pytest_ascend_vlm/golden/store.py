@@ -21,16 +21,17 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import GoldenError
 from ..observation.answers import Reference
-from ..spec.case import Case
+from ..spec.case import Case, Message
 from ..spec.model import ModelSpec
 from .codec import decode
 from .digests import file_digest, json_digest
 from .fit import require_fit
+from .token_runs import from_text
 
 if TYPE_CHECKING:
     import numpy as np
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 @dataclass(frozen=True)
@@ -147,12 +148,34 @@ def inputs(case: Case) -> dict[str, Any]:
     """The request, with its digest."""
     described: dict[str, Any] = {
         "prompt": case.prompt,
-        "images": [{"name": path.name, "sha256": file_digest(path)} for path in case.images],
+        "images": [_file(path) for path in case.images],
         "max_tokens": case.max_tokens,
     }
-    # File names are only for the reader: the digest is computed without them.
-    content = {**described, "images": [image["sha256"] for image in described["images"]]}
-    return {**described, "sha256": json_digest(content)}
+    if case.videos:
+        described["videos"] = [_file(path) for path in case.videos]
+    if case.earlier:
+        described["earlier"] = [_message(message) for message in case.earlier]
+    return {**described, "sha256": json_digest(_without_names(described))}
+
+
+def _without_names(described: Any) -> Any:
+    """The content without the names of files, which are only for the reader."""
+    if isinstance(described, list):
+        return [_without_names(one) for one in described]
+    if not isinstance(described, dict):
+        return described
+    if described.keys() == {"name", "sha256"}:
+        return described["sha256"]
+    return {name: _without_names(value) for name, value in described.items()}
+
+
+def _message(message: Message) -> dict[str, Any]:
+    parts = [part if isinstance(part, str) else _file(part) for part in message.content]
+    return {"role": message.role, "content": parts}
+
+
+def _file(path: Path) -> dict[str, str]:
+    return {"name": path.name, "sha256": file_digest(path)}
 
 
 def digest(document: Mapping[str, Any]) -> str:
@@ -165,6 +188,9 @@ def _what_differs(recorded: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
         return f"its prompt was {recorded['prompt']!r}, now it is {asked['prompt']!r}"
     if recorded["max_tokens"] != asked["max_tokens"]:
         return f"max_tokens was {recorded['max_tokens']}, now it is {asked['max_tokens']}"
+    for name, what in (("earlier", "the earlier messages"), ("videos", "the videos")):
+        if _without_names(recorded.get(name)) != _without_names(asked.get(name)):
+            return f"{what} have changed"
     return "the images have changed"
 
 
@@ -175,7 +201,7 @@ def _reference(document: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -
         case_id=document["case"],
         source=f"recorded with Transformers {versions['transformers']} on CPU",
         text=completion["text"],
-        prompt_tokens=completion["prompt_tokens"],
+        prompt_token_ids=from_text(completion["prompt_token_ids"]),
         token_ids=tuple(completion["token_ids"]),
         numerics=decode(tensors, completion["rounding"]["logit_rmse"]),
         provenance=provenance,

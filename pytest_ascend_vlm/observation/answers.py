@@ -122,7 +122,8 @@ class Reference:
         source: "recorded with ..." or "published in ..."; verdicts show it.
         text: the expected answer.
         is_published: True if only the text from a document is known.
-        prompt_tokens: length of the reference's prompt; None if published.
+        prompt_token_ids: tokens of the reference's prompt, image tokens included; None if
+            published.
         token_ids: tokens of the greedy answer; None if published.
         numerics: the numerics of the answer; None if published.
         provenance: the golden's provenance; empty if published.
@@ -132,7 +133,12 @@ class Reference:
     source: str
     text: str
     is_published: bool = False
-    prompt_tokens: int | None = None
+    prompt_token_ids: tuple[int, ...] | None = None
     token_ids: tuple[int, ...] | None = None
     numerics: ReferenceNumerics | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def prompt_tokens(self) -> int | None:
+        """Length of the prompt; None if published."""
+        return None if self.prompt_token_ids is None else len(self.prompt_token_ids)

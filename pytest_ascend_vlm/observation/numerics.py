@@ -69,11 +69,13 @@ class Forced:
         case_id: the case.
         scores: the scores at every position of prompt and answer except the last.
         top_k: number of most likely tokens that each row lists.
+        prompt_token_ids: the prompt's tokens, without the answer; None if unknown.
     """
 
     case_id: str
     scores: TokenScores
     top_k: int
+    prompt_token_ids: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -189,10 +189,12 @@ class Recording:
         """True if recording a case again would reproduce its golden.
 
         The golden's digests do not cover the chat template and the image preprocessor. Most changes
-        of those change the length of the prompt, so it is compared as well.
+        of those change the prompt's tokens, so they are compared as well.
         """
         golden = recorded(self._golden_dir, self._key, case, self._engine.provenance)
-        return golden is not None and golden.prompt_tokens == self._engine.prompt_tokens(case)
+        if golden is None:
+            return False
+        return golden.prompt_token_ids == self._engine.prompt_token_ids(case)
 
     def _make_halves(self) -> None:
         """Makes the missing halves; the error of a case is raised when its own test runs."""

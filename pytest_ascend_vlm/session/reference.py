@@ -26,12 +26,14 @@ class ReferenceSession:
         recording: True if goldens are recorded instead of replayed.
         plan: the cases to ask and the directories to write to.
         on_progress: shows a line of progress.
+        untaught_reason: returns why the checkpoint cannot answer a case, or None.
     """
 
     load: Callable[[], TransformersReference]
     recording: bool
     plan: RecordingPlan
     on_progress: ProgressCallback
+    untaught_reason: Callable[[Case], str | None] = lambda _case: None
 
     def answer(self, case: Case) -> Reference:
         """The reference's answer to a case in bf16, without logits and hidden states."""
@@ -43,15 +45,20 @@ class ReferenceSession:
         """Records the golden of a case, unless it is up to date; returns its path."""
         return self._recording.record(case)
 
-    def recorded(self, case: Case) -> Reference:
-        """Reads the golden of a case that `record` has written.
+    def doubts(self, case: Case) -> tuple[str, ...]:
+        """Reasons why the golden that `record` has written may be unfit.
+
+        There are none for a case that a tiny checkpoint was not taught: only its logits are used.
 
         Raises:
             GoldenError: the golden is invalid.
         """
+        from ..criteria.recorded import doubts
         from ..golden.store import GoldenStore
 
-        return GoldenStore([self.plan.golden_dir], "the same command").load(self.plan.key, case)
+        store = GoldenStore([self.plan.golden_dir], "the same command")
+        golden = store.load(self.plan.key, case)
+        return () if self.untaught_reason(case) else doubts(golden, case.max_tokens)
 
     def close(self) -> None:
         """Frees the engine's memory."""

@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..criteria.performance import Metric, Prefill, TimeRatio, median_ratio
@@ -76,7 +75,7 @@ class RequestTimer:
                     errors.append(str(error))
 
         with self.warm(cases) as client:
-            _, server_seconds = metrics.measure(self.client.endpoint, lambda: ask_all(client))
+            _, counted = metrics.measure(self.client.endpoint, lambda: ask_all(client))
         # The wall time would include making the next request's images, so the latencies are added.
         seconds = sum(answer.seconds for answer in answers)
         return Load(
@@ -85,7 +84,7 @@ class RequestTimer:
             seconds,
             tuple(answers),
             tuple(errors),
-            server_seconds=server_seconds,
+            server_seconds=counted.seconds,
         )
 
     def prefill(self, cases: Sequence[Case]) -> Prefill:
@@ -150,7 +149,7 @@ class RequestTimer:
         """
         if case.id not in self._image_tokens:
             whole = self._prompt_tokens(case)
-            self._image_tokens[case.id] = whole - self._prompt_tokens(replace(case, images=()))
+            self._image_tokens[case.id] = whole - self._prompt_tokens(case.without_media())
         return self._image_tokens[case.id]
 
     def _prompt_tokens(self, case: Case) -> int:

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+from ..errors import ConfigurationError
+
+IMAGE_MARK = "<image>"
+"""In a case's prompt: the place of the next image."""
+
+Content = tuple[str | Path, ...]
+"""The parts of a message in order: texts, and image files as paths."""
 
 
 class Capability(enum.Enum):
@@ -50,20 +60,38 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Message:
+    """One message of a conversation.
+
+    Attributes:
+        role: who speaks.
+        content: the parts of the message, in order.
+    """
+
+    role: Literal["system", "user", "assistant"]
+    content: Content
+
+
+@dataclass(frozen=True)
 class Case:
     """One request and its ground truth, if there is one.
 
     Attributes:
         id: `<group>/<name>`; the group selects the criteria that use the case.
         needs: the capability that the case requires.
-        prompt: the user's text; it follows the images.
-        images: image files that are sent before the text, in order.
+        prompt: the user's last text. Each `<image>` in it is the place of one image; without
+            `<image>` the text follows the images.
+        images: the image files of the last message, in order.
         videos: video files that are sent before the text, in order.
+        earlier: the messages before the last one: a system prompt, earlier turns.
         truth: the exact text of the image; None if only the reference gives an expected answer.
         accepted: accepted answers; one of them has to occur in the model's answer as a whole word.
         box: the true box of the requested object, (left, top, right, bottom) in pixels of the
             first image.
         max_tokens: maximum number of generated tokens.
+
+    Raises:
+        ConfigurationError: the prompt has places for another number of images.
     """
 
     id: str
@@ -71,12 +99,56 @@ class Case:
     prompt: str
     images: tuple[Path, ...] = ()
     videos: tuple[Path, ...] = ()
+    earlier: tuple[Message, ...] = ()
     truth: str | None = None
     accepted: tuple[str, ...] = ()
     box: tuple[float, float, float, float] | None = None
     max_tokens: int = 64
 
+    def __post_init__(self) -> None:
+        places = self.prompt.count(IMAGE_MARK)
+        if places not in {0, len(self.images)}:
+            raise ConfigurationError(
+                f"the case {self.id} has {len(self.images)} images, but its prompt has {places} "
+                f"places for an image ({IMAGE_MARK})."
+            )
+
     @property
     def group(self) -> str:
         """The part of the id before the slash: `text`, `image`, `document`."""
         return self.id.partition("/")[0]
+
+    @property
+    def conversation(self) -> tuple[Message, ...]:
+        """All messages; the last one is the user's. Videos are not in them."""
+        return (*self.earlier, Message("user", self._last_content()))
+
+    @property
+    def every_image(self) -> tuple[Path, ...]:
+        """The image files of all messages, in order."""
+        return tuple(
+            part
+            for message in self.conversation
+            for part in message.content
+            if isinstance(part, Path)
+        )
+
+    def without_media(self) -> Case:
+        """The same texts without any image or video."""
+        earlier = tuple(
+            dataclasses.replace(message, content=_texts(message.content))
+            for message in self.earlier
+        )
+        prompt = self.prompt.replace(IMAGE_MARK, "")
+        return dataclasses.replace(self, prompt=prompt, images=(), videos=(), earlier=earlier)
+
+    def _last_content(self) -> Content:
+        texts = self.prompt.split(IMAGE_MARK)
+        if len(texts) == 1:
+            return (*self.images, self.prompt)
+        between = [part for pair in zip(texts, self.images, strict=False) for part in pair]
+        return tuple(part for part in (*between, texts[-1]) if part)
+
+
+def _texts(content: Content) -> Content:
+    return tuple(part for part in content if isinstance(part, str))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigurationError
-from .case import Capability, Case
+from .case import Capability, Case, Content, Message
 
 
 def load_cases(fixture_roots: Sequence[Path]) -> tuple[Case, ...]:
@@ -38,24 +38,43 @@ def _read(path: Path) -> list[Case]:
 
 
 def _case(root: Path, entry: Mapping[str, Any]) -> Case:
-    images = tuple(root / name for name in entry.get("images", ()))
-    videos = tuple(root / name for name in entry.get("videos", ()))
-    for file in (*images, *videos):
-        if not file.is_file():
-            raise ConfigurationError(
-                f"{root / 'cases.json'}: {entry['id']} needs {file}, which does not exist."
-            )
     truth = entry.get("truth")
     if "truth_file" in entry:
         truth = (root / entry["truth_file"]).read_text("utf-8")
-    return Case(
+    case = Case(
         id=entry["id"],
         needs=Capability(entry["needs"]),
         prompt=entry["prompt"],
-        images=images,
-        videos=videos,
+        images=tuple(root / name for name in entry.get("images", ())),
+        videos=tuple(root / name for name in entry.get("videos", ())),
+        earlier=tuple(read_message(root, message) for message in entry.get("earlier", ())),
         truth=truth,
         accepted=tuple(entry.get("accepted", ())),
         box=tuple(entry["box"]) if "box" in entry else None,
         max_tokens=entry.get("max_tokens", 64),
     )
+    for file in (*case.every_image, *case.videos):
+        if not file.is_file():
+            raise ConfigurationError(
+                f"{root / 'cases.json'}: {case.id} needs {file}, which does not exist."
+            )
+    return case
+
+
+def read_message(root: Path, entry: Mapping[str, Any]) -> Message:
+    """Reads one of a case's earlier messages.
+
+    Args:
+        root: the directory that the names of image files are relative to.
+        entry: the role, and the content: texts, and `{"image": <file>}`.
+    """
+    content: Content = tuple(
+        part if isinstance(part, str) else root / part["image"] for part in entry["content"]
+    )
+    return Message(entry["role"], content)
+
+
+def write_message(message: Message) -> dict[str, Any]:
+    """A message in the form that `read_message` reads."""
+    content = [part if isinstance(part, str) else {"image": str(part)} for part in message.content]
+    return {"role": message.role, "content": content}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ..criteria import baseline as rules
 from ..criteria.criterion import Cases
-from ..criteria.recorded import doubts
 from ..session.goldens import Goldens
 from ..session.judge import Judge
 from ..session.reference import ReferenceSession
@@ -16,7 +15,7 @@ from .criterion import criterion
 class ReferenceCriteria(Criteria):
     """Criterion of the goldens; it runs with `-m cpu_baseline`, and `--vlm-record` records them."""
 
-    @criterion("reference.replay", cases=Cases.ALL)
+    @criterion("reference.replay", cases=Cases.ALL, untaught=True)
     def test_reference_holds(
         self, case: Case, reference: ReferenceSession, golden: Goldens, judge: Judge
     ) -> None:
@@ -30,6 +29,6 @@ class ReferenceCriteria(Criteria):
         """
         if reference.recording:
             path = reference.record(case)
-            judge.recorded(path, doubts(reference.recorded(case), case.max_tokens))
+            judge.recorded(path, reference.doubts(case))
             return
         judge(rules.judge_replay(reference.answer(case), golden(case)))

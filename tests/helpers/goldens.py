@@ -8,14 +8,15 @@ from pytest_ascend_vlm.observation.answers import Reference
 from pytest_ascend_vlm.observation.numerics import ReferenceHidden, ReferenceNumerics
 
 ENGINE = {"processor": "AProcessor", "versions": {"torch": "2.13.0", "transformers": "5.19.0"}}
-PROMPT = 36
+PROMPT_IDS = (257, 10, *[261] * 15, *range(300, 319))
+PROMPT = len(PROMPT_IDS)
 
 
 def answer(text: str = '巴黎。\n"|', case_id: str = "image/a") -> Reference:
     """A possible answer of the reference."""
     tokens = tuple(text.encode())
     return Reference(
-        case_id, "by the reference", text, False, PROMPT, (*tokens, 258), numerics(tokens)
+        case_id, "by the reference", text, False, PROMPT_IDS, (*tokens, 258), numerics(tokens)
     )
 
 

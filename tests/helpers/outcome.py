@@ -42,6 +42,12 @@ class Outcome:
         """The criteria with at least one row of a status."""
         return {row["criterion"] for row in self.rows if row["status"] == status}
 
+    def criteria_of_nothing_else(self, status: str) -> set[str]:
+        """The criteria whose rows all have a status."""
+        return self.criteria(status) - {
+            row["criterion"] for row in self.rows if row["status"] != status
+        }
+
     def reasons(self, criterion: str) -> list[str]:
         """Reasons of a criterion's failures and errors, one text per case."""
         red = [row for row in self.rows if row["status"] in {"fail", "error"}]

@@ -66,7 +66,7 @@ def difference(recorded: Path, committed: Path) -> float:
     )
     ours, theirs = (load_file(path.with_suffix(".safetensors")) for path in (recorded, committed))
     same = ("forced_token_ids", "rows", "is_image", "hidden_rows", "hidden_is_image")
-    if any(here[name] != there[name] for name in ("text", "token_ids", "prompt_tokens")) or any(
+    if any(here[name] != there[name] for name in ("text", "token_ids", "prompt_token_ids")) or any(
         not np.array_equal(ours[name], theirs[name]) for name in same
     ):
         return float("inf")

@@ -97,6 +97,10 @@ class Encoder:
         """The inputs of a request without an answer."""
         return self._encode(_chat(case), case, add_generation_prompt=True)
 
+    def prompt_token_ids(self, case: Case) -> tuple[int, ...]:
+        """The tokens of a request's prompt, image tokens included."""
+        return tuple(self.prompt(case)["input_ids"][0].tolist())
+
     def vllm_prompt(self, case: Case, answer: str) -> dict[str, Any]:
         """A request followed by a forced answer, as a prompt of vLLM's offline engine."""
         text = self._rendered(_with_answer(case, answer), continue_final_message=True)
@@ -307,9 +311,17 @@ def evenly(values: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
 
 
 def _chat(case: Case) -> list[dict[str, Any]]:
-    """A case as messages for the processor's chat template: images, then the text."""
-    images = [{"type": "image"} for _ in case.images]
-    return [{"role": "user", "content": [*images, {"type": "text", "text": case.prompt}]}]
+    """A case as messages for the processor's chat template."""
+    return [
+        {
+            "role": message.role,
+            "content": [
+                {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
+                for part in message.content
+            ],
+        }
+        for message in case.conversation
+    ]
 
 
 def _with_answer(case: Case, answer: str) -> list[dict[str, Any]]:
@@ -320,7 +332,7 @@ def _with_answer(case: Case, answer: str) -> list[dict[str, Any]]:
 def _images(case: Case) -> list[Any]:
     from PIL import Image
 
-    return [Image.open(path).convert("RGB") for path in case.images]
+    return [Image.open(path).convert("RGB") for path in case.every_image]
 
 
 @contextlib.contextmanager

@@ -74,9 +74,9 @@ class TransformersReference:
         """The provenance fields of a golden that are known before the weights are loaded."""
         return {"processor": self._encoder.name, "versions": self.versions}
 
-    def prompt_tokens(self, case: Case) -> int:
-        """Number of tokens of a case's prompt."""
-        return int(self._encoder.prompt(case)["input_ids"].shape[1])
+    def prompt_token_ids(self, case: Case) -> tuple[int, ...]:
+        """The tokens of a case's prompt, image tokens included."""
+        return self._encoder.prompt_token_ids(case)
 
     def load(self, dtype: Dtype) -> TransformersModel:
         """Loads the checkpoint in a dtype; unloads it first if it is loaded in another one.
@@ -103,7 +103,7 @@ class TransformersReference:
         """The greedy answer to a case in bf16, without numerics."""
         prompt = self._encoder.prompt(case)
         token_ids = self.load("bfloat16").generate(prompt, case.max_tokens)
-        return self._reference(case, token_ids, int(prompt["input_ids"].shape[1]), None)
+        return self._reference(case, token_ids, tuple(prompt["input_ids"][0].tolist()), None)
 
     def bf16_pass(self, case: Case) -> Bf16Pass:
         """The greedy answer to a case in bf16, with its logits and hidden states in bf16.
@@ -137,20 +137,21 @@ class TransformersReference:
             )
         fp32 = self.load("float32").force(sequence, sequence.positions)
         numerics = _numerics(sequence, fp32, bf16)
-        return self._reference(case, bf16.token_ids, sequence.prompt_tokens, numerics)
+        prompt = sequence.token_ids[: sequence.prompt_tokens]
+        return self._reference(case, bf16.token_ids, prompt, numerics)
 
     def _reference(
         self,
         case: Case,
         token_ids: tuple[int, ...],
-        prompt_tokens: int,
+        prompt_token_ids: tuple[int, ...],
         numerics: ReferenceNumerics | None,
     ) -> Reference:
         return Reference(
             case_id=case.id,
             source=f"by Transformers {self.versions['transformers']} on CPU",
             text=self._encoder.text(token_ids),
-            prompt_tokens=prompt_tokens,
+            prompt_token_ids=prompt_token_ids,
             token_ids=token_ids,
             numerics=numerics,
         )

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from ...observation.numerics import FORCED_TOKENS
 from ...platforms import select_platform
 from ...spec.case import Capability, Case
+from ...spec.case_files import read_message, write_message
 from ...writing import write_atomically
 from .. import torch_companions
 from ..logprobs import scores
@@ -62,6 +63,7 @@ class Job:
                 "id": case.id,
                 "prompt": case.prompt,
                 "images": [str(path) for path in case.images],
+                "earlier": [write_message(message) for message in case.earlier],
                 "max_tokens": case.max_tokens,
                 "answer": answer,
             }
@@ -91,9 +93,14 @@ class Job:
 
 
 def _case(entry: Mapping[str, Any]) -> Case:
-    images = tuple(Path(name) for name in entry["images"])
-    needs = Capability.IMAGE if images else Capability.TEXT
-    return Case(entry["id"], needs, entry["prompt"], images, max_tokens=entry["max_tokens"])
+    return Case(
+        entry["id"],
+        Capability.TEXT,  # the engines do not read it
+        entry["prompt"],
+        tuple(Path(name) for name in entry["images"]),
+        earlier=tuple(read_message(Path(), message) for message in entry["earlier"]),
+        max_tokens=entry["max_tokens"],
+    )
 
 
 def main(argv: list[str]) -> int:
