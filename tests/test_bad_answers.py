@@ -8,7 +8,7 @@ import re
 import shutil
 
 import pytest
-from fakes.replay_server import Behaviour, Knowledge, Request, State, read_goldens, serve
+from fakes.replay_server import Behaviour, Defect, Knowledge, Request, State, read_goldens, serve
 from helpers.goldens import ENGINE, answer
 from helpers.outcome import Judged, Serve
 from helpers.paths import FIXTURES, GOLDENS, REPOSITORY
@@ -119,6 +119,49 @@ def test_a_box_in_its_place_is_found_and_a_shifted_one_noticed(
         outcome = judged(url, "-k", "TestQwen3VL8B and boxes")
     assert outcome.criteria("fail") == {"tasks.grounding"}
     assert "intersection over union" in outcome.reasons("tasks.grounding")[0]
+
+
+SEVERAL = "TestQwen3VL8B and keep_their_order"
+
+
+def test_images_in_their_order_are_the_references(stub: Serve, judged: Judged) -> None:
+    outcome = judged(stub(**SERVED), "-k", SEVERAL)
+    assert outcome.criteria("pass") == {"baseline.order"}, outcome.text
+
+
+@pytest.mark.catches("baseline.order")
+def test_reversed_images_are_noticed_without_a_right_answer(stub: Serve, judged: Judged) -> None:
+    outcome = judged(stub(Defect.IMAGES_ARE_REVERSED.value, **SERVED), "-k", SEVERAL)
+    assert outcome.criteria("fail") == {"baseline.order"}
+    assert "the images of a request are exchanged" in outcome.reasons("baseline.order")[0]
+
+
+@pytest.fixture
+def reading(project: pytest.Pytester) -> Knowledge:
+    """Answers of a tiny checkpoint that reads images of any size, and several of them."""
+    tiny = project.path / "fixtures" / "tiny" / "qwen3_vl"
+    shutil.copytree(TINY, tiny)
+    (tiny / "untaught.json").unlink()
+    key = GoldenKey(
+        ModelSpec("Qwen/Qwen3-VL-8B-Instruct", supports=frozenset(Capability)), "tiny", None
+    )
+    for case in load_cases((FIXTURES,)):
+        if case.group in {"size", "order"}:
+            text = f"It is {case.accepted[0]}."
+            record(project.path / "golden", key, case, answer(text, case.id), ENGINE)
+    return read_goldens(project.path / "golden" / SLUG / "tiny", FIXTURES, TINY)
+
+
+@pytest.mark.catches("tasks.size", "tasks.order")
+def test_texts_of_any_size_and_place_are_read_and_another_is_noticed(
+    reading: Knowledge, judged: Judged
+) -> None:
+    asked = "TestQwen3VL8B and (any_size_are_read or right_image_is_meant)"
+    criteria = {"tasks.size", "tasks.order"}
+    with serve(reading, image_limit=10) as url:
+        assert judged(url, "-k", asked).criteria("pass") == criteria
+    with serve(reading, Behaviour(answered=lambda *_: "It is OWL 99."), image_limit=10) as url:
+        assert judged(url, "-k", asked).criteria("fail") == criteria
 
 
 NOISE = "zq}} 7# kk"

@@ -53,7 +53,8 @@ def reference(text: str = "巴黎", *, second: float = -9.0, bf16: float = 0.01)
         logit_rmse=0.04,
         hidden=ReferenceHidden(rows, nowhere, states, states),
     )
-    return Reference("text/capital-zh", "recorded with X", text, False, PROMPT, tokens, numerics)
+    prompt = (7,) * PROMPT
+    return Reference("text/capital-zh", "recorded with X", text, False, prompt, tokens, numerics)
 
 
 def numerics_of(golden: Reference) -> ReferenceNumerics:
@@ -222,6 +223,20 @@ def test_the_prompt_s_own_tokens_are_counted_where_the_reply_has_them() -> None:
     longer = dataclasses.replace(served("巴黎"), prompt_token_ids=(7,) * 37)
     with pytest.raises(PreconditionError, match="37 tokens, the reference's has 36"):
         rules.require_same_prompt(longer, reference())
+
+
+def test_other_tokens_of_the_same_number_are_another_prompt() -> None:
+    other = dataclasses.replace(served("巴黎"), prompt_token_ids=(*(7,) * 30, 8, *(7,) * 5))
+    with pytest.raises(PreconditionError, match="not the same ones; they differ from token 31 on"):
+        rules.require_same_prompt(other, reference())
+    seen = forced(numerics_of(reference()), numerics_of(reference()).fp32)
+    rules.require_same_forced_prompt(
+        dataclasses.replace(seen, prompt_token_ids=(7,) * PROMPT), reference()
+    )
+    with pytest.raises(PreconditionError, match="not the same ones"):
+        rules.require_same_forced_prompt(
+            dataclasses.replace(seen, prompt_token_ids=(8,) * PROMPT), reference()
+        )
 
 
 @pytest.mark.parametrize("longer", [-1, 0, 1])

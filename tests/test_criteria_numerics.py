@@ -23,7 +23,9 @@ from pytest_ascend_vlm.criteria.comparison import (
     log_softmax,
 )
 from pytest_ascend_vlm.criteria.error_statistics import ErrorStatistics, per_position
+from pytest_ascend_vlm.criteria.generation import judge_generation
 from pytest_ascend_vlm.errors import PreconditionError
+from pytest_ascend_vlm.observation.answers import Completion, TopLogprobs
 from pytest_ascend_vlm.observation.numerics import (
     Forced,
     ReferenceHidden,
@@ -501,3 +503,79 @@ def test_the_report_has_the_error_along_each_sequence() -> None:
     evidence = rules.judge_error_ratio(statistics, THRESHOLDS).evidence
     assert evidence["per_position"] == [per_position(one) for one in statistics.comparisons]
     assert json.loads(json.dumps(evidence)) == evidence
+
+
+# --- single cases, single tokens, generated answers ----------------------------------------------
+
+
+@given(SEEDS)
+def test_one_image_passes_up_to_twice_the_rounding(seed: int) -> None:
+    numerics = golden(seed)
+    for factor, passes in ((1.9, True), (2.1, False), (math.nan, False)):
+        verdict = rules.judge_image(
+            compare_logits(seen(numerics, off_by(factor, numerics)), numerics)
+        )
+        assert verdict.passed == passes
+
+
+def test_an_error_at_image_positions_alone_fails_one_image() -> None:
+    numerics = golden()
+    values = np.where(numerics.is_image[:, None], off_by(3.0, numerics), off_by(0.5, numerics))
+    comparison = compare_logits(seen(numerics, values), numerics)
+    assert rules.judge_image(comparison).measured == pytest.approx(3.0)
+    assert "look at the vision tower" in "\n".join(rules.judge_image(comparison).details)
+
+
+@given(SEEDS, st.booleans())
+def test_a_token_that_is_off_everywhere_is_named(seed: int, are_logits: bool) -> None:
+    numerics = dataclasses.replace(
+        golden(seed), top_tokens=np.tile(np.arange(TOKENS) + 40, (LENGTH, 1))
+    )
+    right = ErrorStatistics(
+        [compare_logits(seen(numerics, off_by(1.0, numerics), are_logits=True), numerics)]
+    )
+    assert rules.judge_tokens(right).passed
+    values = off_by(1.0, numerics)
+    values[:, 3] += 2 * ROUNDING
+    off = compare_logits(seen(numerics, values, are_logits=are_logits), numerics)
+    verdict = rules.judge_tokens(ErrorStatistics([off]))
+    assert not verdict.passed
+    assert "that of token 43;" in verdict.reason
+
+
+def test_tokens_that_are_listed_too_rarely_give_no_verdict() -> None:
+    numerics = golden()
+    with pytest.raises(PreconditionError, match="no token is listed at 16 or more"):
+        rules.judge_tokens(measured(numerics, numerics.fp32))
+
+
+def generated(numerics: ReferenceNumerics, values: Table, tokens: tuple[int, ...]) -> Completion:
+    """An answer whose lists have these logits, at the positions of the golden's answer."""
+    rows = slice(numerics.first_answer_row, numerics.first_answer_row + len(tokens))
+    top = TopLogprobs(numerics.top_tokens[rows], log_softmax(values[rows]))
+    return Completion(CASE, "", tokens, "stop", None, top, seconds=0.1)
+
+
+@given(SEEDS)
+def test_generation_differs_from_the_forced_answer_by_rounding_only(seed: int) -> None:
+    numerics = golden(seed)
+    forced = seen(numerics, numerics.fp32)
+    tokens = numerics.token_ids
+    for factor, passes in ((0.0, True), (1.0, True), (9.0, False)):
+        answer = generated(numerics, off_by(factor, numerics), tokens)
+        verdict = judge_generation(answer, forced, numerics, Thresholds())
+        assert verdict.passed == passes
+        assert verdict.evidence["positions"] == ANSWER
+    # Behind another token than the golden's, the two sides are about different texts.
+    values = off_by(0.0, numerics)
+    values[numerics.first_answer_row + 3 :] += np.arange(TOKENS) * 9
+    other = (*tokens[:2], 99, *tokens[3:])
+    verdict = judge_generation(generated(numerics, values, other), forced, numerics, Thresholds())
+    assert (verdict.passed, verdict.evidence["positions"]) == (True, 3)
+
+
+def test_an_answer_without_lists_gives_no_verdict() -> None:
+    numerics = golden()
+    answer = Completion(CASE, "", numerics.token_ids, "stop", None, None, seconds=0.1)
+    with pytest.raises(PreconditionError, match="listed no log-probabilities"):
+        judge_generation(answer, seen(numerics, numerics.fp32), numerics, Thresholds())

@@ -18,6 +18,8 @@ from pytest_ascend_vlm.criteria.determinism import (
     judge_agreement,
     judge_prefix_cache,
     judge_seeds,
+    repeat_chance,
+    runs_to_see_sampling,
 )
 from pytest_ascend_vlm.criteria.verdict import at_least, at_most, checklist
 from pytest_ascend_vlm.engines.logprobs import top_logprobs
@@ -345,6 +347,24 @@ def test_a_seed_that_does_not_repeat_is_named() -> None:
 def test_seeds_that_all_give_one_answer_show_nothing() -> None:
     with pytest.raises(PreconditionError, match="2 seeds give one answer, '红'"):
         judge_seeds(seeds("红", "红"), seeds("红", "红"), 1.0)
+
+
+def certain(*margins: float) -> Completion:
+    """An answer of N tokens, each ahead of one other token by a margin in nats."""
+    lists = np.array([[0.0, -margin] for margin in margins])
+    ids = np.tile([1, 2], (len(margins), 1))
+    return answer("?", top=TopLogprobs(ids, lists - np.log(np.exp(lists).sum(1))[:, None]))
+
+
+def test_the_less_sure_an_answer_the_fewer_runs_show_sampling() -> None:
+    assert repeat_chance(certain(0.0, 0.0)) == pytest.approx(1 / 4)
+    assert repeat_chance(certain(0.7 * math.log(3))) == pytest.approx(3 / 4)
+    assert runs_to_see_sampling([certain(9.0), certain(*[0.0] * 10)]) == 1
+    assert runs_to_see_sampling([certain(*[0.0] * 5)]) == 2
+    with pytest.raises(PreconditionError, match="the model is sure of its answers"):
+        runs_to_see_sampling([certain(9.0), certain(0.0)])
+    with pytest.raises(PreconditionError, match="listed no log-probabilities"):
+        runs_to_see_sampling([GOOD])
 
 
 def test_answers_are_told_apart_by_their_tokens() -> None:

@@ -8,7 +8,10 @@ from helpers.outcome import Serve
 
 from pytest_ascend_vlm.engines.endpoint import Endpoint
 from pytest_ascend_vlm.engines.vllm import metrics
-from pytest_ascend_vlm.engines.vllm.metrics import Counters
+from pytest_ascend_vlm.engines.vllm.metrics import Counters, Measured
+from pytest_ascend_vlm.observation.caches import CacheUse
+
+NOTHING = Measured({}, None)
 
 
 def text(seconds: float, requests: int, engine: int = 0) -> str:
@@ -41,7 +44,7 @@ def test_what_is_no_metrics_tells_nothing(
 ) -> None:
     monkeypatch.setattr(Stub, "metrics", lambda _: body)
     endpoint = Endpoint(stub(), "a-model", "none")
-    assert metrics.measure(endpoint, lambda: "done") == ("done", {})
+    assert metrics.measure(endpoint, lambda: "done") == ("done", NOTHING)
 
 
 def test_a_server_tells_what_happened_meanwhile(
@@ -50,9 +53,24 @@ def test_a_server_tells_what_happened_meanwhile(
     told = iter([text(2.0, 4), text(5.0, 10)])
     monkeypatch.setattr(Stub, "metrics", lambda _: next(told))
     endpoint = Endpoint(stub(), "a-model", "none")
-    assert metrics.measure(endpoint, lambda: 1) == (1, {"queue": 0.5})
+    assert metrics.measure(endpoint, lambda: 1) == (1, Measured({"queue": 0.5}, None))
 
 
 def test_a_server_without_metrics_is_no_error(stub: Serve) -> None:
     endpoint = Endpoint(stub(), "a-model", "none")
-    assert metrics.measure(endpoint, lambda: 1) == (1, {})
+    assert metrics.measure(endpoint, lambda: 1) == (1, NOTHING)
+
+
+def test_the_use_of_caches_is_what_was_counted_meanwhile() -> None:
+    def counted(*numbers: int) -> str:
+        names = ("mm_cache_queries", "mm_cache_hits", "prefix_cache_queries", "prefix_cache_hits")
+        pairs = zip(names, numbers, strict=True)
+        return "".join(
+            f'# TYPE vllm:{name} counter\nvllm:{name}_total{{engine="0"}} {number}.0\n'
+            for name, number in pairs
+        )
+
+    before, after = metrics.read(counted(1, 1, 100, 64)), metrics.read(counted(5, 2, 300, 64))
+    assert after.caches_since(before) == CacheUse(4, 1, 200, 0)
+    assert after.caches_since(Counters({})) is None
+    assert metrics.read(counted(1, 2, 3, 4).replace("prefix_cache_hits", "other")).caches is None

@@ -6,50 +6,117 @@ rounding causes an error of that size on any hardware. An error several times la
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..errors import PreconditionError
-from ..observation.answers import TOP_LOGPROBS, Completion, Reference
+from ..observation.answers import TOP_LOGPROBS, Completion, Reference, Refusal
 from ..observation.numerics import Forced, ReferenceNumerics
 from ..spec.thresholds import Thresholds
-from .comparison import Table, compare_logits, log_softmax, tie_margin
+from .comparison import Table, compare_logits, log_softmax, tie_margin, visible_rounding
 from .divergence import Divergence, first_difference, token_at
 from .text import side_by_side, similarity, word_overlap
-from .verdict import Verdict, at_least, at_most
+from .verdict import Verdict, at_least, at_most, checklist
 
 _SHOWN_CANDIDATES = 3
 
 
 def require_same_prompt(served: Completion, reference: Reference) -> None:
-    """Checks that the served prompt and the reference's prompt have the same number of tokens.
+    """Checks that the served prompt and the reference's prompt are the same tokens.
 
-    The served prompt's token ids are counted; without token ids the count in `usage` is used.
+    Without token ids of the served prompt, the lengths are compared.
 
     Raises:
-        PreconditionError: the lengths differ.
+        PreconditionError: the prompts differ.
     """
-    _require_prompt_tokens(served.prompt_tokens, reference)
+    if problem := prompt_problem(served, reference):
+        raise _other_input(reference.case_id, problem)
 
 
 def require_same_forced_prompt(forced: Forced, reference: Reference) -> None:
-    """Checks that the answer was forced after a prompt as long as the reference's prompt.
+    """Checks that the answer was forced after the reference's prompt.
 
     Raises:
-        PreconditionError: the lengths differ.
+        PreconditionError: the prompts differ.
     """
-    if reference.numerics is not None:
-        answer = len(reference.numerics.token_ids)
-        _require_prompt_tokens(len(forced.scores) + 1 - answer, reference)
+    if reference.numerics is None:
+        return
+    tokens = len(forced.scores) + 1 - len(reference.numerics.token_ids)
+    problem = _prompt_problem(forced.prompt_token_ids, tokens, reference)
+    if problem is not None:
+        raise _other_input(reference.case_id, problem)
 
 
-def _require_prompt_tokens(served: int | None, reference: Reference) -> None:
-    if served is not None and reference.prompt_tokens not in {None, served}:
-        raise PreconditionError(
-            f"{reference.case_id}: the served prompt has {served} tokens, the "
-            f"reference's has {reference.prompt_tokens}. The two sides did not see the same input, "
-            "so their answers cannot be compared. Check that both sides use the same chat "
-            "template, image preprocessor (min_pixels, max_pixels) and system prompt."
-        )
+def judge_prompt(served: Completion | Refusal, reference: Reference) -> Verdict:
+    """The served prompt's tokens are the reference's, and usage counts them.
+
+    Args:
+        served: an answer to the case, or the HTTP error.
+        reference: the reference, with its prompt's tokens.
+    """
+    if isinstance(served, Refusal):
+        return checklist({"answered": f"HTTP {served.status}: {served.message}"})
+    ids, usage = served.prompt_token_ids, served.usage
+    counted = usage.prompt_tokens if usage else None
+    wrong = f"usage reports {counted} tokens, but the prompt has {len(ids or ())}"
+    return checklist(
+        {
+            "answered": None,
+            "prompt": prompt_problem(served, reference),
+            "usage": wrong if ids is not None and counted != len(ids) else None,
+        },
+        {"prompt_tokens": served.prompt_tokens, "compared": "ids" if ids else "length"},
+    )
+
+
+def prompt_problem(served: Completion, reference: Reference) -> str | None:
+    """The difference between the served prompt and the reference's, or None."""
+    return _prompt_problem(served.prompt_token_ids, served.prompt_tokens, reference)
+
+
+def _prompt_problem(
+    got: tuple[int, ...] | None, tokens: int | None, reference: Reference
+) -> str | None:
+    """The difference between a prompt and the reference's, or None.
+
+    Args:
+        got: the prompt's tokens; None if unknown.
+        tokens: the prompt's length; None if unknown.
+        reference: the reference.
+    """
+    expected = reference.prompt_token_ids
+    if expected is None or got == expected or (got is None and tokens in {None, len(expected)}):
+        return None
+    if got is not None:
+        return _differing_tokens(expected, got)
+    return f"the served prompt has {tokens} tokens, the reference's has {len(expected)}"
+
+
+def _other_input(case_id: str, problem: str) -> PreconditionError:
+    return PreconditionError(
+        f"{case_id}: {problem}. The two sides did not see the same input, so their answers cannot "
+        "be compared. baseline.prompt judges that."
+    )
+
+
+def _differing_tokens(expected: Sequence[int], got: Sequence[int]) -> str:
+    position = first_difference(expected, got)
+    assert position is not None  # noqa: S101  (the caller has compared them)
+    lengths = (
+        f"the served prompt has {len(got)} tokens, the reference's has {len(expected)}"
+        if len(got) != len(expected)
+        else f"both prompts have {len(got)} tokens, but not the same ones"
+    )
+    near = slice(max(position - 2, 0), position + 4)
+    return (
+        f"{lengths}; they differ from token {position + 1} on: the reference's are "
+        f"{_shown(expected[near])}, the served ones {_shown(got[near])}"
+    )
+
+
+def _shown(token_ids: Sequence[int]) -> str:
+    return f"[{', '.join(map(str, token_ids))}]"
 
 
 def judge_text(served: Completion, reference: Reference, thresholds: Thresholds) -> Verdict:
@@ -161,8 +228,7 @@ def judge_logprobs(forced: Forced, numerics: ReferenceNumerics, thresholds: Thre
     answer = comparison.part == "answer"
     exact = log_softmax(comparison.exact[answer, :TOP_LOGPROBS])
     served = _mean_difference(exact, comparison.observed[answer, :TOP_LOGPROBS])
-    rounding = _mean_difference(exact, comparison.rounded[answer, :TOP_LOGPROBS])
-    mean, own = float(np.mean(served)), float(np.mean(rounding))
+    mean, own = float(np.mean(served)), visible_rounding(numerics)
     maximum = thresholds.logprobs_ratio * own
     worst = int(np.argmax(served))
     row = int(comparison.positions[answer][worst])

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import PreconditionError
+from ..observation.answers import TOP_LOGPROBS
 from ..observation.numerics import Forced, ReferenceNumerics, TokenScores
 
 Table = npt.NDArray[np.floating[Any]]
@@ -35,6 +36,7 @@ class CaseComparison:
             they are the same token; None for hidden states.
         tie: shape (m,); the preference up to which rounding alone can change the choice; None for
             hidden states.
+        token_ids: shape (m, k), int64; the token of each number; None for hidden states.
     """
 
     case_id: str
@@ -46,6 +48,7 @@ class CaseComparison:
     observed: Table
     flip_margin: Table | None = None
     tie: Table | None = None
+    token_ids: npt.NDArray[np.int64] | None = None
 
     @property
     def square_errors(self) -> Table:
@@ -91,9 +94,22 @@ def compare_logits(forced: Forced, numerics: ReferenceNumerics) -> CaseCompariso
             f"{forced.case_id}: the prompt with the forced answer has {len(scores) + 1} tokens, "
             f"the reference's has {tokens}. The two sides did not see the same input."
         )
+    return _compare(forced, numerics, numerics.positions < len(scores))
+
+
+def compare_prompts(forced: Forced, numerics: ReferenceNumerics) -> CaseComparison:
+    """Compares logits at the golden's positions of the prompt, whatever answer was forced."""
+    first = int(numerics.positions[numerics.first_answer_row])
+    return _compare(forced, numerics, numerics.positions < min(first, len(forced.scores)))
+
+
+def _compare(
+    forced: Forced, numerics: ReferenceNumerics, known: npt.NDArray[np.bool_]
+) -> CaseComparison:
+    """Compares the rows of a golden that are marked as known."""
+    scores = forced.scores
     # The served list is twice as long, so it has the golden's tokens even if the ranks differ.
     width = min(numerics.top_tokens.shape[1], forced.top_k // 2)
-    known = numerics.positions < len(scores)
     positions = numerics.positions[known]
     top_tokens = numerics.top_tokens[known, :width]
     exact, rounded = numerics.fp32[known, :width], numerics.bf16[known, :width]
@@ -115,6 +131,7 @@ def compare_logits(forced: Forced, numerics: ReferenceNumerics) -> CaseCompariso
         observed,
         np.where(np.isnan(observed).any(axis=1), np.inf, flips),
         _ties(numerics.fp32[known].max(axis=1), numerics.logit_rmse),
+        top_tokens,
     )
 
 
@@ -166,6 +183,17 @@ def log_softmax(values: Table) -> Table:
     wide = values.astype(np.float64)
     wide = wide - wide.max(axis=1, keepdims=True)
     return np.asarray(wide - np.log(np.exp(wide).sum(axis=1, keepdims=True)))
+
+
+def visible_rounding(numerics: ReferenceNumerics) -> float:
+    """The mean difference of the reference's visible log-probabilities in bf16 and fp32, nats.
+
+    It is that of the answer, or that of prompt and answer if it is larger: an answer of one token
+    can have hardly any by chance. Visible are as many tokens as a server lists with an answer.
+    """
+    exact, rounded = (log_softmax(t[:, :TOP_LOGPROBS]) for t in (numerics.fp32, numerics.bf16))
+    rows = np.abs(rounded - exact).mean(axis=1)
+    return float(max(rows[numerics.first_answer_row : -1].mean(), rows.mean()))
 
 
 def _square_errors(values: Table, exact: Table) -> Table:

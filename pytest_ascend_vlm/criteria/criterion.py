@@ -34,6 +34,8 @@ class Cases(enum.Enum):
     """Every case with an image, document pages included."""
     TEXT = "text"
     VIDEO = "video"
+    SIZE = "size"
+    ORDER = "order"
     DOCUMENT = "document"
     SCENE_TEXT = "scene_text"
     DOCUMENT_QUESTION = "document_question"
@@ -45,7 +47,7 @@ class Cases(enum.Enum):
     def includes(self, case: Case) -> bool:
         """True if a case is one of these cases."""
         if self is Cases.IMAGE:
-            return bool(case.images)
+            return bool(case.every_image)
         if self is Cases.ALL:
             return not case.videos
         return bool(self.value == case.group)
@@ -61,6 +63,8 @@ class Criterion:
         cases: the cases that it is parametrized with; None if it makes its own requests.
         known_failures: defects of released engines that affect every model; they are reported as
             expected failures.
+        untaught: True if the criterion needs no right answer, so that it judges cases as well that
+            a tiny checkpoint was not taught.
         ends_server: True if no server runs after the test.
         offline: the task of the offline engine whose result the criterion judges; an offline
             engine runs the tasks of all selected criteria. None if the criterion needs none.
@@ -70,6 +74,7 @@ class Criterion:
     needs: Capability = Capability.TEXT
     cases: Cases | None = None
     known_failures: tuple[ExpectedFailure, ...] = ()
+    untaught: bool = False
     ends_server: bool = False
     offline: str | None = None
 

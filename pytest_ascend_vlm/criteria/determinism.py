@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
+
 from ..errors import PreconditionError
 from ..observation.answers import Completion
+from ..spec.thresholds import UNSEEN_SAMPLING, UNSURE_RUNS, UNSURE_TEMPERATURE
 from .text import side_by_side
 from .verdict import Verdict, at_least
 
@@ -76,6 +79,41 @@ def judge_seeds(
     number = distinct(first.values())
     reason = f"{verdict.reason} under the same seed; the seeds give {number} different answers"
     return dataclasses.replace(verdict, reason=reason)
+
+
+def repeat_chance(answer: Completion) -> float:
+    """The probability that sampling at `UNSURE_TEMPERATURE` gives a greedy answer once more.
+
+    Raises:
+        PreconditionError: the server lists no log-probabilities with the answer.
+    """
+    if answer.top is None:
+        raise PreconditionError(
+            f"{answer.case_id}: the server listed no log-probabilities with the answer, so its "
+            "certainty is unknown. vLLM lists them; a proxy in between may drop them."
+        )
+    scaled = answer.top.logprobs / UNSURE_TEMPERATURE
+    scaled = np.where(np.isnan(scaled), -np.inf, scaled)
+    peaks = scaled.max(axis=1)
+    return float(np.prod(1 / np.exp(scaled - peaks[:, None]).sum(axis=1)))
+
+
+def runs_to_see_sampling(answers: Sequence[Completion]) -> int:
+    """The number of runs after which a server that samples is detected, for the best answer.
+
+    Raises:
+        PreconditionError: more than `UNSURE_RUNS` would be needed, or the server lists no
+            log-probabilities.
+    """
+    chance = min(repeat_chance(answer) for answer in answers)
+    for runs in range(1, UNSURE_RUNS + 1):
+        if chance**runs <= UNSEEN_SAMPLING:
+            return runs
+    raise PreconditionError(
+        f"the model is sure of its answers: sampling at temperature {UNSURE_TEMPERATURE} would "
+        f"repeat one with a probability of {chance:.0%}, so {UNSURE_RUNS} runs cannot show whether "
+        "the server samples"
+    )
 
 
 def distinct(answers: Iterable[Completion]) -> int:

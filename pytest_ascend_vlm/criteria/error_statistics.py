@@ -162,6 +162,28 @@ class ErrorStatistics:
             if (part == name).any()
         }
 
+    def errors_by_token(self, minimum: int) -> dict[int, float]:
+        """Token id -> mean of x - y, in units of the root mean square of b - y.
+
+        The mean of each row is subtracted from x - y first.
+
+        Args:
+            minimum: number of positions that have to list a token.
+        """
+        ids = [case.token_ids for case in self.comparisons if case.token_ids is not None]
+        if not ids:
+            return {}
+        tokens = np.concatenate([table.ravel() for table in ids])
+        errors = np.concatenate(
+            [_centred(case.observed - case.exact).ravel() for case in self.comparisons]
+        )
+        own = np.sqrt(np.concatenate([case.own_square_errors for case in self.comparisons]).mean())
+        listed, index = np.unique(tokens, return_inverse=True)
+        counts = np.bincount(index)
+        means = np.bincount(index, weights=errors) / counts / own
+        enough = counts >= minimum
+        return dict(zip(listed[enough].tolist(), means[enough].tolist(), strict=True))
+
     @property
     def onset(self) -> Onset | None:
         """The earliest onset of all cases, or None."""
@@ -243,6 +265,10 @@ def _onset(case: CaseComparison) -> Onset | None:
     return Onset(
         int(case.positions[first]) + 1, str(case.part[first]), case.case_id, float(error[first]), 1
     )
+
+
+def _centred(errors: Table) -> Table:
+    return np.asarray(errors - errors.mean(axis=1, keepdims=True))
 
 
 def _ratio(numerator: Table, denominator: Table) -> float:

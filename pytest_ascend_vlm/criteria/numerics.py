@@ -13,15 +13,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import PreconditionError
 from ..spec.thresholds import (
     ENOUGH_IMAGES,
     ENOUGH_POSITIONS,
+    ENOUGH_ROWS,
     FLOAT32_ERROR_RATIO,
+    IMAGE_ERROR_RATIO,
     PART_ERROR_RATIO,
+    TOKEN_ERROR,
     Thresholds,
 )
+from .comparison import CaseComparison
 from .error_statistics import ONSET_ROUNDINGS, ErrorStatistics, per_position
 from .verdict import Verdict, at_least, at_most
+
+_SHOWN_TOKENS = 5
 
 
 @dataclass(frozen=True)
@@ -147,6 +154,54 @@ LOGIT_RULES: dict[str, Rule] = {
 HIDDEN_STATE_RULES: dict[str, Rule] = {
     name: LOGIT_RULES[name] for name in ("error_ratio", "max_abs_error", "cosine_similarity")
 }
+
+
+def judge_image(comparison: CaseComparison) -> Verdict:
+    """R of one case, and R of its image positions, are at most `IMAGE_ERROR_RATIO`."""
+    statistics = ErrorStatistics([comparison])
+    ratios = {"all": statistics.error_ratio.value, **statistics.ratio_by_part}
+    measured = max(
+        (ratios[part] for part in ("all", "image") if part in ratios),
+        key=lambda ratio: np.nan_to_num(ratio, nan=np.inf),
+    )
+    return at_most(
+        measured,
+        IMAGE_ERROR_RATIO,
+        "bf16 roundings",
+        f"R = {ratios['all']:.2f} at {statistics.positions} positions, "
+        f"{ratios.get('image', 0.0):.2f} at those of images",
+        error_location(statistics),
+        {"ratios": {part: round(float(ratio), 4) for part, ratio in ratios.items()}},
+    )
+
+
+def judge_tokens(statistics: ErrorStatistics) -> Verdict:
+    """No token's logit is off in the same direction everywhere.
+
+    The error of a token is the mean of x - y over all positions that list it. At each position the
+    mean of the row is subtracted first, so log-probabilities and raw logits give the same result.
+    The unit is the reference's own bf16 error.
+    """
+    errors = statistics.errors_by_token(ENOUGH_ROWS)
+    if not errors:
+        raise PreconditionError(
+            f"no token is listed at {ENOUGH_ROWS} or more positions, so errors of single tokens "
+            "cannot be judged"
+        )
+    worst = max(errors, key=lambda token: np.nan_to_num(abs(errors[token]), nan=np.inf))
+    largest = sorted(errors, key=lambda token: -abs(errors[token]))[:_SHOWN_TOKENS]
+    return at_most(
+        abs(errors[worst]),
+        TOKEN_ERROR,
+        "bf16 roundings",
+        f"the largest mean error of a single token is that of token {worst}; {len(errors)} tokens "
+        f"are listed at {ENOUGH_ROWS} or more positions",
+        (
+            "largest mean errors: "
+            + ", ".join(f"token {token} {errors[token]:+.2f}" for token in largest),
+        ),
+        {"errors": {str(token): round(errors[token], 4) for token in largest}},
+    )
 
 
 def judge_float32(statistics: ErrorStatistics) -> Verdict:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import openai
 
@@ -16,10 +17,15 @@ from ..observation.answers import TOP_LOGPROBS, Completion, Refusal, require_ans
 from ..observation.numerics import FORCED_TOKENS, Forced
 from ..spec.case import Case, Sampling
 from . import logprobs
+from .cold import cold_part, new_salt, without_uuid
 from .connection import BARE, Connection
 from .endpoint import Endpoint
 from .messages import messages
-from .replies import completions, prompt_token_ids, refusal, usage_of
+from .replies import completions, refusal, usage_of
+
+_Reply = TypeVar("_Reply")
+Chat = Sequence[Mapping[str, Any]]
+"""The messages of a request."""
 
 _CONTINUE = {"add_generation_prompt": False, "continue_final_message": True}
 
@@ -54,6 +60,7 @@ class Client:
             Client, on_lost=on_lost, timeout_seconds=timeout_seconds, ensure=ensure
         )
         self._disposable_requests = 0
+        self._sends_uuids = True
 
     @property
     def requests(self) -> int:
@@ -64,18 +71,32 @@ class Client:
         """Closes the connections."""
         self._connection.close()
 
-    def complete(self, case: Case, sampling: Sampling | None = None) -> Completion:
+    def complete(
+        self, case: Case, sampling: Sampling | None = None, *, cold: bool = False
+    ) -> Completion:
         """The answer to a case; greedy by default.
+
+        Args:
+            case: the request.
+            sampling: the sampling parameters.
+            cold: True to make the server compute the images and the prompt again (`cold`).
 
         Raises:
             ConfigurationError: if the server rejects the API key.
             ServerError: if the server rejects the request or cannot be reached.
         """
-        return require_answer(case.id, self.ask(case, sampling))
+        return require_answer(case.id, self.ask(case, sampling, cold=cold))
 
-    def ask(self, case: Case, sampling: Sampling | None = None) -> Completion | Refusal:
+    def ask(
+        self, case: Case, sampling: Sampling | None = None, *, cold: bool = False
+    ) -> Completion | Refusal:
         """The answer to a case, or the HTTP error."""
-        answers = self.ask_several(case, sampling)
+        sampling = sampling or Sampling(max_tokens=case.max_tokens)
+        if not cold:
+            answers = self.ask_several(case, sampling)
+        else:
+            sampling = dataclasses.replace(sampling, cache_salt=new_salt())
+            answers = self._send_cold(case, lambda chat: self.send(chat, case.id, sampling))
         return answers if isinstance(answers, Refusal) else answers[0]
 
     def ask_several(
@@ -85,18 +106,23 @@ class Client:
         return self.send(messages(case), case.id, sampling or Sampling(max_tokens=case.max_tokens))
 
     def send(
-        self, chat: Sequence[Mapping[str, Any]], case_id: str, sampling: Sampling
+        self, chat: Chat, case_id: str, sampling: Sampling
     ) -> tuple[Completion, ...] | Refusal:
         """The answers to any list of chat messages, or the HTTP error."""
+        answers = self._send(chat, case_id, sampling)
+        if not isinstance(answers, Refusal):
+            self.completions += answers
+        return answers
+
+    def _send(
+        self, chat: Chat, case_id: str, sampling: Sampling
+    ) -> tuple[Completion, ...] | Refusal:
         since = time.perf_counter()
         try:
             reply = self._connection.complete(chat, sampling)
         except openai.APIStatusError as error:
             return refusal(error.response)
-        answers = completions(reply, case_id, time.perf_counter() - since)
-        if not isinstance(answers, Refusal):
-            self.completions += answers
-        return answers
+        return completions(reply, case_id, time.perf_counter() - since)
 
     def stream(
         self, case: Case, sampling: Sampling | None = None, *, bare: bool = False
@@ -135,17 +161,19 @@ class Client:
         self.completions.append(answer)
         return answer
 
-    def ask_together(self, cases: Sequence[Case]) -> tuple[Completion, ...]:
-        """The greedy answers to cases that are all sent at once.
+    def ask_together(
+        self, cases: Sequence[Case], sampling: Sampling | None = None
+    ) -> tuple[Completion, ...]:
+        """The answers to cases that are all sent at once, and cold; greedy by default.
 
         Raises:
             ServerError: if the server rejects one of them.
         """
         with ThreadPoolExecutor(len(cases)) as pool:
-            return tuple(pool.map(self.complete, cases))
+            return tuple(pool.map(lambda case: self.complete(case, sampling, cold=True), cases))
 
     def force(self, case: Case, answer: str, token_ids: Sequence[int]) -> Forced:
-        """The served model's log-probabilities of a given (forced) answer.
+        """The served model's log-probabilities of a given (forced) answer; the request is cold.
 
         Requests `FORCED_TOKENS` tokens per position, or 20, vLLM's default maximum, if the server
         rejects that.
@@ -160,9 +188,8 @@ class Client:
                 text differently.
             ServerError: if the server rejects the request.
         """
-        chat = [*messages(case), {"role": "assistant", "content": answer}]
         for count in (FORCED_TOKENS, TOP_LOGPROBS):
-            reply = self._force(chat, count)
+            reply = self._send_cold(case, partial(self._force, answer, count))
             if not isinstance(reply, Refusal):
                 return logprobs.forced(case.id, reply.model_extra or {}, tuple(token_ids), count)
         raise ServerError(
@@ -170,23 +197,36 @@ class Client:
             f"{reply.message}"
         )
 
-    def _force(self, chat: Sequence[Mapping[str, Any]], count: int) -> Any | Refusal:
+    def _force(self, answer: str, count: int, chat: Chat) -> Any | Refusal:
+        forced = [*chat, {"role": "assistant", "content": answer}]
         fields = {**_CONTINUE, "prompt_logprobs": count}
+        sampling = Sampling(max_tokens=1, cache_salt=new_salt())
         try:
-            return self._connection.complete(chat, Sampling(max_tokens=1), extra_body=fields)
+            return self._connection.complete(forced, sampling, extra_body=fields)
         except openai.APIStatusError as error:
             return refusal(error.response)
 
+    def _send_cold(self, case: Case, send: Callable[[Chat], _Reply]) -> _Reply:
+        """Sends a case's cold messages, without uuids if the server does not accept them."""
+        if self._sends_uuids:
+            reply = send(messages(case, cold_part))
+            if not (isinstance(reply, Refusal) and "uuid" in reply.message):
+                return reply
+            self._sends_uuids = False
+        return send(messages(case, lambda part: without_uuid(cold_part(part))))
+
+    def prompt(self, case: Case) -> Completion | Refusal:
+        """An answer of one token, for the tokens of its prompt, or the HTTP error.
+
+        It is not among `completions`: a single token may be any text.
+        """
+        answers = self._send(messages(case), case.id, Sampling(max_tokens=1))
+        return answers if isinstance(answers, Refusal) else answers[0]
+
     def prompt_tokens(self, case: Case) -> int | None:
         """Number of tokens of a prompt; None if the server rejects it or does not report it."""
-        try:
-            reply = self._connection.complete(messages(case), Sampling(max_tokens=1))
-        except openai.APIStatusError:
-            return None
-        ids = prompt_token_ids(reply)
-        if ids is not None:
-            return len(ids)
-        return int(reply.usage.prompt_tokens) if reply.usage else None
+        answer = self.prompt(case)
+        return None if isinstance(answer, Refusal) else answer.prompt_tokens
 
     def models(self) -> tuple[str, ...] | Refusal:
         """The model names that `/v1/models` lists, or the HTTP error."""

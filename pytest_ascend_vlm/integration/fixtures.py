@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..session.datasets import Datasets
     from ..session.device_slot import DeviceSlot
     from ..session.goldens import Goldens
+    from ..session.image_runs import ImageRuns
     from ..session.judge import Judge
     from ..session.memo import Memo
     from ..session.model import ModelSession
@@ -223,6 +224,20 @@ def forced(client: Client, golden: Goldens) -> ForcedAnswers:
 
 
 @pytest.fixture(scope="class")
+def image_runs(
+    client: Client, answers: Answers, forced: ForcedAnswers, golden: Goldens
+) -> ImageRuns:
+    """Images that the served model computes again, alone and together with others. Scope: class.
+
+    Raises:
+        GoldenError, PreconditionError, ServerError: as for `forced`.
+    """
+    from ..session.image_runs import ImageRuns
+
+    return ImageRuns(client, answers, forced, golden)
+
+
+@pytest.fixture(scope="class")
 def numerics(
     request: pytest.FixtureRequest,
     device_slot: DeviceSlot,
@@ -349,6 +364,7 @@ def reference(
             bf16_dir=options.log_dir / "recording",
         ),
         on_progress=model_session.on_progress,
+        untaught_reason=model_session.untaught_reason,
     )
     with contextlib.closing(reference):
         yield reference
@@ -438,6 +454,17 @@ def image_cases(model_session: ModelSession) -> tuple[Case, ...]:
     from ..criteria.criterion import Cases
 
     return model_session.cases(Cases.IMAGE)
+
+
+@pytest.fixture(scope="class")
+def any_image_cases(model_session: ModelSession) -> tuple[Case, ...]:
+    """All cases with an image, for tests that need no right answer. Scope: class.
+
+    They include cases that a tiny checkpoint was not taught.
+    """
+    from ..criteria.criterion import Cases
+
+    return model_session.cases(Cases.IMAGE, untaught=True)
 
 
 @pytest.fixture(scope="class")

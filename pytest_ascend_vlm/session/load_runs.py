@@ -77,8 +77,8 @@ class LoadRuns:
         def on_progress(line: str) -> None:
             session.on_progress(f"load {name}: {line}")
 
-        found, server_seconds = metrics.measure(
+        found, counted = metrics.measure(
             self._endpoint,
             lambda: generator.generate(workload, self._endpoint, directory, on_progress),
         )
-        return replace(found, server_seconds=server_seconds)
+        return replace(found, server_seconds=counted.seconds)

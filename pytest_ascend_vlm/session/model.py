@@ -60,14 +60,20 @@ class ModelSession:
         """The cases of a group that the model's capabilities cover, for any checkpoint."""
         if self.lacks_checkpoint:
             return ()
-        model = self.model
+        model, most = self.model, self.model.image_limit
         own = (model.request(case) for case in self.run.cases if case.needs in model.supports)
-        return tuple(case for case in own if cases.includes(case))
+        within = (case for case in own if most is None or len(case.every_image) <= most)
+        return tuple(case for case in within if cases.includes(case))
 
-    def cases(self, cases: Cases) -> tuple[Case, ...]:
-        """The cases of a group that this checkpoint can be asked."""
+    def cases(self, cases: Cases, *, untaught: bool = False) -> tuple[Case, ...]:
+        """The cases of a group that this checkpoint can be asked.
+
+        Args:
+            cases: the group.
+            untaught: True for cases that a tiny checkpoint was not taught as well.
+        """
         declared = self.declared_cases(cases)
-        return tuple(case for case in declared if self.untaught_reason(case) is None)
+        return tuple(case for case in declared if untaught or self.untaught_reason(case) is None)
 
     def untaught_reason(self, case: Case) -> str | None:
         """Reason why a tiny checkpoint cannot answer a case, or None."""

@@ -56,6 +56,27 @@ SERVICE_LEVEL = 5.0
 REPEATS = 3
 """Number of times that determinism.repeat sends one request."""
 
+COLD_RUNS = 4
+"""Number of times that determinism.cold has each image computed."""
+
+UNSURE_RUNS = 6
+"""Maximum number of times that determinism.unsure sends one request."""
+
+UNSURE_TEMPERATURE = 0.7
+"""Temperature of the sampling that determinism.unsure detects."""
+
+UNSEEN_SAMPLING = 0.001
+"""Maximum probability that determinism.unsure does not detect such sampling."""
+
+ENOUGH_ROWS = 16
+"""Minimum number of positions that list a token, for numerics.tokens to judge it."""
+
+TOKEN_ERROR = 1.0
+"""Maximum mean error of a single token's logit, in units of the reference's own bf16 error."""
+
+IMAGE_ERROR_RATIO = 2.0
+"""Maximum R of a single case in numerics.images; one case varies more than all together."""
+
 BATCH = 9
 """Number of concurrent requests in determinism.concurrent, and of cases in determinism.restart."""
 
@@ -107,6 +128,8 @@ class Thresholds:
         error_ratio: R, the maximum root mean square error from fp32, in units of the reference's
             own bf16 error.
         kl_ratio: K, the same for the mean Kullback-Leibler divergence.
+        cold_ratio: maximum difference between two computations of one image, in units of the
+            reference's own bf16 error.
         top1_flips: maximum rate (0..1) of positions with another most likely token, not counting
             near-ties of the reference.
         prefill_ratio: maximum TTFT of an image prompt divided by that of a text of as many tokens.
@@ -134,6 +157,7 @@ class Thresholds:
     hidden_cosine: float = _at_least(0.999)
     error_ratio: float = _at_most(1.5)
     kl_ratio: float = _at_most(2.0)
+    cold_ratio: float = _at_most(0.1)
     top1_flips: float = _at_most(0.001)
     prefill_ratio: float = _at_most(20.0)
     load_scaling: float = _at_least(1.5)

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from ..criteria import baseline as rules
 from ..criteria.criterion import Cases
-from ..session.answers import ForcedAnswers
+from ..criteria.image_order import judge_order, reversed_pairs
+from ..session.answers import Answers, ForcedAnswers
 from ..session.comparison import Comparison
+from ..session.goldens import Goldens
 from ..session.judge import Judge
 from ..spec.case import Capability, Case
 from .base import Criteria
@@ -20,6 +22,51 @@ if TYPE_CHECKING:
 
 class BaselineCriteria(Criteria):
     """Criteria of answers and log-probabilities against the golden."""
+
+    @criterion("baseline.prompt", cases=Cases.ALL, untaught=True)
+    def test_prompt_matches_reference(
+        self, case: Case, answers: Answers, golden: Goldens, judge: Judge
+    ) -> None:
+        """The prompt's token ids equal the ids that the reference's processor makes.
+
+        They are the ids of the chat template, of the text and of every image. Prompts of equal
+        length can differ: another template, or two images whose places are exchanged. If the
+        prompts differ, the answers are not compared.
+
+        If this fails: the message has the first differing ids. Another number of image tokens:
+        compare min_pixels, max_pixels and the resizing of both sides. Other text tokens: compare
+        the chat templates, the system prompt, and the tokenizer's files.
+        """
+        reference = golden(case)
+        if reference.prompt_token_ids is None:
+            judge.not_applicable(f"the reference's prompt is not known ({reference.source})")
+        judge(rules.judge_prompt(answers.prompt(case), reference))
+
+    @criterion("baseline.order", needs=Capability.IMAGE)
+    def test_images_keep_their_order(
+        self,
+        any_image_cases: tuple[Case, ...],
+        forced: ForcedAnswers,
+        golden: Goldens,
+        judge: Judge,
+    ) -> None:
+        """Several images of one request are seen in their order.
+
+        The logits of a request with the images (A, B) are those of the reference for (A, B), not
+        for (B, A). No right answer is needed. R is at most {image_error_ratio}.
+
+        If this fails: the message says whether the numbers are those of the other order. If they
+        are, look at how embeddings are assigned to their places. If they are not, look at
+        numerics.images of one image: if it passes, look at the positions (mRoPE) of the second
+        image, and at attention across images.
+        """
+        pairs = reversed_pairs(any_image_cases)
+        if not pairs:
+            judge.not_applicable("the model is declared for one image in a request")
+        numbers = [
+            (forced(case), golden.numerics(case), golden.numerics(other)) for case, other in pairs
+        ]
+        judge(judge_order(numbers))
 
     @criterion("baseline.text", cases=Cases.TEXT)
     def test_text_matches_reference(self, case: Case, comparison: Comparison, judge: Judge) -> None:
@@ -64,7 +111,7 @@ class BaselineCriteria(Criteria):
         have shifted probabilities, suspect the accuracy of a kernel.
         """
         served, reference = comparison(case)
-        _require_numerics(reference, judge)
+        require_numerics(reference, judge)
         judge(rules.judge_divergence(served, reference))
 
     @criterion("baseline.logprobs", cases=Cases.ALL)
@@ -84,11 +131,12 @@ class BaselineCriteria(Criteria):
         Only with images: suspect the vision tower.
         """
         _, reference = comparison(case)
-        numerics = _require_numerics(reference, judge)
+        numerics = require_numerics(reference, judge)
         judge(rules.judge_logprobs(forced(case), numerics, self.model.thresholds))
 
 
-def _require_numerics(reference: Reference, judge: Judge) -> ReferenceNumerics:
+def require_numerics(reference: Reference, judge: Judge) -> ReferenceNumerics:
+    """The reference's numerics; not applicable if it has a text only."""
     if reference.numerics is None:
         judge.not_applicable(f"the reference has a text but no numerics ({reference.source})")
     return reference.numerics

@@ -5,10 +5,14 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING
 
+import pytest
+
 from ..criteria import determinism as rules
+from ..criteria import recomputed
 from ..criteria.criterion import Cases
 from ..errors import PreconditionError
 from ..session.answers import Answers
+from ..session.image_runs import ImageRuns
 from ..session.judge import Judge
 from ..spec.case import Capability, Case, Sampling
 from ..spec.thresholds import BATCH, REPEATS, SEEDS
@@ -25,28 +29,105 @@ _TEMPERATURES = (1.0, 2.0)
 _OPEN = Case(
     "text/open", Capability.TEXT, "Write a short poem about a colour of your choice.", max_tokens=32
 )
+_UNSURE = (
+    _OPEN,
+    Case("text/word", Capability.TEXT, "Name any word that comes to your mind.", max_tokens=32),
+    Case("text/story", Capability.TEXT, "Tell a story that nobody has told.", max_tokens=32),
+    Case("text/digits", Capability.TEXT, "Write some digits in any order.", max_tokens=32),
+)
 
 
 class DeterminismCriteria(Criteria):
     """Criteria of repeated, concurrent, cached and restarted requests."""
 
     @criterion("determinism.repeat", cases=Cases.ALL)
-    def test_repeat_runs_agree(
-        self, case: Case, answers: Answers, client: Client, judge: Judge
-    ) -> None:
+    def test_repeat_runs_agree(self, case: Case, answers: Answers, judge: Judge) -> None:
         """{repeats} greedy runs of one request give identical tokens.
 
-        At temperature 0 nothing is sampled. A difference comes from kernels whose order of addition
-        changes between runs, and it makes any comparison with a golden unreliable.
+        Each run is cold: the image and the prompt are computed again. At temperature 0 nothing is
+        sampled. A difference comes from kernels whose order of addition changes between runs, and
+        it makes any comparison with a golden unreliable.
 
         If this fails: on Ascend set HCCL_DETERMINISTIC=true, LCCL_DETERMINISTIC=1,
         ATB_MATMUL_SHUFFLE_K_ENABLE=0 and ATB_LLM_LCOC_ENABLE=0 one at a time. Then try
         enforce_eager, which separates defects of graph mode from defects of kernels.
         """
-        first = answers(case)
-        again = [client.complete(case) for _ in range(REPEATS - 1)]
+        first, again = answers(case), answers.again(case, REPEATS - 1)
         minimum = self.model.thresholds.agreement
         judge(rules.judge_agreement({case.id: first}, {case.id: again}, minimum))
+
+    @criterion("determinism.cold", needs=Capability.IMAGE)
+    def test_computed_again_agrees(
+        self, any_image_cases: tuple[Case, ...], image_runs: ImageRuns, judge: Judge
+    ) -> None:
+        """An image that is computed {cold_runs} times gives the same log-probabilities each time.
+
+        A server keeps the embedding of an image and the blocks of a prompt in caches, so that a
+        repeated request usually compares a cached embedding with itself. Here each request has a
+        cache salt, and each image a uuid and a file of its own, with the same pixels. The golden's
+        answer is forced. Two computations differ by at most {cold_ratio} of the reference's own
+        bf16 error. The images are the first, the smallest and the largest of the suite.
+
+        If this fails: the message says whether the difference comes in with the image. If it does,
+        look at the vision tower: attention without a fixed order of addition, uninitialised memory,
+        padded lengths of a graph; then at the image processor. If the text before the image changes
+        too, look at determinism.repeat of a text.
+        """
+        runs, caches = image_runs.again(any_image_cases)
+        judge(recomputed.judge_cold(runs, self.model.thresholds.cold_ratio, caches))
+
+    @criterion("determinism.batched_images", needs=Capability.IMAGE)
+    @pytest.mark.parametrize("rule", ["answers", "logits"])
+    def test_images_together_agree(
+        self,
+        rule: str,
+        image_cases: tuple[Case, ...],
+        any_image_cases: tuple[Case, ...],
+        image_runs: ImageRuns,
+        judge: Judge,
+    ) -> None:
+        """New images that arrive at one moment get the results of each image alone.
+
+        The engine computes images together that it first sees in one step. Different images are
+        sent at once: first {batch} of one size, then {batch} of several sizes. Each request is
+        cold. Rule `answers`: each answer begins like the answer about the image alone. Rule
+        `logits`: the logits of forced answers differ from those of the image alone by at most
+        {error_ratio} of the reference's own bf16 error.
+
+        If this fails: look at the vision tower's attention over several images: lengths that are
+        given per image instead of cumulatively, a mask or positions of the first image for all,
+        embeddings that are returned in another order. To confirm, serve with max_num_seqs=1.
+        """
+        if rule == "answers":
+            judge(recomputed.judge_batched_answers(*image_runs.answers_together(image_cases)))
+        else:
+            pairs, caches = image_runs.logits_together(any_image_cases)
+            judge(recomputed.judge_batched(pairs, self.model.thresholds.error_ratio, caches))
+
+    @criterion("determinism.unsure")
+    def test_unsure_answers_agree(self, client: Client, judge: Judge) -> None:
+        """A greedy answer of which the model is unsure is the same every time.
+
+        A server that samples although the temperature is 0 shows only where the model is unsure:
+        trained answers have margins that sampling hardly ever changes. The prompt is the one of
+        four whose greedy answer is least likely at temperature {unsure_temperature}. It is asked as
+        often as it takes to see such a server with a probability of at least 99.9 %, at most
+        {unsure_runs} times. If that is not enough, the result is an error.
+
+        If this fails: the request's temperature does not reach the sampler, or the checkpoint's
+        generation_config.json overrides it (--generation-config=vllm). If single tokens differ at
+        near-ties, see determinism.repeat.
+        """
+        # The answer to an open prompt may be anything: the degeneration guard must not see it.
+        with client.disposable() as other:
+            first = [other.complete(case, cold=True) for case in _UNSURE]
+            runs = rules.runs_to_see_sampling(first)
+            case, answer = min(
+                zip(_UNSURE, first, strict=True), key=lambda pair: rules.repeat_chance(pair[1])
+            )
+            again = [other.complete(case, cold=True) for _ in range(runs)]
+        minimum = self.model.thresholds.agreement
+        judge(rules.judge_agreement({case.id: answer}, {case.id: again}, minimum))
 
     @criterion("determinism.seeded")
     def test_seeded_runs_agree(self, client: Client, judge: Judge) -> None:
@@ -74,6 +155,7 @@ class DeterminismCriteria(Criteria):
     ) -> None:
         """A request gets the same answer alone and in a batch of {batch} concurrent requests.
 
+        All requests are cold: their images and prompts are computed again.
         The batch size changes the shape of every matrix product, and a deployed engine usually runs
         batches.
 
@@ -103,7 +185,7 @@ class DeterminismCriteria(Criteria):
             judge.not_applicable("the model is served with enable_prefix_caching=False")
         one, other = _two_with_one_prompt(image_cases)
         salt, other_salt = secrets.token_hex(8), secrets.token_hex(8)
-        cold = client.complete(one, Sampling(one.max_tokens, cache_salt=salt))
+        first = client.complete(one, Sampling(one.max_tokens, cache_salt=salt))
         hit = client.complete(one, Sampling(one.max_tokens, cache_salt=salt))
         other_warm = client.complete(other, Sampling(other.max_tokens, cache_salt=salt))
         other_cold = client.complete(other, Sampling(other.max_tokens, cache_salt=other_salt))
@@ -114,7 +196,7 @@ class DeterminismCriteria(Criteria):
                 "prompt longer than one cache block. If caching is off, declare it with "
                 "serve={'enable_prefix_caching': False}."
             )
-        judge(rules.judge_prefix_cache(cold, hit, other_cold, other_warm))
+        judge(rules.judge_prefix_cache(first, hit, other_cold, other_warm))
 
     @criterion("determinism.restart")
     def test_restart_agrees(
@@ -137,7 +219,7 @@ class DeterminismCriteria(Criteria):
         if not server.can_restart:
             judge.cannot_run("the suite did not start this endpoint, so it cannot restart it")
         server.restart()
-        after = {case.id: [client.complete(case)] for case in few}
+        after = {case.id: [client.complete(case, cold=True)] for case in few}
         judge(rules.judge_agreement(before, after, self.model.thresholds.agreement))
 
 

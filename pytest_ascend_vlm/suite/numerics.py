@@ -7,10 +7,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ..criteria import numerics as rules
+from ..criteria.comparison import compare_logits
+from ..criteria.criterion import Cases
+from ..criteria.generation import judge_generation
+from ..session.answers import ForcedAnswers
+from ..session.comparison import Comparison
+from ..session.goldens import Goldens
 from ..session.judge import Judge
 from ..session.memo import Memo
 from ..session.numerics import NumericsSession
+from ..spec.case import Capability, Case
 from .base import Criteria
+from .baseline import require_numerics
 from .criterion import criterion
 
 if TYPE_CHECKING:
@@ -60,6 +68,61 @@ class NumericsCriteria(Criteria):
         if not verdict.passed:
             verdict = rules.with_operators(verdict, _transformers_ratio(numerics))
         judge(verdict)
+
+    @criterion("numerics.images", needs=Capability.IMAGE, cases=Cases.IMAGE, untaught=True)
+    def test_image_logits_match_reference(
+        self, case: Case, forced: ForcedAnswers, golden: Goldens, judge: Judge
+    ) -> None:
+        """For each image, the logits of the forced answer equal fp32's, up to bf16 rounding.
+
+        R of the case, and R of its image positions, are at most {image_error_ratio}. Over all cases
+        together, a defect of one size, of a coloured image or of the second of two images would not
+        show. An image that a tiny checkpoint cannot read is judged as well: no right answer is
+        needed.
+
+        If this fails: compare the cases that pass with those that fail. Only large images: look at
+        windows and at limits of the vision tower. Only sides that are no multiple of a patch:
+        another resizing. Only coloured images: the order of channels, or mean and std. Only several
+        images, or several turns: see baseline.order. All images: look at the vision tower, its
+        positions and the preprocessing.
+        """
+        judge(
+            rules.judge_image(compare_logits(forced(case), require_numerics(golden(case), judge)))
+        )
+
+    @criterion("numerics.tokens")
+    def test_no_token_is_off_alone(
+        self, served_logits: Memo[ErrorStatistics], judge: Judge
+    ) -> None:
+        """The logit of no single token is off in the same direction everywhere.
+
+        The mean error of each token that is listed at {enough_rows} or more positions is at most
+        {token_error} of the reference's own bf16 error. A wrong row of the output layer changes one
+        token of a large vocabulary, which R over all tokens does not show.
+
+        If this fails: look at the output layer: a row that was damaged, quantised or split over
+        cards unevenly, a vocabulary that was padded, a logit bias.
+        """
+        judge(rules.judge_tokens(served_logits()))
+
+    @criterion("numerics.answers", cases=Cases.ALL)
+    def test_generation_matches_forced(
+        self, case: Case, comparison: Comparison, forced: ForcedAnswers, judge: Judge
+    ) -> None:
+        """The log-probabilities listed with an answer equal those of the same answer, forced.
+
+        Generation computes one token after another from the KV cache; a forced answer is computed
+        in one pass. Compared are the tokens up to the first one that differs from the golden's. The
+        mean difference is at most {logprobs_ratio} times the difference between bf16 and fp32 in
+        the reference itself.
+
+        If this fails: if baseline.logprobs passes, one pass is right and generation is wrong: look
+        at the decode path: KV cache and block tables, positions of new tokens, graph mode. If the
+        first token is already off, the listed log-probabilities may belong to other positions.
+        """
+        answer, reference = comparison(case)
+        numerics = require_numerics(reference, judge)
+        judge(judge_generation(answer, forced(case), numerics, self.model.thresholds))
 
     @criterion("numerics.hidden_states", ends_server=True, offline="hidden_states")
     @pytest.mark.parametrize("rule", rules.HIDDEN_STATE_RULES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -105,7 +106,7 @@ class ServingCriteria(Criteria):
 
         If this fails: check the chat template's image placeholder and --limit-mm-per-prompt.
         """
-        without_images = client.prompt_tokens(dataclasses.replace(case, images=()))
+        without_images = client.prompt_tokens(case.without_media())
         judge(rules.judge_media(answers.ask(case), without_images, "image"))
 
     @criterion("serving.video", needs=Capability.VIDEO, cases=Cases.VIDEO)
@@ -119,7 +120,7 @@ class ServingCriteria(Criteria):
         If this fails: check the chat template's video placeholder, --limit-mm-per-prompt, and that
         the host can decode the video (OpenCV).
         """
-        without_video = client.prompt_tokens(dataclasses.replace(case, videos=()))
+        without_video = client.prompt_tokens(case.without_media())
         judge(rules.judge_media(answers.ask(case), without_video, "video"))
 
     @criterion("serving.encodings", needs=Capability.IMAGE)
@@ -179,11 +180,14 @@ class ServingCriteria(Criteria):
         )
 
     @criterion("serving.multi_image", "robustness", needs=Capability.IMAGE)
-    def test_image_limit_holds(self, image_case: Case, client: Client, judge: Judge) -> None:
+    def test_image_limit_holds(
+        self, image_cases: tuple[Case, ...], client: Client, judge: Judge
+    ) -> None:
         """A request with the declared number of images is answered; one more is refused with a 4xx.
 
-        The number is N in `serve={"limit_mm_per_prompt": {"image": N}}`. The engine has not
-        profiled its memory for more images.
+        The images are different, as far as the suite has different ones. The number is N in
+        `serve={"limit_mm_per_prompt": {"image": N}}`. The engine has not profiled its memory for
+        more images.
 
         If this fails: if N images are refused, check that they fit into max_model_len. If N + 1
         images are answered, the limit does not reach the server.
@@ -192,9 +196,8 @@ class ServingCriteria(Criteria):
         if limit is None:
             judge.not_applicable("no serve={'limit_mm_per_prompt': {'image': N}} is declared")
         few = Sampling(max_tokens=_CUT_TOKENS)
-        image = image_case.images[0]
-        within = client.ask(dataclasses.replace(image_case, images=(image,) * limit), few)
-        beyond = client.ask(dataclasses.replace(image_case, images=(image,) * (limit + 1)), few)
+        within = client.ask(_with_images(image_cases, limit), few)
+        beyond = client.ask(_with_images(image_cases, limit + 1), few)
         judge(rules.judge_image_limit(within, beyond, limit))
 
     @criterion("serving.unsupported", "robustness")
@@ -253,6 +256,13 @@ class ServingCriteria(Criteria):
             )
         good = _reply_or_failure(lambda: client.ask(text_case, few))
         judge(rules.judge_refusals({bad: refusal}, good))
+
+
+def _with_images(cases: tuple[Case, ...], count: int) -> Case:
+    """The first case with N images: those of all cases, and the same again if they are too few."""
+    different = dict.fromkeys(image for case in cases for image in case.every_image)
+    images = tuple(itertools.islice(itertools.cycle(different), count))
+    return dataclasses.replace(cases[0], images=images)
 
 
 def _reencoded(image: Path, directory: Path) -> Iterator[tuple[str, Path]]:

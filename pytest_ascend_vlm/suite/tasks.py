@@ -77,6 +77,33 @@ class TaskCriteria(Criteria):
         """
         judge(_judge_question(case, comparison))
 
+    @criterion("tasks.size", needs=Capability.IMAGE, cases=Cases.SIZE)
+    def test_images_of_any_size_are_read(
+        self, case: Case, comparison: Comparison, judge: Judge
+    ) -> None:
+        """If the reference reads the text in a coloured image of any size, the served one does too.
+
+        The images are smaller than a patch, thin, tall, of one window and of many windows. Users
+        send such images, and limits of the vision tower show at their sizes.
+
+        If this fails: see numerics.images and baseline.prompt of the same case.
+        """
+        judge(_judge_question(case, comparison))
+
+    @criterion("tasks.order", needs=Capability.IMAGE, cases=Cases.ORDER)
+    def test_the_right_image_is_meant(
+        self, case: Case, comparison: Comparison, judge: Judge
+    ) -> None:
+        """If the reference answers a question about one of several images, the served one does too.
+
+        The images are in one message, between parts of its text, behind its text, or in an earlier
+        turn of the conversation; one case has a system prompt.
+
+        If this fails: see baseline.prompt and baseline.order. If both pass, compare numerics.images
+        of one image and of several.
+        """
+        judge(_judge_question(case, comparison))
+
     @criterion("tasks.grounding", needs=Capability.GROUNDING, cases=Cases.GROUNDING)
     def test_boxes_are_found(self, case: Case, comparison: Comparison, judge: Judge) -> None:
         """The answered box overlaps the true box: the intersection over union (IoU) is high enough.

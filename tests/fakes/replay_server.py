@@ -14,6 +14,7 @@ import dataclasses
 import enum
 import hashlib
 import io
+import itertools
 import json
 import math
 import random
@@ -35,12 +36,15 @@ from safetensors.numpy import load_file
 END = 258  # <|im_end|> of the tiny checkpoints; ids below 256 are bytes of UTF-8
 IMAGE_TOKEN = 261
 VIDEO_TOKEN = 262
-TEMPLATE_TOKENS = 11  # tokens that the chat template adds to a prompt
 BLOCK = 16  # tokens of one block of the prefix cache
 LONGEST_PROMPT = 16384
 MOST_TOKENS = 2000
 TOP = 20
 LISTED = 64  # tokens that a row lists
+
+
+Message = tuple[str, Sequence["str | tuple[str]"]]
+"""The role and the parts of a message: texts, and images as the digest of their pixels."""
 
 
 # --- the server's knowledge ----------------------------------------------------------------------
@@ -69,14 +73,20 @@ class Known:
     """One golden: the answer to a prompt under an image, with the numbers of bf16.
 
     Attributes:
+        prompt: the prompt's tokens.
         rows: position in prompt and forced answer -> its row; only the golden's positions.
     """
 
-    prompt_tokens: int
+    prompt: tuple[int, ...]
     text: str
     token_ids: tuple[int, ...]
     forced: tuple[int, ...]
     rows: Mapping[int, Row]
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Length of the prompt."""
+        return len(self.prompt)
 
 
 @dataclass(frozen=True)
@@ -98,16 +108,28 @@ class Knowledge:
         """The images that appear in it, in the order of the cases."""
         return list(dict.fromkeys(image for _, images in self.known for image in images))
 
-    def prompt_tokens(self, prompt: str) -> tuple[int, ...]:
-        """The tokens of a prompt, without those of the chat template."""
-        return (self.phrases[prompt],) if prompt in self.phrases else encode(prompt)
+    def text_tokens(self, text: str) -> tuple[int, ...]:
+        """The tokens of a text, without those of the chat template."""
+        return (self.phrases[text],) if text in self.phrases else encode(text)
 
-    def image_tokens(self, image: str) -> int:
-        """Number of tokens of an image; it does not depend on the question."""
+    @property
+    def template(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The tokens that the chat template puts before and behind a message."""
+        for (prompt, images), known in self.known.items():
+            text = self.text_tokens(prompt)
+            for start in range(len(known.prompt)):
+                if not images and known.prompt[start : start + len(text)] == text:
+                    return known.prompt[:start], known.prompt[start + len(text) :]
+        return (), ()
+
+    def image_tokens(self, image: str) -> tuple[int, ...]:
+        """The tokens of an image, with those that frame it; they do not depend on the question."""
+        before, behind = self.template
         for (prompt, images), known in self.known.items():
             if images == (image,):
-                return known.prompt_tokens - TEMPLATE_TOKENS - len(self.prompt_tokens(prompt))
-        return 64
+                end = len(known.prompt) - len(behind) - len(self.text_tokens(prompt))
+                return known.prompt[len(before) : end]
+        return (IMAGE_TOKEN,) * 64
 
 
 def read_goldens(golden: Path, fixtures: Path, checkpoint: Path) -> Knowledge:
@@ -117,10 +139,9 @@ def read_goldens(golden: Path, fixtures: Path, checkpoint: Path) -> Knowledge:
     model = ""
     for path in sorted(golden.rglob("*.json")):
         document = json.loads(path.read_text("utf-8"))
-        asked = document["inputs"]
-        seen = tuple(images.get(image["sha256"], "") for image in asked["images"])
+        prompt, seen = conversation(_messages(document["inputs"], images))
         if all(seen):  # test_golden_store.py reports a golden whose image is missing
-            known[asked["prompt"], seen] = _known(document, path.with_suffix(".safetensors"))
+            known[prompt, seen] = _known(document, path.with_suffix(".safetensors"))
         model = document["model"]
     if not known:
         raise FileNotFoundError(f"no goldens in {golden}")
@@ -129,17 +150,59 @@ def read_goldens(golden: Path, fixtures: Path, checkpoint: Path) -> Knowledge:
     return Knowledge(model, known, {token["content"]: int(index) for index, token in tokens})
 
 
+def _messages(asked: Mapping[str, Any], images: Mapping[str, str]) -> list[Message]:
+    """The messages of a golden's request, with digests of pixels in place of files."""
+
+    def pixels(file: Mapping[str, str]) -> tuple[str]:
+        return (images.get(file["sha256"], ""),)
+
+    earlier = [
+        (one["role"], [part if isinstance(part, str) else pixels(part) for part in one["content"]])
+        for one in asked.get("earlier", ())
+    ]
+    seen = [pixels(image) for image in asked["images"]]
+    texts = asked["prompt"].split("<image>")
+    if len(texts) == 1:
+        return [*earlier, ("user", [*seen, asked["prompt"]])]
+    between = [part for pair in zip(texts, seen, strict=False) for part in pair]
+    return [*earlier, ("user", [*between, texts[-1]])]
+
+
+def conversation(messages: Sequence[Message]) -> tuple[str, tuple[str, ...]]:
+    """The text and the images of a conversation.
+
+    The text of a single message whose images come first is the bare text. Any other text has the
+    roles and the places of the images.
+    """
+    parts = [part for _, content in messages for part in content]
+    images = tuple(part[0] for part in parts if not isinstance(part, str))
+    first = parts[: len(images)]
+    if len(messages) == 1 and not any(isinstance(part, str) for part in first):
+        return "".join(part for part in parts if isinstance(part, str)), images
+    lines = (
+        f"{role}:" + "".join(part if isinstance(part, str) else "<image>" for part in content)
+        for role, content in messages
+    )
+    return "\n".join(lines), images
+
+
 def _known(document: Mapping[str, Any], tensor_path: Path) -> Known:
     tensors, completion = load_file(tensor_path), document["completion"]
     lists = (tensors["listed"], _bf16(tensors["bf16"]), tensors["bf16_logsumexp"])
     rows = (_row(*row) for row in zip(*(part.tolist() for part in lists), strict=True))
     return Known(
-        prompt_tokens=completion["prompt_tokens"],
+        prompt=_unpacked(completion["prompt_token_ids"]),
         text=completion["text"],
         token_ids=tuple(completion["token_ids"]),
         forced=tuple(tensors["forced_token_ids"].tolist()),
         rows=dict(zip(tensors["rows"].tolist(), rows, strict=True)),
     )
+
+
+def _unpacked(text: str) -> tuple[int, ...]:
+    """The tokens of a text like `257 261*140`."""
+    runs = (run.split("*") for run in text.split())
+    return tuple(int(run[0]) for run in runs for _ in range(int(run[1]) if run[1:] else 1))
 
 
 def _bf16(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
@@ -220,14 +283,16 @@ def parse(body: bytes) -> Request:
     except (ValueError, KeyError, TypeError) as error:
         raise Refused(400, f"invalid request: {error!r}", "json") from error
     forced = chat[-1]["content"] if chat[-1]["role"] == "assistant" else None
-    content = chat[0]["content"]
-    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-    images = [_open(part["image_url"]["url"]) for part in parts if part["type"] == "image_url"]
+    chat = chat if forced is None else chat[:-1]
+    contents = [(message["role"], _parts(message["content"])) for message in chat]
+    parts = [part for _, content in contents for part in content]
+    opened = [_open(part["image_url"]["url"]) for part in parts if part["type"] == "image_url"]
+    prompt, images = conversation(_seen_messages(contents, map(pixel_digest, opened)))
     return Request(
         model=model,
-        prompt="".join(part["text"] for part in parts if part["type"] == "text"),
-        images=tuple(pixel_digest(image) for image in images),
-        formats=tuple(image.format or "" for image in images),
+        prompt=prompt,
+        images=images,
+        formats=tuple(image.format or "" for image in opened),
         videos=sum(part["type"] == "video_url" for part in parts),
         forced=forced,
         listed=asked.get("prompt_logprobs") or 0,
@@ -239,6 +304,27 @@ def parse(body: bytes) -> Request:
         salt=asked.get("cache_salt"),
         stream=bool(asked.get("stream")),
     )
+
+
+def _parts(content: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _seen_messages(
+    contents: Sequence[tuple[str, list[dict[str, Any]]]], digests: Iterator[str]
+) -> list[Message]:
+    """The messages of a request, with the digests of its images in order."""
+    return [
+        (
+            role,
+            [
+                part["text"] if part["type"] == "text" else (next(digests),)
+                for part in content
+                if part["type"] in {"text", "image_url"}
+            ],
+        )
+        for role, content in contents
+    ]
 
 
 def _open(url: str) -> Image.Image:
@@ -298,6 +384,12 @@ def sure(token: int) -> Row:
     return Row({token: -0.01, **{other: -8.0 - other / 10 for other in others}}, 20.0)
 
 
+def unsure(token: int) -> Row:
+    """A row in which two tokens are about as likely."""
+    row = sure(token)
+    return Row({**row.logprobs, token: -0.6, row.ranked[1]: -0.9}, row.logsumexp)
+
+
 def _whole_text(request: Request, knowledge: Knowledge, index: int) -> str:
     known = knowledge.known.get((request.prompt, request.images))
     text = known.text if known else "I can tell nothing about that."
@@ -331,19 +423,32 @@ def _rows(tokens: tuple[int, ...], known: Known | None) -> tuple[Row, ...]:
     for index, token in enumerate(tokens):
         is_known = known is not None and known.token_ids[:index] == tokens[:index]
         row = known.rows.get(known.prompt_tokens - 1 + index) if known and is_known else None
-        rows.append(row if row and row.ranked[0] == token else sure(token))
+        guess = sure(token) if known else unsure(token)
+        rows.append(row if row and row.ranked[0] == token else guess)
     return tuple(rows)
 
 
 def prompt_items(request: Request, knowledge: Knowledge) -> list[object]:
     """The prompt's tokens; an image token includes the image's digest, as in cache keys."""
-    text = knowledge.prompt_tokens(request.prompt)
+    if known := knowledge.known.get((request.prompt, request.images)):
+        return _with_digests(known.prompt, request.images)
+    before, behind = knowledge.template
     images = [
-        (IMAGE_TOKEN, image)
+        (IMAGE_TOKEN, image) if token == IMAGE_TOKEN else token
         for image in request.images
-        for _ in range(knowledge.image_tokens(image))
+        for token in knowledge.image_tokens(image)
     ]
-    return [*range(TEMPLATE_TOKENS), *images, *text]
+    return [*before, *images, *knowledge.text_tokens(request.prompt), *behind]
+
+
+def _with_digests(prompt: Sequence[int], images: Sequence[str]) -> list[object]:
+    """A prompt's tokens; the image tokens of each run include the digest of their image."""
+    items: list[object] = []
+    left = iter(images)
+    for token, run in itertools.groupby(prompt):
+        image = next(left, "") if token == IMAGE_TOKEN else ""
+        items += [(token, image) if token == IMAGE_TOKEN else token for _ in run]
+    return items
 
 
 def _ids(items: Sequence[object]) -> list[int]:
@@ -491,6 +596,17 @@ def _without(**fields: Any) -> Callable[[Request, Knowledge, State], Request]:
     return lambda request, _knowledge, _state: dataclasses.replace(request, **fields)
 
 
+def _samples(request: Request, knowledge: Knowledge, _state: State) -> Request:
+    """Samples a greedy request; a trained answer is too certain to change."""
+    if request.temperature or (request.prompt, request.images) in knowledge.known:
+        return request
+    return dataclasses.replace(request, temperature=0.7, seed=random.getrandbits(32))
+
+
+def _reversed_images(request: Request, _knowledge: Knowledge, _state: State) -> Request:
+    return dataclasses.replace(request, images=request.images[::-1])
+
+
 def _random_seed(request: Request, _knowledge: Knowledge, _state: State) -> Request:
     return dataclasses.replace(request, seed=random.getrandbits(32))
 
@@ -535,11 +651,27 @@ def _noisy(rows: tuple[Row, ...]) -> tuple[Row, ...]:
     return tuple(_shaken(row, noise) for row in rows)
 
 
-def _shaken(row: Row, noise: random.Random) -> Row:
+def _shaken(row: Row, noise: random.Random, size: float = 0.5) -> Row:
     """The row with noise on its logits; its probabilities still add up to one."""
-    shaken = {token: value + noise.gauss(0, 0.5) for token, value in row.logprobs.items()}
+    shaken = {token: value + noise.gauss(0, size) for token, value in row.logprobs.items()}
     total = math.log(sum(map(math.exp, shaken.values())))
     return Row({token: value - total for token, value in shaken.items()}, row.logsumexp + total)
+
+
+def _restless(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+    """Noise below that of bf16, but another one for each request."""
+    noise = random.Random()
+    return tuple(_shaken(row, noise, 0.01) for row in rows)
+
+
+def _one_token_off(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+    """The space's logit is a little too high everywhere."""
+    return tuple(
+        Row({**row.logprobs, 32: row.logprobs[32] + 0.1}, row.logsumexp)
+        if 32 in row.logprobs
+        else row
+        for row in rows
+    )
 
 
 def _nan(rows: tuple[Row, ...]) -> tuple[Row, ...]:
@@ -619,6 +751,10 @@ class Defect(enum.Enum):
     IGNORES_SEED = Behaviour(seen=_random_seed)
     ONE_SEED_FOR_ALL = Behaviour(seen=_without(seed=7))
     SAMPLES_GREEDILY = Behaviour(seen=_without(temperature=0.0))
+    SAMPLES_A_GREEDY_REQUEST = Behaviour(seen=_samples)
+    NUMBERS_CHANGE_A_LITTLE = Behaviour(candidates=_restless)
+    ONE_TOKEN_IS_OFF = Behaviour(candidates=_one_token_off)
+    IMAGES_ARE_REVERSED = Behaviour(seen=_reversed_images)
     COMPANY_CHANGES_ANSWER = Behaviour(answered=_garbled_in_company)
     CACHE_IGNORES_IMAGE = Behaviour(seen=_first_image)
     CACHE_IS_NOT_TOLD = Behaviour(usage=_cache_not_told)
@@ -751,10 +887,12 @@ class Stub:
     def _forced(self, request: Request, items: Sequence[object]) -> dict[str, Any]:
         prompt = _ids(items)
         known = self.knowledge.known.get((request.prompt, request.images))
+        rows = known.rows if known else {}
         if known and request.forced == known.text:
-            answer, rows = known.forced, known.rows
-        else:
-            answer, rows = encode(request.forced or ""), {}
+            answer = known.forced
+        else:  # only the rows of the prompt are known
+            answer = encode(request.forced or "")
+            rows = {position: row for position, row in rows.items() if position < len(prompt) - 1}
         tokens = [*prompt, *answer]
         # If the forced answer is not the golden's, the model expects the end token everywhere.
         expected = [*prompt[1:], *([END] * len(answer))]

@@ -1,27 +1,35 @@
-"""Reads a vLLM server's `/metrics`: the mean queue, prefill and decode time of requests."""
+"""Reads a vLLM server's `/metrics`: mean times of requests, and the use of its caches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import astuple, dataclass
 from typing import TypeVar
 
 import httpx
 
+from ...observation.caches import CacheUse
 from ..endpoint import Endpoint
 
 QUANTITIES = ("queue", "prefill", "decode")
 """The parts of a request's time on the server."""
 
+_CACHES = ("mm_cache_queries", "mm_cache_hits", "prefix_cache_queries", "prefix_cache_hits")
 _SECONDS = 10.0
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class Counters:
-    """The server's counters: quantity -> (total seconds of all requests, number of requests)."""
+    """The server's counters.
 
-    times: dict[str, tuple[float, float]]
+    Attributes:
+        times: quantity -> (total seconds of all requests, number of requests).
+        caches: the use of the caches; None if the server does not count it.
+    """
+
+    times: Mapping[str, tuple[float, float]]
+    caches: CacheUse | None = None
 
     def means_since(self, before: Counters) -> dict[str, float]:
         """Quantity -> mean seconds per request since `before`; without requests, no entry."""
@@ -33,15 +41,33 @@ class Counters:
                 means[quantity] = (seconds - earlier_seconds) / count
         return means
 
+    def caches_since(self, before: Counters) -> CacheUse | None:
+        """The use of the caches since `before`; None if the server does not count it."""
+        if self.caches is None or before.caches is None:
+            return None
+        pairs = zip(astuple(self.caches), astuple(before.caches), strict=True)
+        return CacheUse(*(now - then for now, then in pairs))
 
-def measure(endpoint: Endpoint, work: Callable[[], _T]) -> tuple[_T, dict[str, float]]:
-    """Calls `work`; returns its result and the means of the requests during the call.
 
-    The means are empty if the server has no such metrics. No criterion uses them.
+@dataclass(frozen=True)
+class Measured:
+    """What a server counted during some requests.
+
+    Attributes:
+        seconds: quantity -> mean seconds per request; empty if the server has no such metrics.
+        caches: the use of the caches; None if the server does not count it.
     """
+
+    seconds: Mapping[str, float]
+    caches: CacheUse | None
+
+
+def measure(endpoint: Endpoint, work: Callable[[], _T]) -> tuple[_T, Measured]:
+    """Calls `work`; returns its result and what the server counted during the call."""
     before = _read_server(endpoint)
     result = work()
-    return result, _read_server(endpoint).means_since(before)
+    after = _read_server(endpoint)
+    return result, Measured(after.means_since(before), after.caches_since(before))
 
 
 def read(text: str) -> Counters:
@@ -54,13 +80,14 @@ def read(text: str) -> Counters:
             # There is one sample per engine: sum them.
             values[sample.name] = values.get(sample.name, 0.0) + sample.value
     names = {quantity: f"vllm:request_{quantity}_time_seconds" for quantity in QUANTITIES}
-    return Counters(
-        {
-            quantity: (values[f"{name}_sum"], values[f"{name}_count"])
-            for quantity, name in names.items()
-            if f"{name}_sum" in values and f"{name}_count" in values
-        }
-    )
+    times = {
+        quantity: (values[f"{name}_sum"], values[f"{name}_count"])
+        for quantity, name in names.items()
+        if f"{name}_sum" in values and f"{name}_count" in values
+    }
+    caches = [values.get(f"vllm:{name}_total") for name in _CACHES]
+    known = [value for value in caches if value is not None]
+    return Counters(times, CacheUse(*known) if len(known) == len(caches) else None)
 
 
 def _read_server(endpoint: Endpoint) -> Counters:

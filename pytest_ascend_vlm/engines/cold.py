@@ -1,0 +1,53 @@
+"""Makes requests cold: a server has to compute their images and prompt again.
+
+A server keeps the output of the image processor and of the vision tower by a hash of the image, and
+blocks of the prompt by their tokens and the `cache_salt`. vLLM hashes the image's file or its
+pixels, which depends on the version; a `uuid` at the image part replaces the hash. So a cold
+request has a new salt, and each of its images has a new uuid and a comment in its file. The pixels
+stay the same.
+"""
+
+from __future__ import annotations
+
+import base64
+import secrets
+import struct
+import zlib
+
+from .messages import Part
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_HEADER_END = 33  # the signature and the first chunk, IHDR
+_JPEG = b"\xff\xd8"
+
+
+def new_salt() -> str:
+    """A `cache_salt` that no other request has."""
+    return secrets.token_hex(8)
+
+
+def cold_part(part: Part) -> Part:
+    """An image or video part that no cache of a server contains; its pixels are the same."""
+    kind = part["type"]
+    head, _, data = part[kind]["url"].partition(";base64,")
+    mark = new_salt()
+    marked = base64.b64encode(with_comment(base64.b64decode(data), mark)).decode("ascii")
+    return {**part, kind: {**part[kind], "url": f"{head};base64,{marked}"}, "uuid": mark}
+
+
+def without_uuid(part: Part) -> Part:
+    """The part for a server that does not accept a `uuid`."""
+    return {name: value for name, value in part.items() if name != "uuid"}
+
+
+def with_comment(data: bytes, comment: str) -> bytes:
+    """A PNG or JPEG file with a comment; a file of another format is unchanged."""
+    text = comment.encode("ascii")
+    if data.startswith(_PNG):
+        chunk = b"tEXt" + b"Comment\0" + text
+        framed = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        return data[:_PNG_HEADER_END] + framed + data[_PNG_HEADER_END:]
+    if data.startswith(_JPEG):
+        segment = b"\xff\xfe" + struct.pack(">H", len(text) + 2) + text
+        return data[:2] + segment + data[2:]
+    return data

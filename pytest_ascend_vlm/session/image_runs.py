@@ -1,0 +1,122 @@
+"""Images that the served model computes again, alone and together with others."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from ..spec.case import Case, Sampling
+from ..spec.thresholds import BATCH, COLD_RUNS
+
+if TYPE_CHECKING:
+    from ..criteria.comparison import CaseComparison
+    from ..engines.client import Client
+    from ..observation.answers import Completion
+    from ..observation.caches import CacheUse
+    from ..observation.numerics import Forced
+    from .answers import Answers, ForcedAnswers
+    from .goldens import Goldens
+
+_T = TypeVar("_T")
+_BEGINNING = Sampling(max_tokens=32)
+
+
+@dataclass(frozen=True)
+class ImageRuns:
+    """Images that the served model computes again. Every request is cold.
+
+    Attributes:
+        client: the client of the served model.
+        answers: the answers to each case alone.
+        forced: the logits of each case alone.
+        golden: the references.
+    """
+
+    client: Client
+    answers: Answers
+    forced: ForcedAnswers
+    golden: Goldens
+
+    def again(
+        self, cases: Sequence[Case]
+    ) -> tuple[dict[str, list[CaseComparison]], CacheUse | None]:
+        """The logits of the first, the smallest and the largest image, computed several times.
+
+        Returns:
+            Case id -> the logits of each computation; the server's cache counters for them.
+        """
+        few = _first_smallest_largest(cases, self._image_tokens)
+        runs, caches = self._counting(
+            lambda: [(case, [self.forced.again(case) for _ in range(COLD_RUNS)]) for case in few]
+        )
+        return {case.id: [self._compared(case, one) for one in of] for case, of in runs}, caches
+
+    def answers_together(
+        self, cases: Sequence[Case]
+    ) -> tuple[dict[str, Completion], list[Completion], CacheUse | None]:
+        """The answers to cases that are asked at one moment.
+
+        Returns:
+            Case id -> the whole answer to the case alone; the beginnings of the answers to cases
+            that were asked at one moment; the server's cache counters for the latter.
+        """
+        batches = self._batches(cases)
+        alone = {case.id: self.answers(case) for batch in batches for case in batch}
+        together, caches = self._counting(
+            lambda: [
+                one for batch in batches for one in self.client.ask_together(batch, _BEGINNING)
+            ]
+        )
+        return alone, together, caches
+
+    def logits_together(
+        self, cases: Sequence[Case]
+    ) -> tuple[list[tuple[CaseComparison, CaseComparison]], CacheUse | None]:
+        """The logits of cases that are asked at one moment.
+
+        Returns:
+            For each case, its logits alone and together with others; the server's cache counters
+            for the latter.
+        """
+        batches = self._batches(cases)
+        alone = [self._compared(case, self.forced(case)) for batch in batches for case in batch]
+        together, caches = self._counting(
+            lambda: [
+                (case, one)
+                for batch in batches
+                for case, one in zip(batch, self.forced.together(batch), strict=True)
+            ]
+        )
+        return list(zip(alone, (self._compared(*one) for one in together), strict=True)), caches
+
+    def _batches(self, cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
+        """Different images of one size, and different images of several sizes."""
+        different = list({case.every_image: case for case in reversed(cases)}.values())
+        by_size: dict[int, list[Case]] = {}
+        for case in reversed(different):
+            by_size.setdefault(self._image_tokens(case), []).append(case)
+        mixed = itertools.chain.from_iterable(itertools.zip_longest(*by_size.values()))
+        several = [case for case in mixed if case is not None]
+        return max(by_size.values(), key=len)[:BATCH], several[:BATCH]
+
+    def _image_tokens(self, case: Case) -> int:
+        """Length of a case's prompt, which depends on the size of its images."""
+        return self.golden(case).prompt_tokens or 0
+
+    def _compared(self, case: Case, forced: Forced) -> CaseComparison:
+        from ..criteria.comparison import compare_logits
+
+        return compare_logits(forced, self.golden.numerics(case))
+
+    def _counting(self, work: Callable[[], _T]) -> tuple[_T, CacheUse | None]:
+        from ..engines.vllm.metrics import measure
+
+        result, counted = measure(self.client.endpoint, work)
+        return result, counted.caches
+
+
+def _first_smallest_largest(cases: Sequence[Case], size: Callable[[Case], int]) -> list[Case]:
+    chosen = (cases[0], min(cases, key=size), max(cases, key=size))
+    return list({case.id: case for case in chosen}.values())
