@@ -33,6 +33,7 @@ NOT_ON_AN_ENDPOINT = {
     "numerics.fp32_probe",
     "equivalence.graphs",
     "equivalence.no_prefix_cache",
+    "numerics.borders",
 }
 # Criteria that a document parser does not support; test_bad_answers.py tests another model.
 NOT_OF_MINERU = {
@@ -51,7 +52,16 @@ ONLY_WHERE_NAMED = {
 
 PAGE = {"document.characters", "document.lines", "document.numbers", "document.order"}
 NUMERIC = {"baseline.divergence", "baseline.logprobs"}
-LOGITS = {"baseline.logprobs", "numerics.logits"}
+LOGITS = {"baseline.logprobs", "numerics.logits", "numerics.images"}
+# Criteria that compare images with the reference.
+COMPARED = {
+    "numerics.logits",
+    "numerics.tokens",
+    "numerics.images",
+    "numerics.answers",
+    "determinism.cold",
+    "determinism.batched_images",
+}
 TRACES_OF_A_TRACEBACK = re.compile(r"Traceback \(most recent|^E  |\.py:\d+: ", re.MULTILINE)
 
 
@@ -77,15 +87,18 @@ CAUGHT = {
     Defect.NAME_NOT_LISTED: Caught({"serving.models"}),
     Defect.TEXT_GIVES_500: Caught(
         # The tokens of an image are unknown if the request without the image is refused.
-        {"serving.text", "serving.image", "serving.unsupported"},
+        {"serving.text", "serving.image", "serving.unsupported", "baseline.prompt"},
         errors={
             "serving.bad_input",
             "serving.streaming",
             "baseline.text",
             *NUMERIC,
             "numerics.logits",
+            "numerics.tokens",
+            "numerics.answers",
             "determinism.repeat",
             "determinism.seeded",
+            "determinism.unsure",
             "determinism.concurrent",
             "determinism.restart",
         },
@@ -94,8 +107,8 @@ CAUGHT = {
     Defect.NO_FINISH_REASON: Caught({"serving.text", "serving.image", "serving.limits"}),
     # A prompt without its image has another length, so it is not compared with the reference.
     Defect.IMAGE_COSTS_NOTHING: Caught(
-        {"serving.image"},
-        errors={"baseline.image", *NUMERIC, *PAGE, "numerics.logits", "determinism.prefix_cache"},
+        {"serving.image", "baseline.prompt"},
+        errors={"baseline.image", *NUMERIC, *PAGE, *COMPARED, "determinism.prefix_cache"},
     ),
     Defect.WEBP_READ_WRONGLY: Caught({"serving.encodings"}),
     Defect.STREAM_LOSES_ITS_END: Caught({"serving.streaming"}),
@@ -122,13 +135,15 @@ CAUGHT = {
             "determinism.seeded",
             "determinism.concurrent",
             "determinism.prefix_cache",
+            "determinism.batched_images",
+            "determinism.unsure",
         }
     ),
     Defect.IGNORES_SEED: Caught({"determinism.seeded"}),
     # If all answers are equal, an ignored seed cannot be detected, so there is no verdict.
     Defect.ONE_SEED_FOR_ALL: Caught(errors={"determinism.seeded"}),
     Defect.SAMPLES_GREEDILY: Caught(errors={"determinism.seeded"}),
-    Defect.COMPANY_CHANGES_ANSWER: Caught({"determinism.concurrent"}),
+    Defect.COMPANY_CHANGES_ANSWER: Caught({"determinism.concurrent", "determinism.batched_images"}),
     # All other requests are cold, so they do not use the cache.
     Defect.CACHE_IGNORES_IMAGE: Caught({"determinism.prefix_cache"}),
     Defect.SAMPLES_A_GREEDY_REQUEST: Caught({"determinism.unsure"}),
@@ -136,28 +151,41 @@ CAUGHT = {
     Defect.ONE_TOKEN_IS_OFF: Caught({"numerics.tokens"}),
     Defect.CACHE_IS_NOT_TOLD: Caught(errors={"determinism.prefix_cache"}),
     Defect.TEXT_OFF_BY_ONE_TOKEN: Caught({"baseline.text", "baseline.divergence"}),
+    # Pages of another size have another prompt, which is an error.
     Defect.ANOTHER_PAGE_IS_READ: Caught(
-        {"baseline.image", *NUMERIC, *PAGE}, errors={"numerics.logits"}
+        {"baseline.image", *NUMERIC, *PAGE, "numerics.images", "numerics.answers"},
+        errors=COMPARED - {"numerics.answers", "numerics.images"},
     ),
     # Every text is right, but the log-probabilities are wrong.
-    Defect.LOGPROBS_ARE_NOISY: Caught(LOGITS),
-    Defect.PROMPT_LOGPROBS_ARE_DROPPED: Caught(errors=LOGITS),
+    Defect.LOGPROBS_ARE_NOISY: Caught({*LOGITS, "numerics.tokens", "numerics.answers"}),
+    Defect.PROMPT_LOGPROBS_ARE_DROPPED: Caught(errors={*LOGITS, *COMPARED}),
     Defect.LINES_ARE_SWAPPED: Caught(
-        {"baseline.image", "baseline.divergence", "document.characters", "document.order"}
+        {
+            "baseline.image",
+            "baseline.divergence",
+            "document.characters",
+            "document.order",
+            "numerics.answers",
+        }
     ),
     Defect.A_DIGIT_IS_WRONG: Caught(
-        {"baseline.image", "baseline.divergence", *PAGE - {"document.order"}}
+        {"baseline.image", "baseline.divergence", "numerics.answers", *PAGE - {"document.order"}}
     ),
-    Defect.LAST_LINE_IS_LOST: Caught({"baseline.image", "baseline.divergence", *PAGE}),
-    # A prompt of another length means another set-up: an error, not a failure of the model.
+    Defect.LAST_LINE_IS_LOST: Caught(
+        {"baseline.image", "baseline.divergence", "numerics.answers", *PAGE}
+    ),
+    # Another prompt is one finding; all that compares answers is an error then.
     Defect.PROMPT_IS_LONGER: Caught(
-        errors={"baseline.text", "baseline.image", *NUMERIC, *PAGE, "numerics.logits"}
+        {"baseline.prompt"},
+        errors={"baseline.text", "baseline.image", *NUMERIC, *PAGE, *COMPARED},
     ),
     # The prompt is the reference's; only the reported length is wrong.
-    Defect.USAGE_IS_TOO_LOW: Caught({"serving.text", "serving.image"}),
+    Defect.USAGE_IS_TOO_LOW: Caught({"serving.text", "serving.image", "baseline.prompt"}),
     Defect.USAGE_HIDES_AN_ANSWERS_END: Caught({"serving.text", "serving.image", "serving.limits"}),
     # Texts and forced log-probabilities are right.
-    Defect.LOGPROBS_OF_THE_NEXT_TOKEN: Caught({"serving.text", "serving.image"}),
+    Defect.LOGPROBS_OF_THE_NEXT_TOKEN: Caught(
+        {"serving.text", "serving.image", "numerics.answers"}
+    ),
     Defect.LOGPROBS_ARE_NAN: Caught(
         {
             "serving.text",

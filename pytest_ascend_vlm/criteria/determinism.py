@@ -92,10 +92,10 @@ def repeat_chance(answer: Completion) -> float:
             f"{answer.case_id}: the server listed no log-probabilities with the answer, so its "
             "certainty is unknown. vLLM lists them; a proxy in between may drop them."
         )
-    scaled = answer.top.logprobs / UNSURE_TEMPERATURE
-    scaled = np.where(np.isnan(scaled), -np.inf, scaled)
-    peaks = scaled.max(axis=1)
-    return float(np.prod(1 / np.exp(scaled - peaks[:, None]).sum(axis=1)))
+    # A list that is shorter than others is padded with NaN.
+    scaled = np.nan_to_num(answer.top.logprobs / UNSURE_TEMPERATURE, nan=-np.inf)
+    behind = scaled - np.maximum(scaled.max(axis=1), np.finfo(float).min)[:, None]
+    return float(np.prod(1 / np.maximum(np.exp(behind).sum(axis=1), 1)))
 
 
 def runs_to_see_sampling(answers: Sequence[Completion]) -> int:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..engines.endpoint import Server
     from ..observation.load import Timing
     from ..session.answers import Answers, ForcedAnswers
+    from ..session.borders import Borders
     from ..session.comparison import Comparison
     from ..session.datasets import Datasets
     from ..session.device_slot import DeviceSlot
@@ -215,7 +216,7 @@ def forced(client: Client, golden: Goldens) -> ForcedAnswers:
     Raises:
         GoldenError: the golden is missing, damaged, or recorded for other inputs.
         PreconditionError: the golden is text only, the server returns no prompt log-probabilities,
-            or its prompt has another length.
+            or its prompt differs.
         ServerError: the server refused the request, or died.
     """
     from ..session.answers import ForcedAnswers
@@ -235,6 +236,20 @@ def image_runs(
     from ..session.image_runs import ImageRuns
 
     return ImageRuns(client, answers, forced, golden)
+
+
+@pytest.fixture(scope="class")
+def borders(device_slot: DeviceSlot, golden: Goldens, any_image_cases: tuple[Case, ...]) -> Borders:
+    """The model served in small steps: `borders.run()`. Scope: class.
+
+    The model's own server is stopped while it runs. It runs once, when a test first asks for it.
+
+    Raises:
+        ServerError: the server did not start, or refused a request.
+    """
+    from ..session.borders import Borders
+
+    return Borders(device_slot, golden, any_image_cases)
 
 
 @pytest.fixture(scope="class")
@@ -420,8 +435,8 @@ def judge(request: pytest.FixtureRequest) -> Judge:
 def comparison(answers: Answers, golden: Goldens, judge: Judge) -> Comparison:
     """The served answer to a case and the reference's: `comparison(case)`. Scope: function.
 
-    Returns the pair (`Completion`, `Reference`), after a check that both sides saw a prompt of the
-    same length.
+    Returns the pair (`Completion`, `Reference`), after a check that both sides saw the same prompt,
+    token by token.
 
     Example::
 
@@ -432,7 +447,7 @@ def comparison(answers: Answers, golden: Goldens, judge: Judge) -> Comparison:
 
     Raises:
         GoldenError: the golden is missing, damaged, or recorded for other inputs.
-        PreconditionError: the two prompts have different lengths.
+        PreconditionError: the two prompts differ.
         ServerError: the server refused the request, or died.
     """
     from ..session.comparison import Comparison

@@ -79,8 +79,8 @@ class ForcedAnswers:
 
         Raises:
             GoldenError: the golden is missing or invalid.
-            PreconditionError: the server returns no prompt log-probabilities, or its prompt has
-                another length.
+            PreconditionError: the server returns no prompt log-probabilities, or its prompt
+                differs.
             ServerError: the server refused the request, or died.
         """
         if case.id not in self._known:

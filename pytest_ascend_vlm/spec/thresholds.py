@@ -68,6 +68,9 @@ UNSURE_TEMPERATURE = 0.7
 UNSEEN_SAMPLING = 0.001
 """Maximum probability that determinism.unsure does not detect such sampling."""
 
+STEP_TOKENS = 64
+"""Number of prompt tokens that one step of the server of numerics.borders computes."""
+
 ENOUGH_ROWS = 16
 """Minimum number of positions that list a token, for numerics.tokens to judge it."""
 

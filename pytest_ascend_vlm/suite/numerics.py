@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ..criteria import numerics as rules
+from ..criteria.borders import judge_chunks, judge_hit
 from ..criteria.comparison import compare_logits
 from ..criteria.criterion import Cases
 from ..criteria.generation import judge_generation
 from ..session.answers import ForcedAnswers
+from ..session.borders import Borders
 from ..session.comparison import Comparison
 from ..session.goldens import Goldens
 from ..session.judge import Judge
@@ -24,6 +26,7 @@ from .criterion import criterion
 if TYPE_CHECKING:
     from ..criteria.error_statistics import ErrorStatistics
 
+_NEEDS_ENGINES = "needs engines started by the suite; the endpoint runs without it"
 _OPERATOR_RULES = (
     *(f"logits-{rule}" for rule in rules.LOGIT_RULES),
     *(f"hidden_states-{rule}" for rule in rules.HIDDEN_STATE_RULES),
@@ -142,6 +145,37 @@ class NumericsCriteria(Criteria):
         thresholds = rules.NumericsThresholds.of_hidden_states(self.model.thresholds)
         judge(rules.HIDDEN_STATE_RULES[rule](numerics.hidden_states(), thresholds))
 
+    @criterion("numerics.borders", needs=Capability.IMAGE, ends_server=True)
+    @pytest.mark.parametrize("rule", ["steps", "prefix_hit"])
+    def test_borders_change_nothing(
+        self, rule: str, borders: Borders, golden: Goldens, judge: Judge
+    ) -> None:
+        """Images that are cut by a border give the same logits.
+
+        The model is served in steps of {step_tokens} tokens (max_num_batched_tokens), so that
+        borders fall before, into and behind images. Rule `steps`: R of each prompt is at most
+        {image_error_ratio}. Rule `prefix_hit`: after another question about the same image, the
+        image is in the prefix cache up to a block's end; the answer's log-probabilities differ from
+        those of the same tokens, computed without the cache, by at most {logprobs_ratio} times the
+        reference's own rounding.
+
+        If this fails: look at how embeddings of an image are cut at a border (an offset into the
+        encoder cache), at mRoPE positions of a partly computed prompt, and at attention over blocks
+        from the cache. Serve with disable_chunked_mm_input=True, or without the prefix cache, to
+        confirm.
+        """
+        if not borders.slot.starts_engines:
+            judge.cannot_run(_NEEDS_ENGINES)
+        declared = {"steps": "enable_chunked_prefill", "prefix_hit": "enable_prefix_caching"}[rule]
+        if self.model.serve.get(declared) is False:
+            judge.not_applicable(f"the model is served with {declared}=False")
+        run = borders.run()
+        if rule == "steps":
+            judge(judge_chunks([(one, golden.numerics(case)) for case, one in run.forced]))
+        else:
+            reference = golden(run.hit_case)
+            judge(judge_hit(run.hit, run.hit_forced, reference, self.model.thresholds))
+
     @criterion("numerics.transformers", ends_server=True, offline="transformers")
     @pytest.mark.parametrize("rule", _OPERATOR_RULES)
     def test_operators_match_reference(
@@ -188,7 +222,7 @@ class NumericsCriteria(Criteria):
 def require_engines(numerics: NumericsSession, judge: Judge) -> None:
     """Skips the test if an endpoint is judged, so that the suite cannot start engines."""
     if not numerics.slot.starts_engines:
-        judge.cannot_run("needs engines started by the suite; the endpoint runs without it")
+        judge.cannot_run(_NEEDS_ENGINES)
 
 
 def _transformers_ratio(numerics: NumericsSession) -> float | str:

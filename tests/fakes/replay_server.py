@@ -652,9 +652,10 @@ def _noisy(rows: tuple[Row, ...]) -> tuple[Row, ...]:
 
 
 def _shaken(row: Row, noise: random.Random, size: float = 0.5) -> Row:
-    """The row with noise on its logits; its probabilities still add up to one."""
+    """The row with noise on its logits; its probabilities still add up to what they did."""
     shaken = {token: value + noise.gauss(0, size) for token, value in row.logprobs.items()}
-    total = math.log(sum(map(math.exp, shaken.values())))
+    sums = (math.log(sum(map(math.exp, one.values()))) for one in (shaken, row.logprobs))
+    total = next(sums) - next(sums)
     return Row({token: value - total for token, value in shaken.items()}, row.logsumexp + total)
 
 
@@ -665,10 +666,10 @@ def _restless(rows: tuple[Row, ...]) -> tuple[Row, ...]:
 
 
 def _one_token_off(rows: tuple[Row, ...]) -> tuple[Row, ...]:
-    """The space's logit is a little too high everywhere."""
+    """The logit of the letter e is a little too low everywhere."""
     return tuple(
-        Row({**row.logprobs, 32: row.logprobs[32] + 0.1}, row.logsumexp)
-        if 32 in row.logprobs
+        Row({**row.logprobs, 101: row.logprobs[101] - 0.1}, row.logsumexp)
+        if 101 in row.logprobs
         else row
         for row in rows
     )

@@ -1,0 +1,101 @@
+"""A model served in small steps, so that their borders fall into and around images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigurationError
+from ..spec.case import Case, Sampling
+from ..spec.model import Variant
+from ..spec.thresholds import STEP_TOKENS
+from .answers import ForcedAnswers
+from .device_slot import DeviceSlot
+from .goldens import Goldens
+from .memo import Memo
+
+if TYPE_CHECKING:
+    from ..engines.client import Client
+    from ..observation.answers import Completion
+    from ..observation.numerics import Forced
+
+_SMALL_STEPS = Variant(
+    "small_steps",
+    {
+        "max_num_batched_tokens": STEP_TOKENS,
+        # vLLM requires at least one token for each sequence of a step.
+        "max_num_seqs": 8,
+        "enable_chunked_prefill": True,
+        "enable_prefix_caching": True,
+    },
+)
+
+
+@dataclass(frozen=True)
+class BorderRun:
+    """The results of a server with small steps.
+
+    Attributes:
+        forced: the logits of the golden's answer, for each case.
+        hit_case: a case that was asked right after another question about its image.
+        hit: the answer to it.
+        hit_forced: the logits of the golden's answer to it.
+    """
+
+    forced: tuple[tuple[Case, Forced], ...]
+    hit_case: Case
+    hit: Completion
+    hit_forced: Forced
+
+
+class Borders:
+    """A model that is served in steps of `STEP_TOKENS` tokens; its own server is stopped then."""
+
+    def __init__(self, slot: DeviceSlot, golden: Goldens, cases: Sequence[Case]) -> None:
+        """Sets up; measures nothing yet.
+
+        Args:
+            slot: the devices of the server.
+            golden: the references.
+            cases: the cases with an image.
+        """
+        self.slot = slot
+        self._golden = golden
+        self._cases = cases
+        self.run = Memo(partial(self._serve))
+
+    def _serve(self) -> BorderRun:
+        first, second = _two_about_one_image(self._cases)
+        with self.slot.variant(_SMALL_STEPS) as client:
+            forced = ForcedAnswers(client, self._golden)
+            numbers = tuple((case, forced(case)) for case in _bordered(self._cases))
+            hit = _after_another_question(client, first, second)
+            return BorderRun(numbers, second, hit, forced(second))
+
+
+def _bordered(cases: Sequence[Case]) -> list[Case]:
+    """The first case, and those whose images and texts have many lengths."""
+    return [case for case in cases if case is cases[0] or case.group in {"size", "order"}]
+
+
+def _two_about_one_image(cases: Sequence[Case]) -> tuple[Case, Case]:
+    """Two questions about one image."""
+    for index, one in enumerate(cases):
+        for other in cases[index + 1 :]:
+            if one.every_image == other.every_image and one.prompt != other.prompt:
+                return one, other
+    raise ConfigurationError(
+        "numerics.borders needs two cases with different questions about one image, and "
+        "fixtures/cases.json has none for this model. Add one."
+    )
+
+
+def _after_another_question(client: Client, first: Case, second: Case) -> Completion:
+    """The answer to a case, right after another question about its image, in one cache."""
+    from ..engines.cold import new_salt
+
+    salt = new_salt()
+    client.complete(first, Sampling(max_tokens=1, cache_salt=salt))
+    return client.complete(second, Sampling(second.max_tokens, cache_salt=salt))

@@ -1,0 +1,47 @@
+"""Rules of numerics.borders."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from test_criteria_numerics import CASE, PROMPT, generated, golden, off_by, seen
+
+from pytest_ascend_vlm import Thresholds
+from pytest_ascend_vlm.criteria.borders import judge_chunks, judge_hit
+from pytest_ascend_vlm.errors import PreconditionError
+from pytest_ascend_vlm.observation.answers import Reference, Usage
+
+NUMERICS = golden()
+IMAGE_TOKEN = 9
+PROMPT_IDS = tuple(
+    IMAGE_TOKEN if position in range(2, 8) else position + 100 for position in range(PROMPT)
+)
+REFERENCE = Reference(
+    CASE, "recorded", "", prompt_token_ids=PROMPT_IDS, token_ids=(), numerics=NUMERICS
+)
+
+
+def test_the_largest_error_of_all_prompts_counts() -> None:
+    right = (seen(NUMERICS, off_by(1.0, NUMERICS)), NUMERICS)
+    wrong = (seen(NUMERICS, off_by(3.0, NUMERICS)), NUMERICS)
+    assert judge_chunks([right, right]).passed
+    verdict = judge_chunks([right, wrong, right])
+    assert (verdict.passed, verdict.measured) == (False, pytest.approx(3.0))
+    assert "borders are behind every 64 tokens" in verdict.details[0]
+
+
+@pytest.mark.parametrize(("factor", "passes"), [(1.0, True), (9.0, False)])
+def test_a_hit_gives_the_numbers_of_a_prompt_that_was_computed(factor: float, passes: bool) -> None:
+    forced = seen(NUMERICS, NUMERICS.fp32)
+    hit = generated(NUMERICS, off_by(factor, NUMERICS), NUMERICS.token_ids)
+    hit = dataclasses.replace(hit, usage=Usage(PROMPT, 8, PROMPT + 8, cached_tokens=4))
+    verdict = judge_hit(hit, forced, REFERENCE, Thresholds())
+    assert verdict.passed == passes
+    assert "4 cached tokens; the image is at tokens 3 to 8" in verdict.reason
+
+
+def test_without_a_hit_there_is_no_verdict() -> None:
+    answer = generated(NUMERICS, NUMERICS.fp32, NUMERICS.token_ids)
+    with pytest.raises(PreconditionError, match="reported no cached tokens"):
+        judge_hit(answer, seen(NUMERICS, NUMERICS.fp32), REFERENCE, Thresholds())
