@@ -193,6 +193,8 @@ def _case_reason(call: CriterionCall, session: ModelSession) -> str | None:
     if case is None:
         group = criterion.cases.value if criterion and criterion.cases else ""
         return f"the model has no case of the group {group!r}"
+    if reason := session.unasked_reason(case):
+        return reason
     reason = None if criterion and criterion.untaught else session.untaught_reason(case)
     return f"the tiny checkpoint was not taught {case.id}: {reason}" if reason else None
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ..criteria.criterion import Cases
 from ..spec.case import Case
+from ..spec.case_files import image_size
 from ..spec.model import ModelSpec, Variant
 from .commands import record_command
 from .launch import LaunchArguments, launch_arguments
@@ -60,10 +62,9 @@ class ModelSession:
         """The cases of a group that the model's capabilities cover, for any checkpoint."""
         if self.lacks_checkpoint:
             return ()
-        model, most = self.model, self.model.image_limit
+        model = self.model
         own = (model.request(case) for case in self.run.cases if case.needs in model.supports)
-        within = (case for case in own if most is None or len(case.every_image) <= most)
-        return tuple(case for case in within if cases.includes(case))
+        return tuple(case for case in own if cases.includes(case))
 
     def cases(self, cases: Cases, *, untaught: bool = False) -> tuple[Case, ...]:
         """The cases of a group that this checkpoint can be asked.
@@ -72,8 +73,25 @@ class ModelSession:
             cases: the group.
             untaught: True for cases that a tiny checkpoint was not taught as well.
         """
-        declared = self.declared_cases(cases)
-        return tuple(case for case in declared if untaught or self.untaught_reason(case) is None)
+        asked = (one for one in self.declared_cases(cases) if self.unasked_reason(one) is None)
+        return tuple(case for case in asked if untaught or self.untaught_reason(case) is None)
+
+    def unasked_reason(self, case: Case) -> str | None:
+        """Reason why no criterion asks a case here, or None."""
+        if case.full_only and self.run.options.checkpoint == "tiny":
+            return f"{case.id} is for full checkpoints: {case.full_only}"
+        images, limit = len(case.every_image), self.model.image_limit
+        if limit is not None and images > limit:
+            return f"{case.id} has {images} images, and the model is declared for {limit}"
+        most = self.model.pixel_limit
+        shrunk = [
+            one.name for one in case.every_image if most and math.prod(image_size(one)) > most
+        ]
+        if shrunk:
+            return (
+                f"the model's max_pixels shrinks {shrunk[0]}, and its goldens have the whole image"
+            )
+        return None
 
     def untaught_reason(self, case: Case) -> str | None:
         """Reason why a tiny checkpoint cannot answer a case, or None."""

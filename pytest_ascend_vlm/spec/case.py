@@ -89,6 +89,7 @@ class Case:
         box: the true box of the requested object, (left, top, right, bottom) in pixels of the
             first image.
         max_tokens: maximum number of generated tokens.
+        full_only: reason why tiny checkpoints are not asked; None if they are.
 
     Raises:
         ConfigurationError: the prompt has places for another number of images.
@@ -104,6 +105,7 @@ class Case:
     accepted: tuple[str, ...] = ()
     box: tuple[float, float, float, float] | None = None
     max_tokens: int = 64
+    full_only: str | None = None
 
     def __post_init__(self) -> None:
         places = self.prompt.count(IMAGE_MARK)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,6 +53,7 @@ def _case(root: Path, entry: Mapping[str, Any]) -> Case:
         accepted=tuple(entry.get("accepted", ())),
         box=tuple(entry["box"]) if "box" in entry else None,
         max_tokens=entry.get("max_tokens", 64),
+        full_only=entry.get("full_only"),
     )
     for file in (*case.every_image, *case.videos):
         if not file.is_file():
@@ -59,6 +61,15 @@ def _case(root: Path, entry: Mapping[str, Any]) -> Case:
                 f"{root / 'cases.json'}: {case.id} needs {file}, which does not exist."
             )
     return case
+
+
+@functools.cache
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image file, in pixels."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return image.size
 
 
 def read_message(root: Path, entry: Mapping[str, Any]) -> Message:

@@ -186,6 +186,12 @@ class ModelSpec:
         limit = self.serve.get("limit_mm_per_prompt", {}).get("image")
         return None if limit is None else int(limit)
 
+    @property
+    def pixel_limit(self) -> int | None:
+        """Maximum number of pixels of an image before it is shrunk, if `serve` declares one."""
+        limit = self.serve.get("mm_processor_kwargs", {}).get("max_pixels")
+        return None if limit is None else int(limit)
+
     def as_variant(self, variant: Variant) -> ModelSpec:
         """The model with the serve arguments and the checkpoint of a variant."""
         return dataclasses.replace(
