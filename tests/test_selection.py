@@ -262,7 +262,7 @@ def test_what_a_model_does_not_support_is_not_applicable_with_its_reason(
     )
     assert outcome.result.ret == 0
     assert outcome.criteria("pass") == {"serving.text"}
-    assert outcome.criteria("na") == {"serving.image", "document.order"}
+    assert outcome.criteria_of_nothing_else("na") == {"serving.image", "document.order"}
     reasons = {row["criterion"]: row["reason"] for row in outcome.rows}
     assert reasons["serving.image"] == "image is declared unsupported: text only"
     assert reasons["document.order"] == "document is declared unsupported: no"
