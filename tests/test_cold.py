@@ -81,9 +81,9 @@ def test_a_server_that_knows_no_uuid_gets_none(
     bodies: list[str] = []
     parse = replay_server.parse
 
-    def seen(body: bytes) -> Request:
+    def seen(body: bytes, *media: Any) -> Request:
         bodies.append(body.decode())
-        return parse(body)
+        return parse(body, *media)
 
     def strict(_request: Request, _state: State) -> Refused | None:
         refused = '"uuid"' in bodies[-1]

@@ -285,13 +285,6 @@ def test_a_stream_has_to_add_up_in_text_finish_reason_and_usage() -> None:
         assert not serving.judge_stream(streamed, GOOD).passed
 
 
-def test_encodings_have_to_agree_and_be_answered() -> None:
-    assert serving.judge_encodings({"as it is": GOOD, "BMP": GOOD}).passed
-    assert not serving.judge_encodings({"as it is": GOOD, "BMP": answer("里昂")}).passed
-    assert not serving.judge_encodings({"as it is": GOOD, "BMP": REFUSAL}).passed
-    assert not serving.judge_encodings({"as it is": REFUSAL, "BMP": REFUSAL}).passed
-
-
 @pytest.mark.parametrize("listed", [("other",), (), REFUSAL])
 def test_the_served_name_has_to_be_listed(listed: tuple[str, ...] | Refusal) -> None:
     assert serving.judge_models(("other", "mine"), "mine").passed

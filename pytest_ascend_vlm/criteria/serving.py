@@ -134,23 +134,6 @@ def _list_problem(answer: Completion) -> str | None:
     return None
 
 
-def judge_encodings(answers: Mapping[str, Completion | Refusal]) -> Verdict:
-    """Every lossless encoding of one image gives the same answer as the first."""
-    labels = list(answers)
-    first = answers[labels[0]]
-    if isinstance(first, Refusal):
-        return checklist({labels[0]: f"HTTP {first.status}: {first.message}"})
-    checks: dict[str, str | None] = {labels[0]: None}
-    for label in labels[1:]:
-        answer = answers[label]
-        if isinstance(answer, Refusal):
-            checks[label] = f"HTTP {answer.status}: {answer.message}"
-        else:
-            lines = side_by_side(first.text, answer.text, labels[0])
-            checks[label] = _problem_unless(answer.text == first.text, "\n".join(("", *lines)))
-    return checklist(checks)
-
-
 def judge_stream(streamed: Completion, whole: Completion) -> Verdict:
     """The streamed deltas, joined, equal the unstreamed answer."""
     lines = side_by_side(whole.text, streamed.text, "whole")

@@ -20,7 +20,7 @@ from . import logprobs
 from .cold import cold_part, new_salt, without_uuid
 from .connection import BARE, Connection
 from .endpoint import Endpoint
-from .messages import messages
+from .messages import Part, messages
 from .replies import completions, refusal, usage_of
 
 _Reply = TypeVar("_Reply")
@@ -175,9 +175,6 @@ class Client:
     def force(self, case: Case, answer: str, token_ids: Sequence[int]) -> Forced:
         """The served model's log-probabilities of a given (forced) answer; the request is cold.
 
-        Requests `FORCED_TOKENS` tokens per position, or 20, vLLM's default maximum, if the server
-        rejects that.
-
         Args:
             case: the request.
             answer: the text of the forced answer.
@@ -188,14 +185,42 @@ class Client:
                 text differently.
             ServerError: if the server rejects the request.
         """
+        reply = self.ask_forced(case, answer, token_ids)
+        if isinstance(reply, Refusal):
+            raise ServerError(
+                f"{case.id}: the server answered HTTP {reply.status} to a forced answer: "
+                f"{reply.message}"
+            )
+        return reply
+
+    def ask_forced(
+        self,
+        case: Case,
+        answer: str,
+        token_ids: Sequence[int],
+        change: Callable[[Part], Part] = cold_part,
+    ) -> Forced | Refusal:
+        """The same as `force`, or the HTTP error.
+
+        Requests `FORCED_TOKENS` tokens per position, or 20, vLLM's default maximum, if the server
+        rejects that.
+
+        Args:
+            case: the request.
+            answer: the text of the forced answer.
+            token_ids: the expected tokens of that text.
+            change: changes each image and video part, so that no cache contains it.
+
+        Raises:
+            PreconditionError: as `force`.
+        """
         for count in (FORCED_TOKENS, TOP_LOGPROBS):
-            reply = self._send_cold(case, partial(self._force, answer, count))
+            reply = self._send_cold(case, partial(self._force, answer, count), change)
             if not isinstance(reply, Refusal):
                 return logprobs.forced(case.id, reply.model_extra or {}, tuple(token_ids), count)
-        raise ServerError(
-            f"{case.id}: the server answered HTTP {reply.status} to a forced answer: "
-            f"{reply.message}"
-        )
+            if reply.status >= 500:  # a server closes the connection after an exception
+                break
+        return reply
 
     def _force(self, answer: str, count: int, chat: Chat) -> Any | Refusal:
         forced = [*chat, {"role": "assistant", "content": answer}]
@@ -206,14 +231,19 @@ class Client:
         except openai.APIStatusError as error:
             return refusal(error.response)
 
-    def _send_cold(self, case: Case, send: Callable[[Chat], _Reply]) -> _Reply:
+    def _send_cold(
+        self,
+        case: Case,
+        send: Callable[[Chat], _Reply],
+        change: Callable[[Part], Part] = cold_part,
+    ) -> _Reply:
         """Sends a case's cold messages, without uuids if the server does not accept them."""
         if self._sends_uuids:
-            reply = send(messages(case, cold_part))
+            reply = send(messages(case, change))
             if not (isinstance(reply, Refusal) and "uuid" in reply.message):
                 return reply
             self._sends_uuids = False
-        return send(messages(case, lambda part: without_uuid(cold_part(part))))
+        return send(messages(case, lambda part: without_uuid(change(part))))
 
     def prompt(self, case: Case) -> Completion | Refusal:
         """An answer of one token, for the tokens of its prompt, or the HTTP error.

@@ -13,6 +13,7 @@ import base64
 import secrets
 import struct
 import zlib
+from collections.abc import Callable
 
 from .messages import Part
 
@@ -33,6 +34,11 @@ def cold_part(part: Part) -> Part:
     mark = new_salt()
     marked = base64.b64encode(with_comment(base64.b64decode(data), mark)).decode("ascii")
     return {**part, kind: {**part[kind], "url": f"{head};base64,{marked}"}, "uuid": mark}
+
+
+def cold_part_at(url: str) -> Callable[[Part], Part]:
+    """Makes an image part refer to a URL that no cache of a server contains."""
+    return lambda part: {**part, "image_url": {"url": url}, "uuid": new_salt()}
 
 
 def without_uuid(part: Part) -> Part:

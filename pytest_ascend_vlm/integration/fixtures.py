@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ..session.datasets import Datasets
     from ..session.device_slot import DeviceSlot
     from ..session.goldens import Goldens
+    from ..session.image_files import ImageFiles
     from ..session.image_runs import ImageRuns
     from ..session.judge import Judge
     from ..session.memo import Memo
@@ -250,6 +251,27 @@ def borders(device_slot: DeviceSlot, golden: Goldens, any_image_cases: tuple[Cas
     from ..session.borders import Borders
 
     return Borders(device_slot, golden, any_image_cases)
+
+
+@pytest.fixture(scope="class")
+def image_files(
+    client: Client,
+    golden: Goldens,
+    any_image_cases: tuple[Case, ...],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> ImageFiles:
+    """One coloured picture as files of many formats, which the served model reads. Scope: class.
+
+    Raises:
+        ConfigurationError: the model has no case with this picture.
+        GoldenError, PreconditionError, ServerError: `read`: as for `forced`.
+    """
+    from ..session.image_files import CASE, ImageFiles
+
+    case = next((case for case in any_image_cases if case.id == CASE), None)
+    if case is None:
+        raise ConfigurationError(f"fixtures/cases.json has no case {CASE} for this model.")
+    return ImageFiles(client, golden, case, tmp_path_factory.mktemp("formats"))
 
 
 @pytest.fixture(scope="class")

@@ -15,6 +15,7 @@ from .dataset import DatasetCriteria
 from .determinism import DeterminismCriteria
 from .document import DocumentCriteria
 from .equivalence import EquivalenceCriteria
+from .formats import FormatCriteria
 from .lifecycle import LifecycleCriteria
 from .numerics import NumericsCriteria
 from .performance import PerformanceCriteria
@@ -36,6 +37,7 @@ class VLMConformance(
     TaskCriteria,
     DocumentCriteria,
     BaselineCriteria,
+    FormatCriteria,
     ServingCriteria,
 ):
     """The base class of a model's tests: subclass it as `Test<Model>` and set `model`.

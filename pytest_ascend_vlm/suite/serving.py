@@ -7,9 +7,8 @@ import io
 import itertools
 import struct
 import zlib
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -28,12 +27,6 @@ if TYPE_CHECKING:
     from ..engines.client import Client
     from ..engines.endpoint import Server
 
-_LOSSLESS: dict[str, tuple[str, dict[str, Any]]] = {
-    "PNG, uncompressed": ("png", {"compress_level": 0}),
-    "BMP": ("bmp", {}),
-    "TIFF": ("tiff", {}),
-    "WebP, lossless": ("webp", {"lossless": True}),
-}
 _CUT_TOKENS = 5
 _GIGAPIXEL = ExpectedFailure(
     criterion="serving.bad_input[gigapixel-image]",
@@ -122,23 +115,6 @@ class ServingCriteria(Criteria):
         """
         without_video = client.prompt_tokens(case.without_media())
         judge(rules.judge_media(answers.ask(case), without_video, "video"))
-
-    @criterion("serving.encodings", needs=Capability.IMAGE)
-    def test_encodings_agree(
-        self, image_case: Case, answers: Answers, client: Client, judge: Judge, tmp_path: Path
-    ) -> None:
-        """Lossless encodings of one image (PNG, BMP, TIFF, WebP) give the same answer.
-
-        The pixels are equal, so a difference comes from a defect in decoding or colour conversion.
-        Users would see a model whose answers depend on the file format.
-
-        If this fails: compare the versions of the image libraries (Pillow, OpenCV) on both hosts.
-        Look for colour channel order and alpha handling in the image loader.
-        """
-        by_encoding: dict[str, Completion | Refusal] = {"as it is": answers(image_case)}
-        for label, path in _reencoded(image_case.images[0], tmp_path):
-            by_encoding[label] = client.ask(dataclasses.replace(image_case, images=(path,)))
-        judge(rules.judge_encodings(by_encoding))
 
     @criterion("serving.streaming", cases=Cases.TEXT)
     def test_stream_adds_up(
@@ -263,17 +239,6 @@ def _with_images(cases: tuple[Case, ...], count: int) -> Case:
     different = dict.fromkeys(image for case in cases for image in case.every_image)
     images = tuple(itertools.islice(itertools.cycle(different), count))
     return dataclasses.replace(cases[0], images=images)
-
-
-def _reencoded(image: Path, directory: Path) -> Iterator[tuple[str, Path]]:
-    from PIL import Image
-
-    with Image.open(image) as opened:
-        pixels = opened.convert("RGB")
-    for label, (suffix, options) in _LOSSLESS.items():
-        path = directory / f"{label.split(',')[0].lower()}.{suffix}"
-        pixels.save(path, **options)
-        yield label, path
 
 
 def _stop_word(whole: Completion) -> str:

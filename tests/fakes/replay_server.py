@@ -28,9 +28,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageChops, ImageOps
 from safetensors.numpy import load_file
 
 END = 258  # <|im_end|> of the tiny checkpoints; ids below 256 are bytes of UTF-8
@@ -43,6 +44,8 @@ TOP = 20
 LISTED = 64  # tokens that a row lists
 
 
+Fetch = Callable[[str], bytes]
+View = Callable[[Image.Image], Image.Image]
 Message = tuple[str, Sequence["str | tuple[str]"]]
 """The role and the parts of a message: texts, and images as the digest of their pixels."""
 
@@ -234,8 +237,8 @@ def _pixels_by_digest(fixtures: Path) -> dict[str, str]:
 
 def pixel_digest(image: Image.Image) -> str:
     """Digest of an image's pixels without the last one; it does not depend on the file format."""
-    rgb = image.convert("RGB")
-    return hashlib.sha256(f"{rgb.size}".encode() + rgb.tobytes()[:-3]).hexdigest()
+    pixels = image.convert("RGB")
+    return hashlib.sha256(f"{pixels.size}".encode() + pixels.tobytes()[:-3]).hexdigest()
 
 
 # --- requests ------------------------------------------------------------------------------------
@@ -271,8 +274,13 @@ class Refused(Exception):
     is_json: bool = True
 
 
-def parse(body: bytes) -> Request:
+def parse(body: bytes, fetch: Fetch, view: View) -> Request:
     """Parses a body.
+
+    Args:
+        body: a request's body.
+        fetch: returns the file at an image's URL.
+        view: converts an opened image to the RGB image that the model sees.
 
     Raises:
         Refused: the body is not a valid request.
@@ -286,8 +294,10 @@ def parse(body: bytes) -> Request:
     chat = chat if forced is None else chat[:-1]
     contents = [(message["role"], _parts(message["content"])) for message in chat]
     parts = [part for _, content in contents for part in content]
-    opened = [_open(part["image_url"]["url"]) for part in parts if part["type"] == "image_url"]
-    prompt, images = conversation(_seen_messages(contents, map(pixel_digest, opened)))
+    urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
+    opened = [_open(fetch(url)) for url in urls]
+    digests = (pixel_digest(view(image)) for image in opened)
+    prompt, images = conversation(_seen_messages(contents, digests))
     return Request(
         model=model,
         prompt=prompt,
@@ -327,9 +337,43 @@ def _seen_messages(
     ]
 
 
-def _open(url: str) -> Image.Image:
+def fetch(url: str) -> bytes:
+    """The file at a URL, as vLLM fetches it.
+
+    Raises:
+        Refused: the URL has no file, or is that of a file on this host.
+    """
+    if url.startswith("data:"):
+        try:
+            return base64.b64decode(url.partition(";base64,")[2], validate=True)
+        except binascii.Error as error:
+            raise Refused(400, f"cannot identify image file: {error}", "image") from error
+    if not url.startswith("http:"):
+        raise Refused(400, "Cannot load local files without `--allowed-local-media-path`.", "url")
+    reply = httpx.get(url, trust_env=False)
+    if reply.is_error:
+        raise Refused(422, f"Failed to fetch media from URL: HTTP {reply.status_code}", "url")
+    return reply.content
+
+
+def view(image: Image.Image) -> Image.Image:
+    """The RGB image that the model sees: upright, and with transparent pixels on white."""
+    return rgb(ImageOps.exif_transpose(image))
+
+
+def rgb(image: Image.Image, background: str = "white") -> Image.Image:
+    """An image as RGB, with transparent pixels on a background and 16 bits scaled to 8."""
+    if image.mode == "I;16":
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    rgba, onto = image.convert("RGBA"), Image.new("RGB", image.size, background)
+    onto.paste(rgba, mask=rgba.getchannel("A"))
+    return onto
+
+
+def _open(data: bytes) -> Image.Image:
     try:
-        data = base64.b64decode(url.partition(";base64,")[2], validate=True)
         image = Image.open(io.BytesIO(data))
         # vLLM notices that such a file has no pixels by decoding it, which needs half a gigabyte.
         if image.width * image.height > 2**26:
@@ -337,7 +381,7 @@ def _open(url: str) -> Image.Image:
         image.load()
     except Image.DecompressionBombError as error:
         raise Refused(500, str(error), "image") from error  # so does vLLM 0.32
-    except (OSError, SyntaxError, binascii.Error) as error:
+    except (OSError, SyntaxError) as error:
         raise Refused(400, f"cannot identify image file: {error}", "image") from error
     return image
 
@@ -382,6 +426,12 @@ def sure(token: int) -> Row:
     """A row in which one token is certain; all others have much lower log-probabilities."""
     others = _others({token}, LISTED - 1)
     return Row({token: -0.01, **{other: -8.0 - other / 10 for other in others}}, 20.0)
+
+
+def _certain(images: tuple[str, ...]) -> Callable[[int], Row]:
+    """Makes rows in which one token is certain; the other tokens' numbers depend on the images."""
+    noise = random.Random("".join(images))
+    return (lambda token: _shaken(sure(token), noise)) if images else sure
 
 
 def unsure(token: int) -> Row:
@@ -469,6 +519,56 @@ def _cached_tokens(items: Sequence[object], salt: str | None, state: State) -> i
 # --- defects -------------------------------------------------------------------------------------
 
 
+def _black(image: Image.Image) -> Image.Image:
+    return rgb(ImageOps.exif_transpose(image), "black")
+
+
+def _indices(image: Image.Image) -> Image.Image:
+    is_palette = image.mode == "P"
+    return Image.frombytes("L", image.size, image.tobytes()) if is_palette else view(image)
+
+
+def _clipped(image: Image.Image) -> Image.Image:
+    return image.convert("RGB") if image.mode == "I;16" else view(image)
+
+
+def _garbled(image: Image.Image) -> Image.Image:
+    if image.mode != "I;16":
+        return view(image)
+    return Image.fromarray((np.asarray(image) * 3 % 256).astype(np.uint8))
+
+
+def _inverted(image: Image.Image) -> Image.Image:
+    return ImageChops.invert(image).convert("RGB") if image.mode == "CMYK" else view(image)
+
+
+def _fetch_files(url: str) -> bytes:
+    is_file = url.startswith("file:")
+    return Path(url.removeprefix("file://")).read_bytes() if is_file else fetch(url)
+
+
+def _fetch_another(url: str) -> bytes:
+    """Another image in place of that at an http URL."""
+    data = fetch(url)
+    return _png(ImageOps.mirror(_open(data))) if url.startswith("http:") else data
+
+
+def _fetch_something(url: str) -> bytes:
+    """A grey image in place of one that is missing."""
+    try:
+        return fetch(url)
+    except Refused as refused:
+        if refused.kind != "url" or url.startswith("file:"):
+            raise
+        return _png(Image.new("RGB", (56, 56), "grey"))
+
+
+def _png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "png")
+    return file.getvalue()
+
+
 def _listed(names: list[str]) -> list[str]:
     return names
 
@@ -514,6 +614,8 @@ class Behaviour:
     """Points at which a server can be wrong; each default is vLLM's behaviour.
 
     Attributes:
+        fetch: returns the file at an image's URL.
+        view: converts an opened image to the RGB image that the model sees.
         listed: changes the names in `/v1/models`.
         crash: refuses a valid request.
         refuse: changes a refusal; None means that the request is answered instead.
@@ -526,6 +628,8 @@ class Behaviour:
         reply: changes the body of the response.
     """
 
+    fetch: Fetch = fetch
+    view: View = view
     listed: Callable[[list[str]], list[str]] = _listed
     crash: Callable[[Request, State], Refused | None] = _accept
     refuse: Callable[[Refused, State], Refused | None] = _refuse
@@ -735,6 +839,18 @@ class Defect(enum.Enum):
     NO_FINISH_REASON = Behaviour(reply=_less("finish_reason"))
     IMAGE_COSTS_NOTHING = Behaviour(seen=_without(images=()))
     WEBP_READ_WRONGLY = Behaviour(seen=_webp_wrong)
+    EXIF_IS_IGNORED = Behaviour(view=rgb)
+    TRANSPARENT_IS_BLACK = Behaviour(view=_black)
+    TRANSPARENCY_IS_IGNORED = Behaviour(
+        view=lambda image: ImageOps.exif_transpose(image).convert("RGB")
+    )
+    PALETTE_IS_READ_AS_GREY = Behaviour(view=_indices)
+    SIXTEEN_BITS_ARE_CLIPPED = Behaviour(view=_clipped)
+    SIXTEEN_BITS_ARE_GARBLED = Behaviour(view=_garbled)
+    CMYK_IS_INVERTED = Behaviour(view=_inverted)
+    FILES_ARE_READ = Behaviour(fetch=_fetch_files)
+    URL_GIVES_ANOTHER_IMAGE = Behaviour(fetch=_fetch_another)
+    MISSING_URL_IS_ANSWERED = Behaviour(fetch=_fetch_something)
     STREAM_LOSES_ITS_END = Behaviour(deltas=lambda text: _deltas(text)[:-1])
     STREAM_BREAKS_CHARACTERS = Behaviour(deltas=_bytes_one_by_one)
     IGNORES_MAX_TOKENS = Behaviour(seen=_without(max_tokens=MOST_TOKENS))
@@ -826,7 +942,7 @@ class Stub:
         if self.state.is_broken:
             raise Refused(500, "EngineDeadError: see the stack trace above", "dead")
         try:
-            return parse(body)
+            return parse(body, self.behaviour.fetch, self.behaviour.view)
         except Refused as refused:
             # An invalid request cannot be answered, whatever the defect.
             raise self.behaviour.refuse(refused, self.state) or refused from None
@@ -897,7 +1013,8 @@ class Stub:
         tokens = [*prompt, *answer]
         # If the forced answer is not the golden's, the model expects the end token everywhere.
         expected = [*prompt[1:], *([END] * len(answer))]
-        given = tuple(rows.get(i) or sure(token) for i, token in enumerate(expected))
+        other = _certain(request.images)
+        given = tuple(rows.get(i) or other(token) for i, token in enumerate(expected))
         listed = [
             self._prompt_row(row, token, request.listed)
             for row, token in zip(self.behaviour.candidates(given), tokens[1:], strict=True)

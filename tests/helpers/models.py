@@ -10,6 +10,7 @@ import pytest
 from helpers.paths import FIXTURES
 from pytest_ascend_vlm import ModelSpec, VLMConformance
 from pytest_ascend_vlm.criteria.criterion import criteria as declared
+from pytest_ascend_vlm.engines.formats import FORMATS, LOSSLESS
 
 
 def criteria() -> dict[str, str]:
@@ -51,12 +52,16 @@ def model_spec(**fields: Any) -> ModelSpec:
 
 
 def few_cases() -> str:
-    """A `-k` expression that keeps two texts (one Chinese), two pages and an image: a quick run."""
+    """A `-k` expression for a quick run.
+
+    It keeps two texts (one Chinese), two pages, an image, and one file format of each kind.
+    """
     cases = json.loads((FIXTURES / "cases.json").read_text("utf-8"))["cases"]
     names = [case["id"] for case in cases]
     texts = [name for name in names if name.startswith("text/")]
     pages = [name for name in names if name.startswith("document/")]
     images = [name for name in names if name.startswith("image/")]
     chinese = next(name for name in texts if name.endswith("-zh"))
-    kept = {texts[0], chinese, *pages[:2], *images[:1]}
+    kept = {texts[0], chinese, *pages[:2], *images[:1], "webp", "exif-6"}
+    names += [*LOSSLESS, *FORMATS]
     return "not (" + " or ".join(f"[{name}]" for name in names if name not in kept) + ")"

@@ -1,0 +1,132 @@
+"""The suite against servers that misread image files, or that read URLs which they should not."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from fakes.replay_server import Behaviour, Defect, Refused, State, fetch
+from helpers.models import model_file
+from helpers.outcome import Judged, Outcome, Serve
+
+from pytest_ascend_vlm.engines.endpoint import Endpoint
+
+TRANSPARENT = {"rgba", "grey-alpha", "palette-transparent", "webp-alpha"}
+MISREAD = {
+    Defect.EXIF_IS_IGNORED: ({"exif-3", "exif-6", "exif-8"}, "its EXIF orientation is ignored"),
+    Defect.TRANSPARENT_IS_BLACK: (TRANSPARENT, "its transparent pixels are put on black"),
+    Defect.TRANSPARENCY_IS_IGNORED: (TRANSPARENT, "its transparency is ignored"),
+    Defect.PALETTE_IS_READ_AS_GREY: (
+        {"palette", "palette-transparent"},
+        "the indices of its palette are read as grey",
+    ),
+    Defect.CMYK_IS_INVERTED: ({"cmyk"}, "its CMYK colours are inverted"),
+}
+BAD_URL = {
+    Defect.URL_GIVES_ANOTHER_IMAGE: "http",
+    Defect.MISSING_URL_IS_ANSWERED: "missing",
+    Defect.FILES_ARE_READ: "file",
+}
+SIXTEEN_BITS = (Defect.SIXTEEN_BITS_ARE_CLIPPED, Defect.SIXTEEN_BITS_ARE_GARBLED)
+DEFECTS = {*MISREAD, *BAD_URL, *SIXTEEN_BITS}
+
+
+def rows(outcome: Outcome, status: str) -> set[str]:
+    """The criteria with their cases that have a status."""
+    found = (row for row in outcome.rows if row["status"] == status)
+    return {f"{row['criterion']}[{row['case']}]" for row in found}
+
+
+@pytest.mark.catches("serving.formats")
+@pytest.mark.parametrize("defect", MISREAD, ids=lambda defect: defect.name)
+def test_a_misread_file_is_red_and_the_mistake_is_named(
+    defect: Defect, stub: Serve, judged: Judged
+) -> None:
+    forms, mistake = MISREAD[defect]
+    outcome = judged(stub(defect.value), "-k", "formats or urls")
+    assert rows(outcome, "fail") == {f"serving.formats[{form}]" for form in forms}
+    assert not rows(outcome, "error")
+    for reason in outcome.reasons("serving.formats"):
+        assert f"the server misreads the file: {mistake}" in reason
+
+
+def test_clipped_16_bits_are_the_failure_that_is_known_of_vllm(stub: Serve, judged: Judged) -> None:
+    outcome = judged(stub(Defect.SIXTEEN_BITS_ARE_CLIPPED.value), "-k", "formats")
+    assert rows(outcome, "xfail") == {"serving.formats[16-bit]"}
+    assert not rows(outcome, "fail")
+
+
+@pytest.mark.catches("serving.formats")
+def test_other_wrong_16_bits_are_not_excused(stub: Serve, judged: Judged) -> None:
+    outcome = judged(stub(Defect.SIXTEEN_BITS_ARE_GARBLED.value), "-k", "formats")
+    assert rows(outcome, "fail") == {"serving.formats[16-bit]"}
+    assert "misreads" not in outcome.text
+
+
+@pytest.mark.catches("serving.urls")
+@pytest.mark.parametrize("defect", BAD_URL, ids=lambda defect: defect.name)
+def test_a_url_that_is_obeyed_wrongly_is_red(defect: Defect, stub: Serve, judged: Judged) -> None:
+    outcome = judged(stub(defect.value), "-k", "urls or encodings")
+    assert rows(outcome, "fail") == {f"serving.urls[{BAD_URL[defect]}]"}
+    assert not rows(outcome, "error")
+
+
+def refused_with_500(refused: Refused, _state: State) -> Refused:
+    return dataclasses.replace(refused, status=500)
+
+
+def test_refusals_with_500_are_known_of_vllm(stub: Serve, judged: Judged) -> None:
+    outcome = judged(stub(Behaviour(refuse=refused_with_500)), "-k", "urls")
+    assert rows(outcome, "xfail") == {"serving.urls[missing]", "serving.urls[file]"}
+    assert rows(outcome, "pass") == {"serving.urls[http]"}
+
+
+def refused_unread(url: str) -> bytes:
+    if url.startswith("http:"):
+        raise Refused(500, "Cannot connect to host 127.0.0.1", "url")
+    return fetch(url)
+
+
+@pytest.mark.parametrize(
+    ("proxy", "reason"),
+    [
+        ("", "the endpoint did not ask this host for the image"),
+        ("http://127.0.0.1:9", "the server asked a proxy for the image: set no_proxy=127.0.0.1"),
+    ],
+    ids=["container", "proxy"],
+)
+def test_a_server_that_cannot_reach_this_host_is_not_judged(
+    proxy: str, reason: str, stub: Serve, judged: Judged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv("http_proxy", proxy)
+    outcome = judged(stub(Behaviour(fetch=refused_unread)), "-k", "urls")
+    assert rows(outcome, "skip") == {"serving.urls[http]", "serving.urls[missing]"}
+    assert all(row["reason"].startswith(reason) for row in outcome.rows if row["status"] == "skip")
+
+
+def test_an_endpoint_on_another_host_is_not_judged(
+    stub: Serve, judged: Judged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = stub()
+    monkeypatch.setattr(Endpoint, "is_local", property(lambda _self: False))
+    outcome = judged(url, "-k", "urls")
+    assert {row["status"] for row in outcome.rows} == {"skip"}
+    assert "the endpoint is on another host" in outcome.rows[0]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("serve", "row"),
+    [
+        ("'allowed_local_media_path': '/'", "file"),
+        ("'allowed_media_domains': ['example.org']", "http"),
+    ],
+)
+def test_what_a_model_declares_about_urls_is_not_judged(
+    serve: str, row: str, project: pytest.Pytester, stub: Serve, judged: Judged
+) -> None:
+    limits = "'limit_mm_per_prompt': {'image': 1, 'video': 0}"
+    model_file(project, "    pass", serve=f"{{{limits}, {serve}}}")
+    outcome = judged(stub(), "-k", "urls", "test_own_model.py")
+    assert f"serving.urls[{row}]" in rows(outcome, "na")
+    assert not rows(outcome, "fail") | rows(outcome, "error")
