@@ -239,6 +239,17 @@ def test_other_tokens_of_the_same_number_are_another_prompt() -> None:
         )
 
 
+def test_placeholders_are_one_token() -> None:
+    golden = dataclasses.replace(reference(), placeholders=(7, 9))
+    mixed = dataclasses.replace(served("巴黎"), prompt_token_ids=(*(7,) * 30, *(9,) * 6))
+    rules.require_same_prompt(mixed, golden)
+    with pytest.raises(PreconditionError, match="not the same ones; they differ from token 31 on"):
+        rules.require_same_prompt(mixed, reference())
+    other = dataclasses.replace(served("巴黎"), prompt_token_ids=(*(9,) * 30, *(8,) * 6))
+    with pytest.raises(PreconditionError, match="not the same ones; they differ from token 31 on"):
+        rules.require_same_prompt(other, golden)
+
+
 @pytest.mark.parametrize("longer", [-1, 0, 1])
 def test_an_answer_is_forced_behind_a_prompt_of_the_same_length(longer: int) -> None:
     golden = reference()

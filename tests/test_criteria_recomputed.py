@@ -1,9 +1,8 @@
-"""Rules of images that are computed again, and of their order."""
+"""Rules of images that are computed again."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
 
 import numpy as np
 import pytest
@@ -13,12 +12,10 @@ from test_criteria_numerics import golden, off_by, seen
 
 from pytest_ascend_vlm.criteria import recomputed
 from pytest_ascend_vlm.criteria.comparison import CaseComparison, compare_logits
-from pytest_ascend_vlm.criteria.image_order import judge_order, reversed_pairs
 from pytest_ascend_vlm.errors import PreconditionError
 from pytest_ascend_vlm.observation.answers import Completion
 from pytest_ascend_vlm.observation.caches import CacheUse
 from pytest_ascend_vlm.observation.numerics import ReferenceNumerics
-from pytest_ascend_vlm.spec.case import Capability, Case
 
 IMAGE_START = 2
 UNUSED = CacheUse(4, 0, 100, 0)
@@ -89,38 +86,3 @@ def test_the_answer_of_another_image_is_named() -> None:
     neither = [right[0], answered("b/2", "zz")]
     verdict = recomputed.judge_batched_answers(alone, neither, UNUSED)
     assert verdict.details[0] == "the first difference is in b/2:"
-
-
-def order_cases(*images: str, earlier: bool = False) -> Case:
-    from pathlib import Path
-
-    from pytest_ascend_vlm.spec.case import Message
-
-    before = (Message("system", ("Read.",)),) if earlier else ()
-    paths = tuple(map(Path, images))
-    return Case("order/" + "-".join(images), Capability.IMAGE, "Which?", paths, earlier=before)
-
-
-def test_pairs_are_the_same_texts_with_the_images_reversed() -> None:
-    one, other, same, more = (
-        order_cases("a", "b"),
-        order_cases("b", "a"),
-        order_cases("c", "c"),
-        order_cases("b", "a", earlier=True),
-    )
-    assert reversed_pairs([one, other, same, more]) == [(one, other), (other, one)]
-
-
-def test_the_order_is_told_from_the_reversed_one() -> None:
-    own, other = golden(1), golden(2)
-    other = dataclasses.replace(other, top_tokens=own.top_tokens)
-    right = judge_order([(seen(own, off_by(1.0, own)), own, other)])
-    assert right.passed
-    swapped = judge_order([(seen(own, off_by(1.0, other)), own, other)])
-    assert not swapped.passed
-    assert "the images of a request are exchanged" in swapped.details[0]
-    neither = judge_order([(seen(own, off_by(1.0, golden(3))), own, other)])
-    assert not neither.passed
-    assert "neither order" in neither.details[0]
-    with pytest.raises(PreconditionError, match=re.escape("those of both orders (R = 1.0")):
-        judge_order([(seen(own, off_by(1.0, own)), own, own)])

@@ -92,6 +92,13 @@ def test_what_was_recorded_is_what_is_read(golden: Recorded) -> None:
     assert fields(read.numerics) == fields(written.numerics)
 
 
+def test_placeholders_are_kept(golden: Recorded) -> None:
+    assert golden.load().placeholders == ()
+    written = dataclasses.replace(answer(), placeholders=(261, 262))
+    record(golden.root, golden.key, golden.case, written, ENGINE)
+    assert golden.load().placeholders == (261, 262)
+
+
 def fields(numbers: ReferenceNumerics | ReferenceHidden) -> dict[str, object]:
     """What a golden keeps in one array each, up to float32."""
     return {

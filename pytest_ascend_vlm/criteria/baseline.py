@@ -86,11 +86,17 @@ def _prompt_problem(
         reference: the reference.
     """
     expected = reference.prompt_token_ids
-    if expected is None or got == expected or (got is None and tokens in {None, len(expected)}):
+    if expected is None or (got is None and tokens in {None, len(expected)}):
         return None
     if got is not None:
-        return _differing_tokens(expected, got)
+        expected, got = (_with_one(reference.placeholders, ids) for ids in (expected, got))
+        return None if got == expected else _differing_tokens(expected, got)
     return f"the served prompt has {tokens} tokens, the reference's has {len(expected)}"
+
+
+def _with_one(placeholders: Sequence[int], token_ids: tuple[int, ...]) -> tuple[int, ...]:
+    """Tokens with the first placeholder in place of each other one."""
+    return tuple(placeholders[0] if token in placeholders else token for token in token_ids)
 
 
 def _other_input(case_id: str, problem: str) -> PreconditionError:

@@ -29,11 +29,18 @@ class Cases(enum.Enum):
     """The cases that a criterion is parametrized with; the value is the case group."""
 
     ALL = "all"
+    """Every case that the reference answers: all but the group `video`.
+
+    Its clips are lossy, so their pixels depend on the decoder.
+    """
+    STILL = "still"
     """Every case without a video."""
     IMAGE = "image"
     """Every case with an image, document pages included."""
     TEXT = "text"
     VIDEO = "video"
+    """Every case with a video, those of the group `clip` included."""
+    CLIP = "clip"
     SIZE = "size"
     ORDER = "order"
     DOCUMENT = "document"
@@ -48,8 +55,12 @@ class Cases(enum.Enum):
         """True if a case is one of these cases."""
         if self is Cases.IMAGE:
             return bool(case.every_image)
-        if self is Cases.ALL:
+        if self is Cases.VIDEO:
+            return bool(case.videos)
+        if self is Cases.STILL:
             return not case.videos
+        if self is Cases.ALL:
+            return case.group != Cases.VIDEO.value
         return bool(self.value == case.group)
 
 

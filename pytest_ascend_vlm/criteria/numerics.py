@@ -157,19 +157,22 @@ HIDDEN_STATE_RULES: dict[str, Rule] = {
 
 
 def judge_image(comparison: CaseComparison) -> Verdict:
-    """R of one case, and R of its image positions, are at most `IMAGE_ERROR_RATIO`."""
+    """R of one case, and R of its image positions, are at most `IMAGE_ERROR_RATIO`.
+
+    Frames of a clip are images.
+    """
     statistics = ErrorStatistics([comparison])
     ratios = {"all": statistics.error_ratio.value, **statistics.ratio_by_part}
     measured = max(
         (ratios[part] for part in ("all", "image") if part in ratios),
         key=lambda ratio: np.nan_to_num(ratio, nan=np.inf),
     )
+    of_images = f", {ratios['image']:.2f} at those of images" if "image" in ratios else ""
     return at_most(
         measured,
         IMAGE_ERROR_RATIO,
         "bf16 roundings",
-        f"R = {ratios['all']:.2f} at {statistics.positions} positions, "
-        f"{ratios.get('image', 0.0):.2f} at those of images",
+        f"R = {ratios['all']:.2f} at {statistics.positions} positions{of_images}",
         error_location(statistics),
         {"ratios": {part: round(float(ratio), 4) for part, ratio in ratios.items()}},
     )

@@ -3,8 +3,8 @@
 A server keeps the output of the image processor and of the vision tower by a hash of the image, and
 blocks of the prompt by their tokens and the `cache_salt`. vLLM hashes the image's file or its
 pixels, which depends on the version; a `uuid` at the image part replaces the hash. So a cold
-request has a new salt, and each of its images has a new uuid and a comment in its file. The pixels
-stay the same.
+request has a new salt, and each of its images and clips has a new uuid and a comment in its file.
+The pixels stay the same.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from .messages import Part
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_HEADER_END = 33  # the signature and the first chunk, IHDR
 _JPEG = b"\xff\xd8"
+_MP4 = b"ftyp"  # at offset 4
 
 
 def new_salt() -> str:
@@ -47,7 +48,7 @@ def without_uuid(part: Part) -> Part:
 
 
 def with_comment(data: bytes, comment: str) -> bytes:
-    """A PNG or JPEG file with a comment; a file of another format is unchanged."""
+    """A PNG, JPEG or MP4 file with a comment; a file of another format is unchanged."""
     text = comment.encode("ascii")
     if data.startswith(_PNG):
         chunk = b"tEXt" + b"Comment\0" + text
@@ -56,4 +57,6 @@ def with_comment(data: bytes, comment: str) -> bytes:
     if data.startswith(_JPEG):
         segment = b"\xff\xfe" + struct.pack(">H", len(text) + 2) + text
         return data[:2] + segment + data[2:]
+    if data[4:8] == _MP4:
+        return data + struct.pack(">I", len(text) + 8) + b"free" + text
     return data

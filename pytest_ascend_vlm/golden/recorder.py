@@ -109,6 +109,7 @@ def _document(
         "text": answer.text,
         "token_ids": list(answer.token_ids),
         "prompt_token_ids": to_text(answer.prompt_token_ids or ()),
+        **({"placeholders": list(answer.placeholders)} if answer.placeholders else {}),
         "smallest_margin_nats": round(float(margins.min()), 3),
         "rounding": {"logit_rmse": round(answer.numerics.logit_rmse, 6)},
     }

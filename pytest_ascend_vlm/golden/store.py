@@ -205,4 +205,5 @@ def _reference(document: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -
         token_ids=tuple(completion["token_ids"]),
         numerics=decode(tensors, completion["rounding"]["logit_rmse"]),
         provenance=provenance,
+        placeholders=tuple(completion.get("placeholders", ())),
     )

@@ -482,7 +482,7 @@ def all_cases(model_session: ModelSession) -> tuple[Case, ...]:
     """All cases that this checkpoint can be asked, except video cases. Scope: class."""
     from ..criteria.criterion import Cases
 
-    return model_session.cases(Cases.ALL)
+    return model_session.cases(Cases.STILL)
 
 
 @pytest.fixture(scope="class")
@@ -502,6 +502,14 @@ def any_image_cases(model_session: ModelSession) -> tuple[Case, ...]:
     from ..criteria.criterion import Cases
 
     return model_session.cases(Cases.IMAGE, untaught=True)
+
+
+@pytest.fixture(scope="class")
+def clip_cases(model_session: ModelSession) -> tuple[Case, ...]:
+    """All cases with a lossless clip, for tests that need no right answer. Scope: class."""
+    from ..criteria.criterion import Cases
+
+    return model_session.cases(Cases.CLIP, untaught=True)
 
 
 @pytest.fixture(scope="class")

@@ -127,6 +127,8 @@ class Reference:
         token_ids: tokens of the greedy answer; None if published.
         numerics: the numerics of the answer; None if published.
         provenance: the golden's provenance; empty if published.
+        placeholders: tokens that only hold the place of a frame. The frame's embedding replaces
+            them, and engines use different ones of them; empty if the engines agree.
     """
 
     case_id: str
@@ -137,6 +139,7 @@ class Reference:
     token_ids: tuple[int, ...] | None = None
     numerics: ReferenceNumerics | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    placeholders: tuple[int, ...] = ()
 
     @property
     def prompt_tokens(self) -> int | None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..criteria import baseline as rules
 from ..criteria.criterion import Cases
-from ..criteria.image_order import judge_order, reversed_pairs
+from ..criteria.look_alikes import Seen, judge_seen, other_clips, reversed_images
 from ..session.answers import Answers, ForcedAnswers
 from ..session.comparison import Comparison
 from ..session.goldens import Goldens
@@ -29,13 +29,17 @@ class BaselineCriteria(Criteria):
     ) -> None:
         """The prompt's token ids equal the ids that the reference's processor makes.
 
-        They are the ids of the chat template, of the text and of every image. Prompts of equal
-        length can differ: another template, or two images whose places are exchanged. If the
-        prompts differ, the answers are not compared.
+        They are the ids of the chat template, of the text, of every image and of every frame of a
+        clip; some models write the time of a frame into the prompt. Prompts of equal length can
+        differ: another template, or two images whose places are exchanged. If the prompts differ,
+        the answers are not compared.
 
         If this fails: the message has the first differing ids. Another number of image tokens:
         compare min_pixels, max_pixels and the resizing of both sides. Other text tokens: compare
-        the chat templates, the system prompt, and the tokenizer's files.
+        the chat templates, the system prompt, and the tokenizer's files. Only clips: compare the
+        number of frames and their times; Transformers from 5.10 on puts one more pair of
+        <|vision_start|> and <|vision_end|> around a clip of Qwen3-VL, so record the goldens with
+        the version that serves.
         """
         reference = golden(case)
         if reference.prompt_token_ids is None:
@@ -60,13 +64,43 @@ class BaselineCriteria(Criteria):
         numerics.images of one image: if it passes, look at the positions (mRoPE) of the second
         image, and at attention across images.
         """
-        pairs = reversed_pairs(any_image_cases)
-        if not pairs:
-            judge.not_applicable("the model is declared for one image in a request")
-        numbers = [
-            (forced(case), golden.numerics(case), golden.numerics(other)) for case, other in pairs
+        seen = [
+            Seen(forced(case), golden.numerics(case), {one.id: golden.numerics(one) for one in of})
+            for case in any_image_cases
+            if (of := reversed_images(case, any_image_cases))
         ]
-        judge(judge_order(numbers))
+        if not seen:
+            judge.not_applicable("the model is declared for one image in a request")
+        judge(judge_seen(seen, "the images of a request are exchanged"))
+
+    @criterion("baseline.frames", needs=Capability.VIDEO)
+    def test_frames_keep_order_and_time(
+        self,
+        clip_cases: tuple[Case, ...],
+        forced: ForcedAnswers,
+        golden: Goldens,
+        judge: Judge,
+    ) -> None:
+        """The frames of a clip are seen in their order and at their times.
+
+        The logits of a clip are those of the reference for this clip. They are not those for the
+        same frames in reversed order, or at another frame rate. No right answer is needed. R is at
+        most {image_error_ratio}. Frame rates are compared only if the prompts have one length and
+        the reference itself sees the difference.
+
+        If this fails: the message says whether the numbers are those of another clip. If they are,
+        look at how frames are decoded and sorted, and at the time between frames: the model gets it
+        as positions (mRoPE) or as text. If they are not, see numerics.clips.
+        """
+        numerics = {case.id: golden.numerics(case) for case in clip_cases}
+        seen = [
+            Seen(forced(case), numerics[case.id], {one.id: numerics[one.id] for one in of})
+            for case in clip_cases
+            if (of := other_clips(case, clip_cases, numerics))
+        ]
+        if not seen:
+            judge.not_applicable("there are no two clips of one question in fixtures/cases.json")
+        judge(judge_seen(seen, "the frames are in another order, or at other times"))
 
     @criterion("baseline.text", cases=Cases.TEXT)
     def test_text_matches_reference(self, case: Case, comparison: Comparison, judge: Judge) -> None:

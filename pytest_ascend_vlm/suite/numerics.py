@@ -93,6 +93,27 @@ class NumericsCriteria(Criteria):
             rules.judge_image(compare_logits(forced(case), require_numerics(golden(case), judge)))
         )
 
+    @criterion("numerics.clips", needs=Capability.VIDEO, cases=Cases.CLIP, untaught=True)
+    def test_clip_logits_match_reference(
+        self, case: Case, forced: ForcedAnswers, golden: Goldens, judge: Judge
+    ) -> None:
+        """For each clip, the logits of the forced answer equal fp32's, up to bf16 rounding.
+
+        R of the case, and R of the positions of its frames, are at most {image_error_ratio}. The
+        clips are lossless, and every engine takes each of their frames once, so both sides get the
+        same pixels. A frame that is dropped, repeated, at another place or at another time changes
+        the logits. No right answer is needed.
+
+        If this fails: see baseline.frames: if it names another clip, order or time is wrong. If
+        numerics.images passes, look at what only clips have: decoding, sampling of frames, merging
+        of two frames into one patch, and positions in time. Only the clip of 0.5 frames a second:
+        the engine assumes a frame rate (vLLM did for Qwen2.5-VL:
+        https://github.com/vllm-project/vllm/pull/47736).
+        """
+        judge(
+            rules.judge_image(compare_logits(forced(case), require_numerics(golden(case), judge)))
+        )
+
     @criterion("numerics.tokens")
     def test_no_token_is_off_alone(
         self, served_logits: Memo[ErrorStatistics], judge: Judge

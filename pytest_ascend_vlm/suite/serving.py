@@ -108,7 +108,9 @@ class ServingCriteria(Criteria):
     ) -> None:
         """A request with a `video_url` passes the checks of serving.text and adds prompt tokens.
 
-        The answer is not compared with the reference, because the two sample frames differently.
+        One of the clips is lossy, as users send them. Its answer is not compared with the
+        reference, because its pixels depend on the decoder; the lossless clips are judged by
+        numerics.clips.
 
         If this fails: check the chat template's video placeholder, --limit-mm-per-prompt, and that
         the host can decode the video (OpenCV).

@@ -1,4 +1,4 @@
-"""Criteria tasks.*: five kinds of visual question, and grounding.
+"""Criteria tasks.*: kinds of visual question, and grounding.
 
 Each is not applicable to a question that the reference itself does not answer correctly.
 """
@@ -101,6 +101,16 @@ class TaskCriteria(Criteria):
 
         If this fails: see baseline.prompt and baseline.order. If both pass, compare numerics.images
         of one image and of several.
+        """
+        judge(_judge_question(case, comparison))
+
+    @criterion("tasks.clip", needs=Capability.VIDEO, cases=Cases.CLIP)
+    def test_clips_are_understood(self, case: Case, comparison: Comparison, judge: Judge) -> None:
+        """If the reference answers a question about numbered frames, the served model does too.
+
+        Asked are the order of the numbers, how many there are, and when one of them is shown.
+
+        If this fails: see baseline.prompt, numerics.clips and baseline.frames of the same case.
         """
         judge(_judge_question(case, comparison))
 

@@ -46,8 +46,31 @@ LISTED = 64  # tokens that a row lists
 
 Fetch = Callable[[str], bytes]
 View = Callable[[Image.Image], Image.Image]
-Message = tuple[str, Sequence["str | tuple[str]"]]
-"""The role and the parts of a message: texts, and images as the digest of their pixels."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video.
+
+    Attributes:
+        frames: digests of the frames' pixels, in order.
+        frames_a_second: the frame rate.
+    """
+
+    frames: tuple[str, ...]
+    frames_a_second: float
+
+    @property
+    def shape(self) -> tuple[int, float]:
+        """The properties that the tokens of a prompt depend on."""
+        return len(self.frames), self.frames_a_second
+
+
+Medium = str | Clip
+"""An image as the digest of its pixels, or a clip."""
+
+Message = tuple[str, Sequence["str | tuple[Medium]"]]
+"""The role and the parts of a message: texts, and media in tuples of one."""
 
 
 # --- the server's knowledge ----------------------------------------------------------------------
@@ -98,18 +121,19 @@ class Knowledge:
 
     Attributes:
         model: the model's name.
-        known: (prompt, digests of the images' pixels) -> golden.
+        known: (prompt, images and clips) -> golden.
         phrases: text -> token, for texts that are a single token of the tokenizer.
     """
 
     model: str
-    known: Mapping[tuple[str, tuple[str, ...]], Known]
+    known: Mapping[tuple[str, tuple[Medium, ...]], Known]
     phrases: Mapping[str, int]
 
     @property
     def images(self) -> list[str]:
         """The images that appear in it, in the order of the cases."""
-        return list(dict.fromkeys(image for _, images in self.known for image in images))
+        media = (medium for _, media in self.known for medium in media)
+        return list(dict.fromkeys(one for one in media if isinstance(one, str)))
 
     def text_tokens(self, text: str) -> tuple[int, ...]:
         """The tokens of a text, without those of the chat template."""
@@ -124,6 +148,15 @@ class Knowledge:
                 if not images and known.prompt[start : start + len(text)] == text:
                     return known.prompt[:start], known.prompt[start + len(text) :]
         return (), ()
+
+    def prompt_of_shape(self, request: Request) -> tuple[int, ...]:
+        """The tokens of a prompt with clips that no golden has; empty if their shapes are new."""
+        shapes = [clip.shape for clip in request.clips]
+        for (prompt, media), known in self.known.items():
+            clips = [one for one in media if isinstance(one, Clip)]
+            if clips and prompt == request.prompt and [clip.shape for clip in clips] == shapes:
+                return known.prompt
+        return ()
 
     def image_tokens(self, image: str) -> tuple[int, ...]:
         """The tokens of an image, with those that frame it; they do not depend on the question."""
@@ -142,7 +175,7 @@ def read_goldens(golden: Path, fixtures: Path, checkpoint: Path) -> Knowledge:
     model = ""
     for path in sorted(golden.rglob("*.json")):
         document = json.loads(path.read_text("utf-8"))
-        prompt, seen = conversation(_messages(document["inputs"], images))
+        prompt, seen = conversation(_messages(document["inputs"], images, fixtures))
         if all(seen):  # test_golden_store.py reports a golden whose image is missing
             known[prompt, seen] = _known(document, path.with_suffix(".safetensors"))
         model = document["model"]
@@ -153,8 +186,8 @@ def read_goldens(golden: Path, fixtures: Path, checkpoint: Path) -> Knowledge:
     return Knowledge(model, known, {token["content"]: int(index) for index, token in tokens})
 
 
-def _messages(asked: Mapping[str, Any], images: Mapping[str, str]) -> list[Message]:
-    """The messages of a golden's request, with digests of pixels in place of files."""
+def _messages(asked: Mapping[str, Any], images: Mapping[str, str], fixtures: Path) -> list[Message]:
+    """The messages of a golden's request, with images and clips in place of files."""
 
     def pixels(file: Mapping[str, str]) -> tuple[str]:
         return (images.get(file["sha256"], ""),)
@@ -163,6 +196,12 @@ def _messages(asked: Mapping[str, Any], images: Mapping[str, str]) -> list[Messa
         (one["role"], [part if isinstance(part, str) else pixels(part) for part in one["content"]])
         for one in asked.get("earlier", ())
     ]
+    clips = [
+        (read_clip((fixtures / "videos" / video["name"]).read_bytes()),)
+        for video in asked.get("videos", ())
+    ]
+    if clips:
+        return [*earlier, ("user", [*clips, asked["prompt"]])]
     seen = [pixels(image) for image in asked["images"]]
     texts = asked["prompt"].split("<image>")
     if len(texts) == 1:
@@ -171,11 +210,11 @@ def _messages(asked: Mapping[str, Any], images: Mapping[str, str]) -> list[Messa
     return [*earlier, ("user", [*between, texts[-1]])]
 
 
-def conversation(messages: Sequence[Message]) -> tuple[str, tuple[str, ...]]:
-    """The text and the images of a conversation.
+def conversation(messages: Sequence[Message]) -> tuple[str, tuple[Medium, ...]]:
+    """The text, and the images and clips, of a conversation.
 
-    The text of a single message whose images come first is the bare text. Any other text has the
-    roles and the places of the images.
+    The text of a single message whose images and clips come first is the bare text. Any other text
+    has the roles and the places of the images.
     """
     parts = [part for _, content in messages for part in content]
     images = tuple(part[0] for part in parts if not isinstance(part, str))
@@ -241,6 +280,17 @@ def pixel_digest(image: Image.Image) -> str:
     return hashlib.sha256(f"{pixels.size}".encode() + pixels.tobytes()[:-3]).hexdigest()
 
 
+def read_clip(data: bytes) -> Clip:
+    """The frames of a video file; none if it is not a video."""
+    import cv2
+
+    capture = cv2.VideoCapture(io.BytesIO(data), cv2.CAP_FFMPEG, [])  # type: ignore[call-overload]
+    frames = []
+    while (read := capture.read())[0]:
+        frames.append(hashlib.sha256(read[1].tobytes()).hexdigest())
+    return Clip(tuple(frames), capture.get(cv2.CAP_PROP_FPS))
+
+
 # --- requests ------------------------------------------------------------------------------------
 
 
@@ -250,9 +300,8 @@ class Request:
 
     model: str
     prompt: str
-    images: tuple[str, ...]
+    images: tuple[Medium, ...]
     formats: tuple[str, ...]
-    videos: int
     forced: str | None
     listed: int
     max_tokens: int
@@ -262,6 +311,11 @@ class Request:
     n: int
     salt: str | None
     stream: bool
+
+    @property
+    def clips(self) -> list[Clip]:
+        """Its clips, in order."""
+        return [one for one in self.images if isinstance(one, Clip)]
 
 
 @dataclass(eq=False)
@@ -303,7 +357,6 @@ def parse(body: bytes, fetch: Fetch, view: View) -> Request:
         prompt=prompt,
         images=images,
         formats=tuple(image.format or "" for image in opened),
-        videos=sum(part["type"] == "video_url" for part in parts),
         forced=forced,
         listed=asked.get("prompt_logprobs") or 0,
         max_tokens=asked.get("max_tokens") or MOST_TOKENS,
@@ -323,18 +376,16 @@ def _parts(content: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _seen_messages(
     contents: Sequence[tuple[str, list[dict[str, Any]]]], digests: Iterator[str]
 ) -> list[Message]:
-    """The messages of a request, with the digests of its images in order."""
-    return [
-        (
-            role,
-            [
-                part["text"] if part["type"] == "text" else (next(digests),)
-                for part in content
-                if part["type"] in {"text", "image_url"}
-            ],
-        )
-        for role, content in contents
-    ]
+    """The messages of a request, with the digests of its images in order, and its clips."""
+
+    def seen(part: dict[str, Any]) -> str | tuple[Medium]:
+        if part["type"] == "text":
+            return str(part["text"])
+        if part["type"] == "video_url":
+            return (read_clip(base64.b64decode(part["video_url"]["url"].partition(",")[2])),)
+        return (next(digests),)
+
+    return [(role, [seen(part) for part in content]) for role, content in contents]
 
 
 def fetch(url: str) -> bytes:
@@ -395,7 +446,7 @@ class State:
 
     asked: Counter[object] = field(default_factory=Counter)
     cached: set[object] = field(default_factory=set)
-    first_images: dict[object, tuple[str, ...]] = field(default_factory=dict)
+    first_images: dict[object, tuple[Medium, ...]] = field(default_factory=dict)
     in_flight: int = 0
     is_broken: bool = False
     is_gone: bool = False
@@ -482,16 +533,19 @@ def prompt_items(request: Request, knowledge: Knowledge) -> list[object]:
     """The prompt's tokens; an image token includes the image's digest, as in cache keys."""
     if known := knowledge.known.get((request.prompt, request.images)):
         return _with_digests(known.prompt, request.images)
+    if prompt := knowledge.prompt_of_shape(request):
+        return [*prompt]
     before, behind = knowledge.template
     images = [
         (IMAGE_TOKEN, image) if token == IMAGE_TOKEN else token
         for image in request.images
+        if isinstance(image, str)
         for token in knowledge.image_tokens(image)
     ]
     return [*before, *images, *knowledge.text_tokens(request.prompt), *behind]
 
 
-def _with_digests(prompt: Sequence[int], images: Sequence[str]) -> list[object]:
+def _with_digests(prompt: Sequence[int], images: Sequence[Medium]) -> list[object]:
     """A prompt's tokens; the image tokens of each run include the digest of their image."""
     items: list[object] = []
     left = iter(images)
@@ -674,8 +728,8 @@ def _process_dies(refused: Refused, state: State) -> Refused:
     return refused
 
 
-def _another_image(image: str, knowledge: Knowledge) -> str:
-    images = knowledge.images
+def _another_image(image: Medium, knowledge: Knowledge) -> Medium:
+    images: list[Medium] = [*knowledge.images]
     return images[(images.index(image) + 1) % len(images)] if image in images else image
 
 
@@ -709,6 +763,33 @@ def _samples(request: Request, knowledge: Knowledge, _state: State) -> Request:
 
 def _reversed_images(request: Request, _knowledge: Knowledge, _state: State) -> Request:
     return dataclasses.replace(request, images=request.images[::-1])
+
+
+def clips_changed(change: Callable[[Clip], Clip]) -> Callable[[Request, Knowledge, State], Request]:
+    """Changes the clips of requests."""
+
+    def seen(request: Request, _knowledge: Knowledge, _state: State) -> Request:
+        media = (change(one) if isinstance(one, Clip) else one for one in request.images)
+        return dataclasses.replace(request, images=tuple(media))
+
+    return seen
+
+
+def _reversed_frames(clip: Clip) -> Clip:
+    return dataclasses.replace(clip, frames=clip.frames[::-1])
+
+
+def _repeated_frame(clip: Clip) -> Clip:
+    first, _, *others = clip.frames
+    return dataclasses.replace(clip, frames=(first, first, *others))
+
+
+def _every_other_frame(clip: Clip) -> Clip:
+    return dataclasses.replace(clip, frames=clip.frames[::2])
+
+
+def _two_a_second(clip: Clip) -> Clip:
+    return dataclasses.replace(clip, frames_a_second=2.0)
 
 
 def _random_seed(request: Request, _knowledge: Knowledge, _state: State) -> Request:
@@ -872,6 +953,10 @@ class Defect(enum.Enum):
     NUMBERS_CHANGE_A_LITTLE = Behaviour(candidates=_restless)
     ONE_TOKEN_IS_OFF = Behaviour(candidates=_one_token_off)
     IMAGES_ARE_REVERSED = Behaviour(seen=_reversed_images)
+    FRAMES_ARE_REVERSED = Behaviour(seen=clips_changed(_reversed_frames))
+    A_FRAME_IS_REPEATED = Behaviour(seen=clips_changed(_repeated_frame))
+    FRAMES_ARE_DROPPED = Behaviour(seen=clips_changed(_every_other_frame))
+    TIMES_ARE_ASSUMED = Behaviour(seen=clips_changed(_two_a_second))
     COMPANY_CHANGES_ANSWER = Behaviour(answered=_garbled_in_company)
     CACHE_IGNORES_IMAGE = Behaviour(seen=_first_image)
     CACHE_IS_NOT_TOLD = Behaviour(usage=_cache_not_told)
@@ -952,9 +1037,9 @@ class Stub:
             yield crash
         if request.model != self.knowledge.model:
             yield Refused(404, f"The model `{request.model}` does not exist.", "model")
-        if request.videos and not self.video_tokens:
+        if request.clips and not self.video_tokens:
             yield Refused(400, "At most 0 video(s) may be provided in one prompt.", "video")
-        if len(request.images) > self.image_limit:
+        if len(request.images) - len(request.clips) > self.image_limit:
             message = f"At most {self.image_limit} image(s) may be provided in one prompt."
             yield Refused(400, message, "too many images")
         if len(prompt_items(request, self.knowledge)) > LONGEST_PROMPT:
@@ -965,8 +1050,9 @@ class Stub:
             raise after
 
     def _completion(self, request: Request) -> dict[str, Any]:
-        clips = [VIDEO_TOKEN] * (request.videos * self.video_tokens)
-        items = self.behaviour.prompt([*prompt_items(request, self.knowledge), *clips])
+        items = self.behaviour.prompt(
+            [*prompt_items(request, self.knowledge), *self._unknown_clips(request)]
+        )
         choices = [self._choice(request, index) for index in range(request.n)]
         forced = self._forced(request, items) if request.forced is not None else {}
         return {
@@ -979,6 +1065,13 @@ class Stub:
             "prompt_token_ids": _ids(items),
             **forced,
         }
+
+    def _unknown_clips(self, request: Request) -> list[int]:
+        """The tokens of clips that no golden has."""
+        known = (request.prompt, request.images) in self.knowledge.known
+        if known or self.knowledge.prompt_of_shape(request):
+            return []
+        return [VIDEO_TOKEN] * (self.video_tokens * sum(len(clip.frames) for clip in request.clips))
 
     def _choice(self, request: Request, index: int) -> Choice:
         if request.forced is not None:
@@ -1189,7 +1282,7 @@ def serve(
         key: the API key that clients have to send, or None.
         port: its port; 0 means any free port.
         image_limit: maximum number of images in one prompt.
-        video_tokens: number of tokens of a clip; 0 means that clips are refused.
+        video_tokens: number of tokens of a frame; 0 means that clips are refused.
         raw_logits: True if it lists raw logits instead of log-probabilities.
     """
     stub = Stub(knowledge, behaviour or Behaviour(), image_limit, video_tokens, raw_logits)

@@ -14,8 +14,11 @@ import numpy.typing as npt
 from ...errors import ConfigurationError, PreconditionError
 from ...spec.case import Case
 from .. import torch_companions
+from .clips import read_clip
 
 Dtype = Literal["bfloat16", "float32"]
+
+_METADATA = "video_metadata"
 
 PROMPT_ROWS = 32
 """Number of prompt positions whose numbers are stored, evenly spaced. Of the answer, all are."""
@@ -30,7 +33,7 @@ class Sequence:
         inputs: the processor's tensors.
         token_ids: the tokens of the prompt and the answer.
         prompt_tokens: number of tokens of the prompt.
-        is_image: shape (tokens,), bool; True at image tokens.
+        is_image: shape (tokens,), bool; True at the tokens of images and of video frames.
     """
 
     case_id: str
@@ -86,7 +89,8 @@ class Encoder:
             config = transformers.AutoConfig.from_pretrained(
                 model_path, trust_remote_code=trust_remote_code
             )
-        self._image_token = getattr(config, "image_token_id", None)
+        self._image_token: int | None = getattr(config, "image_token_id", None)
+        self._video_token: int | None = getattr(config, "video_token_id", None)
 
     @property
     def name(self) -> str:
@@ -100,6 +104,18 @@ class Encoder:
     def prompt_token_ids(self, case: Case) -> tuple[int, ...]:
         """The tokens of a request's prompt, image tokens included."""
         return tuple(self.prompt(case)["input_ids"][0].tolist())
+
+    def placeholders(self, case: Case) -> tuple[int, ...]:
+        """The tokens that may hold the place of a frame; empty if all engines use the same one.
+
+        Where config.json names no token for videos (InternVL), the processor writes the image token
+        for each frame. vLLM keeps the processor's token for videos there.
+        """
+        if not case.videos or self._video_token is not None or self._image_token is None:
+            return ()
+        tokenizer = self._processor.tokenizer
+        video_token = tokenizer.convert_tokens_to_ids(self._processor.video_token)
+        return (self._image_token, int(video_token))
 
     def vllm_prompt(self, case: Case, answer: str) -> dict[str, Any]:
         """A request followed by a forced answer, as a prompt of vLLM's offline engine."""
@@ -126,17 +142,18 @@ class Encoder:
                 f"{case.id}: the chat template does not put the assistant's answer right after "
                 "the generation prompt, so the answer cannot be forced."
             )
-        is_image = np.array(ids) == (-1 if self._image_token is None else self._image_token)
-        return Sequence(case.id, inputs, tuple(ids), start, is_image)
+        of_images = [one for one in (self._image_token, self._video_token) if one is not None]
+        return Sequence(case.id, inputs, tuple(ids), start, np.isin(ids, of_images))
 
     def _encode(self, chat: list[dict[str, Any]], case: Case, **template: Any) -> Mapping[str, Any]:
-        encoded: Mapping[str, Any] = self._processor(
+        encoded = self._processor(
             text=[self._rendered(chat, **template)],
             images=_images(case) or None,
             return_tensors="pt",
             add_special_tokens=False,
+            **_videos(case),
         )
-        return encoded
+        return {name: value for name, value in encoded.items() if name != _METADATA}
 
     def _rendered(self, chat: list[dict[str, Any]], **template: Any) -> str:
         return str(self._processor.apply_chat_template(chat, tokenize=False, **template))
@@ -312,7 +329,7 @@ def evenly(values: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
 
 def _chat(case: Case) -> list[dict[str, Any]]:
     """A case as messages for the processor's chat template."""
-    return [
+    *earlier, last = (
         {
             "role": message.role,
             "content": [
@@ -321,7 +338,9 @@ def _chat(case: Case) -> list[dict[str, Any]]:
             ],
         }
         for message in case.conversation
-    ]
+    )
+    videos = [{"type": "video"} for _ in case.videos]
+    return [*earlier, {**last, "content": [*videos, *last["content"]]}]
 
 
 def _with_answer(case: Case, answer: str) -> list[dict[str, Any]]:
@@ -333,6 +352,20 @@ def _images(case: Case) -> list[Any]:
     from PIL import Image
 
     return [Image.open(path).convert("RGB") for path in case.every_image]
+
+
+def _videos(case: Case) -> dict[str, Any]:
+    """Arguments of a processor: all frames of a case's videos, with their times."""
+    if not case.videos:
+        return {}
+    clips = [read_clip(path) for path in case.videos]
+    return {
+        "videos": [clip.frames for clip in clips],
+        _METADATA: [clip.metadata for clip in clips],
+        "do_sample_frames": False,
+        # Transformers 4 takes the time between the frames of Qwen2.5-VL from `fps`.
+        "fps": clips[0].frames_a_second,
+    }
 
 
 @contextlib.contextmanager

@@ -154,6 +154,7 @@ class TransformersReference:
             prompt_token_ids=prompt_token_ids,
             token_ids=token_ids,
             numerics=numerics,
+            placeholders=self._encoder.placeholders(case),
         )
 
 
