@@ -295,6 +295,11 @@ def test_a_group_without_cases_is_not_applicable_and_not_lost(
             '{"cases": [{"id": "image/a", "needs": "image", "prompt": "x", "images": ["no.png"]}]}',
             "image/a needs",
         ),
+        (
+            '{"cases": [{"id": "image/a", "needs": "image", "prompt": "x",'
+            ' "images": ["cases.json"]}]}',
+            "cases.json, which is no image that Pillow can decode",
+        ),
     ],
 )
 def test_a_mistake_in_the_cases_is_shown_as_its_message(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from helpers.models import model_spec
 from helpers.paths import FIXTURES
+from PIL import Image
 
 from pytest_ascend_vlm import Capability, Case, ExpectedFailure, ModelSpec, Thresholds, Variant
 from pytest_ascend_vlm import VLMConformance as Conformance
@@ -212,6 +214,57 @@ def test_a_damaged_list_of_cases_is_refused_with_its_path(text: str, tmp_path: P
     root = write_cases(tmp_path, text)
     with pytest.raises(ConfigurationError, match=re.escape(str(root / "cases.json"))):
         load_cases([root])
+
+
+PAGE = (FIXTURES / "documents" / "page-01.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "problem"),
+    [
+        ("images", None, "does not exist"),
+        ("images", b"", "is empty"),
+        ("images", b"a text, and no image", "is no image that Pillow can decode (cannot identify"),
+        ("images", PAGE[: len(PAGE) // 2], "is no image that Pillow can decode ("),
+        ("images", PAGE.replace(b"IDAT", b"IDAT\x00"), "is no image that Pillow can decode ("),
+        ("videos", None, "does not exist"),
+        ("videos", b"", "is empty"),
+    ],
+    ids=["missing", "empty", "a text", "cut off", "corrupt", "no video", "empty video"],
+)
+def test_an_unusable_picture_is_refused_with_its_case_and_file(
+    kind: str, content: bytes | None, problem: str, tmp_path: Path
+) -> None:
+    case = {"id": "image/a", "needs": "image", "prompt": "x", kind: ["the.file"]}
+    root = write_cases(tmp_path, json.dumps({"cases": [case]}))
+    if content is not None:
+        (root / "the.file").write_bytes(content)
+    said = f"{root / 'cases.json'}: image/a needs {root / 'the.file'}, which {problem}"
+    with pytest.raises(ConfigurationError, match=re.escape(said)):
+        load_cases([root])
+
+
+def test_each_picture_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = [
+        {"id": f"image/{name}", "needs": "image", "prompt": "x", "images": ["page.png"]}
+        for name in "ab"
+    ]
+    root = write_cases(tmp_path, json.dumps({"cases": entries}))
+    (root / "page.png").write_bytes(PAGE)
+    opened = []
+    real = Image.open
+    monkeypatch.setattr(Image, "open", lambda file: opened.append(file) or real(file))
+    assert len(load_cases([root])) == len(load_cases([root])) == 2
+    assert len(opened) == 2  # to verify, and to decode
+
+
+def test_only_the_picture_of_the_case_that_is_used_is_decoded(tmp_path: Path) -> None:
+    text = json.dumps({"cases": [{"id": "image/a", "needs": "text", "prompt": "x"}]})
+    own = write_cases(tmp_path / "own", text)
+    case = {"id": "image/a", "needs": "image", "prompt": "x", "images": ["damaged.png"]}
+    shipped = write_cases(tmp_path / "shipped", json.dumps({"cases": [case]}))
+    (shipped / "damaged.png").write_bytes(b"damaged")
+    assert [case.images for case in load_cases([own, shipped])] == [()]
 
 
 def test_the_cases_of_this_repository_are_complete() -> None:

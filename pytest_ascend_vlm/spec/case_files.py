@@ -19,14 +19,16 @@ def load_cases(fixture_roots: Sequence[Path]) -> tuple[Case, ...]:
         fixture_roots: directories that may contain a `cases.json`.
 
     Raises:
-        ConfigurationError: a file has the wrong form, or an image or video is missing.
+        ConfigurationError: a file has the wrong form, or an image or video is missing or unusable.
     """
     cases: dict[str, Case] = {}
     for root in fixture_roots:
         path = root / "cases.json"
         if path.is_file():
             for case in _read(path):
-                cases.setdefault(case.id, case)
+                if case.id not in cases:
+                    _require_media(path, case)
+                    cases[case.id] = case
     return tuple(cases.values())
 
 
@@ -42,7 +44,7 @@ def _case(root: Path, entry: Mapping[str, Any]) -> Case:
     truth = entry.get("truth")
     if "truth_file" in entry:
         truth = (root / entry["truth_file"]).read_text("utf-8")
-    case = Case(
+    return Case(
         id=entry["id"],
         needs=Capability(entry["needs"]),
         prompt=entry["prompt"],
@@ -55,12 +57,6 @@ def _case(root: Path, entry: Mapping[str, Any]) -> Case:
         max_tokens=entry.get("max_tokens", 64),
         full_only=entry.get("full_only"),
     )
-    for file in (*case.every_image, *case.videos):
-        if not file.is_file():
-            raise ConfigurationError(
-                f"{root / 'cases.json'}: {case.id} needs {file}, which does not exist."
-            )
-    return case
 
 
 @functools.cache
@@ -89,3 +85,34 @@ def write_message(message: Message) -> dict[str, Any]:
     """A message in the form that `read_message` reads."""
     content = [part if isinstance(part, str) else {"image": str(part)} for part in message.content]
     return {"role": message.role, "content": content}
+
+
+def _require_media(path: Path, case: Case) -> None:
+    """Requires that each image of a case can be decoded, and that no video is empty."""
+    for file in (*case.every_image, *case.videos):
+        problem = _file_problem(file)
+        if problem is None and file not in case.videos:
+            problem = _image_problem(file)
+        if problem is not None:
+            raise ConfigurationError(f"{path}: {case.id} needs {file}, which {problem}.")
+
+
+def _file_problem(file: Path) -> str | None:
+    if not file.is_file():
+        return "does not exist"
+    return None if file.stat().st_size else "is empty"
+
+
+@functools.cache
+def _image_problem(file: Path) -> str | None:
+    """Reason why Pillow cannot decode an image, or None; each file is decoded once per process."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            image.verify()  # checks the file's own checksums, but does not decode
+        with Image.open(file) as image:
+            image.load()
+    except Exception as error:  # Pillow's decoders raise many kinds of exceptions
+        return f"is no image that Pillow can decode ({error})"
+    return None
