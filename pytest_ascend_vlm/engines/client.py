@@ -7,7 +7,6 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any, TypeVar
 
 import openai
@@ -56,9 +55,9 @@ class Client:
         self.endpoint = endpoint
         self.completions: list[Completion] = []
         self._connection = Connection(endpoint, on_lost, timeout_seconds, ensure)
-        self._new_client: Callable[[Endpoint], Client] = partial(
-            Client, on_lost=on_lost, timeout_seconds=timeout_seconds, ensure=ensure
-        )
+        self._on_lost = on_lost
+        self._timeout_seconds = timeout_seconds
+        self._ensure = ensure
         self._disposable_requests = 0
         self._sends_uuids = True
 
@@ -262,14 +261,28 @@ class Client:
         """The model names that `/v1/models` lists, or the HTTP error."""
         return self._connection.models()
 
+    def max_model_len(self) -> int | None:
+        """Maximum tokens of a prompt with its answer, as `/v1/models` lists it; None if unknown."""
+        return self._connection.max_model_len()
+
     def post(self, body: bytes) -> Refusal:
         """Sends an invalid request body to the chat endpoint and returns the HTTP error."""
         return self._connection.post(body)
 
     @contextlib.contextmanager
-    def disposable(self, endpoint: Endpoint | None = None) -> Iterator[Client]:
-        """A client with its own connections, for requests after which a server may disconnect."""
-        with contextlib.closing(self._new_client(endpoint or self.endpoint)) as other:
+    def disposable(
+        self, endpoint: Endpoint | None = None, timeout_seconds: float | None = None
+    ) -> Iterator[Client]:
+        """A client with its own connections, for requests after which a server may disconnect.
+
+        Args:
+            endpoint: the server's address; by default that of this client.
+            timeout_seconds: maximum time for one answer; by default that of this client.
+        """
+        seconds = timeout_seconds or self._timeout_seconds
+        with contextlib.closing(
+            Client(endpoint or self.endpoint, self._on_lost, seconds, self._ensure)
+        ) as other:
             try:
                 yield other
             finally:

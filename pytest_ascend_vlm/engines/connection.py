@@ -117,6 +117,18 @@ class Connection:
         except openai.APIConnectionError as error:
             raise self._lost(error) from error
 
+    def max_model_len(self) -> int | None:
+        """`max_model_len` of the served model in `/v1/models`; None if the server omits it."""
+        self._begin_request()
+        try:
+            listed = {model.id: model for model in self._openai.models.list()}
+        except openai.APIStatusError:
+            return None
+        except openai.APIConnectionError as error:
+            raise self._lost(error) from error
+        length = getattr(listed.get(self.endpoint.served_name), "max_model_len", None)
+        return length if isinstance(length, int) else None
+
     def post(self, body: bytes) -> Refusal:
         """Sends an invalid request body to the chat endpoint and returns the HTTP error."""
         self._begin_request()

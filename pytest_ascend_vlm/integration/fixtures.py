@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..errors import ConfigurationError
+from ..errors import CheckpointError, ConfigurationError
 from ..session.run import RUN, Run
 
 if TYPE_CHECKING:
     from ..criteria.error_statistics import ErrorStatistics
     from ..engines.client import Client
     from ..engines.endpoint import Server
+    from ..engines.transformers.model import Encoder
     from ..observation.load import Timing
     from ..session.answers import Answers, ForcedAnswers
     from ..session.borders import Borders
@@ -178,6 +179,19 @@ def golden(request: pytest.FixtureRequest, model_session: ModelSession) -> Golde
 
     store = model_session.golden_store(_model_file(request))
     return Goldens(store, model_session.golden_key)
+
+
+@pytest.fixture(scope="class")
+def encoder(model_session: ModelSession) -> Encoder:
+    """The reference's processor and chat template: `encoder.prompt(case)`. Scope: class.
+
+    It gets the `mm_processor_kwargs` of the model's serve arguments, as the server does. The test
+    is skipped if Transformers or the checkpoint is not on this host.
+    """
+    try:
+        return model_session.encoder()
+    except (CheckpointError, ConfigurationError) as error:
+        pytest.skip(f"the reference's processor cannot be loaded: {error}")
 
 
 @pytest.fixture(scope="class")

@@ -87,6 +87,14 @@ def register(parser: pytest.Parser) -> None:
         "pytest's root directory). The 20 latest runs are kept",
     )
     group.addoption(
+        "--vlm-examples",
+        metavar="N",
+        type=_positive,
+        default=Options.examples,
+        help="number of generated pictures that serving.image_sizes asks (default: "
+        f"{Options.examples}); the same N gives the same pictures",
+    )
+    group.addoption(
         "--vlm-requests",
         metavar="N",
         type=_positive,
@@ -200,6 +208,7 @@ def _read(config: pytest.Config) -> Options:
         golden_roots=roots("golden", golden_dir),
         golden_dir=golden_dir,
         compare_url=compare_url,
+        examples=config.getoption("vlm_examples"),
         requests=config.getoption("vlm_requests"),
         save_performance=config.getoption("vlm_save_performance"),
         performance_dir=config.rootpath / config.getini("vlm_performance_dir"),

@@ -148,7 +148,7 @@ class DeviceSlot:
             {**platform.environment(model), **self.allocation.env},
             self.session.run.logs.directory / f"{self.label}-{log}.log",
             self.session.on_progress,
-            len(job.tasks) * sum(dataclasses.astuple(model.budgets)),
+            len(job.tasks) * model.budgets.whole_start,
         )
 
     def _server(self, session: ModelSession, log_name: str) -> Server:

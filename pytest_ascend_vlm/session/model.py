@@ -16,6 +16,7 @@ from .run import Run
 
 if TYPE_CHECKING:
     from ..checkpoints.find import Checkpoint
+    from ..engines.transformers.model import Encoder
     from ..engines.transformers.reference import TransformersReference
     from ..golden.store import GoldenKey, GoldenStore
 
@@ -153,6 +154,21 @@ class ModelSession:
             self.checkpoint.path,
             trust_remote_code=self.model.trust_remote_code,
             on_progress=self.on_progress,
+        )
+
+    def encoder(self) -> Encoder:
+        """Loads the checkpoint's processor, with the arguments that the server gives it.
+
+        Raises:
+            CheckpointError: the checkpoint is missing, incomplete, or of another revision.
+            ConfigurationError: Transformers is not installed, or cannot load the processor.
+        """
+        from ..engines.transformers.model import Encoder
+
+        return Encoder(
+            self.checkpoint.path,
+            trust_remote_code=self.model.trust_remote_code,
+            arguments=self.model.serve.get("mm_processor_kwargs"),
         )
 
     def on_progress(self, line: str) -> None:

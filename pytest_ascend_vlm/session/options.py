@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..spec.thresholds import PICTURES
+
 if TYPE_CHECKING:
     from ..gate import Pair
 
@@ -30,6 +32,7 @@ class Options:
         golden_roots: directories that are searched for goldens.
         golden_dir: the project's golden directory; goldens are written there.
         compare_url: URL of an endpoint to compare the speed with, or None.
+        examples: number of generated pictures of serving.image_sizes.
         requests: number of requests at each concurrency level.
         save_performance: True if measured figures are stored instead of compared.
         performance_dir: directory of the stored figures.
@@ -51,6 +54,7 @@ class Options:
     golden_roots: tuple[Path, ...] = ()
     golden_dir: Path = Path("golden")
     compare_url: str | None = None
+    examples: int = PICTURES
     requests: int = 32
     save_performance: bool = False
     performance_dir: Path = Path("performance")

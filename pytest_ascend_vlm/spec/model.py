@@ -46,7 +46,7 @@ class ExpectedFailure:
 
 @dataclass(frozen=True)
 class Budgets:
-    """Maximum seconds of each phase of a server's start.
+    """Maximum seconds of each phase of a server's start, and of the largest request.
 
     If a phase of the first start exceeds its budget, serving.ready fails. If a phase of any start
     reaches twice its budget, the suite ends the server and reports an error.
@@ -55,13 +55,21 @@ class Budgets:
         start: from the start of the process until the weights begin to load.
         weights: loading the weights.
         graphs: from the weights until `/health` returns 200; compiles or captures graphs.
-        first_image: the answer to the first image request.
+        first_image: the answer to the first image request; also the time after which a request
+            of serving.image_sizes counts as a hang.
+        largest_image: the answer to the largest page (serving.largest_image).
     """
 
     start: float = 900.0
     weights: float = 1800.0
     graphs: float = 1800.0
     first_image: float = 300.0
+    largest_image: float = 300.0
+
+    @property
+    def whole_start(self) -> float:
+        """Maximum seconds of all phases of a start."""
+        return self.start + self.weights + self.graphs + self.first_image
 
 
 @dataclass(frozen=True)
@@ -131,7 +139,7 @@ class ModelSpec:
         variants: other ways to serve the model; each is compared with this one.
         datasets: data sets that the model is judged by.
         expected_failures: criteria that are known to fail.
-        budgets: maximum seconds of each start phase.
+        budgets: maximum seconds of each start phase, and of the largest request.
 
     Raises:
         ConfigurationError: a field contradicts another field or has the wrong form.

@@ -94,6 +94,13 @@ BATCH = 9
 SEEDS = 8
 """Number of seeds in determinism.seeded."""
 
+PICTURES = 60
+"""Number of generated pictures in serving.image_sizes."""
+
+SHRINK_REQUESTS = 100
+SHRINK_SECONDS = 60.0
+"""Maximum number and time of the requests that look for a smaller picture with a wrong reply."""
+
 ROUNDS = 30
 """Number of requests in performance.single_stream."""
 

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ..criteria import pictures as picture_rules
 from ..criteria import serving as rules
 from ..criteria.criterion import Cases
 from ..errors import PreconditionError, ServerError
 from ..observation.answers import Completion, Refusal
 from ..session.answers import Answers
 from ..session.judge import Judge
+from ..session.picture_search import search
+from ..session.pictures import PictureRequests, longest_prompt
 from ..spec.case import Capability, Case, Sampling
 from ..spec.model import ExpectedFailure, ModelSpec
 from .base import Criteria
@@ -26,8 +29,12 @@ from .criterion import criterion
 if TYPE_CHECKING:
     from ..engines.client import Client
     from ..engines.endpoint import Server
+    from ..engines.transformers.model import Encoder
+    from ..session.run import Run
 
 _CUT_TOKENS = 5
+_LARGEST_TOKENS = 32
+_GRACE_SECONDS = 60.0  # an answer after its budget is still an answer; it is late
 _GIGAPIXEL = ExpectedFailure(
     criterion="serving.bad_input[gigapixel-image]",
     reason="vLLM up to 0.32 refuses an image beyond Pillow's own limit, but with HTTP 500",
@@ -177,6 +184,69 @@ class ServingCriteria(Criteria):
         within = client.ask(_with_images(image_cases, limit), few)
         beyond = client.ask(_with_images(image_cases, limit + 1), few)
         judge(rules.judge_image_limit(within, beyond, limit))
+
+    @criterion("serving.image_sizes", "robustness", needs=Capability.IMAGE)
+    def test_image_sizes_are_served(  # noqa: PLR0913, PLR0917  (it judges what all of these give)
+        self,
+        image_case: Case,
+        client: Client,
+        encoder: Encoder,
+        vlm_run: Run,
+        judge: Judge,
+        tmp_path: Path,
+    ) -> None:
+        """A picture of any size, aspect ratio and colour mode gets the right reply.
+
+        Hypothesis generates {pictures} pictures (`--vlm-examples=N`), the same in every run: with
+        sides of one pixel, at the borders of patches and windows, thin, tall and square ones, in
+        eight colour modes. A picture that the reference's processor accepts, and that
+        max_model_len has room for, is answered. Its prompt has the token ids of the reference's.
+        Any other picture is refused with a 4xx with a JSON error. No picture may cause a 5xx or a
+        hang, or end the engine. After a wrong reply, at most {shrink_requests} more requests, for
+        at most {shrink_seconds:g} s, look for the smallest picture that gets one. They stop as
+        soon as a request gets no reply.
+
+        If this fails: send the picture again with the command in the message. After a 5xx, the
+        server's log has the exception. If the prompt has another length, compare min_pixels,
+        max_pixels and patch size on both sides, then how the engine rounds sides to patches.
+        """
+        with client.disposable(timeout_seconds=self.model.budgets.first_image) as other:
+            limit = longest_prompt(other, self.model)
+            requests = PictureRequests(other, encoder, image_case, limit, tmp_path)
+            found = search(
+                requests, requests.unchanged, encoder.patch_sides, vlm_run.options.examples
+            )
+            again = requests.saved(found.smallest.picture, vlm_run.logs) if found.smallest else ""
+        judge(picture_rules.judge_image_sizes(found, again))
+
+    @criterion("serving.largest_image", "robustness", needs=Capability.IMAGE)
+    def test_largest_image_is_answered(
+        self,
+        image_case: Case,
+        client: Client,
+        encoder: Encoder,
+        judge: Judge,
+        tmp_path: Path,
+    ) -> None:
+        """The largest page is answered in time, and the same way when it is sent again.
+
+        It is an A4 page full of text, as large as max_model_len allows. If the processor shrinks
+        large pages to a limit of its own, the page has 200 dpi, or more if that adds tokens. The
+        first answer takes at most `Budgets.largest_image`. The prompt has the token ids of the
+        reference's. The second request has equal pixels in another file and another cache salt, so
+        no cache has them, and its answer equals the first. Servers were reported whose first
+        answer to a large picture is garbled, and whose second is right.
+
+        If this fails: after HTTP 5xx or a lost connection, look for exhausted memory in the
+        server's log, and lower max_pixels or max_model_len. If the answers differ, check the
+        attention of the vision tower on long sequences and how the prompt is split into chunks.
+        """
+        budget = self.model.budgets.largest_image
+        with client.disposable(timeout_seconds=budget + _GRACE_SECONDS) as other:
+            limit = longest_prompt(other, self.model)
+            requests = PictureRequests(other, encoder, image_case, limit, tmp_path)
+            seen = requests.ask_largest_page(_LARGEST_TOKENS)
+        judge(picture_rules.judge_largest_page(seen, budget))
 
     @criterion("serving.unsupported", "robustness")
     def test_unsupported_is_refused(

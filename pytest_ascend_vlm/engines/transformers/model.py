@@ -71,8 +71,19 @@ class ForwardPass:
 class Encoder:
     """A checkpoint's processor and chat template: converts cases to model inputs."""
 
-    def __init__(self, model_path: Path, *, trust_remote_code: bool) -> None:
+    def __init__(
+        self,
+        model_path: Path,
+        *,
+        trust_remote_code: bool,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
         """Loads the processor.
+
+        Args:
+            model_path: the checkpoint's directory.
+            trust_remote_code: True if the checkpoint's own code may run.
+            arguments: arguments of each call of the processor: `{"max_pixels": 1003520}`.
 
         Raises:
             ConfigurationError: if torch or transformers is not installed, or cannot load the
@@ -91,6 +102,21 @@ class Encoder:
             )
         self._image_token: int | None = getattr(config, "image_token_id", None)
         self._video_token: int | None = getattr(config, "video_token_id", None)
+        self._arguments = dict(arguments or {})
+        self._vision = getattr(config, "vision_config", None)
+
+    @property
+    def patch_sides(self) -> tuple[int, int]:
+        """Sides in pixels of a patch and of what an image is divided into.
+
+        The latter is a square of merged patches, or a tile if the processor cuts tiles.
+        """
+        images = self._processor.image_processor
+        patch = getattr(images, "patch_size", None) or getattr(self._vision, "patch_size", None)
+        side = int(patch[0] if isinstance(patch, (list, tuple)) else patch or 1)
+        if merged := getattr(images, "merge_size", None):
+            return side, side * int(merged)
+        return side, int((images.size or {}).get("height") or side)
 
     @property
     def name(self) -> str:
@@ -151,7 +177,7 @@ class Encoder:
             images=_images(case) or None,
             return_tensors="pt",
             add_special_tokens=False,
-            **_videos(case),
+            **{**self._arguments, **_videos(case)},
         )
         return {name: value for name, value in encoded.items() if name != _METADATA}
 
