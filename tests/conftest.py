@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis  # noqa: F401
 import jinja2  # noqa: F401
 import pygal  # noqa: F401 - importlib_metadata comes with it, see below
 import pytest
@@ -25,6 +26,7 @@ from helpers.three_models import write as write_three_models
 import pytest_ascend_vlm
 from pytest_ascend_vlm.engines.client import Client
 from pytest_ascend_vlm.engines.endpoint import Endpoint
+from pytest_ascend_vlm.engines.transformers.model import Encoder
 
 # Test runs inside this process forget what they import, so all of the package and what it uses is
 # imported here once: 0.2 s less for each of hundreds of runs. importlib_metadata cannot be imported
@@ -54,7 +56,11 @@ def knowledge() -> Knowledge:
 
 @pytest.fixture(scope="session")
 def _warm(knowledge: Knowledge) -> None:
-    """Lets the client import what it imports on first use, so that no run forgets half of it."""
+    """Lets the client import what it imports on first use, so that no run forgets half of it.
+
+    The same for the reference's processor: torch cannot be imported twice.
+    """
+    Encoder(CHECKPOINT, trust_remote_code=False)
     with serve(knowledge) as url:
         for address in (url, NOBODY):
             endpoint = Endpoint(address, knowledge.model, "none")
@@ -119,6 +125,8 @@ def judged(project: pytest.Pytester, _warm: None) -> Judged:
             "ignore::PIL.Image.DecompressionBombWarning",
             f"--vlm-checkpoint={checkpoint}",
             f"--vlm-report={directory}",
+            # Besides the pictures at the borders of the processor.
+            "--vlm-examples=5",
             *served,
             *arguments,
         )

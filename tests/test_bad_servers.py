@@ -67,6 +67,7 @@ COMPARED = {
     "determinism.cold",
     "determinism.batched_images",
 }
+PICTURES = "image_sizes or largest_image"
 TRACES_OF_A_TRACEBACK = re.compile(r"Traceback \(most recent|^E  |\.py:\d+: ", re.MULTILINE)
 
 
@@ -112,7 +113,7 @@ CAUGHT = {
     Defect.NO_FINISH_REASON: Caught({"serving.text", "serving.image", "serving.limits"}),
     # A prompt without its image has another length, so it is not compared with the reference.
     Defect.IMAGE_COSTS_NOTHING: Caught(
-        {"serving.image", "baseline.prompt"},
+        {"serving.image", "serving.image_sizes", "baseline.prompt"},
         errors={
             "baseline.image",
             *NUMERIC,
@@ -137,6 +138,14 @@ CAUGHT = {
         errors={"serving.bad_input"},
         only="bad_input",
     ),
+    Defect.SMALL_PICTURES_GIVE_500: Caught({"serving.image_sizes"}),
+    Defect.SIXTEEN_BITS_GIVE_500: Caught({"serving.image_sizes"}, only="image_sizes"),
+    Defect.SIDES_ARE_CUT: Caught({"serving.image_sizes"}),
+    Defect.TOO_THIN_PICTURES_ARE_ANSWERED: Caught({"serving.image_sizes"}, only="image_sizes"),
+    Defect.TOO_THIN_PICTURES_GIVE_500: Caught({"serving.image_sizes"}, only="image_sizes"),
+    Defect.LARGE_PICTURES_GIVE_500: Caught({"serving.largest_image"}, only=PICTURES),
+    Defect.LARGE_PICTURES_KILL_ENGINE: Caught({"serving.largest_image"}, only=PICTURES),
+    Defect.LARGE_PICTURES_ARE_GARBLED_AT_FIRST: Caught({"serving.largest_image"}, only=PICTURES),
     Defect.UNKNOWN_MODEL_IS_ANSWERED: Caught({"serving.bad_input"}),
     Defect.LONG_PROMPT_GIVES_500: Caught({"serving.bad_input"}),
     Defect.ERRORS_ARE_PLAIN_TEXT: Caught({"serving.bad_input"}),
@@ -187,7 +196,7 @@ CAUGHT = {
     ),
     # Another prompt is one finding; all that compares answers is an error then.
     Defect.PROMPT_IS_LONGER: Caught(
-        {"baseline.prompt"},
+        {"baseline.prompt", "serving.image_sizes"},
         errors={"baseline.text", "baseline.image", *NUMERIC, *PAGE, *COMPARED},
     ),
     # The prompt is the reference's; only the reported length is wrong.
@@ -462,6 +471,7 @@ def test_without_an_npu_a_users_npu_test_is_skipped_with_the_reason(
 def test_without_an_npu_no_criterion_counts_as_verified(judged: Judged) -> None:
     outcome = judged(None, "-k", few_cases())
     skipped = judged_here() | NOT_ON_AN_ENDPOINT | {"own.test_two_step_parsing"}
+    skipped -= {"serving.largest_image"}  # which few_cases() leaves out
     assert outcome.criteria("skip") == skipped
     last = outcome.text.splitlines()[-1]
     assert last.startswith(f"0 of {len(skipped)} criteria verified: there is no Ascend NPU")

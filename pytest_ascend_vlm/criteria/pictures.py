@@ -20,11 +20,11 @@ def judge_image_sizes(search: PictureSearch, send_again: str) -> Verdict:
         send_again: the command that sends the smallest picture with a wrong reply again.
 
     Raises:
-        PreconditionError: no picture was expected to be answered.
+        PreconditionError: the processor refuses every picture.
     """
     expected = [reply.expected for reply in search.replies]
     answered = [len(one.prompt) for one in expected if one.refusal is None]
-    if not answered:
+    if not answered and search.smallest is None:
         raise PreconditionError(
             f"the reference's processor refuses all of {len(expected)} pictures, so no size can be "
             "judged. Check mm_processor_kwargs and max_model_len of the model file. The last "
@@ -34,7 +34,7 @@ def judge_image_sizes(search: PictureSearch, send_again: str) -> Verdict:
         "pictures": len(expected),
         "to_answer": len(answered),
         "to_refuse": len(expected) - len(answered),
-        "most_prompt_tokens": max(answered),
+        "most_prompt_tokens": max(answered, default=0),
     }
     if search.smallest is not None:
         return _wrong_picture(search, search.smallest, send_again, evidence)
@@ -89,7 +89,7 @@ def _largest_page_checks(seen: LargestPageReplies, budget_seconds: float) -> dic
     first = seen.first
     if isinstance(first, Refusal):
         return {"answered": _short(first)}
-    late = f"it took {first.seconds:.1f} s of {budget_seconds:.0f} s"
+    late = f"it took {first.seconds:.3g} s, at most {budget_seconds:g} s are allowed"
     return {
         "answered": None,
         "within its budget": late if first.seconds > budget_seconds else None,

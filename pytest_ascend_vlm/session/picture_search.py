@@ -49,9 +49,11 @@ def search(
     import hypothesis
 
     replies = _Replies(ask)
+    borders_are_right = not any(map(replies.is_wrong, border_pictures(patch_sides)))
 
     @hypothesis.settings(
-        max_examples=examples,
+        # After a wrong reply the generated pictures are candidates for a smaller one.
+        max_examples=examples if borders_are_right else SHRINK_REQUESTS,
         derandomize=True,
         database=None,
         deadline=None,
@@ -67,7 +69,6 @@ def search(
         if replies.is_wrong(picture):
             raise _WrongReplyError
 
-    any(map(replies.is_wrong, border_pictures(patch_sides)))
     with contextlib.suppress(_WrongReplyError):
         each_picture_gets_the_right_reply()
     return PictureSearch(
@@ -79,12 +80,14 @@ def search(
 
 
 def border_pictures(patch_sides: tuple[int, int]) -> tuple[Picture, ...]:
-    """The pictures that every search begins with: reported ones, smallest, thinnest, squares."""
+    """The first pictures of every search: reported sizes, squares, the thinnest, every mode."""
     patch, unit = patch_sides
     thin = [(unit, unit * _ASPECT_LIMIT + more) for more in (0, 1) if unit < patch * 4]
-    squares = [(side, side) for side in (1, patch - 1, unit, 4 * unit, 4 * unit + 1)]
+    sides = (1, patch - 1, unit, 4 * unit, 4 * unit + 1)
+    squares = [(side, side) for side in sides if side <= _LONGEST_SIDE]
     sizes = [*_REPORTED, *squares, *thin, *((long, short) for short, long in thin)]
-    return tuple(Picture(*size) for size in sizes)
+    modes = [Picture(2 * unit + 1, unit + 1, mode) for mode in MODES]
+    return (*(Picture(*size) for size in sizes), *modes)
 
 
 def generated_pictures(patch_sides: tuple[int, int]) -> SearchStrategy[Picture]:

@@ -34,12 +34,15 @@ import numpy.typing as npt
 from PIL import Image, ImageChops, ImageOps
 from safetensors.numpy import load_file
 
+from fakes.prompts import UNIT, Prompts, image_tokens
+
 END = 258  # <|im_end|> of the tiny checkpoints; ids below 256 are bytes of UTF-8
 IMAGE_TOKEN = 261
 VIDEO_TOKEN = 262
 BLOCK = 16  # tokens of one block of the prefix cache
 LONGEST_PROMPT = 16384
 MOST_TOKENS = 2000
+_LARGE = 1_000_000  # pixels; no picture of serving.image_sizes has as many
 TOP = 20
 LISTED = 64  # tokens that a row lists
 
@@ -122,32 +125,18 @@ class Knowledge:
     Attributes:
         model: the model's name.
         known: (prompt, images and clips) -> golden.
-        phrases: text -> token, for texts that are a single token of the tokenizer.
+        prompts: makes the prompts of the model's checkpoint.
     """
 
     model: str
     known: Mapping[tuple[str, tuple[Medium, ...]], Known]
-    phrases: Mapping[str, int]
+    prompts: Prompts
 
     @property
     def images(self) -> list[str]:
         """The images that appear in it, in the order of the cases."""
         media = (medium for _, media in self.known for medium in media)
         return list(dict.fromkeys(one for one in media if isinstance(one, str)))
-
-    def text_tokens(self, text: str) -> tuple[int, ...]:
-        """The tokens of a text, without those of the chat template."""
-        return (self.phrases[text],) if text in self.phrases else encode(text)
-
-    @property
-    def template(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The tokens that the chat template puts before and behind a message."""
-        for (prompt, images), known in self.known.items():
-            text = self.text_tokens(prompt)
-            for start in range(len(known.prompt)):
-                if not images and known.prompt[start : start + len(text)] == text:
-                    return known.prompt[:start], known.prompt[start + len(text) :]
-        return (), ()
 
     def prompt_of_shape(self, request: Request) -> tuple[int, ...]:
         """The tokens of a prompt with clips that no golden has; empty if their shapes are new."""
@@ -158,14 +147,17 @@ class Knowledge:
                 return known.prompt
         return ()
 
-    def image_tokens(self, image: str) -> tuple[int, ...]:
-        """The tokens of an image, with those that frame it; they do not depend on the question."""
-        before, behind = self.template
-        for (prompt, images), known in self.known.items():
+    def image_tokens(self, image: str, size: tuple[int, int]) -> int:
+        """Number of tokens of an image; it does not depend on the question.
+
+        Args:
+            image: the digest of its pixels.
+            size: its size, if no golden has it.
+        """
+        for (_, images), known in self.known.items():
             if images == (image,):
-                end = len(known.prompt) - len(behind) - len(self.text_tokens(prompt))
-                return known.prompt[len(before) : end]
-        return (IMAGE_TOKEN,) * 64
+                return known.prompt.count(IMAGE_TOKEN)
+        return image_tokens(*size) or 0
 
 
 def read_goldens(golden: Path, fixtures: Path, checkpoint: Path) -> Knowledge:
@@ -181,9 +173,7 @@ def read_goldens(golden: Path, fixtures: Path, checkpoint: Path) -> Knowledge:
         model = document["model"]
     if not known:
         raise FileNotFoundError(f"no goldens in {golden}")
-    added = json.loads((checkpoint / "tokenizer_config.json").read_text("utf-8"))
-    tokens = added["added_tokens_decoder"].items()
-    return Knowledge(model, known, {token["content"]: int(index) for index, token in tokens})
+    return Knowledge(model, known, Prompts(checkpoint))
 
 
 def _messages(asked: Mapping[str, Any], images: Mapping[str, str], fixtures: Path) -> list[Message]:
@@ -302,6 +292,8 @@ class Request:
     prompt: str
     images: tuple[Medium, ...]
     formats: tuple[str, ...]
+    sizes: tuple[tuple[int, int], ...]
+    modes: tuple[str, ...]
     forced: str | None
     listed: int
     max_tokens: int
@@ -350,13 +342,15 @@ def parse(body: bytes, fetch: Fetch, view: View) -> Request:
     parts = [part for _, content in contents for part in content]
     urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
     opened = [_open(fetch(url)) for url in urls]
-    digests = (pixel_digest(view(image)) for image in opened)
-    prompt, images = conversation(_seen_messages(contents, digests))
+    viewed = [view(image) for image in opened]
+    prompt, images = conversation(_seen_messages(contents, map(pixel_digest, viewed)))
     return Request(
         model=model,
         prompt=prompt,
         images=images,
         formats=tuple(image.format or "" for image in opened),
+        sizes=tuple(image.size for image in viewed),
+        modes=tuple(image.mode for image in opened),
         forced=forced,
         listed=asked.get("prompt_logprobs") or 0,
         max_tokens=asked.get("max_tokens") or MOST_TOKENS,
@@ -535,14 +529,12 @@ def prompt_items(request: Request, knowledge: Knowledge) -> list[object]:
         return _with_digests(known.prompt, request.images)
     if prompt := knowledge.prompt_of_shape(request):
         return [*prompt]
-    before, behind = knowledge.template
-    images = [
-        (IMAGE_TOKEN, image) if token == IMAGE_TOKEN else token
-        for image in request.images
-        if isinstance(image, str)
-        for token in knowledge.image_tokens(image)
+    images = [image for image in request.images if isinstance(image, str)]
+    counts = [
+        knowledge.image_tokens(image, size)
+        for image, size in zip(images, request.sizes, strict=False)
     ]
-    return [*before, *images, *knowledge.text_tokens(request.prompt), *behind]
+    return _with_digests(knowledge.prompts.ids(request.prompt, counts), images)
 
 
 def _with_digests(prompt: Sequence[int], images: Sequence[Medium]) -> list[object]:
@@ -707,6 +699,31 @@ def _text_500(request: Request, _state: State) -> Refused | None:
     return None if request.images else Refused(500, "list index out of range", "crash")
 
 
+def _small_500(request: Request, _state: State) -> Refused | None:
+    """Refuses pictures that are smaller than a merged patch, as Qwen2-VL's processor once did."""
+    small = [size for size in request.sizes if min(size) < UNIT]
+    message = f"height or width of {small} must be larger than factor:{UNIT}"
+    return Refused(500, message, "crash") if small else None
+
+
+def _sixteen_bits_500(request: Request, _state: State) -> Refused | None:
+    message = "cannot write mode I;16 as RGB"
+    return Refused(500, message, "crash") if "I;16" in request.modes else None
+
+
+def _large_500(request: Request, _state: State) -> Refused | None:
+    large = any(map(_is_large, request.sizes))
+    return Refused(500, "EngineCore: out of memory", "crash") if large else None
+
+
+def _is_large(size: tuple[int, int]) -> bool:
+    return size[0] * size[1] > _LARGE
+
+
+def _large_kills_engine(request: Request, state: State) -> Refused | None:
+    return _engine_dies(refused, state) if (refused := _large_500(request, state)) else None
+
+
 def _only(kind: str, **changes: Any) -> Callable[[Refused, State], Refused | None]:
     def refuse(refused: Refused, _state: State) -> Refused | None:
         return dataclasses.replace(refused, **changes) if refused.kind == kind else refused
@@ -748,6 +765,13 @@ def _first_image(request: Request, _knowledge: Knowledge, state: State) -> Reque
         return request
     images = state.first_images.setdefault((request.salt, request.prompt), request.images)
     return dataclasses.replace(request, images=images)
+
+
+def _rounded_down(request: Request, _knowledge: Knowledge, _state: State) -> Request:
+    """The request with sides that are cut to whole patches instead of being resized."""
+    cut = ((width // UNIT * UNIT, height // UNIT * UNIT) for width, height in request.sizes)
+    sizes = tuple((max(width, UNIT), max(height, UNIT)) for width, height in cut)
+    return dataclasses.replace(request, sizes=sizes)
 
 
 def _without(**fields: Any) -> Callable[[Request, Knowledge, State], Request]:
@@ -802,6 +826,14 @@ def _alternating(text: str, request: Request, state: State) -> str:
         state.asked[same] += 1
         is_odd = state.asked[same] % 2 == 1
     return text if is_odd else changed(text)
+
+
+def _large_garbled_at_first(text: str, request: Request, state: State) -> str:
+    if not any(map(_is_large, request.sizes)):
+        return text
+    with state.lock:
+        state.asked[request.images] += 1
+        return changed(text) if state.asked[request.images] == 1 else text
 
 
 def _garbled_in_company(text: str, _request: Request, state: State) -> str:
@@ -942,6 +974,14 @@ class Defect(enum.Enum):
     BAD_IMAGE_GIVES_500 = Behaviour(refuse=_only("image", status=500))
     BAD_IMAGE_KILLS_ENGINE = Behaviour(refuse=_engine_dies)
     BAD_IMAGE_KILLS_PROCESS = Behaviour(refuse=_process_dies)
+    SMALL_PICTURES_GIVE_500 = Behaviour(crash=_small_500)
+    SIXTEEN_BITS_GIVE_500 = Behaviour(crash=_sixteen_bits_500)
+    SIDES_ARE_CUT = Behaviour(seen=_rounded_down)
+    TOO_THIN_PICTURES_ARE_ANSWERED = Behaviour(refuse=_answers("too thin"))
+    TOO_THIN_PICTURES_GIVE_500 = Behaviour(refuse=_only("too thin", status=500))
+    LARGE_PICTURES_GIVE_500 = Behaviour(crash=_large_500)
+    LARGE_PICTURES_KILL_ENGINE = Behaviour(crash=_large_kills_engine)
+    LARGE_PICTURES_ARE_GARBLED_AT_FIRST = Behaviour(answered=_large_garbled_at_first)
     UNKNOWN_MODEL_IS_ANSWERED = Behaviour(refuse=_answers("model"))
     LONG_PROMPT_GIVES_500 = Behaviour(refuse=_only("too long", status=500))
     ERRORS_ARE_PLAIN_TEXT = Behaviour(refuse=_only("json", is_json=False))
@@ -994,18 +1034,22 @@ class Stub:
         image_limit: int,
         video_tokens: int,
         raw_logits: bool,
+        *,
+        longest_prompt: int,
     ) -> None:
         self.knowledge = knowledge
         self.behaviour = behaviour
         self.image_limit = image_limit
         self.video_tokens = video_tokens
         self.raw_logits = raw_logits
+        self.longest_prompt = longest_prompt
         self.state = State()
 
     def models(self) -> dict[str, Any]:
         """The body of `/v1/models`."""
         names = self.behaviour.listed([self.knowledge.model])
-        return {"object": "list", "data": [{"id": name, "object": "model"} for name in names]}
+        told = {"object": "model", "max_model_len": self.longest_prompt}
+        return {"object": "list", "data": [{"id": name, **told} for name in names]}
 
     def metrics(self) -> str | None:
         """The text of `/metrics`, or None if there is none."""
@@ -1042,8 +1086,11 @@ class Stub:
         if len(request.images) - len(request.clips) > self.image_limit:
             message = f"At most {self.image_limit} image(s) may be provided in one prompt."
             yield Refused(400, message, "too many images")
-        if len(prompt_items(request, self.knowledge)) > LONGEST_PROMPT:
-            yield Refused(400, f"maximum context length is {LONGEST_PROMPT} tokens", "too long")
+        if any(image_tokens(*size) is None for size in request.sizes):
+            yield Refused(400, "absolute aspect ratio must be smaller than 200", "too thin")
+        # The answer needs at least one token.
+        if len(prompt_items(request, self.knowledge)) >= self.longest_prompt:
+            yield Refused(400, f"maximum context length is {self.longest_prompt}", "too long")
 
     def _raise(self, refused: Refused) -> None:
         if after := self.behaviour.refuse(refused, self.state):
@@ -1273,6 +1320,7 @@ def serve(
     image_limit: int = 1,
     video_tokens: int = 0,
     raw_logits: bool = False,
+    longest_prompt: int = LONGEST_PROMPT,
 ) -> Iterator[str]:
     """Runs a server on the loopback interface and yields its URL.
 
@@ -1284,8 +1332,11 @@ def serve(
         image_limit: maximum number of images in one prompt.
         video_tokens: number of tokens of a frame; 0 means that clips are refused.
         raw_logits: True if it lists raw logits instead of log-probabilities.
+        longest_prompt: maximum tokens of a prompt with its answer.
     """
-    stub = Stub(knowledge, behaviour or Behaviour(), image_limit, video_tokens, raw_logits)
+    behaviour = behaviour or Behaviour()
+    limit = {"longest_prompt": longest_prompt}
+    stub = Stub(knowledge, behaviour, image_limit, video_tokens, raw_logits, **limit)
     server = _Server(stub, key, port)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
