@@ -63,7 +63,7 @@ def test_a_failure_is_shrunk_and_can_be_sent_again(
     assert (
         "sk-very-secret" not in outcome.text + outcome.directory.joinpath("report.json").read_text()
     )
-    command = shlex.split(re.search(r"to send it again: (curl .+)", failed["reason"])[1])
+    command = shlex.split(re.search(r"while the server runs: (curl .+)", failed["reason"])[1])
     body = Path(command[-1].removeprefix("@")).read_bytes()
     assert b"sk-very-secret" not in body
     key = {"Authorization": "Bearer sk-very-secret"}

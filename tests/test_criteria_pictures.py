@@ -117,7 +117,7 @@ def test_the_smallest_wrong_reply_is_shown_with_the_command_that_sends_it_again(
         "expected an answer to a prompt of 6 tokens; got HTTP 500: list index out of range",
         "found with 500 x 19 pixels, mode L, as picture 2; 12 more requests were sent to find a "
         "smaller one",
-        "to send it again: curl http://host",
+        "to send it again while the server runs: curl http://host",
     )
     assert verdict.evidence["picture"] == "29 x 1 pixels, mode RGB"
 

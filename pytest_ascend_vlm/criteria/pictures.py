@@ -117,7 +117,7 @@ def _wrong_picture(
         str(reply_problem(smallest)),
         f"found with {first}, as picture {len(search.replies)}; {search.shrinking} more requests "
         "were sent to find a smaller one",
-        f"to send it again: {send_again}",
+        f"to send it again while the server runs: {send_again}",
     )
     reason = f"the reply to a picture of {smallest.picture} is wrong"
     return at_most(

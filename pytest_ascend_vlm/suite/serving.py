@@ -186,7 +186,7 @@ class ServingCriteria(Criteria):
         judge(rules.judge_image_limit(within, beyond, limit))
 
     @criterion("serving.image_sizes", "robustness", needs=Capability.IMAGE)
-    def test_image_sizes_are_served(  # noqa: PLR0913, PLR0917  (it judges what all of these give)
+    def test_image_sizes_get_right_replies(  # noqa: PLR0913, PLR0917  (it judges what all of these give)
         self,
         image_case: Case,
         client: Client,
@@ -220,7 +220,7 @@ class ServingCriteria(Criteria):
         judge(picture_rules.judge_image_sizes(found, again))
 
     @criterion("serving.largest_image", "robustness", needs=Capability.IMAGE)
-    def test_largest_image_is_answered(
+    def test_largest_page_is_answered_twice(
         self,
         image_case: Case,
         client: Client,

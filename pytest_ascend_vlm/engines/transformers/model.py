@@ -19,6 +19,8 @@ from .clips import read_clip
 Dtype = Literal["bfloat16", "float32"]
 
 _METADATA = "video_metadata"
+_USUAL_PATCH = 14
+"""Side in pixels of a patch, if the checkpoint does not say it."""
 
 PROMPT_ROWS = 32
 """Number of prompt positions whose numbers are stored, evenly spaced. Of the answer, all are."""
@@ -113,7 +115,7 @@ class Encoder:
         """
         images = self._processor.image_processor
         patch = getattr(images, "patch_size", None) or getattr(self._vision, "patch_size", None)
-        side = int(patch[0] if isinstance(patch, (list, tuple)) else patch or 1)
+        side = int(patch[0] if isinstance(patch, (list, tuple)) else patch or _USUAL_PATCH)
         if merged := getattr(images, "merge_size", None):
             return side, side * int(merged)
         return side, int((images.size or {}).get("height") or side)
