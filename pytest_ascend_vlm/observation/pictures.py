@@ -64,13 +64,13 @@ class LargestPage:
 
 @dataclass(frozen=True, eq=False)
 class LargestPageReplies:
-    """The replies to two requests with the largest page.
+    """The replies to two cold requests with the largest page.
 
     Attributes:
         page: the page.
         expected: what the reference's processor makes of it.
         first: the reply to the first request.
-        second: the reply to a request with equal pixels; None if the first was not answered.
+        second: the reply to the same request; None if the first was not answered.
     """
 
     page: LargestPage

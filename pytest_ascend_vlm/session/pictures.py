@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import json
 import math
-import secrets
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -56,17 +55,14 @@ class PictureRequests:
         from ..engines import pictures
 
         path = pictures.write(picture, self.directory)
-        reply = PictureReply(picture, self.expected(path, 1), self.ask(path, _ONE_TOKEN))
+        expected = self.expected(path, _ONE_TOKEN.max_tokens)
+        got = self._reply(self.with_image(path))
         path.unlink()
-        return reply
-
-    def ask(self, image: Path, sampling: Sampling) -> Completion | Refusal:
-        """The reply to a file; a `Refusal` of status 0 if the server sent none."""
-        return self._reply(self.with_image(image), sampling)
+        return PictureReply(picture, expected, got)
 
     def unchanged(self) -> Completion | Refusal:
         """The reply to the case itself."""
-        return self._reply(self.case, _ONE_TOKEN)
+        return self._reply(self.case)
 
     def expected(self, image: Path, max_tokens: int) -> Expected:
         """What the reference's processor makes of a file, for an answer of some tokens."""
@@ -87,22 +83,19 @@ class PictureRequests:
         return dataclasses.replace(self.case, images=(image,))
 
     def ask_largest_page(self, max_tokens: int) -> LargestPageReplies:
-        """The replies to two requests with the largest page, neither answered from a cache."""
+        """The replies to two cold requests with the largest page."""
         from ..engines import pictures
 
         longest = math.inf if self.max_model_len is None else self.max_model_len - max_tokens
         page = largest_page(self._page_tokens, longest)
-        sheet = pictures.draw_pages(self.case.images[0], page.width, page.height)
-        # An endpoint may have the page of an earlier run in its caches, so one pixel is random.
-        sheet.putpixel((0, 0), tuple(secrets.token_bytes(3)))
         file = self.directory / "largest-page.png"
+        sheet = pictures.draw_pages(self.case.images[0], page.width, page.height)
         sheet.save(file, compress_level=1)
-        expected = self.expected(file, max_tokens)
-        first, second = self._uncached(file, max_tokens), None
+        case, sampling = self.with_image(file), Sampling(max_tokens)
+        first, second = self._reply(case, sampling, cold=True), None
         if isinstance(first, Completion):
-            sheet.save(file, compress_level=2)  # equal pixels in a file of other bytes
-            second = self._uncached(file, max_tokens)
-        return LargestPageReplies(page, expected, first, second)
+            second = self._reply(case, sampling, cold=True)
+        return LargestPageReplies(page, self.expected(file, max_tokens), first, second)
 
     def saved(self, picture: Picture, logs: RunLogs) -> str:
         """Keeps a picture and its request as files; returns the command that sends it again."""
@@ -142,12 +135,12 @@ class PictureRequests:
         Image.new("1", (width, height)).save(file, compress_level=1)
         return len(self.expected(file, 0).prompt) or None
 
-    def _uncached(self, image: Path, max_tokens: int) -> Completion | Refusal:
-        return self.ask(image, Sampling(max_tokens, cache_salt=secrets.token_hex(8)))
-
-    def _reply(self, case: Case, sampling: Sampling) -> Completion | Refusal:
+    def _reply(
+        self, case: Case, sampling: Sampling = _ONE_TOKEN, *, cold: bool = False
+    ) -> Completion | Refusal:
+        """The reply to a case; a `Refusal` of status 0 if the server sent none."""
         try:
-            return self.client.ask(case, sampling)
+            return self.client.ask(case, sampling, cold=cold)
         except ServerError as error:
             return Refusal(0, str(error), is_json_error=False)
 

@@ -233,9 +233,8 @@ class ServingCriteria(Criteria):
         It is an A4 page full of text, as large as max_model_len allows. If the processor shrinks
         large pages to a limit of its own, the page has 200 dpi, or more if that adds tokens. The
         first answer takes at most `Budgets.largest_image`. The prompt has the token ids of the
-        reference's. The second request has equal pixels in another file and another cache salt, so
-        no cache has them, and its answer equals the first. Servers were reported whose first
-        answer to a large picture is garbled, and whose second is right.
+        reference's. The second request is cold as well, and its answer equals the first. Servers
+        were reported whose first answer to a large picture is garbled, and whose second is right.
 
         If this fails: after HTTP 5xx or a lost connection, look for exhausted memory in the
         server's log, and lower max_pixels or max_model_len. If the answers differ, check the
