@@ -112,8 +112,10 @@ def _compare(
     width = min(numerics.top_tokens.shape[1], forced.top_k // 2)
     positions = numerics.positions[known]
     top_tokens = numerics.top_tokens[known, :width]
-    exact, rounded = _reference_values(numerics, are_logits=scores.are_logits)
-    exact, rounded = exact[known, :width], rounded[known, :width]
+    exact, rounded = numerics.fp32[known, :width], numerics.bf16[known, :width]
+    if not scores.are_logits:
+        exact = exact - numerics.fp32_logsumexp[known, None]
+        rounded = rounded - numerics.bf16_logsumexp[known, None]
     observed = _served_values(scores, positions, top_tokens, exact)
     flips = _flip_margins(scores.token_ids[positions, 0], top_tokens, exact)
     kind = "raw logits" if scores.are_logits else "log-probabilities"
@@ -177,9 +179,10 @@ def divergence(exact: Table, other: Table) -> Table:
 
 
 def score_difference(first: Forced, other: Forced) -> float:
-    """The root mean square difference of two scores of one sequence, over all positions.
+    """The root mean square difference of two computations of one sequence, nats.
 
-    Compared are the tokens that the first scores list as most likely.
+    Compared are the log-probabilities of the tokens that the first computation lists as most
+    likely, normalised over these tokens.
 
     Args:
         first: the scores of one computation.
@@ -188,13 +191,12 @@ def score_difference(first: Forced, other: Forced) -> float:
     width = first.top_k // 2  # the other list is twice as long, so it has these tokens
     tokens, values = first.scores.token_ids[:, :width], first.scores.values[:, :width]
     seen = _served_values(other.scores, np.arange(len(tokens)), tokens, values)
-    return float(np.sqrt(_square_errors(seen, values).mean()))
+    return _root_mean_square(log_softmax(seen), log_softmax(values))
 
 
-def own_error(numerics: ReferenceNumerics, *, are_logits: bool) -> float:
-    """The root mean square of the reference's own bf16 error, of logits or log-probabilities."""
-    exact, rounded = _reference_values(numerics, are_logits=are_logits)
-    return float(np.sqrt(_square_errors(rounded, exact).mean()))
+def own_error(numerics: ReferenceNumerics) -> float:
+    """The root mean square of the reference's own bf16 error, in the terms of the difference."""
+    return _root_mean_square(log_softmax(numerics.bf16), log_softmax(numerics.fp32))
 
 
 def log_softmax(values: Table) -> Table:
@@ -215,14 +217,8 @@ def visible_rounding(numerics: ReferenceNumerics) -> float:
     return float(max(rows[numerics.first_answer_row : -1].mean(), rows.mean()))
 
 
-def _reference_values(numerics: ReferenceNumerics, *, are_logits: bool) -> tuple[Table, Table]:
-    """The reference's values in fp32 and in bf16: raw logits, or log-probabilities."""
-    if are_logits:
-        return numerics.fp32, numerics.bf16
-    return (
-        numerics.fp32 - numerics.fp32_logsumexp[:, None],
-        numerics.bf16 - numerics.bf16_logsumexp[:, None],
-    )
+def _root_mean_square(values: Table, exact: Table) -> float:
+    return float(np.sqrt(_square_errors(values, exact).mean()))
 
 
 def _square_errors(values: Table, exact: Table) -> Table:

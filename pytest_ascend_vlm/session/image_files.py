@@ -96,9 +96,7 @@ class ImageFiles:
         from ..engines.vllm.metrics import measure
         from ..observation.reading import Reading
 
-        scores = self._scores(picture)
-        numerics = self.golden.numerics(self.case)
-        own = own_error(numerics, are_logits=scores.scores.are_logits)
+        scores, own = self._scores(picture), own_error(self.golden.numerics(self.case))
         require_sight(self._scores(self.picture), self._scores(_blank(self.picture)), own)
         file, counted = measure(self.client.endpoint, ask)
         return Reading(file, scores, own, counted.caches)

@@ -80,12 +80,12 @@ TOKEN_ERROR = 1.0
 IMAGE_ERROR_RATIO = 2.0
 """Maximum R of a single case in numerics.images; one case varies more than all together."""
 
-FORMAT_RATIO = 4.0
+FORMAT_RATIO = 6.0
 """Maximum difference between an image file and its RGB copy, in the reference's own bf16 errors.
 
 Equal pixels differ by 0. Another decoder may round a value to the next of 256 levels. If it does so
-with every value, the difference is 0.6 to 3.4 (three tiny checkpoints under vLLM 0.32 on a CPU). A
-misread file differs by 12 to 67.
+with every value, the difference is 1.0 to 4.8 (three tiny checkpoints under vLLM 0.32 on a CPU). A
+misread file differs by 19 to 107.
 """
 
 BATCH = 9
