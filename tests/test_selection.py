@@ -78,6 +78,7 @@ def test_not_naming_it_by_negation_leaves_the_reference_out(project: pytest.Pyte
             {
                 "test_prompt_matches_reference",
                 "test_images_keep_their_order",
+                "test_frames_keep_order_and_time",
                 "test_text_matches_reference",
                 "test_image_matches_reference",
                 "test_divergence_is_rounding",
