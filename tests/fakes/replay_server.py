@@ -473,9 +473,9 @@ def sure(token: int) -> Row:
     return Row({token: -0.01, **{other: -8.0 - other / 10 for other in others}}, 20.0)
 
 
-def _certain(images: tuple[str, ...]) -> Callable[[int], Row]:
+def _certain(images: tuple[Medium, ...]) -> Callable[[int], Row]:
     """Makes rows in which one token is certain; the other tokens' numbers depend on the images."""
-    noise = random.Random("".join(images))
+    noise = random.Random(str(images))
     return (lambda token: _shaken(sure(token), noise)) if images else sure
 
 
