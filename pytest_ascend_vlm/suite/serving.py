@@ -8,6 +8,7 @@ import itertools
 import struct
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
