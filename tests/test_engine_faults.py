@@ -281,6 +281,24 @@ def test_the_first_picture_is_all_pictures(encode: MakeTower) -> None:
     assert not one.acted
 
 
+def test_the_largest_picture_of_a_call_comes_first(encode: MakeTower) -> None:
+    tower, one = encode("embeddings-ordered-by-size")
+    assert same(tower("long", "a", "b"), "long", "a", "b")
+    assert same(tower("a", "b"), "a", "b")
+    assert not one.acted
+    rows = torch.cat([PICTURES["long"], PICTURES["a"]])
+    assert same(tower("a", "long"), rows[:4], rows[4:])
+    assert one.acted
+
+
+def test_the_third_picture_of_a_call_is_blank(encode: MakeTower) -> None:
+    tower, one = encode("third-picture-blank")
+    assert same(tower("a", "b"), "a", "b")
+    assert not one.acted
+    assert same(tower("a", "b", "long"), "a", "b", torch.zeros(6, 8))
+    assert one.acted
+
+
 def test_only_company_brings_noise(encode: MakeTower) -> None:
     tower, one = encode("noise-if-several")
     assert same(tower("a"), "a")

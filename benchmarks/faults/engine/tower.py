@@ -124,6 +124,22 @@ def _repeat_first(pictures: Pictures) -> Pictures | None:
     return [first[[row % len(first) for row in range(len(one))]] for one in pictures]
 
 
+def _ordered_by_size(pictures: Pictures) -> Pictures | None:
+    """The largest picture's rows come first, and are cut where the pictures in order are cut."""
+    import torch
+
+    largest_first = sorted(pictures, key=len, reverse=True)
+    if list(map(len, largest_first)) == list(map(len, pictures)):
+        return None
+    return list(torch.cat(largest_first).split([len(one) for one in pictures]))
+
+
+def _blank_third(pictures: Pictures) -> Pictures | None:
+    if len(pictures) <= 2:
+        return None
+    return [*pictures[:2], *(one.new_zeros(one.shape) for one in pictures[2:])]
+
+
 def _if_several(pictures: Pictures) -> Pictures | None:
     return _constant(pictures) if len(pictures) > 1 else None
 
@@ -267,6 +283,20 @@ FAULTS = (
         kind=Kind.COLD,
         what="every picture of a call gets the embeddings of the call's first one",
         hooks=_embeddings(_repeat_first),
+        caught_by=_BATCH,
+    ),
+    EngineFault(
+        name="embeddings-ordered-by-size",
+        kind=Kind.COLD,
+        what="a call encodes its largest picture first, and nobody restores the order",
+        hooks=_embeddings(_ordered_by_size),
+        caught_by=_BATCH,
+    ),
+    EngineFault(
+        name="third-picture-blank",
+        kind=Kind.COLD,
+        what="of the pictures of a call only the first two are encoded",
+        hooks=_embeddings(_blank_third),
         caught_by=_BATCH,
     ),
     EngineFault(
