@@ -89,14 +89,20 @@ class Bench:
         if not controls and not faults:
             return
         sound = server(MODELS[self.name], self._empty(mode))
-        with running(sound, {"enforce_eager": mode == EAGER}) as endpoint:
-            for _ in range(controls):
-                yield Control(self.name, mode, **self._judged(sound, endpoint))
-            for fault in faults:
-                acted = threading.Event()
-                with proxy(endpoint, fault.changes(), acted.set) as changed:
-                    seen = self._judged(sound, changed)
-                yield Result(fault, self.name, has_acted=acted.is_set(), **seen)
+        try:
+            with running(sound, {"enforce_eager": mode == EAGER}) as endpoint:
+                for _ in range(controls):
+                    yield Control(self.name, mode, **self._judged(sound, endpoint))
+                for fault in faults:
+                    yield self._on_the_wire(fault, sound, endpoint)
+        except ServerError as error:
+            yield Control(self.name, mode, {}, f"the server does not start: {error}")
+
+    def _on_the_wire(self, fault: WireFault, sound: VllmServer, endpoint: Endpoint) -> Result:
+        acted = threading.Event()
+        with proxy(endpoint, fault.changes(), acted.set) as changed:
+            seen = self._judged(sound, changed)
+        return Result(fault, self.name, has_acted=acted.is_set(), **seen)
 
     def _in_checkpoint(self, fault: CheckpointFault) -> Result:
         checkpoint = FIXTURES / "tiny" / self.name

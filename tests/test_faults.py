@@ -293,11 +293,11 @@ def test_every_other_fault_has_a_server_of_its_own(fake_engine: Engine, tmp_path
 def test_the_suite_starts_servers_that_need_other_arguments(
     fake_engine: Engine, tmp_path: Path
 ) -> None:
-    controls = runs(tmp_path, "kv-block-border-in-answers", clean=3)[:3]
+    controls = runs(tmp_path, "chunk-shifts-picture", clean=3)[:3]
     assert [one.mode for one in controls] == ["eager", "compiled", "by the suite"]
     assert fake_engine.told[-2:] == [
         "suite TestMinerU25 --vlm-platform=cpu -",
-        "suite TestMinerU25 --vlm-platform=cpu kv-block-border-in-answers",
+        "suite TestMinerU25 --vlm-platform=cpu chunk-shifts-picture",
     ]
 
 
@@ -333,6 +333,9 @@ def test_a_server_that_dies_or_does_not_start_is_no_detection(
         raise ServerError("no memory")
 
     fake_engine.runs = fails
+    (control,) = runs(tmp_path, clean=1)
+    assert control.problem == "the server does not start: no memory"
+    assert not control.is_clean
     (result,) = runs(tmp_path, "tower-noise-5")
     assert result.conclusion is Conclusion.NO_VERDICT
     assert result.problem == "the server does not start: no memory"
@@ -343,7 +346,7 @@ def test_a_suite_without_a_report_is_no_detection(fake_engine: Engine, tmp_path:
         raise SuiteDidNotRunError("usage: pytest")
 
     fake_engine.runs = fails
-    (result,) = runs(tmp_path, "kv-block-border-in-answers")
+    (result,) = runs(tmp_path, "chunk-shifts-picture")
     assert result.problem == "usage: pytest"
 
 

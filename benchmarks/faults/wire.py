@@ -199,6 +199,10 @@ def _without(field: str) -> Callable[[], Changes]:
     return _request(lambda body: {name: body[name] for name in body if name != field})
 
 
+def _endless(body: Body) -> Body:
+    return {**body, "ignore_eos": True} if "messages" in body else body
+
+
 def _cut(body: Body) -> Body:
     limit = body.get("max_tokens")
     return {**body, "max_tokens": _CUT_TOKENS} if (limit or 0) > _CUT_TOKENS else body
@@ -380,6 +384,13 @@ FAULTS = (
         what="an answer ends after 32 tokens",
         changes=_request(_cut),
         caught_by=("baseline.image", "document.characters"),
+    ),
+    WireFault(
+        name="answers-never-end",
+        kind=Kind.PARAMETERS,
+        what="an answer goes on behind its end until max_tokens",
+        changes=_request(_endless),
+        caught_by=("baseline.text", "baseline.image"),
     ),
     WireFault(
         name="usage-too-low",

@@ -252,7 +252,7 @@ FAULTS = (
         kind=Kind.BORDERS,
         what="the same, for the tokens of answers only",
         hooks=_kv_cache(in_answers_only=True),
-        caught_by=_BORDERS,
+        caught_by=("baseline.image", "baseline.divergence"),
     ),
     EngineFault(
         name="positions-end-at-512",

@@ -327,7 +327,7 @@ FAULTS = (
         kind=Kind.COLD,
         what="a picture gets the embeddings of the last one that has as many tokens",
         hooks=_embeddings(_stale()),
-        caught_by=("determinism.batched_images", "numerics.images"),
+        caught_by=("baseline.image", "determinism.batched_images"),
     ),
     EngineFault(
         name="cache-key-without-pixels",
