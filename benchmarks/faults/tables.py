@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
+from .fault import Kind
 from .outcome import Control, Result, rates
 
 
@@ -41,7 +42,8 @@ def rate_table(results: Sequence[Result]) -> str:
 
 
 def fault_table(results: Iterable[Result]) -> str:
-    """Fault x criterion: one line a fault."""
+    """Fault x criterion: one line a fault, kind by kind."""
+    kinds = list(Kind)
     lines = [
         (
             f"`{one.fault.name}`",
@@ -52,7 +54,7 @@ def fault_table(results: Iterable[Result]) -> str:
             one.conclusion.value,
             one.problem.partition("\n")[0] or _criteria(one),
         )
-        for one in results
+        for one in sorted(results, key=lambda one: kinds.index(one.fault.kind))
     ]
     head = ("fault", "kind", "place", "model", "what is wrong", "outcome", "red criteria")
     return _table(head, lines)
