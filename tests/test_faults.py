@@ -376,22 +376,34 @@ def test_the_command_line(
 # --- a killed run --------------------------------------------------------------------------------
 
 
-def test_a_killed_run_leaves_no_process(stand_in_root: Path, watch: Watch, tmp_path: Path) -> None:
-    plan = {"healthy": False, "runaways": 1}
-    output = tmp_path / "output"
+# A fault -> how the stand-in behaves, the line of its log at which the run is killed. The benchmark
+# starts the first server itself. The suite starts the second one, and waits for its answer.
+KILLED: dict[str, tuple[dict[str, Any], str]] = {
+    "tower-noise-5": ({"healthy": False}, "\nup\n"),
+    "chunk-shifts-picture": ({"hang_from": 2}, "request 2"),
+}
+
+
+@pytest.mark.parametrize("fault", KILLED)
+def test_a_killed_run_leaves_no_process(
+    fault: str, stand_in_root: Path, watch: Watch, tmp_path: Path
+) -> None:
+    plan, line = KILLED[fault]
     path = os.pathsep.join([str(stand_in_root), str(REPOSITORY / "benchmarks")])
-    env = {**watch.environment, "STAND_IN": json.dumps(plan), "TMPDIR": str(tmp_path)}
-    command = [sys.executable, "-m", "fault_detection", "--faults", "tower-noise-5"]
+    stand_in = json.dumps({**plan, "runaways": 1})
+    env = {**watch.environment, "STAND_IN": stand_in, "TMPDIR": str(tmp_path), "PYTHONPATH": path}
+    command = [sys.executable, "-m", "fault_detection", "--faults", fault]
+    output = tmp_path / "output"
     with output.open("wb") as file:
         run = subprocess.Popen(
             [*command, "--clean-runs=0"],
             cwd=REPOSITORY,
-            env={**os.environ, **env, "PYTHONPATH": path},
+            env={**os.environ, **env},
             stdout=file,
             stderr=file,
         )
-    deadline = time.monotonic() + 60
-    while "\nup\n" not in "".join(p.read_text("utf-8") for p in tmp_path.rglob("*TestTiny.log")):
+    deadline = time.monotonic() + 120
+    while line not in "".join(log.read_text("utf-8") for log in tmp_path.rglob("*-Test*.log")):
         assert run.poll() is None, output.read_text("utf-8")
         assert time.monotonic() < deadline
         time.sleep(0.1)

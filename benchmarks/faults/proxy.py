@@ -112,7 +112,8 @@ class _Passing:
             incoming.url.path,
             params=incoming.query_params,
             content=body,
-            headers=_passed_on(incoming.headers.items()),
+            # An event of a compressed stream could not be read.
+            headers={**_passed_on(incoming.headers.items()), "accept-encoding": "identity"},
         )
         try:
             reply = await self._client.send(request, stream=True)
