@@ -264,13 +264,15 @@ def runs(tmp_path: Path, *names: str, model: str = MINERU, clean: int = 0) -> li
 
 
 def test_wire_faults_and_controls_share_a_server(fake_engine: Engine, tmp_path: Path) -> None:
-    seen = runs(tmp_path, "seed-dropped", "usage-too-low", clean=3)
-    assert [type(one) for one in seen] == [Control, Control, Result, Result, Control]
-    assert [one.mode for one in seen if isinstance(one, Control)] == ["eager", "eager", "compiled"]
+    seen = runs(tmp_path, "seed-dropped", "usage-too-low", clean=4)
+    proxied = "eager, behind a proxy"
+    told = [one.mode if isinstance(one, Control) else one.fault.name for one in seen]
+    assert told == ["eager", "eager", proxied, "seed-dropped", "usage-too-low", "compiled"]
     assert fake_engine.told == [
         "server TestMinerU25 sound True",
         "suite TestMinerU25 endpoint",
         "suite TestMinerU25 endpoint",
+        "suite TestMinerU25 proxy of endpoint",
         "suite TestMinerU25 proxy of endpoint",
         "suite TestMinerU25 proxy of endpoint",
         "server TestMinerU25 sound False",
@@ -333,7 +335,7 @@ def test_a_server_that_dies_or_does_not_start_is_no_detection(
         raise ServerError("no memory")
 
     fake_engine.runs = fails
-    (control,) = runs(tmp_path, clean=1)
+    (control,) = runs(tmp_path, "seed-dropped")
     assert control.problem == "the server does not start: no memory"
     assert not control.is_clean
     (result,) = runs(tmp_path, "tower-noise-5")

@@ -78,7 +78,10 @@ def upstream() -> Iterator[Upstream]:
             self.end_headers()
             self.wfile.write(data)
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 128  # the proxy connects anew for each request
+
+    with Server(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         upstream.url = f"http://127.0.0.1:{server.server_port}"
         yield upstream

@@ -94,7 +94,8 @@ class _Passing:
     @contextlib.asynccontextmanager
     async def connected(self, _app: Starlette) -> AsyncIterator[None]:
         """Holds the connections to the server while the proxy runs."""
-        limits = httpx.Limits(max_connections=None)
+        # vLLM closes the connection after a reply with HTTP 500, so none is used again.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
         async with httpx.AsyncClient(
             base_url=self._endpoint.url, timeout=_SECONDS, limits=limits, trust_env=False
         ) as self._client:
@@ -118,7 +119,7 @@ class _Passing:
         try:
             reply = await self._client.send(request, stream=True)
         except httpx.HTTPError as error:
-            return JSONResponse({"error": {"message": f"no reply: {error}"}}, 502)
+            return JSONResponse({"error": {"message": f"no reply: {error!r}"}}, 502)
         headers = _passed_on(reply.headers.items())
         if reply.headers.get("content-type", "").startswith("text/event-stream"):
             return StreamingResponse(self._events(reply, asked), reply.status_code, headers)

@@ -250,7 +250,7 @@ FAULTS = (
     EngineFault(
         name="kv-block-border-in-answers",
         kind=Kind.BORDERS,
-        what="the same, for the tokens of answers only",
+        what="the first token of a KV cache block is written over the one before, in answers only",
         hooks=_kv_cache(in_answers_only=True),
         caught_by=("baseline.image", "baseline.divergence"),
     ),
