@@ -26,8 +26,6 @@ import functools
 import itertools
 import json
 import os
-import re
-import runpy
 import shutil
 import subprocess
 import sys
@@ -39,9 +37,22 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-from defect_detection import noise
+from faults.checkpoint import (
+    INT8,
+    Harm,
+    NotApplicableError,
+    another_split,
+    noise,
+    rounded,
+    settings,
+    skip_last_layer,
+    weights,
+    wrong_image_mean,
+    zero_first_row,
+)
+from tiny_model import MODELS
 
-from pytest_ascend_vlm import ModelSpec, Thresholds
+from pytest_ascend_vlm import Thresholds
 from pytest_ascend_vlm.checkpoints.find import find_checkpoint
 from pytest_ascend_vlm.criteria.comparison import Table, compare_hidden_states, compare_logits
 from pytest_ascend_vlm.criteria.error_statistics import ErrorStatistics
@@ -56,13 +67,6 @@ from pytest_ascend_vlm.spec.case import Case
 from pytest_ascend_vlm.spec.case_files import load_cases
 
 ROOT = Path(__file__).parent.parent
-MODELS = {
-    "qwen2_vl": "test_mineru2_5.py:TestMinerU25",
-    "qwen2_5_vl": "test_qwen2_5_vl.py:TestQwen25VL7B",
-    "qwen3_vl": "test_qwen3_vl.py:TestQwen3VL8B",
-    "glm_ocr": "test_glm_ocr.py:TestGlmOcr",
-    "internvl": "test_internvl2.py:TestInternVL2",
-}
 GROUPS = frozenset({"text", "image", "document"})
 CHILD_ENV = {
     "HF_HUB_OFFLINE": "1",
@@ -73,7 +77,6 @@ CHILD_ENV = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
 }
 PLAINLY = {"use_tqdm": False, "tokenization_kwargs": {"add_special_tokens": False}}
-CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
 SUMMED_AT_ONCE = 16
 """Number of products per exact sum in "bf16 accumulation", as in one step of a matrix unit."""
 
@@ -99,14 +102,8 @@ BATCHES = tuple(
 """Maximum requests and tokens per step; a longer prompt is split."""
 
 Prompts = Sequence[Mapping[str, Any]]
-Harm = Callable[[Path], None]
-"""Damages the checkpoint in a directory."""
 Measured = tuple[ErrorStatistics, ErrorStatistics]
 """Error statistics of an engine's logits and hidden states against the reference."""
-
-
-class NotApplicableError(Exception):
-    """A defect cannot be applied to the checkpoint; the message contains the reason."""
 
 
 @dataclass(frozen=True)
@@ -168,87 +165,8 @@ class Row:
         return found or ("invisible in principle" if self.is_defect else "-")
 
 
-@contextlib.contextmanager
-def edited(path: Path) -> Iterator[dict[str, Any]]:
-    """A JSON file's content, written back afterwards."""
-    content = json.loads(path.read_text("utf-8"))
-    yield content
-    path.write_text(json.dumps(content), "utf-8")
-
-
-def settings(key: str, change: Callable[[Any], Any], otherwise: str = "") -> Harm:
-    """Changes a setting wherever config.json has it; `otherwise` is the reason if it has none."""
-
-    def change_in(part: dict[str, Any]) -> dict[str, Any]:
-        return {**part, key: change(part[key])} if key in part else part
-
-    def harm(checkpoint: Path) -> None:
-        path = checkpoint / "config.json"
-        before = path.read_text("utf-8")
-        after = json.loads(before, object_hook=change_in)
-        if after == json.loads(before):
-            raise NotApplicableError(otherwise)
-        path.write_text(json.dumps(after), "utf-8")
-
-    return harm
-
-
-def weights(pattern: str, change: Callable[[Any], Any], otherwise: str = "") -> Harm:
-    """Changes the weights whose names match, and drops those that become None."""
-
-    def harm(checkpoint: Path) -> None:
-        from safetensors.torch import load_file, save_file
-
-        path = checkpoint / "model.safetensors"
-        tensors = load_file(path)
-        chosen = [name for name in tensors if re.search(pattern, name)]
-        if not chosen:
-            raise NotApplicableError(otherwise)
-        changed = {name: change(tensors.pop(name)) for name in chosen}
-        tensors |= {name: t.bfloat16() for name, t in changed.items() if t is not None}
-        save_file(tensors, path, metadata={"format": "pt"})
-
-    return harm
-
-
 def unharmed(_checkpoint: Path) -> None:
     """Changes nothing."""
-
-
-def wrong_image_mean(checkpoint: Path) -> None:
-    """Normalises images with the mean of another family."""
-    with edited(checkpoint / "preprocessor_config.json") as config:
-        config["image_mean"] = CLIP_MEAN if config["image_mean"] == [0.5] * 3 else [0.5] * 3
-
-
-def skip_last_layer(checkpoint: Path) -> None:
-    """Removes the last layer of the language model."""
-    with edited(checkpoint / "config.json") as config:
-        text = config.get("text_config", config)
-        text["num_hidden_layers"] -= 1
-    weights(rf"\.layers\.{text['num_hidden_layers']}\.", lambda _: None)(checkpoint)
-
-
-def another_split(section: list[int]) -> list[int]:
-    """Moves two rotary frequencies from height and width to time; also works with interleaving."""
-    time, height, width = section
-    return [time + 2, height - 1, width - 1]
-
-
-def zero_first_row(matrix: Any) -> Any:
-    """The matrix with its first row set to zero."""
-    changed = matrix.clone()
-    changed[0] = 0
-    return changed
-
-
-def int8(tensor: Any) -> Any:
-    """Rounds every row of a matrix to 255 levels, like a symmetric W8 quantization."""
-    if tensor.ndim < 2:
-        return tensor
-    rows = tensor.float().flatten(1)
-    step = rows.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / 127
-    return ((rows / step).round() * step).view(tensor.shape)
 
 
 @contextlib.contextmanager
@@ -291,7 +209,7 @@ DEFECTS = (
     Defect("mRoPE section", settings("mrope_section", another_split, "it has no mRoPE")),
     Defect("zeroed MLP row", weights(r"\.layers\.1\.mlp\.down_proj\.weight$", zero_first_row)),
     Defect("last layer skipped", skip_last_layer),
-    Defect("W8 rounding", weights(r"weight$", int8)),
+    Defect("W8 rounding", weights(r"weight$", rounded(INT8))),
     Defect("0.1 % noise", weights("", noise(0.001))),
     Defect("1 % noise", weights("", noise(0.01))),
     Defect("5 % noise", weights("", noise(0.05))),
@@ -318,8 +236,7 @@ class Bench:
         # vLLM's CPU worker replaces it by a function that does nothing.
         self._set_threads = torch.set_num_threads
         self._name, self._work = name, work
-        file, _, test = MODELS[name].partition(":")
-        self._spec: ModelSpec = runpy.run_path(str(ROOT / "conformance" / file))[test].model
+        self._spec = MODELS[name].spec
         self._checkpoint = find_checkpoint(self._spec, "tiny", [ROOT / "fixtures"], None)
         self._goldens = self._answered()
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from tiny_model import FIXTURES, MODEL, Rows, judge, served
+from tiny_model import FIXTURES, MINERU, MODEL, Rows, judge, served
 
 from pytest_ascend_vlm.engines.client import Client
 from pytest_ascend_vlm.engines.endpoint import Endpoint
@@ -110,7 +110,7 @@ def latencies(endpoint: Endpoint, work: Path) -> dict[str, float]:
 def verdicts(candidate: Endpoint, reference: Endpoint, work: Path) -> Rows:
     """The report rows of performance.regression, candidate against reference."""
     compared = f"--vlm-compare-url={reference.url}"
-    rows = judge(candidate, work, "-m", "performance", "-k", "compared", compared)
+    rows = judge(MINERU, candidate, work, "-m", "performance", "-k", "compared", compared)
     return [row for row in rows if row["criterion"] == "performance.regression"]
 
 

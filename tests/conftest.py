@@ -22,6 +22,7 @@ from helpers.catching import pytest_pyfunc_call, seen  # noqa: F401 - the hook t
 from helpers.outcome import Judged, Outcome, Serve
 from helpers.paths import CHECKPOINT, FIXTURES, GOLDENS, MODEL_FILE, NOBODY, SLUG
 from helpers.three_models import write as write_three_models
+from helpers.watch import Watch
 
 import pytest_ascend_vlm
 from pytest_ascend_vlm.engines.client import Client
@@ -88,6 +89,14 @@ def stand_in_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = misbehaving_server.install(tmp_path / "stand-in")
     monkeypatch.setenv("PYTHONPATH", str(root))
     return root
+
+
+@pytest.fixture
+def watch(tmp_path: Path) -> Iterator[Watch]:
+    """Finds what a test started, and ends it with the test."""
+    watch = Watch(tmp_path)
+    yield watch
+    watch.end()
 
 
 @pytest.fixture

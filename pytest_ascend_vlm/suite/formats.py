@@ -87,7 +87,7 @@ class FormatCriteria(Criteria):
         "serving.urls", "robustness", needs=Capability.IMAGE, known_failures=(_MISSING, _FILE)
     )
     @pytest.mark.parametrize("url", ["http", "missing", "file"])
-    def test_urls_are_read_or_refused(
+    def test_urls_are_fetched_or_refused(
         self, url: str, server: Server, image_files: ImageFiles, judge: Judge
     ) -> None:
         """An image behind an `http://` URL is read; a URL without an image is refused with a 4xx.

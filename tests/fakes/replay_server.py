@@ -475,7 +475,7 @@ def sure(token: int) -> Row:
 
 def _certain(images: tuple[Medium, ...]) -> Callable[[int], Row]:
     """Makes rows in which one token is certain; the other tokens' numbers depend on the images."""
-    noise = random.Random("".join(map(str, images)))
+    noise = random.Random(str(images))
     return (lambda token: _shaken(sure(token), noise)) if images else sure
 
 

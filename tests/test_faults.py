@@ -1,0 +1,466 @@
+"""The library of faults, and the benchmark that puts them into real vLLM."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import fault_detection
+import pytest
+from fault_detection import Bench, planned
+from faults.engine import hooks
+from faults.fault import ANY, INTERNVL, MINERU, QWEN2_5, QWEN3, Fault, Kind, Place
+from faults.library import FAULTS
+from faults.marks import Marks
+from faults.outcome import Conclusion, Control, Result, holds, rates, red_criteria
+from faults.tables import criterion_table, fault_table, rate_table, tables
+from helpers.models import criteria
+from helpers.paths import REPOSITORY
+from helpers.watch import GONE_WITHIN_SECONDS, Watch
+from tiny_model import MODELS, SuiteDidNotRunError
+
+from pytest_ascend_vlm.engines import torch_companions
+from pytest_ascend_vlm.errors import ServerError
+
+BY_NAME = {fault.name: fault for fault in FAULTS}
+# Three or more faults of each of these kinds. Those about load and faults of the host come later.
+COVERED = {Kind.COLD, Kind.SIZE, Kind.WHICH, Kind.BORDERS, Kind.FORMATS, Kind.CLIPS}
+
+# --- declarations --------------------------------------------------------------------------------
+
+
+def test_the_library_covers_the_kinds() -> None:
+    assert len(FAULTS) >= 40
+    assert len(BY_NAME) == len(FAULTS)
+    for kind in COVERED:
+        assert sum(fault.kind is kind for fault in FAULTS) >= 3, kind
+    assert {fault.place for fault in FAULTS} == set(Place)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_a_fault_is_declared_well(fault: Fault) -> None:
+    assert re.fullmatch(r"[a-z0-9.]+(-[a-z0-9.]+)*", fault.name)
+    assert fault.caught_by
+    assert fault.models
+    assert set(fault.models) <= set(ANY) == set(MODELS)
+    assert not fault.what.endswith(".")
+
+
+def test_faults_are_caught_by_criteria_of_the_suite() -> None:
+    named = {name for fault in FAULTS for name in fault.caught_by}
+    unknown = sorted(named - criteria().keys())
+    assert not unknown, f"the catalogue has no such criteria: {unknown}"
+
+
+def test_only_faults_of_the_engine_are_judged_on_servers_of_the_suite() -> None:
+    # The suite does not judge a checkpoint whose digest its goldens do not have.
+    own = {fault.place for fault in FAULTS if fault_detection.needs_own_servers(fault)}
+    assert own == {Place.ENGINE}
+
+
+# --- conclusions and tables ----------------------------------------------------------------------
+
+NOISE, USAGE, CLIP = (BY_NAME[name] for name in ("tower-noise-5", "usage-too-low", "clip-reversed"))
+NAMED = dict.fromkeys(NOISE.caught_by, 3)
+ONE = NOISE.caught_by[0]
+
+
+@pytest.mark.parametrize(
+    ("red", "seen", "conclusion"),
+    [
+        ({**NAMED, "serving.text": 1}, {}, Conclusion.CAUGHT),
+        (NAMED, {"has_acted": False}, Conclusion.CAUGHT),
+        ({ONE: 1}, {}, Conclusion.PARTLY),
+        ({"serving.text": 1}, {}, Conclusion.PARTLY),
+        ({}, {}, Conclusion.MISSED),
+        ({}, {"has_acted": False}, Conclusion.NOT_PROVOKED),
+        (NAMED, {"was_reached": False}, Conclusion.NOT_ACTIVE),
+        (NAMED, {"problem": "it died"}, Conclusion.NO_VERDICT),
+    ],
+)
+def test_a_result_has_a_conclusion(
+    red: Mapping[str, int], seen: dict[str, Any], conclusion: Conclusion
+) -> None:
+    assert Result(NOISE, MINERU, red, **seen).conclusion is conclusion
+
+
+def test_failures_and_errors_are_red() -> None:
+    statuses = ["fail", "error", "pass", "xfail", "na", "skip"]
+    rows = [{"criterion": f"a.{status}", "status": status} for status in statuses]
+    assert red_criteria([*rows, rows[0]]) == {"a.fail": 2, "a.error": 1}
+
+
+RESULTS = [
+    Result(NOISE, MINERU, NAMED),
+    Result(NOISE, MINERU, {}),
+    Result(USAGE, MINERU, {"serving.text": 2, "document.order": 1}),
+    Result(CLIP, QWEN2_5, {}, was_reached=False),
+    Result(CLIP, QWEN2_5, {}, problem="it died | early\nmore"),
+]
+CONTROLS = [
+    Control(MINERU, "eager", {}),
+    Control(MINERU, "eager", {"serving.text": 2}),
+    Control(MINERU, "compiled", {}, problem="no compiler\nmore"),
+    Control(QWEN2_5, "eager", {}),
+]
+
+
+def test_rates_leave_out_what_was_not_judged() -> None:
+    found = [(rate.kind, rate.judged, rate.detected, rate.as_named) for rate in rates(RESULTS)]
+    assert found == [(Kind.COLD, 2, 1, 1), (Kind.NUMBERS, 1, 1, 0), (None, 3, 2, 1)]
+    assert rates(RESULTS)[0].share == 0.5
+    assert rates(RESULTS[3:]) == []
+
+
+def test_the_promise_needs_every_fault_and_every_control() -> None:
+    assert holds(RESULTS[:1], [CONTROLS[0]])
+    assert not holds(RESULTS[:2], [])
+    assert not holds(RESULTS[2:3], [])
+    assert not holds(RESULTS[3:4], [])
+    assert not holds([], CONTROLS[1:2])
+    assert not holds([], CONTROLS[2:3])
+
+
+def test_the_table_of_rates() -> None:
+    assert rate_table(RESULTS).splitlines()[2:] == [
+        "| cold | 1 of 2 | 50% | 1 of 2 |",
+        "| numbers | 1 of 1 | 100% | 0 of 1 |",
+        "| **all** | 2 of 3 | 67% | 1 of 3 |",
+    ]
+
+
+def test_the_table_of_faults() -> None:
+    lines = fault_table(RESULTS).splitlines()
+    assert {line.count(" | ") for line in lines} == {6}
+    _, _, caught, missed, inactive, dead, partly = lines  # kind by kind
+    assert caught.startswith("| `tower-noise-5` | cold | engine | qwen2_vl | each call of ")
+    assert caught.endswith(f"| caught | **`{ONE}`** 3, **`{NOISE.caught_by[1]}`** 3 |")
+    assert f"| missed | ✗ `{ONE}`, ✗ " in missed
+    assert "partly caught | **`serving.text`** 2, `document.order` 1, ✗ `serving.image`" in partly
+    assert "ERROR: the fault was not active" in inactive
+    assert dead.endswith(r"could not be judged | it died \| early |")
+
+
+def test_the_table_of_criteria() -> None:
+    alone = Result(USAGE, MINERU, {"serving.text": 9})
+    assert criterion_table([*RESULTS, alone]).splitlines()[2:4] == [
+        "| `serving.text` | 2 | `usage-too-low` |",
+        f"| `{ONE}` | 1 | – |",
+    ]
+
+
+def test_all_tables() -> None:
+    text = tables(RESULTS, CONTROLS)
+    assert "| qwen2_vl | eager | 2 | `serving.text` in 1 |" in text
+    assert "| qwen2_vl | compiled | 1 | no compiler |" in text
+    assert "| qwen2_5_vl | eager | 1 | none |" in text
+    assert text.count("\n| --- |") == 4
+    assert "false alarms" not in tables(RESULTS, [])
+    assert "Each fault" not in tables([], CONTROLS)
+
+
+# --- the plan, without vLLM ----------------------------------------------------------------------
+
+
+def test_each_fault_goes_into_its_preferred_model() -> None:
+    plan = planned(FAULTS, None)
+    assert sorted(fault.name for faults in plan.values() for fault in faults) == sorted(BY_NAME)
+    assert all(fault.models[0] == name for name, faults in plan.items() for fault in faults)
+
+
+def test_one_model_gets_the_faults_that_it_can_have() -> None:
+    plan = planned(FAULTS, INTERNVL)
+    assert plan.keys() == {INTERNVL}
+    names = {fault.name for fault in plan[INTERNVL]}
+    assert {"fewer-tiles", "clip-reversed"} < names
+    assert "mrope-section" not in names
+
+
+class Engine:
+    """Stands for vLLM and the suite; tells what was served, and what it was asked by.
+
+    Attributes:
+        told: a line for each server and each run of the suite.
+        rows: the report of every run of the suite.
+        dies: True if a server dies while the suite runs.
+        acts: False if no fault is ever reached.
+        runs: called when a server or the suite starts.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.told: list[str] = []
+        self.rows: list[dict[str, Any]] = []
+        self.dies = False
+        self.runs: Callable[[], None] = lambda: None
+        self.acts = True
+        for name in ("server", "running", "judge", "run_suite", "proxy"):
+            monkeypatch.setattr(fault_detection, name, getattr(self, name))
+
+    def server(self, model: Any, work: Path, roots: tuple[Path, ...] = ()) -> Any:
+        assert work.is_dir()
+        changed = "harmed" if len(roots) > 1 else "sound"
+        return SimpleNamespace(model=model.test, checkpoint=changed, require_alive=self.alive)
+
+    @contextmanager
+    def running(
+        self, server: Any, serve: Mapping[str, Any] = {}, env: Mapping[str, str] = {}
+    ) -> Iterator[str]:
+        how = [server.model, server.checkpoint, *map(str, serve.values())]
+        self.told.append(" ".join(["server", *how, env.get(hooks.FAULTS_VARIABLE, "")]).strip())
+        self.runs()
+        self._mark(env)
+        yield "endpoint"
+
+    @contextmanager
+    def proxy(self, endpoint: str, _changes: Any, on_change: Callable[[], None]) -> Iterator[str]:
+        if self.acts:
+            on_change()
+        yield f"proxy of {endpoint}"
+
+    def judge(self, model: Any, endpoint: str, work: Path) -> list[dict[str, Any]]:
+        assert work.is_dir()
+        self.told.append(f"suite {model.test} {endpoint}")
+        return self.rows
+
+    def run_suite(
+        self, model: Any, _work: Path, arguments: tuple[str, ...], env: Mapping[str, str]
+    ) -> list[dict[str, Any]]:
+        name = env.get(hooks.FAULTS_VARIABLE, "-")
+        self.told.append(f"suite {model.test} {' '.join(arguments)} {name}")
+        self._mark(env)
+        self.runs()
+        return self.rows
+
+    def alive(self) -> None:
+        if self.dies:
+            raise ServerError("the server died")
+
+    def _mark(self, env: Mapping[str, str]) -> None:
+        if self.acts and env:
+            marks = Marks(Path(env[hooks.MARKS_VARIABLE]))
+            marks.reached(env[hooks.FAULTS_VARIABLE])
+            marks.acted(env[hooks.FAULTS_VARIABLE])
+
+
+@pytest.fixture
+def fake_engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
+    return Engine(monkeypatch)
+
+
+def runs(tmp_path: Path, *names: str, model: str = MINERU, clean: int = 0) -> list[Any]:
+    faults = tuple(BY_NAME[name] for name in names)
+    return [*Bench(model, faults, clean, tmp_path).runs()]
+
+
+def test_wire_faults_and_controls_share_a_server(fake_engine: Engine, tmp_path: Path) -> None:
+    seen = runs(tmp_path, "seed-dropped", "usage-too-low", clean=4)
+    proxied = "eager, behind a proxy"
+    told = [one.mode if isinstance(one, Control) else one.fault.name for one in seen]
+    assert told == ["eager", "eager", proxied, "seed-dropped", "usage-too-low", "compiled"]
+    assert fake_engine.told == [
+        "server TestMinerU25 sound True",
+        "suite TestMinerU25 endpoint",
+        "suite TestMinerU25 endpoint",
+        "suite TestMinerU25 proxy of endpoint",
+        "suite TestMinerU25 proxy of endpoint",
+        "suite TestMinerU25 proxy of endpoint",
+        "server TestMinerU25 sound False",
+        "suite TestMinerU25 endpoint",
+    ]
+
+
+def test_every_other_fault_has_a_server_of_its_own(fake_engine: Engine, tmp_path: Path) -> None:
+    runs(tmp_path, "tower-noise-5", "clip-time-doubled", "weights-int4", model=QWEN3)
+    assert fake_engine.told == [
+        "server TestQwen3VL8B sound tower-noise-5",
+        "suite TestQwen3VL8B endpoint",
+        "server TestQwen3VL8B sound clip-time-doubled",
+        "suite TestQwen3VL8B endpoint",
+        "server TestQwen3VL8B harmed",
+        "suite TestQwen3VL8B endpoint",
+    ]
+
+
+def test_the_suite_starts_servers_that_need_other_arguments(
+    fake_engine: Engine, tmp_path: Path
+) -> None:
+    controls = runs(tmp_path, "chunk-shifts-picture", clean=3)[:3]
+    assert [one.mode for one in controls] == ["eager", "compiled", "by the suite"]
+    assert fake_engine.told[-2:] == [
+        "suite TestMinerU25 --vlm-platform=cpu -",
+        "suite TestMinerU25 --vlm-platform=cpu chunk-shifts-picture",
+    ]
+
+
+def test_red_criteria_are_counted(fake_engine: Engine, tmp_path: Path) -> None:
+    fake_engine.rows = [{"criterion": name, "status": "fail"} for name in (*NOISE.caught_by, ONE)]
+    (result,) = runs(tmp_path, "tower-noise-5")
+    assert result.red == {**dict.fromkeys(NOISE.caught_by, 1), ONE: 2}
+    assert result.to_json()["red"][ONE] == 2
+
+
+def test_a_fault_that_never_ran_is_an_error(fake_engine: Engine, tmp_path: Path) -> None:
+    fake_engine.acts = False
+    wire, engine = runs(tmp_path, "tower-noise-5", "seed-dropped")
+    assert engine.conclusion is Conclusion.NOT_ACTIVE
+    assert wire.conclusion is Conclusion.NOT_PROVOKED
+
+
+@pytest.mark.usefixtures("fake_engine")
+def test_what_the_start_did_is_not_provoked(tmp_path: Path) -> None:
+    (result,) = runs(tmp_path, "tower-noise-5")
+    assert (result.was_reached, result.has_acted) == (True, False)
+
+
+def test_a_server_that_dies_or_does_not_start_is_no_detection(
+    fake_engine: Engine, tmp_path: Path
+) -> None:
+    fake_engine.rows = [{"criterion": ONE, "status": "error"}]
+    fake_engine.dies = True
+    for one in runs(tmp_path, "tower-noise-5", "weights-int4", "seed-dropped", clean=1):
+        assert (one.red, one.problem) == ({}, "the server died")
+
+    def fails() -> None:
+        raise ServerError("no memory")
+
+    fake_engine.runs = fails
+    (control,) = runs(tmp_path, "seed-dropped")
+    assert control.problem == "the server does not start: no memory"
+    assert not control.is_clean
+    (result,) = runs(tmp_path, "tower-noise-5")
+    assert result.conclusion is Conclusion.NO_VERDICT
+    assert result.problem == "the server does not start: no memory"
+
+
+def test_a_suite_without_a_report_is_no_detection(fake_engine: Engine, tmp_path: Path) -> None:
+    def fails() -> None:
+        raise SuiteDidNotRunError("usage: pytest")
+
+    fake_engine.runs = fails
+    (result,) = runs(tmp_path, "chunk-shifts-picture")
+    assert result.problem == "usage: pytest"
+
+
+def test_the_command_line(
+    fake_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    page = tmp_path / "run.md"
+    command = ["fault_detection", "--kinds", "numbers", "load", "--clean-runs=1"]
+    more = ["--faults", "usage-too-low", "logprobs-flat", "tower-noise-5", f"--output={page}"]
+    monkeypatch.setattr(sys, "argv", [*command, *more])
+    fake_engine.rows = [{"criterion": "serving.text", "status": "fail"}]
+    assert fault_detection.main() == 1
+    lines = capsys.readouterr().out.splitlines()
+    alarm = "[1/3] qwen2_vl: sound, served eager: FALSE ALARM; red: serving.text 1"
+    partly = "[2/3] qwen2_vl: usage-too-low: partly caught; red: serving.text 1"
+    assert lines[:2] == [alarm, partly]
+    found = json.loads(lines[-1])
+    assert found["benchmark"] == "fault_detection"
+    assert [one["fault"] for one in found["results"]] == ["usage-too-low", "logprobs-flat"]
+    assert found["controls"][0]["mode"] == "eager"
+    assert found["holds"] is False
+    text = page.read_text("utf-8")
+    assert text.startswith("Served on a CPU with vllm")
+    assert text.endswith(tables([], [Control(MINERU, "eager", {"serving.text": 1})]))
+
+
+# --- a killed run --------------------------------------------------------------------------------
+
+
+# A fault -> how the stand-in behaves, the line of its log at which the run is killed. The benchmark
+# starts the first server itself. The suite starts the second one, and waits for its answer.
+KILLED: dict[str, tuple[dict[str, Any], str]] = {
+    "tower-noise-5": ({"healthy": False}, "\nup\n"),
+    "chunk-shifts-picture": ({"hang_from": 2}, "request 2"),
+}
+
+
+@pytest.mark.parametrize("fault", KILLED)
+def test_a_killed_run_leaves_no_process(
+    fault: str, stand_in_root: Path, watch: Watch, tmp_path: Path
+) -> None:
+    plan, line = KILLED[fault]
+    path = os.pathsep.join([str(stand_in_root), str(REPOSITORY / "benchmarks")])
+    stand_in = json.dumps({**plan, "runaways": 1})
+    env = {**watch.environment, "STAND_IN": stand_in, "TMPDIR": str(tmp_path), "PYTHONPATH": path}
+    command = [sys.executable, "-m", "fault_detection", "--faults", fault]
+    output = tmp_path / "output"
+    with output.open("wb") as file:
+        run = subprocess.Popen(
+            [*command, "--clean-runs=0"],
+            cwd=REPOSITORY,
+            env={**os.environ, **env},
+            stdout=file,
+            stderr=file,
+        )
+    deadline = time.monotonic() + 120
+    while line not in "".join(log.read_text("utf-8") for log in tmp_path.rglob("*-Test*.log")):
+        assert run.poll() is None, output.read_text("utf-8")
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert len(watch.processes()) >= 4  # the benchmark, supervisor, server, runaway
+    run.send_signal(signal.SIGKILL)
+    assert run.wait() == -signal.SIGKILL
+    assert not watch.left_after(GONE_WITHIN_SECONDS)
+
+
+# --- real vLLM -----------------------------------------------------------------------------------
+
+HAS_VLLM = importlib.util.find_spec("vllm") is not None
+# Of each place one that the criteria have long caught; tox -e bench runs all of them.
+HANDFUL = ("kv-block-border", "weights-int4", "usage-too-low", "answers-cut-at-32")
+ABSENT = """
+import functools, importlib
+from faults.engine import FAULTS
+for hook in (hook for fault in FAULTS for hook in fault.hooks):
+    module = importlib.import_module(hook.module)
+    try:
+        functools.reduce(getattr, hook.function.split("."), module)
+    except AttributeError:
+        print(hook.module, hook.function)
+"""
+
+
+@pytest.mark.vllm
+@pytest.mark.skipif(not HAS_VLLM, reason="vLLM is not installed")
+def test_vllm_has_every_function_that_a_fault_changes() -> None:
+    path = torch_companions.child_pythonpath(str(REPOSITORY / "benchmarks"))
+    done = subprocess.run(
+        [sys.executable, "-c", ABSENT],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "vllm." not in done.stdout
+
+
+@pytest.mark.vllm
+@pytest.mark.skipif(not HAS_VLLM, reason="vLLM is not installed")
+def test_faults_of_every_place_are_caught_in_real_vllm(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "benchmarks/fault_detection.py", "--clean-runs=1", "--faults", *HANDFUL],
+        cwd=REPOSITORY,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert {one["fault"]: one["conclusion"] for one in found["results"]} == dict.fromkeys(
+        HANDFUL, "caught"
+    ), done.stdout
+    assert [one["red"] for one in found["controls"]] == [{}]
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,428 @@
+"""Faults of the wire: the proxy with a small server behind it, and what each fault changes."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import copy
+import io
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from faults.proxy import Body, Changes, proxy
+from faults.wire import FAULTS
+from PIL import Image, ImageChops
+
+from pytest_ascend_vlm.engines.endpoint import Endpoint
+
+BY_NAME = {fault.name: fault for fault in FAULTS}
+
+# --- the proxy -----------------------------------------------------------------------------------
+
+EVENTS = [{"choices": [{"delta": {"content": word}}]} for word in ("One", " two")]
+CHAT = "/v1/chat/completions"
+
+
+@dataclass
+class Upstream:
+    """A server that answers with what it was asked, whole or as a stream.
+
+    Attributes:
+        seen: method, path, headers and body of each request.
+    """
+
+    seen: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
+    url: str = ""
+
+    @property
+    def body(self) -> Any:
+        """The last body, parsed."""
+        return json.loads(self.seen[-1][3])
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    upstream = Upstream()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            self.reply(b"{}")
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if b'"stream":true' in body:
+                lines = [*(f"data: {json.dumps(event)}" for event in EVENTS), "data: [DONE]"]
+                self.reply("\n\n".join([*lines, ""]).encode(), "text/event-stream; charset=utf-8")
+            else:
+                self.reply(body)
+
+        def reply(self, data: bytes, kind: str = "application/json") -> None:
+            body = data if self.command == "POST" else b""
+            upstream.seen.append((self.command, self.path, dict(self.headers), body))
+            self.send_response(418 if "teapot" in self.path else 200)
+            self.send_header("Content-Type", kind)
+            self.send_header("X-Engine", "fake")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 128  # the proxy connects anew for each request
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        upstream.url = f"http://127.0.0.1:{server.server_port}"
+        yield upstream
+        server.shutdown()
+
+
+@pytest.fixture
+def changed() -> list[bool]:
+    """One entry for each change that a proxy told."""
+    return []
+
+
+Through = Callable[[Changes], httpx.Client]
+
+
+@pytest.fixture
+def through(upstream: Upstream, changed: list[bool]) -> Iterator[Through]:
+    """Clients of proxies before the server."""
+    with contextlib.ExitStack() as stack:
+
+        def client(changes: Changes) -> httpx.Client:
+            endpoint = Endpoint(upstream.url, "a-model", "secret")
+            before = stack.enter_context(proxy(endpoint, changes, lambda: changed.append(True)))
+            assert (before.served_name, before.api_key) == ("a-model", "secret")
+            return stack.enter_context(httpx.Client(base_url=before.url, trust_env=False))
+
+        yield client
+
+
+def sent(body: Body) -> Body:
+    return {**body, "max_tokens": 1}
+
+
+def received(reply: Body, request: Body) -> Body:
+    return {**reply, "asked": request["max_tokens"]}
+
+
+def test_a_proxy_without_changes_passes_everything_on(
+    upstream: Upstream, through: Through, changed: list[bool]
+) -> None:
+    client = through(Changes())
+    reply = client.post(f"{CHAT}?a=1", content=b"{broken", headers={"Authorization": "Bearer k"})
+    assert (reply.status_code, reply.content, reply.headers["x-engine"]) == (
+        200,
+        b"{broken",
+        "fake",
+    )
+    method, path, headers, body = upstream.seen[-1]
+    assert (method, path, body) == ("POST", f"{CHAT}?a=1", b"{broken")
+    assert headers["authorization"] == "Bearer k"
+    assert client.get("/teapot").status_code == 418
+    assert upstream.seen[-1][:2] == ("GET", "/teapot")
+    assert not changed
+
+
+def test_requests_and_replies_are_changed_and_told(
+    upstream: Upstream, through: Through, changed: list[bool]
+) -> None:
+    client = through(Changes(request=sent, reply=received))
+    reply = client.post(CHAT, json={"max_tokens": 9}).json()
+    assert upstream.body == {"max_tokens": 1}
+    assert reply == {"max_tokens": 1, "asked": 9}
+    assert len(changed) == 2
+
+
+def test_only_chats_are_changed(through: Through, changed: list[bool]) -> None:
+    client = through(Changes(request=sent, reply=received))
+    assert client.post("/v1/completions", json={"max_tokens": 9}).json() == {"max_tokens": 9}
+    assert client.post(CHAT, json=["no object"]).json() == ["no object"]
+    assert not changed
+
+
+def test_a_stream_is_passed_on_event_by_event(through: Through, changed: list[bool]) -> None:
+    def louder(event: Body, request: Body) -> Body:
+        assert request["stream"]
+        delta = event["choices"][0]["delta"]
+        delta["content"] = delta["content"].upper()
+        return event
+
+    body = {"stream": True, "max_tokens": 9}
+    for changes, words in ((Changes(), ("One", " two")), (Changes(event=louder), ("ONE", " TWO"))):
+        with through(changes).stream("POST", CHAT, json=body) as reply:
+            assert reply.headers["content-type"] == "text/event-stream; charset=utf-8"
+            lines = [line for line in reply.iter_lines() if line]
+        events = [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+        assert lines[-1] == "data: [DONE]"
+        assert tuple(event["choices"][0]["delta"]["content"] for event in events) == words
+    assert len(changed) == len(EVENTS)
+
+
+def test_simultaneous_requests_get_their_own_replies(through: Through) -> None:
+    client = through(Changes(reply=received))
+    replies: dict[int, Any] = {}
+
+    def ask(number: int) -> None:
+        replies[number] = client.post(CHAT, json={"max_tokens": number}).json()["asked"]
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert replies == {number: number for number in range(16)}
+
+
+def test_a_server_that_is_gone_is_a_bad_gateway() -> None:
+    gone = Endpoint("http://127.0.0.1:9", "a-model", "none")
+    with proxy(gone, Changes(), lambda: None) as endpoint:
+        reply = httpx.post(f"{endpoint.url}{CHAT}", json={}, trust_env=False)
+    assert reply.status_code == 502
+    assert "no reply" in reply.json()["error"]["message"]
+
+
+# --- what each fault changes ---------------------------------------------------------------------
+
+
+def url_of(picture: Image.Image) -> str:
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+
+
+def picture_of(part: Body) -> Image.Image:
+    head, _, data = part["image_url"]["url"].partition("base64,")
+    with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
+        assert head == f"data:image/{str(picture.format).lower()};"
+        return picture.convert("RGB")
+
+
+def image(url: str) -> Body:
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def text(words: str) -> Body:
+    return {"type": "text", "text": words}
+
+
+def chat(*messages: tuple[str, Any], **fields: Any) -> Body:
+    told = [{"role": role, "content": content} for role, content in messages]
+    return {"messages": told, **fields}
+
+
+def asked(name: str, body: Body) -> Body:
+    """A request as a fault changes it."""
+    return BY_NAME[name].changes().request(copy.deepcopy(body))
+
+
+RAMP = Image.linear_gradient("L").convert("RGB").resize((40, 30))
+A, B, C = (url_of(Image.new("RGB", (8, 6), colour)) for colour in ("red", "green", "blue"))
+ONE = chat(("user", [image(url_of(RAMP)), text("Read it.")]))
+SEVERAL = chat(("user", [text("First:"), image(A), text("second:"), image(B), image(C)]))
+TURNS = chat(
+    ("system", "Be short."),
+    ("user", [image(A), text("What is it?")]),
+    ("assistant", "red"),
+    ("user", [image(B), text("And it?")]),
+    ("assistant", "gre"),
+)
+
+
+def addresses(body: Body) -> list[str]:
+    return [
+        part["image_url"]["url"]
+        for message in body["messages"]
+        if isinstance(message["content"], list)
+        for part in message["content"]
+        if part["type"] == "image_url"
+    ]
+
+
+def only_picture(body: Body) -> Image.Image:
+    return picture_of(body["messages"][0]["content"][0])
+
+
+def test_pictures_are_blank() -> None:
+    seen = only_picture(asked("pictures-blank", ONE))
+    assert (seen.size, seen.getcolors()) == (RAMP.size, [(1200, (255, 255, 255))])
+
+
+def test_pictures_are_upside_down() -> None:
+    seen = only_picture(asked("pictures-upside-down", ONE))
+    assert seen.rotate(180).tobytes() == RAMP.tobytes()
+
+
+def test_pictures_are_halved() -> None:
+    assert only_picture(asked("pictures-halved", ONE)).size == (20, 15)
+
+
+def test_pictures_are_compressed() -> None:
+    changed = asked("pictures-lossy", ONE)
+    seen = only_picture(changed)
+    assert "image/jpeg" in addresses(changed)[0]
+    assert seen.size == RAMP.size
+    assert ImageChops.difference(seen, RAMP).getbbox()
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://here/page.png", "data:image/png;base64,bm8=", "data:image/png;base64,!", None, 7],
+    ids=["http", "no picture", "no base64", "none", "number"],
+)
+def test_what_is_no_readable_picture_is_passed_on(url: Any) -> None:
+    body = chat(("user", [{"type": "image_url", "image_url": {"url": url}}, text("?")]))
+    assert asked("pictures-blank", body) == body
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"messages": None}, {"messages": []}, chat(("user", "Hello")), chat(("user", None))],
+    ids=["empty", "no messages", "no message", "a text", "no content"],
+)
+def test_unusual_requests_are_passed_on(fault: Any, body: Body) -> None:
+    seen = fault.changes().request(copy.deepcopy(body))
+    seen.pop("ignore_eos", None)
+    assert seen == body
+
+
+def test_pictures_of_a_request_are_exchanged() -> None:
+    assert addresses(asked("pictures-exchanged", SEVERAL)) == [C, B, A]
+    assert asked("pictures-exchanged", ONE) == ONE
+
+
+def test_the_first_picture_is_repeated() -> None:
+    assert addresses(asked("first-picture-repeated", SEVERAL)) == [A, A, A]
+    assert asked("first-picture-repeated", ONE) == ONE
+
+
+def test_pictures_are_before_the_text() -> None:
+    content = asked("pictures-before-text", SEVERAL)["messages"][0]["content"]
+    assert content == [image(A), image(B), image(C), text("First:"), text("second:")]
+    assert asked("pictures-before-text", TURNS) == TURNS
+
+
+def test_one_picture_of_a_message_is_kept() -> None:
+    content = asked("one-picture-kept", SEVERAL)["messages"][0]["content"]
+    assert content == [text("First:"), text("second:"), image(C)]
+    assert asked("one-picture-kept", TURNS) == TURNS
+
+
+def test_earlier_turns_are_dropped() -> None:
+    messages = asked("earlier-turns-dropped", TURNS)["messages"]
+    assert messages == [TURNS["messages"][0], *TURNS["messages"][3:]]
+    assert asked("earlier-turns-dropped", ONE) == ONE
+
+
+def test_the_system_message_is_dropped() -> None:
+    assert asked("system-message-dropped", TURNS)["messages"] == TURNS["messages"][1:]
+    assert asked("system-message-dropped", ONE) == ONE
+
+
+def test_pictures_of_earlier_turns_are_dropped() -> None:
+    changed = asked("history-without-pictures", TURNS)
+    assert addresses(changed) == [B]
+    assert changed["messages"][1]["content"] == [text("What is it?")]
+    assert asked("history-without-pictures", SEVERAL) == SEVERAL
+
+
+def test_texts_are_misread() -> None:
+    body = chat(("system", "é"), ("user", [image(A), text("字 a")]), ("user", "plain"))
+    messages = asked("text-in-another-encoding", body)["messages"]
+    assert messages[0]["content"] == "Ã©"
+    assert messages[1]["content"][1]["text"] == "\xe5\xad\x97 a"
+    assert messages[2]["content"] == "plain"
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("temperature-zero-as-0.7", {"temperature": 0}, {"temperature": 0.7}),
+        ("temperature-zero-as-0.7", {"temperature": 1}, {"temperature": 1}),
+        ("seed-dropped", {"seed": 5, "n": 1}, {"n": 1}),
+        ("stop-dropped", {"stop": ["x"], "n": 1}, {"n": 1}),
+        ("answers-cut-at-32", {"max_tokens": 512}, {"max_tokens": 32}),
+        ("answers-cut-at-32", {"max_tokens": 8}, {"max_tokens": 8}),
+        ("answers-cut-at-32", {"max_tokens": None}, {"max_tokens": None}),
+    ],
+)
+def test_parameters_are_changed(name: str, before: Body, after: Body) -> None:
+    assert asked(name, before) == after
+
+
+def test_answers_never_end() -> None:
+    assert asked("answers-never-end", ONE) == {**ONE, "ignore_eos": True}
+
+
+def entry(token: str, logprob: float) -> Body:
+    top = [{"token": token, "logprob": logprob}, {"token": "z", "logprob": logprob - 1}]
+    return {"token": token, "logprob": logprob, "top_logprobs": top}
+
+
+REPLY = {
+    "choices": [{"logprobs": {"content": [entry("a", -1.0), entry("b", -2.0), entry("c", -3.0)]}}],
+    "usage": {"prompt_tokens": 30, "completion_tokens": 3, "total_tokens": 33},
+}
+
+
+def told(name: str, reply: Body) -> Body:
+    """A reply as a fault changes it; an event of a stream is changed alike."""
+    changes = BY_NAME[name].changes()
+    seen = changes.reply(copy.deepcopy(reply), {})
+    assert changes.event(copy.deepcopy(reply), {}) == seen
+    return seen
+
+
+def test_usage_is_too_low() -> None:
+    less = {"prompt_tokens": 20, "completion_tokens": 3, "total_tokens": 23}
+    assert told("usage-too-low", REPLY) == {**REPLY, "usage": less}
+
+
+def test_log_probabilities_are_the_neighbours() -> None:
+    content = told("logprobs-of-the-neighbour", REPLY)["choices"][0]["logprobs"]["content"]
+    assert [one["token"] for one in content] == ["a", "b", "c"]
+    assert [one["top_logprobs"][0]["token"] for one in content] == ["b", "c", "c"]
+
+
+def test_log_probabilities_are_flat() -> None:
+    content = told("logprobs-flat", REPLY)["choices"][0]["logprobs"]["content"]
+    assert [one["logprob"] for one in content] == pytest.approx([-0.9, -1.8, -2.7])
+    assert content[1]["top_logprobs"][1]["logprob"] == pytest.approx(-2.7)
+
+
+@pytest.mark.parametrize("name", ["usage-too-low", "logprobs-of-the-neighbour", "logprobs-flat"])
+@pytest.mark.parametrize(
+    "reply",
+    [{}, {"error": {}}, {"choices": [], "usage": None}, {"choices": [{"logprobs": None}]}],
+    ids=["empty", "error", "no choice", "no log-probabilities"],
+)
+def test_replies_without_numbers_are_passed_on(name: str, reply: Body) -> None:
+    assert told(name, reply) == reply
+
+
+def test_every_fifth_answer_is_another_requests() -> None:
+    reply = BY_NAME["answer-of-another-request"].changes().reply
+    words = [reply({"choices": [word]}, {})["choices"][0] for word in "abcdefghij"]
+    assert "".join(words) == "abcddfghii"
+    assert reply({"error": {}}, {}) == {"error": {}}
+    again = BY_NAME["answer-of-another-request"].changes().reply
+    assert again({"choices": ["x"]}, {}) == {"choices": ["x"]}
+
+
+def test_every_wire_fault_is_tried_here() -> None:
+    tests = Path(__file__).read_text("utf-8")
+    assert [name for name in BY_NAME if f'"{name}"' not in tests] == []
