@@ -33,6 +33,8 @@ from tiny_model import MODELS, SuiteDidNotRunError
 from pytest_ascend_vlm.engines import torch_companions
 from pytest_ascend_vlm.errors import ServerError
 
+BENCHMARKS = REPOSITORY / "benchmarks"
+BENCHMARK = (sys.executable, "-m", "fault_detection")
 BY_NAME = {fault.name: fault for fault in FAULTS}
 # Three or more faults of each of these kinds. Those about load and faults of the host come later.
 COVERED = {Kind.COLD, Kind.SIZE, Kind.WHICH, Kind.BORDERS, Kind.FORMATS, Kind.CLIPS}
@@ -391,14 +393,13 @@ def test_a_killed_run_leaves_no_process(
     fault: str, stand_in_root: Path, watch: Watch, tmp_path: Path
 ) -> None:
     plan, line = KILLED[fault]
-    path = os.pathsep.join([str(stand_in_root), str(REPOSITORY / "benchmarks")])
+    path = os.pathsep.join([str(stand_in_root), str(BENCHMARKS)])
     stand_in = json.dumps({**plan, "runaways": 1})
     env = {**watch.environment, "STAND_IN": stand_in, "TMPDIR": str(tmp_path), "PYTHONPATH": path}
-    command = [sys.executable, "-m", "fault_detection", "--faults", fault]
     output = tmp_path / "output"
     with output.open("wb") as file:
         run = subprocess.Popen(
-            [*command, "--clean-runs=0"],
+            [*BENCHMARK, "--clean-runs=0", "--faults", fault],
             cwd=REPOSITORY,
             env={**os.environ, **env},
             stdout=file,
@@ -435,7 +436,7 @@ for hook in (hook for fault in FAULTS for hook in fault.hooks):
 @pytest.mark.vllm
 @pytest.mark.skipif(not HAS_VLLM, reason="vLLM is not installed")
 def test_vllm_has_every_function_that_a_fault_changes() -> None:
-    path = torch_companions.child_pythonpath(str(REPOSITORY / "benchmarks"))
+    path = torch_companions.child_pythonpath(str(BENCHMARKS))
     done = subprocess.run(
         [sys.executable, "-c", ABSENT],
         env={**os.environ, "PYTHONPATH": path},
@@ -451,9 +452,9 @@ def test_vllm_has_every_function_that_a_fault_changes() -> None:
 @pytest.mark.skipif(not HAS_VLLM, reason="vLLM is not installed")
 def test_faults_of_every_place_are_caught_in_real_vllm(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "benchmarks/fault_detection.py", "--clean-runs=1", "--faults", *HANDFUL],
+        [*BENCHMARK, "--clean-runs=1", "--faults", *HANDFUL],
         cwd=REPOSITORY,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
+        env={**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(BENCHMARKS)},
         capture_output=True,
         text=True,
         check=False,
