@@ -138,7 +138,10 @@ CAUGHT = {
         errors={"serving.bad_input"},
         only="bad_input",
     ),
-    Defect.SMALL_PICTURES_GIVE_500: Caught({"serving.image_sizes"}),
+    # These compare the smallest image, among others.
+    Defect.SMALL_PICTURES_GIVE_500: Caught(
+        {"serving.image_sizes"}, errors={"determinism.cold", "determinism.batched_images"}
+    ),
     Defect.SIXTEEN_BITS_GIVE_500: Caught({"serving.image_sizes"}, only="image_sizes"),
     Defect.SIDES_ARE_CUT: Caught({"serving.image_sizes"}),
     Defect.TOO_THIN_PICTURES_ARE_ANSWERED: Caught({"serving.image_sizes"}, only="image_sizes"),
@@ -164,8 +167,8 @@ CAUGHT = {
     Defect.ONE_SEED_FOR_ALL: Caught(errors={"determinism.seeded"}),
     Defect.SAMPLES_GREEDILY: Caught(errors={"determinism.seeded"}),
     Defect.COMPANY_CHANGES_ANSWER: Caught({"determinism.concurrent", "determinism.batched_images"}),
-    # All other requests are cold, so they do not use the cache.
-    Defect.CACHE_IGNORES_IMAGE: Caught({"determinism.prefix_cache"}),
+    # Most other requests are cold, so they do not use the cache.
+    Defect.CACHE_IGNORES_IMAGE: Caught({"determinism.prefix_cache", "serving.image_sizes"}),
     Defect.SAMPLES_A_GREEDY_REQUEST: Caught({"determinism.unsure"}),
     Defect.NUMBERS_CHANGE_A_LITTLE: Caught({"determinism.cold"}),
     Defect.ONE_TOKEN_IS_OFF: Caught({"numerics.tokens"}),
