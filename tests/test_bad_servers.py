@@ -475,6 +475,7 @@ def test_without_an_npu_no_criterion_counts_as_verified(judged: Judged) -> None:
     outcome = judged(None, "-k", few_cases())
     skipped = judged_here() | NOT_ON_AN_ENDPOINT | {"own.test_two_step_parsing"}
     skipped -= {"serving.largest_image"}  # which few_cases() leaves out
+    skipped |= {"baseline.order"}  # that it takes one image is found out when the test runs
     assert outcome.criteria("skip") == skipped
     last = outcome.text.splitlines()[-1]
     assert last.startswith(f"0 of {len(skipped)} criteria verified: there is no Ascend NPU")
