@@ -133,7 +133,7 @@ def test_each_verdict_has_the_status_that_it_earned(
     project: pytest.Pytester, stub: Serve, judged: Judged
 ) -> None:
     model_file(project, TWO_VERDICTS)
-    rows = judged(stub(), "-k", "two", "test_own_model.py").rows
+    rows = judged(stub(), "-k", "test_two", "test_own_model.py").rows
     assert [(row["finding"], row["status"]) for row in rows] == [
         ("the first", "pass"),
         ("the second", "fail"),
