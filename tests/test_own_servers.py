@@ -77,7 +77,7 @@ def test_a_start_beyond_its_budget_fails_and_all_else_is_judged(
 @pytest.mark.catches("determinism.restart")
 def test_answers_that_depend_on_the_start_are_caught(stubbed: Judge) -> None:
     defects = json.dumps({"again": "TEXT_OFF_BY_ONE_TOKEN"})
-    rows = stubbed("-k", "restart or text_matches", STUB_DEFECTS=defects)
+    rows = stubbed("-k", "restart or text_matches and capital]", STUB_DEFECTS=defects)
     assert statuses(rows) == {"baseline.text": "pass", "determinism.restart": "fail"}
 
 
