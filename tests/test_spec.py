@@ -244,6 +244,16 @@ def test_an_unusable_picture_is_refused_with_its_case_and_file(
         load_cases([root])
 
 
+def test_a_picture_of_an_earlier_message_is_checked_too(tmp_path: Path) -> None:
+    earlier = [{"role": "user", "content": ["What is this?", {"image": "the.file"}]}]
+    case = {"id": "image/a", "needs": "image", "prompt": "And now?", "earlier": earlier}
+    root = write_cases(tmp_path, json.dumps({"cases": [case]}))
+    (root / "the.file").write_bytes(b"a text, and no image")
+    said = f"image/a needs {root / 'the.file'}, which is no image that Pillow can decode"
+    with pytest.raises(ConfigurationError, match=re.escape(said)):
+        load_cases([root])
+
+
 def test_each_picture_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entries = [
         {"id": f"image/{name}", "needs": "image", "prompt": "x", "images": ["page.png"]}
