@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 from test_criteria_numerics import CASE, PROMPT, generated, golden, off_by, seen
@@ -29,6 +30,15 @@ def test_the_largest_error_of_all_prompts_counts() -> None:
     verdict = judge_chunks([right, wrong, right])
     assert (verdict.passed, verdict.measured) == (False, pytest.approx(3.0))
     assert "borders are behind every 64 tokens" in verdict.details[0]
+
+
+def test_numbers_that_are_none_count_as_the_largest_error_wherever_they_are() -> None:
+    right = (seen(NUMERICS, off_by(1.0, NUMERICS)), NUMERICS)
+    none = (seen(NUMERICS, off_by(float("nan"), NUMERICS)), NUMERICS)
+    for pairs in ([none, right], [right, none], [right, none, right]):
+        verdict = judge_chunks(pairs)
+        assert not verdict.passed
+        assert math.isnan(verdict.measured)
 
 
 @pytest.mark.parametrize(("factor", "passes"), [(1.0, True), (9.0, False)])

@@ -48,6 +48,9 @@ def test_the_message_says_that_the_difference_comes_in_with_the_image() -> None:
     with_image = {"image/a": [still, computed(numerics, 1.0, first=IMAGE_START)]}
     verdict = recomputed.judge_cold(with_image, 0.1, UNUSED)
     assert "look at the vision tower" in "\n".join(verdict.details)
+    without_numbers = {"image/a": [still, computed(numerics, float("nan"), first=IMAGE_START)]}
+    verdict = recomputed.judge_cold(without_numbers, 0.1, UNUSED)
+    assert "look at the vision tower" in "\n".join(verdict.details)
     everywhere = {"image/a": [still, computed(numerics, 1.0)]}
     verdict = recomputed.judge_cold(everywhere, 0.1, UNUSED)
     assert "look at the kernels of the language model" in "\n".join(verdict.details)

@@ -13,13 +13,13 @@ from .comparison import compare_logits
 from .error_statistics import ErrorStatistics
 from .generation import judge_generation
 from .numerics import error_location
-from .verdict import Verdict, at_most
+from .verdict import Verdict, at_most, largest
 
 
 def judge_chunks(compared: Sequence[tuple[Forced, ReferenceNumerics]]) -> Verdict:
     """R of each case is at most `IMAGE_ERROR_RATIO`; the verdict has the largest."""
     statistics = [ErrorStatistics([compare_logits(*pair)]) for pair in compared]
-    worst = max(statistics, key=lambda one: one.error_ratio.value)
+    worst = largest(statistics, lambda one: one.error_ratio.value)
     case_id = worst.comparisons[0].case_id
     return at_most(
         worst.error_ratio.value,

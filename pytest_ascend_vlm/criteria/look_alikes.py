@@ -18,7 +18,7 @@ from ..spec.case import Case
 from ..spec.thresholds import IMAGE_ERROR_RATIO
 from .comparison import compare_prompts
 from .error_statistics import ErrorStatistics
-from .verdict import Verdict, at_most
+from .verdict import Verdict, at_most, largest
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,7 @@ def judge_seen(requests: Sequence[Seen], mistake: str) -> Verdict:
                     f"{ratio:.2f}), so the two cannot be told apart. They are too similar for this "
                     "checkpoint."
                 )
-    worst = max(ratios, key=lambda case_id: np.nan_to_num(ratios[case_id][0], nan=np.inf))
+    worst = largest(ratios, lambda case_id: ratios[case_id][0])
     own, others = ratios[worst]
     nearest = _nearest(others)
     return at_most(

@@ -26,7 +26,7 @@ from ..spec.thresholds import (
 )
 from .comparison import CaseComparison
 from .error_statistics import ONSET_ROUNDINGS, ErrorStatistics, per_position
-from .verdict import Verdict, at_least, at_most
+from .verdict import Verdict, at_least, at_most, largest
 
 _SHOWN_TOKENS = 5
 
@@ -163,10 +163,7 @@ def judge_image(comparison: CaseComparison) -> Verdict:
     """
     statistics = ErrorStatistics([comparison])
     ratios = {"all": statistics.error_ratio.value, **statistics.ratio_by_part}
-    measured = max(
-        (ratios[part] for part in ("all", "image") if part in ratios),
-        key=lambda ratio: np.nan_to_num(ratio, nan=np.inf),
-    )
+    measured = largest((ratios[part] for part in ("all", "image") if part in ratios), float)
     of_images = f", {ratios['image']:.2f} at those of images" if "image" in ratios else ""
     return at_most(
         measured,
@@ -191,8 +188,8 @@ def judge_tokens(statistics: ErrorStatistics) -> Verdict:
             f"no token is listed at {ENOUGH_ROWS} or more positions, so errors of single tokens "
             "cannot be judged"
         )
-    worst = max(errors, key=lambda token: np.nan_to_num(abs(errors[token]), nan=np.inf))
-    largest = sorted(errors, key=lambda token: -abs(errors[token]))[:_SHOWN_TOKENS]
+    worst = largest(errors, lambda token: abs(errors[token]))
+    few = sorted(errors, key=lambda token: -abs(errors[token]))[:_SHOWN_TOKENS]
     return at_most(
         abs(errors[worst]),
         TOKEN_ERROR,
@@ -201,9 +198,9 @@ def judge_tokens(statistics: ErrorStatistics) -> Verdict:
         f"are listed at {ENOUGH_ROWS} or more positions",
         (
             "largest mean errors: "
-            + ", ".join(f"token {token} {errors[token]:+.2f}" for token in largest),
+            + ", ".join(f"token {token} {errors[token]:+.2f}" for token in few),
         ),
-        {"errors": {str(token): round(errors[token], 4) for token in largest}},
+        {"errors": {str(token): round(errors[token], 4) for token in few}},
     )
 
 

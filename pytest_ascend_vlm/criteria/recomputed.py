@@ -17,7 +17,7 @@ from ..observation.answers import Completion
 from ..observation.caches import CacheUse
 from .comparison import CaseComparison
 from .text import side_by_side
-from .verdict import Verdict, at_least, at_most
+from .verdict import Verdict, at_least, at_most, largest
 
 _UNIT = "bf16 roundings"
 
@@ -71,7 +71,8 @@ def judge_cold(
         PreconditionError: the server took an image from a cache.
     """
     require_cold(caches)
-    worst = _worst([difference(first, other) for first, *again in runs.values() for other in again])
+    differences = [difference(first, other) for first, *again in runs.values() for other in again]
+    worst = largest(differences, lambda one: one.overall)
     times = min(map(len, runs.values()))
     return at_most(
         worst.overall,
@@ -100,10 +101,9 @@ def judge_batched(
         PreconditionError: the server took an image from a cache.
     """
     require_cold(caches)
-    worst = _worst([difference(alone, batched) for alone, batched in pairs])
-    off = {
-        one.case_id for one in (difference(*pair) for pair in pairs) if not one.overall <= maximum
-    }
+    differences = [difference(alone, batched) for alone, batched in pairs]
+    worst = largest(differences, lambda one: one.overall)
+    off = {one.case_id for one in differences if not one.overall <= maximum}
     return at_most(
         worst.overall,
         maximum,
@@ -175,11 +175,6 @@ def cold_evidence(caches: CacheUse | None) -> dict[str, str]:
     }
 
 
-def _worst(differences: Sequence[Difference]) -> Difference:
-    # NaN counts as the largest.
-    return max(differences, key=lambda one: np.nan_to_num(one.overall, nan=np.inf))
-
-
 def _where(worst: Difference, maximum: float) -> tuple[str, ...]:
     if worst.before is None:
         return ()
@@ -187,7 +182,7 @@ def _where(worst: Difference, maximum: float) -> tuple[str, ...]:
         f"difference before the image: {worst.before:.3g}, from the image on: {worst.since:.3g} "
         "(bf16 roundings)",
     )
-    if worst.before <= maximum < worst.since:
+    if worst.before <= maximum and not worst.since <= maximum:
         return (
             *lines,
             "the text before the image is the same each time, so the difference comes in with the "

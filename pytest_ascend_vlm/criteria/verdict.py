@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from ..errors import ConfigurationError
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,11 @@ def at_most(  # noqa: PLR0913, PLR0917
     """The verdict "measured <= threshold". NaN never passes."""
     passed = measured <= threshold
     return Verdict(passed, measured, threshold, unit, "at most", reason, details, evidence or {})
+
+
+def largest(items: Iterable[_T], error: Callable[[_T], float]) -> _T:
+    """The item with the largest error, to be judged for all. NaN is larger than any number."""
+    return max(items, key=lambda item: (math.isnan(error(item)), error(item)))
 
 
 def checklist(
