@@ -239,6 +239,16 @@ def test_other_tokens_of_the_same_number_are_another_prompt() -> None:
         )
 
 
+def test_an_unknown_prompt_is_not_the_reference_s() -> None:
+    """The answers can still be compared; only the criterion about the prompt fails."""
+    silent = dataclasses.replace(served("巴黎"), prompt_token_ids=None, usage=None)
+    verdict = rules.judge_prompt(silent, reference())
+    assert not verdict.passed
+    assert "its prompt is unknown" in verdict.details[0]
+    rules.require_same_prompt(silent, reference())
+    assert rules.judge_prompt(served("巴黎"), reference()).passed
+
+
 def test_placeholders_are_one_token() -> None:
     golden = dataclasses.replace(reference(), placeholders=(7, 9))
     mixed = dataclasses.replace(served("巴黎"), prompt_token_ids=(*(7,) * 30, *(9,) * 6))

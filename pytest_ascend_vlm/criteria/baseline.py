@@ -20,17 +20,20 @@ from .text import side_by_side, similarity, word_overlap
 from .verdict import Verdict, at_least, at_most, checklist
 
 _SHOWN_CANDIDATES = 3
+UNKNOWN_PROMPT = "the reply has neither prompt_token_ids nor usage, so its prompt is unknown"
 
 
 def require_same_prompt(served: Completion, reference: Reference) -> None:
     """Checks that the served prompt and the reference's prompt are the same tokens.
 
-    Without token ids of the served prompt, the lengths are compared.
+    Without token ids of the served prompt, the lengths are compared. If its length is unknown as
+    well, the answers are compared nevertheless; `judge_prompt` fails.
 
     Raises:
         PreconditionError: the prompts differ.
     """
-    if problem := prompt_problem(served, reference):
+    problem = _prompt_problem(served.prompt_token_ids, served.prompt_tokens, reference)
+    if problem is not None:
         raise _other_input(reference.case_id, problem)
 
 
@@ -60,19 +63,15 @@ def judge_prompt(served: Completion | Refusal, reference: Reference) -> Verdict:
     ids, usage = served.prompt_token_ids, served.usage
     counted = usage.prompt_tokens if usage else None
     wrong = f"usage reports {counted} tokens, but the prompt has {len(ids or ())}"
+    other = _prompt_problem(ids, served.prompt_tokens, reference)
     return checklist(
         {
             "answered": None,
-            "prompt": prompt_problem(served, reference),
+            "prompt": UNKNOWN_PROMPT if served.prompt_tokens is None else other,
             "usage": wrong if ids is not None and counted != len(ids) else None,
         },
         {"prompt_tokens": served.prompt_tokens, "compared": "ids" if ids else "length"},
     )
-
-
-def prompt_problem(served: Completion, reference: Reference) -> str | None:
-    """The difference between the served prompt and the reference's, or None."""
-    return _prompt_problem(served.prompt_token_ids, served.prompt_tokens, reference)
 
 
 def _prompt_problem(

@@ -7,6 +7,8 @@ import dataclasses
 from ..errors import PreconditionError
 from ..observation.answers import Completion, Refusal
 from ..observation.pictures import LargestPageReplies, PictureReply, PictureSearch
+from .baseline import UNKNOWN_PROMPT
+from .divergence import first_difference
 from .serving import client_error
 from .text import side_by_side
 from .verdict import Verdict, at_most, checklist
@@ -128,15 +130,17 @@ def _wrong_picture(
 def _prompt_problem(expected: tuple[int, ...], got: Completion) -> str | None:
     """The problem with the prompt that was answered, or None; its length if it has no ids."""
     if got.prompt_tokens is None:
-        return "the reply has neither prompt_token_ids nor usage, so its prompt is unknown"
+        return UNKNOWN_PROMPT
     if got.prompt_tokens != len(expected):
         return f"expected a prompt of {len(expected)} tokens; got one of {got.prompt_tokens}"
-    if got.prompt_token_ids is None:
+    prompt = expected if got.prompt_token_ids is None else got.prompt_token_ids
+    position = first_difference(expected, prompt)
+    if position is None:
         return None
-    for position, (ours, theirs) in enumerate(zip(expected, got.prompt_token_ids, strict=True)):
-        if ours != theirs:
-            return f"expected token {ours} at position {position} of the prompt; got {theirs}"
-    return None
+    return (
+        f"expected token {expected[position]} at position {position} of the prompt; got "
+        f"{prompt[position]}"
+    )
 
 
 def _repeat_problem(first: Completion, second: Completion | Refusal | None) -> str | None:
