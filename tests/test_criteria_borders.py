@@ -51,7 +51,16 @@ def test_a_hit_gives_the_numbers_of_a_prompt_that_was_computed(factor: float, pa
     assert "4 cached tokens; the image is at tokens 3 to 8" in verdict.reason
 
 
-def test_without_a_hit_there_is_no_verdict() -> None:
+@pytest.mark.parametrize(
+    ("cached", "problem"),
+    [
+        (None, "reported no cached tokens"),
+        (0, "reported no cached tokens"),
+        (2, "only the 2 tokens before the image"),
+    ],
+)
+def test_without_a_hit_in_the_image_there_is_no_verdict(cached: int | None, problem: str) -> None:
     answer = generated(NUMERICS, NUMERICS.fp32, NUMERICS.token_ids)
-    with pytest.raises(PreconditionError, match="reported no cached tokens"):
-        judge_hit(answer, seen(NUMERICS, NUMERICS.fp32), REFERENCE, Thresholds())
+    hit = dataclasses.replace(answer, usage=Usage(PROMPT, 8, PROMPT + 8, cached_tokens=cached))
+    with pytest.raises(PreconditionError, match=problem):
+        judge_hit(hit, seen(NUMERICS, NUMERICS.fp32), REFERENCE, Thresholds())

@@ -44,7 +44,8 @@ def judge_hit(
         thresholds: the model's thresholds.
 
     Raises:
-        PreconditionError: the server reports no hit, or the reference has no numerics.
+        PreconditionError: the server reports no hit, or one that ends before the image, or the
+            reference has no numerics.
     """
     cached = hit.usage.cached_tokens if hit.usage else None
     if not cached:
@@ -54,8 +55,14 @@ def judge_hit(
         )
     if reference.numerics is None or reference.prompt_token_ids is None:
         raise PreconditionError(f"{hit.case_id}: the reference has no numerics")
-    verdict = judge_generation(hit, forced, reference.numerics, thresholds)
     first, last = _image_range(reference.prompt_token_ids, reference.numerics)
+    if cached <= first:
+        raise PreconditionError(
+            f"{hit.case_id}: only the {cached} tokens before the image, which is at tokens "
+            f"{first + 1} to {last + 1}, came from the cache, so a hit in the image could not be "
+            "judged. Serve with a smaller block_size, or use a larger image."
+        )
+    verdict = judge_generation(hit, forced, reference.numerics, thresholds)
     where = f"{cached} cached tokens; the image is at tokens {first + 1} to {last + 1}"
     evidence = {**verdict.evidence, "cached_tokens": cached, "image": [first + 1, last + 1]}
     return dataclasses.replace(verdict, reason=f"{verdict.reason}; {where}", evidence=evidence)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
-from ..spec.case import Case, Sampling
+from ..spec.case import IMAGE_MARK, Case, Sampling
 from ..spec.model import Variant
 from ..spec.thresholds import STEP_TOKENS
 from .answers import ForcedAnswers
@@ -81,13 +81,14 @@ def _bordered(cases: Sequence[Case]) -> list[Case]:
 
 
 def _two_about_one_image(cases: Sequence[Case]) -> tuple[Case, Case]:
-    """Two questions about one image."""
-    for index, one in enumerate(cases):
-        for other in cases[index + 1 :]:
+    """Two questions behind one image, so that their prompts are equal up to its end."""
+    image_first = [case for case in cases if not case.earlier and IMAGE_MARK not in case.prompt]
+    for index, one in enumerate(image_first):
+        for other in image_first[index + 1 :]:
             if one.every_image == other.every_image and one.prompt != other.prompt:
                 return one, other
     raise ConfigurationError(
-        "numerics.borders needs two cases with different questions about one image, and "
+        "numerics.borders needs two cases with different questions behind one image, and "
         "fixtures/cases.json has none for this model. Add one."
     )
 
