@@ -18,6 +18,7 @@ from pytest_ascend_vlm.criteria.determinism import (
     judge_agreement,
     judge_prefix_cache,
     judge_seeds,
+    least_certain,
     repeat_chance,
     runs_to_see_sampling,
 )
@@ -352,12 +353,12 @@ def certain(*margins: float) -> Completion:
 def test_the_less_sure_an_answer_the_fewer_runs_show_sampling() -> None:
     assert repeat_chance(certain(0.0, 0.0)) == pytest.approx(1 / 4)
     assert repeat_chance(certain(0.7 * math.log(3))) == pytest.approx(3 / 4)
-    assert runs_to_see_sampling([certain(9.0), certain(*[0.0] * 10)]) == 1
-    assert runs_to_see_sampling([certain(*[0.0] * 5)]) == 2
+    assert runs_to_see_sampling(least_certain([certain(9.0), certain(*[0.0] * 10)])) == 1
+    assert runs_to_see_sampling(least_certain([certain(*[0.0] * 5)])) == 2
     with pytest.raises(PreconditionError, match="the model is sure of its answers"):
-        runs_to_see_sampling([certain(9.0), certain(0.0)])
+        runs_to_see_sampling(least_certain([certain(9.0), certain(0.0)]))
     with pytest.raises(PreconditionError, match="listed no log-probabilities"):
-        runs_to_see_sampling([GOOD])
+        runs_to_see_sampling(least_certain([GOOD]))
 
 
 def test_answers_are_told_apart_by_their_tokens() -> None:

@@ -98,14 +98,23 @@ def repeat_chance(answer: Completion) -> float:
     return float(np.prod(1 / np.maximum(np.exp(behind).sum(axis=1), 1)))
 
 
-def runs_to_see_sampling(answers: Sequence[Completion]) -> int:
-    """The number of runs after which a server that samples is detected, for the best answer.
+def least_certain(answers: Iterable[Completion]) -> Completion:
+    """The answer that sampling gives once more with the least probability.
+
+    Raises:
+        PreconditionError: the server lists no log-probabilities.
+    """
+    return min(answers, key=repeat_chance)
+
+
+def runs_to_see_sampling(answer: Completion) -> int:
+    """The number of runs after which a server that samples does not give one answer each time.
 
     Raises:
         PreconditionError: more than `UNSURE_RUNS` would be needed, or the server lists no
             log-probabilities.
     """
-    chance = min(repeat_chance(answer) for answer in answers)
+    chance = repeat_chance(answer)
     for runs in range(1, UNSURE_RUNS + 1):
         if chance**runs <= UNSEEN_SAMPLING:
             return runs

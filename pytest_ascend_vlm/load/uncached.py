@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import secrets
 from pathlib import Path
 
 from PIL import Image
 
+from ..engines.cold import new_salt
 from ..spec.case import Case, Sampling
 
 _BITS = 5  # changed bits per colour channel of one pixel: 32,768 visually identical images
@@ -44,7 +44,7 @@ class UncachedRequests:
     @staticmethod
     def sampling(max_tokens: int) -> Sampling:
         """Greedy sampling with a new salt."""
-        return Sampling(max_tokens=max_tokens, cache_salt=secrets.token_hex(8))
+        return Sampling(max_tokens=max_tokens, cache_salt=new_salt())
 
 
 def _changed(pixel: object, number: int) -> tuple[int, ...]:

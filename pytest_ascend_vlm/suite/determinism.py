@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import TYPE_CHECKING
 
 import pytest
@@ -120,11 +119,9 @@ class DeterminismCriteria(Criteria):
         """
         # The answer to an open prompt may be anything: the degeneration guard must not see it.
         with client.disposable() as other:
-            first = [other.complete(case, cold=True) for case in _UNSURE]
-            runs = rules.runs_to_see_sampling(first)
-            case, answer = min(
-                zip(_UNSURE, first, strict=True), key=lambda pair: rules.repeat_chance(pair[1])
-            )
+            answer = rules.least_certain(other.complete(case, cold=True) for case in _UNSURE)
+            case = next(case for case in _UNSURE if case.id == answer.case_id)
+            runs = rules.runs_to_see_sampling(answer)
             again = [other.complete(case, cold=True) for _ in range(runs)]
         minimum = self.model.thresholds.agreement
         judge(rules.judge_agreement({case.id: answer}, {case.id: again}, minimum))
@@ -183,8 +180,10 @@ class DeterminismCriteria(Criteria):
         """
         if self.model.serve.get("enable_prefix_caching") is False:
             judge.not_applicable("the model is served with enable_prefix_caching=False")
+        from ..engines.cold import new_salt
+
         one, other = _two_with_one_prompt(image_cases)
-        salt, other_salt = secrets.token_hex(8), secrets.token_hex(8)
+        salt, other_salt = new_salt(), new_salt()
         first = client.complete(one, Sampling(one.max_tokens, cache_salt=salt))
         hit = client.complete(one, Sampling(one.max_tokens, cache_salt=salt))
         other_warm = client.complete(other, Sampling(other.max_tokens, cache_salt=salt))
@@ -226,12 +225,12 @@ class DeterminismCriteria(Criteria):
 def _sampled(client: Client, temperature: float) -> dict[str, Completion]:
     """Name of a seed -> an answer sampled with that seed.
 
-    Each request has its own cache salt. Otherwise the second prompt would hit the prefix cache, and
-    its different rounding could change the sampled token.
+    Each request is cold. Otherwise the second prompt would hit the prefix cache, and its different
+    rounding could change the sampled token.
     """
     return {
         f"seed {seed}": client.complete(
-            _OPEN, Sampling(_OPEN.max_tokens, temperature, seed, cache_salt=secrets.token_hex(8))
+            _OPEN, Sampling(_OPEN.max_tokens, temperature, seed), cold=True
         )
         for seed in range(1, SEEDS + 1)
     }
