@@ -59,7 +59,7 @@ def judge_prompt(served: Completion | Refusal, reference: Reference) -> Verdict:
         reference: the reference, with its prompt's tokens.
     """
     if isinstance(served, Refusal):
-        return checklist({"answered": f"HTTP {served.status}: {served.message}"})
+        return checklist({"answered": str(served)})
     ids, usage = served.prompt_token_ids, served.usage
     counted = usage.prompt_tokens if usage else None
     wrong = f"usage reports {counted} tokens, but the prompt has {len(ids or ())}"

@@ -22,7 +22,7 @@ def judge_reading(reading: Reading) -> Verdict:
     """The file's scores are those of the picture that the file shows."""
     file = reading.file
     if isinstance(file, Refusal):
-        return checklist({"answered": f"HTTP {file.status}: {file.message}"})
+        return checklist({"answered": str(file)})
     mistake = _mistake(file, reading)
     lines = () if mistake is None else (f"the server misreads the file: {mistake}",)
     return at_most(

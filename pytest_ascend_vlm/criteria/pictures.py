@@ -46,7 +46,7 @@ def judge_image_sizes(search: PictureSearch, send_again: str) -> Verdict:
             0,
             "wrong replies",
             "the next good request is not answered",
-            (f"after {len(expected)} pictures it got {_short(search.afterwards)}",),
+            (f"after {len(expected)} pictures it got {search.afterwards}",),
             evidence,
         )
     reason = (
@@ -90,7 +90,7 @@ def judge_largest_page(seen: LargestPageReplies, budget_seconds: float) -> Verdi
 def _largest_page_checks(seen: LargestPageReplies, budget_seconds: float) -> dict[str, str | None]:
     first = seen.first
     if isinstance(first, Refusal):
-        return {"answered": _short(first)}
+        return {"answered": str(first)}
     late = f"it took {first.seconds:.3g} s, at most {budget_seconds:g} s are allowed"
     return {
         "answered": None,
@@ -107,7 +107,7 @@ def reply_problem(reply: PictureReply) -> str | None:
         problem = client_error(got)
         return problem and f"it must be refused, because {expected.refusal}; {problem}"
     if isinstance(got, Refusal):
-        return f"expected an answer to a prompt of {len(expected.prompt)} tokens; got {_short(got)}"
+        return f"expected an answer to a prompt of {len(expected.prompt)} tokens; got {got}"
     return _prompt_problem(expected.prompt, got)
 
 
@@ -147,11 +147,7 @@ def _repeat_problem(first: Completion, second: Completion | Refusal | None) -> s
     if second is None:
         return "the same page was not sent again"
     if isinstance(second, Refusal):
-        return f"the same page, sent again, got {_short(second)}"
+        return f"the same page, sent again, got {second}"
     if (first.text, first.token_ids) == (second.text, second.token_ids):
         return None
     return "\n".join(("", *side_by_side(first.text, second.text, "first")))
-
-
-def _short(refusal: Refusal) -> str:
-    return f"{f'HTTP {refusal.status}' if refusal.status else 'no answer'}: {refusal.message}"

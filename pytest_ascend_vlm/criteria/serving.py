@@ -37,7 +37,7 @@ def judge_start(
 def judge_models(listed: Sequence[str] | Refusal, served_name: str) -> Verdict:
     """`/v1/models` returns 200 and lists the served name."""
     if isinstance(listed, Refusal):
-        return checklist({"/v1/models answers": f"HTTP {listed.status}: {listed.message}"})
+        return checklist({"/v1/models answers": str(listed)})
     missing = None if served_name in listed else f"{served_name!r} is not among {list(listed)}"
     return checklist({"/v1/models answers": None, "served name listed": missing})
 
@@ -78,7 +78,7 @@ def _answer_evidence(answer: Completion | Refusal) -> dict[str, object]:
 
 def _answer_checks(answer: Completion | Refusal) -> dict[str, str | None]:
     if isinstance(answer, Refusal):
-        return {"answered": f"HTTP {answer.status}: {answer.message}"}
+        return {"answered": str(answer)}
     return {
         "answered": None,
         "finish reason": _problem_unless(
@@ -195,9 +195,7 @@ def judge_image_limit(
     """A request with the declared number of images is answered; one more is refused with a 4xx."""
     return checklist(
         {
-            f"{limit} images": None
-            if isinstance(within, Completion)
-            else f"HTTP {within.status}: {within.message}",
+            f"{limit} images": None if isinstance(within, Completion) else str(within),
             f"{limit + 1} images": client_error(beyond),
         }
     )
@@ -215,8 +213,7 @@ def judge_refusals(
         afterwards: the reply to a good request that was sent after all bad ones.
     """
     if isinstance(afterwards, Refusal):
-        reply = f"HTTP {afterwards.status}" if afterwards.status else "no answer"
-        problem = f"it got {reply} after {', '.join(answers)}: {afterwards.message}"
+        problem = f"it got {afterwards.reply} after {', '.join(answers)}: {afterwards.message}"
         return checklist({"the next good request": problem})
     checks = {label: client_error(answer) for label, answer in answers.items()}
     return checklist({**checks, "the next good request": None})
@@ -227,8 +224,7 @@ def client_error(answer: Completion | Refusal) -> str | None:
     if isinstance(answer, Completion):
         return f"it was answered: {answer.text[:60]!r}"
     if not 400 <= answer.status < 500:
-        reply = f"HTTP {answer.status}" if answer.status else "no answer"
-        return f"{reply} instead of a 4xx: {answer.message}"
+        return f"{answer.reply} instead of a 4xx: {answer.message}"
     return None if answer.is_json_error else f"the body has no JSON error: {answer.message}"
 
 

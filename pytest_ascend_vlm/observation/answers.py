@@ -5,7 +5,7 @@ Arrays are NumPy; log-probabilities are natural logarithms (nats).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +100,26 @@ class Refusal:
     status: int
     message: str
     is_json_error: bool
+
+    @property
+    def reply(self) -> str:
+        """What the server replied, in short."""
+        return f"HTTP {self.status}" if self.status else "no answer"
+
+    def __str__(self) -> str:
+        return f"{self.reply}: {self.message}"
+
+
+def reply_or_refusal(send: Callable[[], Completion | Refusal]) -> Completion | Refusal:
+    """The reply to a request, or a `Refusal` of status 0 if the server did not reply.
+
+    Args:
+        send: sends the request; raises a `ServerError` if there is no reply.
+    """
+    try:
+        return send()
+    except ServerError as error:
+        return Refusal(0, str(error), is_json_error=False)
 
 
 def require_answer(case_id: str, answer: Completion | Refusal) -> Completion:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ConfigurationError, ServerError
-from ..observation.answers import Completion, Refusal
+from ..errors import ConfigurationError
+from ..observation.answers import Completion, Refusal, reply_or_refusal
 from ..observation.pictures import Expected, LargestPage, LargestPageReplies, PictureReply
 from ..spec.case import Case, Sampling
 from ..spec.picture import Picture
@@ -67,7 +67,7 @@ class PictureRequests:
     def expected(self, image: Path, max_tokens: int) -> Expected:
         """What the reference's processor makes of a file, for an answer of some tokens."""
         try:
-            prompt = tuple(self.encoder.prompt(self.with_image(image))["input_ids"][0].tolist())
+            prompt = self.encoder.prompt_token_ids(self.with_image(image))
         except Exception as error:  # a processor has no exception of its own for a bad picture
             return Expected((), f"the reference's processor refuses it: {error}")
         if self.max_model_len is not None and len(prompt) + max_tokens > self.max_model_len:
@@ -138,11 +138,7 @@ class PictureRequests:
     def _reply(
         self, case: Case, sampling: Sampling = _ONE_TOKEN, *, cold: bool = False
     ) -> Completion | Refusal:
-        """The reply to a case; a `Refusal` of status 0 if the server sent none."""
-        try:
-            return self.client.ask(case, sampling, cold=cold)
-        except ServerError as error:
-            return Refusal(0, str(error), is_json_error=False)
+        return reply_or_refusal(lambda: self.client.ask(case, sampling, cold=cold))
 
 
 def longest_prompt(client: Client, model: ModelSpec) -> int | None:

@@ -7,7 +7,6 @@ import io
 import itertools
 import struct
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +15,8 @@ import pytest
 from ..criteria import pictures as picture_rules
 from ..criteria import serving as rules
 from ..criteria.criterion import Cases
-from ..errors import PreconditionError, ServerError
-from ..observation.answers import Completion, Refusal
+from ..errors import PreconditionError
+from ..observation.answers import Completion, Refusal, reply_or_refusal
 from ..session.answers import Answers
 from ..session.judge import Judge
 from ..session.picture_search import search
@@ -299,10 +298,8 @@ class ServingCriteria(Criteria):
         few = Sampling(max_tokens=_CUT_TOKENS)
         client.complete(text_case, few)  # fails if the server was down before the bad request
         with client.disposable() as other:
-            refusal = _reply_or_failure(
-                lambda: _send_bad_request(bad, other, text_case, image_case)
-            )
-        good = _reply_or_failure(lambda: client.ask(text_case, few))
+            refusal = reply_or_refusal(lambda: _send_bad_request(bad, other, text_case, image_case))
+        good = reply_or_refusal(lambda: client.ask(text_case, few))
         judge(rules.judge_refusals({bad: refusal}, good))
 
 
@@ -367,14 +364,6 @@ def _send_bad_request(
     if bad == "no-messages":
         return client.post(b'{"model": "%s"}' % client.endpoint.served_name.encode())
     return client.post(b'{"model": "%s", "messages": [' % client.endpoint.served_name.encode())
-
-
-def _reply_or_failure(send: Callable[[], Completion | Refusal]) -> Completion | Refusal:
-    """The reply, or a `Refusal` of status 0 if the server closed the connection."""
-    try:
-        return send()
-    except ServerError as error:
-        return Refusal(0, str(error), is_json_error=False)
 
 
 def _png_without_pixels(width: int, height: int) -> bytes:
