@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from ..spec.case import Case, Sampling
+from ..spec.case_files import image_size
 from ..spec.thresholds import BATCH, COLD_RUNS
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ class ImageRuns:
         Returns:
             Case id -> the logits of each computation; the server's cache counters for them.
         """
-        few = _first_smallest_largest(cases, self._image_tokens)
+        few = _first_smallest_largest(cases)
         runs, caches = self._counting(
             lambda: [(case, [self.forced.again(case) for _ in range(COLD_RUNS)]) for case in few]
         )
@@ -62,7 +64,7 @@ class ImageRuns:
             Case id -> the whole answer to the case alone; the beginnings of the answers to cases
             that were asked at one moment; the server's cache counters for the latter.
         """
-        batches = self._batches(cases)
+        batches = _batches(cases)
         alone = {case.id: self.answers(case) for batch in batches for case in batch}
         together, caches = self._counting(
             lambda: [
@@ -80,7 +82,7 @@ class ImageRuns:
             For each case, its logits alone and together with others; the server's cache counters
             for the latter.
         """
-        batches = self._batches(cases)
+        batches = _batches(cases)
         alone = [self._compared(case, self.forced(case)) for batch in batches for case in batch]
         together, caches = self._counting(
             lambda: [
@@ -90,20 +92,6 @@ class ImageRuns:
             ]
         )
         return list(zip(alone, (self._compared(*one) for one in together), strict=True)), caches
-
-    def _batches(self, cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
-        """Different images of one size, and different images of several sizes."""
-        different = list({case.every_image: case for case in reversed(cases)}.values())
-        by_size: dict[int, list[Case]] = {}
-        for case in reversed(different):
-            by_size.setdefault(self._image_tokens(case), []).append(case)
-        mixed = itertools.chain.from_iterable(itertools.zip_longest(*by_size.values()))
-        several = [case for case in mixed if case is not None]
-        return max(by_size.values(), key=len)[:BATCH], several[:BATCH]
-
-    def _image_tokens(self, case: Case) -> int:
-        """Length of a case's prompt, which depends on the size of its images."""
-        return self.golden(case).prompt_tokens or 0
 
     def _compared(self, case: Case, forced: Forced) -> CaseComparison:
         from ..criteria.comparison import compare_logits
@@ -117,6 +105,25 @@ class ImageRuns:
         return result, counted.caches
 
 
-def _first_smallest_largest(cases: Sequence[Case], size: Callable[[Case], int]) -> list[Case]:
-    chosen = (cases[0], min(cases, key=size), max(cases, key=size))
+def _batches(cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
+    """Different images of one size, and different images of several sizes."""
+    different = list({case.every_image: case for case in reversed(cases)}.values())
+    by_size: dict[tuple[tuple[int, int], ...], list[Case]] = {}
+    for case in reversed(different):
+        by_size.setdefault(_sizes(case), []).append(case)
+    mixed = itertools.chain.from_iterable(itertools.zip_longest(*by_size.values()))
+    several = [case for case in mixed if case is not None]
+    return max(by_size.values(), key=len)[:BATCH], several[:BATCH]
+
+
+def _sizes(case: Case) -> tuple[tuple[int, int], ...]:
+    """Width and height of each image of a case, in pixels."""
+    return tuple(image_size(path) for path in case.every_image)
+
+
+def _first_smallest_largest(cases: Sequence[Case]) -> list[Case]:
+    def pixels(case: Case) -> int:
+        return sum(map(math.prod, _sizes(case)))
+
+    chosen = (cases[0], min(cases, key=pixels), max(cases, key=pixels))
     return list({case.id: case for case in chosen}.values())
