@@ -70,14 +70,14 @@ def pytest_configure() -> None:
 
     from pytest_ascend_vlm.engines.vllm.server import Launch, VllmServer
     from pytest_ascend_vlm.spec.case import Case
+    from pytest_ascend_vlm.spec.case_files import write_case
 
     journal = Journal(Path(os.environ[JOURNAL_VARIABLE]))
 
     def create(
         server: VllmServer, original: Callable[..., Any], launch: Launch, first: Case, *rest: Any
     ) -> None:
-        case = {**dataclasses.asdict(first), "needs": first.needs.value}
-        about = {"launch": dataclasses.asdict(launch), "first_request": case}
+        about = {"launch": dataclasses.asdict(launch), "first_request": write_case(first)}
         journal.write("server", server=id(server), **about)
         original(server, launch, first, *rest)
 
@@ -146,11 +146,10 @@ class Bare:
 
     def _server(self, line: dict[str, Any]) -> None:
         from pytest_ascend_vlm.engines.vllm.server import Launch, VllmServer
-        from pytest_ascend_vlm.spec.case import Capability, Case
+        from pytest_ascend_vlm.spec.case_files import read_case
         from pytest_ascend_vlm.spec.model import Budgets
 
-        launch, first = line["launch"], line["first_request"]
-        asked = {"needs": Capability(first["needs"]), "images": tuple(map(Path, first["images"]))}
+        launch = line["launch"]
         self._servers[line["server"]] = VllmServer(
             Launch(
                 **{
@@ -160,7 +159,7 @@ class Bare:
                     "log_path": self._log_dir / Path(launch["log_path"]).name,
                 }
             ),
-            Case(**{**first, **asked}),
+            read_case(Path(), line["first_request"]),
             lambda *_: None,
             lambda: None,
         )

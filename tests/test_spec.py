@@ -18,7 +18,7 @@ from pytest_ascend_vlm import VLMConformance as Conformance
 from pytest_ascend_vlm.checkpoints.digest import weights_digest
 from pytest_ascend_vlm.checkpoints.find import find_checkpoint
 from pytest_ascend_vlm.errors import CheckpointError, ConfigurationError
-from pytest_ascend_vlm.spec.case_files import load_cases
+from pytest_ascend_vlm.spec.case_files import load_cases, read_case, write_case
 from pytest_ascend_vlm.spec.thresholds import NUMBERS
 
 TEXT, IMAGE = Capability.TEXT, Capability.IMAGE
@@ -281,6 +281,11 @@ def test_the_cases_of_this_repository_are_complete() -> None:
     cases = load_cases([FIXTURES])
     assert {"text", "document"} <= {case.group for case in cases}
     assert all(case.truth for case in cases if case.group == "document")
+
+
+def test_a_case_survives_its_way_through_json() -> None:
+    for case in load_cases([FIXTURES]):
+        assert read_case(Path(), json.loads(json.dumps(write_case(case)))) == case
 
 
 # --- checkpoints ---------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Reads the cases of the suite from `fixtures/cases.json`."""
+"""Reads cases from JSON, above all those of `fixtures/cases.json`, and writes them."""
 
 from __future__ import annotations
 
@@ -35,12 +35,19 @@ def load_cases(fixture_roots: Sequence[Path]) -> tuple[Case, ...]:
 def _read(path: Path) -> list[Case]:
     try:
         entries = json.loads(path.read_text("utf-8"))["cases"]
-        return [_case(path.parent, entry) for entry in entries]
+        return [read_case(path.parent, entry) for entry in entries]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigurationError(f"{path} is not a list of cases: {error!r}.") from error
 
 
-def _case(root: Path, entry: Mapping[str, Any]) -> Case:
+def read_case(root: Path, entry: Mapping[str, Any]) -> Case:
+    """Reads one case.
+
+    Args:
+        root: the directory that the names of files are relative to.
+        entry: the fields of the case, of which `id`, `needs` and `prompt` are required;
+            `truth_file` in the place of `truth` names a file.
+    """
     truth = entry.get("truth")
     if "truth_file" in entry:
         truth = (root / entry["truth_file"]).read_text("utf-8")
@@ -50,13 +57,30 @@ def _case(root: Path, entry: Mapping[str, Any]) -> Case:
         prompt=entry["prompt"],
         images=tuple(root / name for name in entry.get("images", ())),
         videos=tuple(root / name for name in entry.get("videos", ())),
-        earlier=tuple(read_message(root, message) for message in entry.get("earlier", ())),
+        earlier=tuple(_read_message(root, message) for message in entry.get("earlier", ())),
         truth=truth,
         accepted=tuple(entry.get("accepted", ())),
-        box=tuple(entry["box"]) if "box" in entry else None,
+        box=None if entry.get("box") is None else tuple(entry["box"]),
         max_tokens=entry.get("max_tokens", 64),
         full_only=entry.get("full_only"),
     )
+
+
+def write_case(case: Case) -> dict[str, Any]:
+    """A case in the form that `read_case` reads."""
+    return {
+        "id": case.id,
+        "needs": case.needs.value,
+        "prompt": case.prompt,
+        "images": [str(path) for path in case.images],
+        "videos": [str(path) for path in case.videos],
+        "earlier": [_write_message(message) for message in case.earlier],
+        "truth": case.truth,
+        "accepted": list(case.accepted),
+        "box": case.box,
+        "max_tokens": case.max_tokens,
+        "full_only": case.full_only,
+    }
 
 
 @functools.cache
@@ -68,21 +92,14 @@ def image_size(path: Path) -> tuple[int, int]:
         return image.size
 
 
-def read_message(root: Path, entry: Mapping[str, Any]) -> Message:
-    """Reads one of a case's earlier messages.
-
-    Args:
-        root: the directory that the names of image files are relative to.
-        entry: the role, and the content: texts, and `{"image": <file>}`.
-    """
+def _read_message(root: Path, entry: Mapping[str, Any]) -> Message:
     content: Content = tuple(
         part if isinstance(part, str) else root / part["image"] for part in entry["content"]
     )
     return Message(entry["role"], content)
 
 
-def write_message(message: Message) -> dict[str, Any]:
-    """A message in the form that `read_message` reads."""
+def _write_message(message: Message) -> dict[str, Any]:
     content = [part if isinstance(part, str) else {"image": str(part)} for part in message.content]
     return {"role": message.role, "content": content}
 

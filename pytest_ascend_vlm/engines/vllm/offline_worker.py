@@ -22,8 +22,8 @@ import numpy.typing as npt
 
 from ...observation.numerics import FORCED_TOKENS
 from ...platforms import select_platform
-from ...spec.case import Capability, Case
-from ...spec.case_files import read_message, write_message
+from ...spec.case import Case
+from ...spec.case_files import read_case, write_case
 from ...writing import write_atomically
 from .. import torch_companions
 from ..logprobs import scores
@@ -58,30 +58,21 @@ class Job:
 
     def to_json(self) -> dict[str, Any]:
         """Converts the job to JSON for `from_json`."""
-        cases = [
-            {
-                "id": case.id,
-                "prompt": case.prompt,
-                "images": [str(path) for path in case.images],
-                "earlier": [write_message(message) for message in case.earlier],
-                "max_tokens": case.max_tokens,
-                "answer": answer,
-            }
-            for case, answer in self.cases
-        ]
         return {
             "model_path": str(self.model_path),
             "trust_remote_code": self.trust_remote_code,
             "platform": self.platform,
             "tasks": list(self.tasks),
             "serve": dict(self.serve),
-            "cases": cases,
+            "cases": [{"case": write_case(case), "answer": answer} for case, answer in self.cases],
         }
 
     @staticmethod
     def from_json(document: Mapping[str, Any]) -> Job:
         """Reads a job from the JSON of `to_json`."""
-        cases = tuple((_case(entry), entry["answer"]) for entry in document["cases"])
+        cases = tuple(
+            (read_case(Path(), entry["case"]), entry["answer"]) for entry in document["cases"]
+        )
         return Job(
             Path(document["model_path"]),
             document["trust_remote_code"],
@@ -90,17 +81,6 @@ class Job:
             document["serve"],
             cases,
         )
-
-
-def _case(entry: Mapping[str, Any]) -> Case:
-    return Case(
-        entry["id"],
-        Capability.TEXT,  # the engines do not read it
-        entry["prompt"],
-        tuple(Path(name) for name in entry["images"]),
-        earlier=tuple(read_message(Path(), message) for message in entry["earlier"]),
-        max_tokens=entry["max_tokens"],
-    )
 
 
 def main(argv: list[str]) -> int:
