@@ -13,6 +13,7 @@ from ..errors import CriterionFailed, NoAnswer, VlmError
 from ..reporting.rows import Row, as_json, name_of
 from ..session.judge import Judge, NotApplicable
 from ..session.run import Run
+from ..spec.model import ExpectedFailure
 from .criterion_call import call_of
 from .findings import FINDINGS, REPORTED_AT, Findings, Location, in_one_line
 from .fixtures import JUDGE
@@ -50,7 +51,7 @@ def finish(
 ) -> pytest.TestReport:
     """Attaches the rows to a test's report, and sets the text that pytest shows."""
     judge = item.stash.get(JUDGE, None)
-    ending = _shortened_if_repeated(item, _ending(item, call, report, judge))
+    ending = _shortened_if_repeated(item, _ending(item, call, report, run))
     rows = _rows(item, ending, judge if call.when == "call" else None, report.duration)
     servers = [as_json(facts.as_json()) for facts in run.take_server_facts()]
     setattr(
@@ -75,19 +76,16 @@ def status(report: pytest.TestReport | pytest.CollectReport) -> tuple[str, str, 
 
 
 def _ending(
-    item: pytest.Item,
-    call: pytest.CallInfo[None],
-    report: pytest.TestReport,
-    judge: Judge | None,
+    item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, run: Run
 ) -> _Ending | None:
     """The ending that a phase's verdict or exception causes; None if the test goes on."""
     if call.excinfo is None:
-        return _without_exception(item, report, judge)
+        return _without_exception(item, report, run)
     error = call.excinfo.value
     if isinstance(error, pytest.skip.Exception):
         return _skipped(item, error)
     if isinstance(error, CriterionFailed):
-        excuse = _excuse(item, report, error)
+        excuse = _excuse(item, report, error, run)
         return _Ending("fail", str(error)) if excuse is None else _Ending("xfail", excuse)
     if isinstance(error, VlmError):
         return _Ending("error", str(error))
@@ -120,22 +118,40 @@ def _skipped(item: pytest.Item, error: BaseException) -> _Ending:
     return _Ending("na" if isinstance(error, NotApplicable) else "skip", str(error))
 
 
-def _without_exception(
-    item: pytest.Item, report: pytest.TestReport, judge: Judge | None
-) -> _Ending | None:
-    if report.failed and (expected := item.stash.get(EXPECTED_FAILURES, ())):
-        return _Ending(
-            "fail",
-            f"{expected[0].criterion} is expected to fail, but passes: {expected[0]}. "
-            "Remove it from ModelSpec(expected_failures=...).",
-        )
+def _without_exception(item: pytest.Item, report: pytest.TestReport, run: Run) -> _Ending | None:
     if report.failed:  # by another plugin
         return _Ending("error", str(report.longrepr))
     if report.when != "call":
         return None
+    judge = item.stash.get(JUDGE, None)
     if judge is None and call_of(item).criterion is None:
         return _Ending("pass")
-    return _judged(item, judge)
+    ending = _judged(item, judge)
+    must_fail = _must_fail(item, run) if ending.status == "pass" else None
+    return ending if must_fail is None else _Ending("fail", _passes(item, must_fail))
+
+
+def _must_fail(item: pytest.Item, run: Run) -> ExpectedFailure | None:
+    """The failure that had to occur: one that the model declares, or that this engine has.
+
+    Another known failure may be gone in this engine.
+    """
+    model, failures = call_of(item).model, item.stash.get(EXPECTED_FAILURES, ())
+    declared = model.expected_failures if model is not None else ()
+    for failure in failures:
+        if failure.was_seen(run.vllm_version) if failure.seen_in else failure in declared:
+            return failure
+    return None
+
+
+def _passes(item: pytest.Item, expected: ExpectedFailure) -> str:
+    model = call_of(item).model
+    advice = (
+        "Remove it from ModelSpec(expected_failures=...)."
+        if model is not None and expected in model.expected_failures
+        else f"It was seen in vLLM {expected.seen_in}. Report this pass to pytest-ascend-vlm."
+    )
+    return f"{expected.criterion} is expected to fail, but passes: {expected}. {advice}"
 
 
 def _judged(item: pytest.Item, judge: Judge | None) -> _Ending:
@@ -156,7 +172,9 @@ def _judged(item: pytest.Item, judge: Judge | None) -> _Ending:
     return _Ending("pass")
 
 
-def _excuse(item: pytest.Item, report: pytest.TestReport, error: CriterionFailed) -> str | None:
+def _excuse(
+    item: pytest.Item, report: pytest.TestReport, error: CriterionFailed, run: Run
+) -> str | None:
     """Reason why a failure was expected, or None.
 
     A criterion's failure is expected only if the model or the criterion declares it; an `xfail`
@@ -167,7 +185,8 @@ def _excuse(item: pytest.Item, report: pytest.TestReport, error: CriterionFailed
         return None
     if call_of(item).criterion is None:
         return str(report.wasxfail)
-    expected = item.stash.get(EXPECTED_FAILURES, ())
+    every = item.stash.get(EXPECTED_FAILURES, ())
+    expected = [failure for failure in every if failure.may_occur(run.vllm_version)]
     named = [failure for failure in expected if failure.shows or not isinstance(error, NoAnswer)]
     return next((str(failure) for failure in named if failure.shows in str(error)), None)
 

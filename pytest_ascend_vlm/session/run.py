@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ..errors import CheckpointError
+from ..versions import installed_vllm
 
 if TYPE_CHECKING:
     from ..checkpoints.find import Checkpoint
@@ -82,6 +83,11 @@ class Run:
     def unavailable_reason(self) -> str | None:
         """Reason why no server can run here, or None."""
         return self.platform.unavailable_reason()
+
+    @cached_property
+    def vllm_version(self) -> str | None:
+        """The version of the vLLM that serves; None if it is unknown."""
+        return None if self.options.server_url else installed_vllm()
 
     @cached_property
     def visible_cards(self) -> int | None:

@@ -13,6 +13,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import InvalidVersion, Version
+
 from ..errors import ConfigurationError
 from .case import Capability, Case
 from .dataset import DatasetTask
@@ -33,15 +37,44 @@ class ExpectedFailure:
         reason: the defect, in one sentence.
         issue: where the defect is tracked.
         shows: text that the failure's message must contain; any other failure is not excused.
+        seen_in: the releases of vLLM in which the criterion must fail, ">=0.11,<0.20". In other
+            releases it may fail. Empty for all releases.
+        fixed_in: the release of vLLM from which on a failure is not excused; empty if none has a
+            fix.
+
+    Raises:
+        ConfigurationError: `seen_in` or `fixed_in` is not a version.
     """
 
     criterion: str
     reason: str
     issue: str
     shows: str = ""
+    seen_in: str = ""
+    fixed_in: str = ""
+
+    def __post_init__(self) -> None:
+        try:
+            SpecifierSet(self.seen_in)
+            Version(self.fixed_in or "0")
+        except (InvalidSpecifier, InvalidVersion) as error:
+            raise ConfigurationError(
+                f"ExpectedFailure({self.criterion!r}): {error}. Write seen_in='>=0.11,<0.20' and "
+                "fixed_in='0.20'."
+            ) from error
 
     def __str__(self) -> str:
         return f"{self.reason} ({self.issue})"
+
+    def may_occur(self, vllm: str | None) -> bool:
+        """True unless a version of vLLM has the fix, or is unknown and may have it."""
+        if not self.fixed_in:
+            return True
+        return vllm is not None and Version(vllm) < Version(self.fixed_in)
+
+    def was_seen(self, vllm: str | None) -> bool:
+        """True if a version of vLLM is one of `seen_in`."""
+        return vllm is not None and SpecifierSet(self.seen_in).contains(vllm, prereleases=True)
 
 
 @dataclass(frozen=True)
@@ -125,6 +158,8 @@ class ModelSpec:
             checkpoint of another model covers the architecture.
         devices: number of cards that the model needs.
         platforms: the platforms that the model is deployed on, ("cpu",); empty for all platforms.
+        requires: packages without which nothing can load the model, ("transformers>=5",). Where
+            one is missing, the model is not applicable.
         serve: arguments of the vLLM server, as Python values: `{"max_model_len": 8192}`.
         env: environment variables of the server, for settings that are not arguments.
         trust_remote_code: True if code in the checkpoint may run.
@@ -150,6 +185,7 @@ class ModelSpec:
     tiny: str | None = None
     devices: int = 1
     platforms: Iterable[str] = ()
+    requires: Iterable[str] = ()
     serve: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     trust_remote_code: bool = False
@@ -171,13 +207,13 @@ class ModelSpec:
                 f"ModelSpec({self.model_id!r}): supports is a set, "
                 f"supports={{Capability.{self.supports.name}}}."
             )
-        if isinstance(self.platforms, str):
-            raise ConfigurationError(
-                f"ModelSpec({self.model_id!r}): platforms is a tuple, "
-                f"platforms=({self.platforms!r},)."
-            )
+        for name in ("platforms", "requires"):
+            if isinstance(value := getattr(self, name), str):
+                raise ConfigurationError(
+                    f"ModelSpec({self.model_id!r}): {name} is a tuple, {name}=({value!r},)."
+                )
+            object.__setattr__(self, name, tuple(value))
         object.__setattr__(self, "supports", frozenset(self.supports))
-        object.__setattr__(self, "platforms", tuple(self.platforms))
         for name in ("serve", "env", "unsupported", "prompts"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         for problem in self._problems():
@@ -238,6 +274,7 @@ class ModelSpec:
         if in_parallel > self.devices:
             yield f"serve uses {in_parallel} cards in parallel, but devices={self.devices}."
         yield from self._variant_problems()
+        yield from self._requirement_problems()
         if reserved := sorted(filter(_is_reserved, self.serve)):
             yield (
                 f"serve sets {', '.join(reserved)}, which the suite sets itself for its "
@@ -248,6 +285,13 @@ class ModelSpec:
         dashed = [name for name in self.serve if "-" in name]
         if dashed:
             yield f"write the names in serve with underscores: {', '.join(dashed)}."
+
+    def _requirement_problems(self) -> Iterable[str]:
+        for text in self.requires:
+            try:
+                Requirement(text)
+            except InvalidRequirement as error:
+                yield f"requires={text!r} is no requirement of a package: {error}"
 
     def _variant_problems(self) -> Iterable[str]:
         names = [variant.name for variant in self.variants]

@@ -13,6 +13,7 @@ from ..errors import ConfigurationError, VlmError
 from ..model_files import model_files_in
 from ..spec.dataset import DatasetTask
 from ..spec.model import ModelSpec, Variant
+from ..versions import installed_vllm, unmet
 from .conformance import VLMConformance
 
 _HEAD = "# Written by `ascend-vlm gate-list`: test class and criterion that --vlm-gate must see.\n"
@@ -20,6 +21,9 @@ _HEAD = "# Written by `ascend-vlm gate-list`: test class and criterion that --vl
 
 def text(directory: Path, only: Sequence[str] = (), marker: str | None = None) -> str:
     """The text of a gate list.
+
+    In an environment with vLLM the list is for this environment: a class whose model needs another
+    version of a package is not applicable, and a comment says so.
 
     Args:
         directory: a directory with model files at any depth, or one model file.
@@ -39,14 +43,26 @@ def text(directory: Path, only: Sequence[str] = (), marker: str | None = None) -
     listed = [
         criterion for criterion, _ in criteria(VLMConformance) if _list_of(criterion) == marker
     ]
-    pairs = (
-        (name, id_)
+    chosen = {
+        name: model
         for name, model in known.items()
         if name in only or (not only and (not model.platforms or "npu" in model.platforms))
+    }
+    serves = installed_vllm() is not None
+    lacking = {
+        name: reason
+        for name, model in chosen.items()
+        if serves and (reason := unmet(model.requires))
+    }
+    notes = (f"# {name} is not applicable here: {reason}.\n" for name, reason in lacking.items())
+    pairs = (
+        f"{name} {id_}\n"
+        for name, model in chosen.items()
+        if name not in lacking
         for criterion in listed
         for id_ in _ids(criterion, model)
     )
-    return _HEAD + "".join(f"{name} {id_}\n" for name, id_ in pairs)
+    return "".join([_HEAD, *notes, *pairs])
 
 
 def _list_of(criterion: Criterion) -> str | None:

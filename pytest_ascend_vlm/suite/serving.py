@@ -40,6 +40,18 @@ _GIGAPIXEL = ExpectedFailure(
     reason="vLLM up to 0.32 refuses an image beyond Pillow's own limit, but with HTTP 500",
     issue="not tracked upstream yet",
     shows="HTTP 500 instead of a 4xx",
+    seen_in=">=0.11,<0.33",
+)
+_UNREADABLE = tuple(
+    ExpectedFailure(
+        criterion=f"serving.bad_input[{picture}]",
+        reason="vLLM before 0.20 refuses an image that Pillow cannot read, but with HTTP 500",
+        issue="https://github.com/vllm-project/vllm/pull/38253",
+        shows="HTTP 500 instead of a 4xx",
+        seen_in=">=0.11,<0.20",
+        fixed_in="0.20",
+    )
+    for picture in ("truncated-image", "decompression-bomb")
 )
 
 
@@ -269,7 +281,10 @@ class ServingCriteria(Criteria):
         judge(rules.judge_refusals(refusals, client.ask(text_case, few)))
 
     @criterion(
-        "serving.bad_input", "robustness", needs=Capability.IMAGE, known_failures=(_GIGAPIXEL,)
+        "serving.bad_input",
+        "robustness",
+        needs=Capability.IMAGE,
+        known_failures=(_GIGAPIXEL, *_UNREADABLE),
     )
     @pytest.mark.parametrize(
         "bad",
