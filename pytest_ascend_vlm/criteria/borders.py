@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
+
+import numpy as np
 
 from ..errors import PreconditionError
 from ..observation.answers import Completion, Reference
 from ..observation.numerics import Forced, ReferenceNumerics
 from ..spec.thresholds import IMAGE_ERROR_RATIO, STEP_TOKENS, Thresholds
-from .comparison import compare_logits
+from .comparison import compare_logits, visible_rounding
+from .divergence import first_difference
 from .error_statistics import ErrorStatistics
-from .generation import judge_generation
+from .generation import list_difference
 from .numerics import error_location
 from .verdict import Verdict, at_most, largest
 
@@ -33,39 +35,70 @@ def judge_chunks(compared: Sequence[tuple[Forced, ReferenceNumerics]]) -> Verdic
 
 
 def judge_hit(
-    hit: Completion, forced: Forced, reference: Reference, thresholds: Thresholds
+    hit: Completion, cold: Completion, reference: Reference, thresholds: Thresholds
 ) -> Verdict:
-    """An answer after a prefix-cache hit has the log-probabilities of the same tokens, forced.
+    """An answer after a prefix-cache hit has the log-probabilities of the same answer without it.
+
+    Compared are the positions up to the first token that differs. Both answers are computed in the
+    same steps, so the maximum is that of determinism.cold.
 
     Args:
         hit: the answer, right after another question about its image.
-        forced: the logits of the golden's answer, which are computed without the cache.
-        reference: the reference's answer, with its numerics.
+        cold: the answer of the same server to the same question, computed without the cache.
+        reference: the reference's answer, whose own bf16 error gives the size of rounding.
         thresholds: the model's thresholds.
 
     Raises:
-        PreconditionError: the server reports no hit, or one that ends before the image, or the
-            reference has no numerics.
+        PreconditionError: the server reports no hit, or one that ends before the image; it lists
+            no log-probabilities; or the reference has no numerics.
     """
+    if reference.numerics is None or reference.prompt_token_ids is None:
+        raise PreconditionError(f"{hit.case_id}: the reference has no numerics")
+    first, last = _image_range(reference.prompt_token_ids, reference.numerics)
+    cached = _cached_tokens(hit, first, last)
+    differences = _differences(hit, cold)
+    mean, own = float(np.mean(differences)), visible_rounding(reference.numerics)
+    worst = int(np.argmax(differences))
+    return at_most(
+        float(np.divide(mean, own)) if mean else 0.0,
+        thresholds.cold_ratio,
+        "bf16 roundings",
+        f"the log-probabilities of {len(differences)} generated tokens, after a hit and without; "
+        f"{cached} cached tokens; the image is at tokens {first + 1} to {last + 1}",
+        (
+            f"mean difference: {mean:.4g} nats; the reference's own bf16-fp32 difference is "
+            f"{own:.4g} nats",
+            f"largest at token {worst + 1} of {len(differences)}: {differences[worst]:.4g} nats",
+        ),
+        {"cached_tokens": cached, "image": [first + 1, last + 1], "positions": len(differences)},
+    )
+
+
+def _cached_tokens(hit: Completion, first: int, last: int) -> int:
+    """The number of cached tokens, which reach into the image at positions `first` to `last`."""
     cached = hit.usage.cached_tokens if hit.usage else None
     if not cached:
         raise PreconditionError(
             f"{hit.case_id}: the second question about one image reported no cached tokens, so a "
             "hit could not be judged. The prompt may be shorter than one block of the cache."
         )
-    if reference.numerics is None or reference.prompt_token_ids is None:
-        raise PreconditionError(f"{hit.case_id}: the reference has no numerics")
-    first, last = _image_range(reference.prompt_token_ids, reference.numerics)
     if cached <= first:
         raise PreconditionError(
             f"{hit.case_id}: only the {cached} tokens before the image, which is at tokens "
             f"{first + 1} to {last + 1}, came from the cache, so a hit in the image could not be "
             "judged. Serve with a smaller block_size, or use a larger image."
         )
-    verdict = judge_generation(hit, forced, reference.numerics, thresholds)
-    where = f"{cached} cached tokens; the image is at tokens {first + 1} to {last + 1}"
-    evidence = {**verdict.evidence, "cached_tokens": cached, "image": [first + 1, last + 1]}
-    return dataclasses.replace(verdict, reason=f"{verdict.reason}; {where}", evidence=evidence)
+    return cached
+
+
+def _differences(hit: Completion, cold: Completion) -> list[float]:
+    """The mean difference of two answers' lists at each position; one entry at least."""
+    if hit.top is None or cold.top is None or hit.token_ids is None or cold.token_ids is None:
+        raise PreconditionError(f"{hit.case_id}: the server listed no log-probabilities")
+    same = first_difference(hit.token_ids, cold.token_ids)
+    count = min(len(hit.top), len(cold.top))
+    compared = count if same is None else min(count, same + 1)
+    return [list_difference(hit.top.at(i), cold.top.at(i)) for i in range(compared)]
 
 
 def _image_range(prompt: tuple[int, ...], numerics: ReferenceNumerics) -> tuple[int, int]:

@@ -43,7 +43,8 @@ def judge_generation(
     count = min(len(answer.top), len(answer.token_ids) if same is None else same + 1)
     count = min(count, len(forced.scores) - first)
     differences = [
-        _difference(answer.top.at(index), forced.scores.at(first + index)) for index in range(count)
+        list_difference(answer.top.at(index), forced.scores.at(first + index))
+        for index in range(count)
     ]
     mean, own = float(np.mean(differences)), visible_rounding(numerics)
     worst = int(np.argmax(differences))
@@ -63,12 +64,12 @@ def judge_generation(
     )
 
 
-def _difference(generated: dict[int, float], forced: dict[int, float]) -> float:
+def list_difference(one: dict[int, float], other: dict[int, float]) -> float:
     """The mean difference of two lists of one position; infinite if no token is in both."""
-    common = [token for token in generated if token in forced]
+    common = [token for token in one if token in other]
     if not common:
         return float("inf")
     left, right = (
-        log_softmax(np.array([[side[token] for token in common]])) for side in (generated, forced)
+        log_softmax(np.array([[side[token] for token in common]])) for side in (one, other)
     )
     return float(np.abs(left - right).mean())

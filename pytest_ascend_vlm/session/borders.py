@@ -41,13 +41,13 @@ class BorderRun:
         forced: the logits of the golden's answer, for each case.
         hit_case: a case that was asked right after another question about its image.
         hit: the answer to it.
-        hit_forced: the logits of the golden's answer to it.
+        cold: the answer to the same case, computed without the cache.
     """
 
     forced: tuple[tuple[Case, Forced], ...]
     hit_case: Case
     hit: Completion
-    hit_forced: Forced
+    cold: Completion
 
 
 class Borders:
@@ -71,8 +71,9 @@ class Borders:
         with self.slot.variant(_SMALL_STEPS) as client:
             forced = ForcedAnswers(client, self._golden)
             numbers = tuple((case, forced(case)) for case in _bordered(self._cases))
+            cold = client.complete(second, cold=True)
             hit = _after_another_question(client, first, second)
-            return BorderRun(numbers, second, hit, forced(second))
+            return BorderRun(numbers, second, hit, cold)
 
 
 def _bordered(cases: Sequence[Case]) -> list[Case]:
