@@ -19,6 +19,7 @@ from ..platforms import PLATFORMS, require_platform
 from ..search_path import roots
 from ..session.options import Options
 from ..writing import unwritable_reason
+from . import weights
 from .expressions import asks_for
 
 if TYPE_CHECKING:
@@ -52,6 +53,15 @@ def register(parser: pytest.Parser) -> None:
         type=Path,
         help="directory of the full checkpoints, DIR/<organisation>/<model> (default: the caches "
         "of ModelScope and Hugging Face)",
+    )
+    group.addoption(
+        weights.OPTION,
+        metavar="ID=DIR",
+        action="append",
+        default=[],
+        help="directory of the full checkpoint of one model; ID is its name on the hub, or that of "
+        f"a variant's checkpoint. May be repeated. The ini key {weights.INI_KEY} has one ID=DIR a "
+        "line",
     )
     group.addoption(
         "--vlm-record",
@@ -137,6 +147,11 @@ def register(parser: pytest.Parser) -> None:
         f"(default: the environment variable {HARNESS_PYTHON_VARIABLE}, else this interpreter)",
     )
     parser.addini(
+        weights.INI_KEY,
+        "directories of full checkpoints, ID=DIR a line; --vlm-weights wins for the same ID",
+        type="linelist",
+    )
+    parser.addini(
         "vlm_performance_dir",
         "directory of the stored performance runs (default: performance)",
         default="performance",
@@ -202,6 +217,7 @@ def _read(config: pytest.Config) -> Options:
         server_url=url,
         api_key=_api_key() if url or compare_url else None,
         weights_root=config.getoption("vlm_weights_root"),
+        weights=weights.read(config),
         report=_writable(config, "--vlm-report"),
         log_dir=_writable(config, "--vlm-log-dir") or config.rootpath / ".vlm-logs",
         fixture_roots=roots("fixtures", config.rootpath / config.getini("vlm_fixtures_dir")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ class Options:
         server_url: URL of an endpoint that already runs, or None.
         api_key: API key of the endpoints, from the environment, or None. Never printed.
         weights_root: directory of the full checkpoints; None for the hubs' caches.
+        weights: model's id -> directory of its full checkpoint, for models that have their own.
         report: directory to write the report to, or None.
         fixture_roots: directories that are searched for cases and tiny checkpoints.
         golden_roots: directories that are searched for goldens.
@@ -49,6 +51,7 @@ class Options:
     server_url: str | None = None
     api_key: str | None = field(default=None, repr=False)
     weights_root: Path | None = None
+    weights: Mapping[str, Path] = field(default_factory=dict)
     report: Path | None = None
     fixture_roots: tuple[Path, ...] = ()
     golden_roots: tuple[Path, ...] = ()

@@ -99,15 +99,16 @@ class Run:
         """Finds the checkpoint of a model and digests its weights, once.
 
         Raises:
-            CheckpointError: the checkpoint is missing, incomplete, or of another revision.
+            CheckpointError: the checkpoint is missing, incomplete, or of another revision or
+                architecture.
         """
-        from ..checkpoints.find import find_checkpoint
+        from ..checkpoints.find import Places, find_checkpoint
 
         options = self.options
         if model.model_id not in self._checkpoints:
-            self._checkpoints[model.model_id] = find_checkpoint(
-                model, options.checkpoint, options.fixture_roots, options.weights_root
-            )
+            places = Places(options.fixture_roots, options.weights_root, options.weights)
+            found = find_checkpoint(model, options.checkpoint, places)
+            self._checkpoints[model.model_id] = found
         return self._checkpoints[model.model_id]
 
     def untaught(self, model: ModelSpec) -> Mapping[str, str]:
