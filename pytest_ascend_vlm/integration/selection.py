@@ -68,6 +68,11 @@ def select(config: pytest.Config, items: list[pytest.Item]) -> None:
     server_ends_last(items)
     for item in items:
         mark(item, run)
+    run.selected = frozenset(
+        model.model_id
+        for item in items
+        if "server" in fixtures_of([item]) and (model := call_of(item).model) is not None
+    )
 
 
 def let_names_select(item: pytest.Item) -> None:

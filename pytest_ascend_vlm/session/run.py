@@ -13,7 +13,9 @@ from ..errors import CheckpointError
 
 if TYPE_CHECKING:
     from ..checkpoints.find import Checkpoint
+    from ..engines.first_contact import Contact
     from ..platforms.base import Platform
+    from ..platforms.endpoint import Remote
     from ..progress import ProgressCallback
     from ..spec.case import Case
     from ..spec.model import ModelSpec
@@ -30,6 +32,7 @@ class Run:
     Attributes:
         options: the options of the run.
         on_progress: shows a line of progress.
+        selected: ids of the models of which a selected test needs a server.
     """
 
     def __init__(
@@ -44,9 +47,11 @@ class Run:
         """
         self.options = options
         self.on_progress = on_progress
+        self.selected: frozenset[str] = frozenset()
         self._name = name
         self._server_facts: list[ServerFacts] = []
         self._checkpoints: dict[str, Checkpoint] = {}
+        self._listed: dict[str, tuple[str, ...]] = {}
         self._untaught: dict[str, Mapping[str, str]] = {}
         self._since = time.monotonic()
 
@@ -59,10 +64,16 @@ class Run:
     def platform(self) -> Platform:
         """The platform that models are served on."""
         from ..platforms import select_platform
+
+        return self.remote or select_platform(self.options.platform)
+
+    @cached_property
+    def remote(self) -> Remote | None:
+        """The endpoint that is judged; None if the suite starts the servers."""
         from ..platforms.endpoint import Remote
 
         url = self.options.server_url
-        return select_platform(self.options.platform) if url is None else Remote(url)
+        return None if url is None else Remote(url, self.options.server_device)
 
     @cached_property
     def logs(self) -> RunLogs:
@@ -94,6 +105,18 @@ class Run:
         options = self.options
         served_here = options.server_url is None and not options.record
         return served_here and self.unavailable_reason is None
+
+    def listed_models(self, contact: Contact) -> tuple[str, ...]:
+        """The names that an endpoint lists; it is contacted once.
+
+        Raises:
+            ConfigurationError: the endpoint does not answer, or rejects the API key.
+        """
+        from ..engines.first_contact import require_answer
+
+        if contact.url not in self._listed:
+            self._listed[contact.url] = require_answer(contact, self.on_progress)
+        return self._listed[contact.url]
 
     def checkpoint(self, model: ModelSpec) -> Checkpoint:
         """Finds the checkpoint of a model and digests its weights, once.

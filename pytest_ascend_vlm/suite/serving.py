@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import io
 import itertools
+import json
 import struct
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,7 @@ from ..criteria import serving as rules
 from ..criteria.criterion import Cases
 from ..errors import PreconditionError
 from ..observation.answers import Completion, Refusal, reply_or_refusal
+from ..platforms.base import with_declared_limits
 from ..session.answers import Answers
 from ..session.judge import Judge
 from ..session.picture_search import search
@@ -166,13 +169,14 @@ class ServingCriteria(Criteria):
 
     @criterion("serving.multi_image", "robustness", needs=Capability.IMAGE)
     def test_image_limit_holds(
-        self, image_cases: tuple[Case, ...], client: Client, judge: Judge
+        self, image_cases: tuple[Case, ...], server: Server, client: Client, judge: Judge
     ) -> None:
         """A request with the declared number of images is answered; one more is refused with a 4xx.
 
         The images are different, as far as the suite has different ones. The number is N in
         `serve={"limit_mm_per_prompt": {"image": N}}`. The engine has not profiled its memory for
-        more images.
+        more images. If a server that the suite did not start answers one more, the result is an
+        error: the server may lack the argument.
 
         If this fails: if N images are refused, check that they fit into max_model_len. If N + 1
         images are answered, the limit does not reach the server.
@@ -183,6 +187,7 @@ class ServingCriteria(Criteria):
         few = Sampling(max_tokens=_CUT_TOKENS)
         within = client.ask(_with_images(image_cases, limit), few)
         beyond = client.ask(_with_images(image_cases, limit + 1), few)
+        _require_limits(self.model, server, [beyond])
         judge(rules.judge_image_limit(within, beyond, limit))
 
     @criterion("serving.image_sizes", "robustness", needs=Capability.IMAGE)
@@ -249,11 +254,12 @@ class ServingCriteria(Criteria):
 
     @criterion("serving.unsupported", "robustness")
     def test_unsupported_is_refused(
-        self, text_case: Case, image_case: Case, client: Client, judge: Judge
+        self, text_case: Case, image_case: Case, server: Server, client: Client, judge: Judge
     ) -> None:
         """A request for an unsupported capability is refused with a 4xx, and the server goes on.
 
-        An answer to a video request that ignores the video is worse than a refusal.
+        An answer to a video request that ignores the video is worse than a refusal. If a server
+        that the suite did not start answers, the result is an error: it may lack the limit.
 
         If this fails: limit the modality to 0 with serve={"limit_mm_per_prompt": {"video": 0}}, or
         declare the capability supported.
@@ -266,6 +272,7 @@ class ServingCriteria(Criteria):
             label: _first(client.send(chat, f"unsupported/{label}", few))
             for label, chat in probes.items()
         }
+        _require_limits(self.model, server, refusals.values())
         judge(rules.judge_refusals(refusals, client.ask(text_case, few)))
 
     @criterion(
@@ -380,3 +387,27 @@ def _png_without_pixels(width: int, height: int) -> bytes:
 
 def _first(answers: tuple[Completion, ...] | Refusal) -> Completion | Refusal:
     return answers if isinstance(answers, Refusal) else answers[0]
+
+
+def _require_limits(
+    model: ModelSpec, server: Server, beyond: Iterable[Completion | Refusal]
+) -> None:
+    """Requires that a server that the suite did not start has the model's limits.
+
+    Args:
+        model: the model.
+        server: its server.
+        beyond: the replies to requests beyond the limits.
+
+    Raises:
+        PreconditionError: one of them is an answer. The suite cannot see whether this server was
+            started with the limits.
+    """
+    if server.can_restart or not any(isinstance(one, Completion) for one in beyond):
+        return
+    limits = json.dumps(with_declared_limits(model).get("limit_mm_per_prompt", {}))
+    raise PreconditionError(
+        "the server answered a request beyond the limits that the model file declares. It was "
+        f"started without --limit-mm-per-prompt '{limits}', or ignores it. Start it with this "
+        "argument (docs/own-server.md)."
+    )
