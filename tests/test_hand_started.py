@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import socket
 import threading
@@ -13,7 +14,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fakes.replay_server import NO_FLAGS, VERSION, Behaviour, Knowledge, serve
+from fakes.replay_server import (
+    NO_FLAGS,
+    VERSION,
+    Behaviour,
+    Knowledge,
+    Refused,
+    State,
+    serve,
+)
 from helpers.models import few_cases, model_file
 from helpers.outcome import Judged, Outcome, Serve
 from helpers.paths import NOBODY
@@ -90,6 +99,15 @@ def test_none_of_the_flags(stub: Serve, judged: Judged) -> None:
     assert all(limit in named[name] for name in limited)
     assert "--enable-prompt-tokens-details" in named["determinism.prefix_cache"]
     assert {"baseline.text", "baseline.image", "numerics.logits"} <= outcome.criteria("pass")
+
+
+def test_a_server_that_chokes_on_a_video_may_lack_its_limit(stub: Serve, judged: Judged) -> None:
+    def chokes(refused: Refused, _: State) -> Refused:
+        return dataclasses.replace(refused, status=500) if refused.kind == "video" else refused
+
+    outcome = judged(stub(Behaviour(refuse=chokes)), "-k", "unsupported_is_refused")
+    assert outcome.criteria("error") == {"serving.unsupported"}
+    assert "--limit-mm-per-prompt" in outcome.reasons("serving.unsupported")[0]
 
 
 # --- the name ------------------------------------------------------------------------------------

@@ -259,7 +259,8 @@ class ServingCriteria(Criteria):
         """A request for an unsupported capability is refused with a 4xx, and the server goes on.
 
         An answer to a video request that ignores the video is worse than a refusal. If a server
-        that the suite did not start answers, the result is an error: it may lack the limit.
+        that the suite did not start gives another reply, the result is an error: it may lack the
+        limit.
 
         If this fails: limit the modality to 0 with serve={"limit_mm_per_prompt": {"video": 0}}, or
         declare the capability supported.
@@ -268,10 +269,11 @@ class ServingCriteria(Criteria):
         if not probes:
             judge.not_applicable("the model declares neither images nor videos unsupported")
         few = Sampling(max_tokens=_CUT_TOKENS)
-        refusals = {
-            label: _first(client.send(chat, f"unsupported/{label}", few))
-            for label, chat in probes.items()
-        }
+        refusals = {}
+        for label, chat in probes.items():
+            # A server without the limit decodes the file, and may close the connection after that.
+            with client.disposable() as other:
+                refusals[label] = _first(other.send(chat, f"unsupported/{label}", few))
         _require_limits(self.model, server, refusals.values())
         judge(rules.judge_refusals(refusals, client.ask(text_case, few)))
 
@@ -400,14 +402,14 @@ def _require_limits(
         beyond: the replies to requests beyond the limits.
 
     Raises:
-        PreconditionError: one of them is an answer. The suite cannot see whether this server was
-            started with the limits.
+        PreconditionError: one of them is an answer or a 5xx. The suite cannot see whether this
+            server was started with the limits.
     """
-    if server.can_restart or not any(isinstance(one, Completion) for one in beyond):
+    if server.can_restart or all(isinstance(one, Refusal) and one.status < 500 for one in beyond):
         return
     limits = json.dumps(with_declared_limits(model).get("limit_mm_per_prompt", {}))
     raise PreconditionError(
-        "the server answered a request beyond the limits that the model file declares. It was "
-        f"started without --limit-mm-per-prompt '{limits}', or ignores it. Start it with this "
+        "the server does not refuse a request beyond the limits that the model file declares. It "
+        f"was started without --limit-mm-per-prompt '{limits}', or ignores it. Start it with this "
         "argument (docs/own-server.md)."
     )
