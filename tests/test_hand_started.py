@@ -10,8 +10,6 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import ThreadingHTTPServer
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from fakes.replay_server import (
@@ -31,7 +29,7 @@ from pytest_ascend_vlm.engines.first_contact import Contact, require_answer, sta
 from pytest_ascend_vlm.engines.neutral import NEUTRAL
 from pytest_ascend_vlm.engines.served_name import ServedNames
 from pytest_ascend_vlm.errors import ConfigurationError
-from pytest_ascend_vlm.load import evalscope_perf, vllm_bench
+from pytest_ascend_vlm.load import evalscope_perf
 
 URL, KEY = "--vlm-server-url", "VLM_SERVER_API_KEY"
 MINERU = "OpenDataLab/MinerU2.5-2509-1.2B"
@@ -257,19 +255,8 @@ def test_a_request_that_omits_one_of_them_would_be_changed(
     assert outcome.criteria("fail") == {"baseline.text"}
 
 
-def test_the_load_generators_send_them_too() -> None:
-    import asyncio
-
-    sent: list[Any] = []
-
-    async def send(request_func_input: Any, **_: Any) -> Any:
-        sent.append(request_func_input.extra_body)
-        return SimpleNamespace(success=True, output_tokens=1)
-
-    for extra in (None, {"temperature": 0.0}):
-        asked = SimpleNamespace(extra_body=extra)
-        asyncio.run(vllm_bench._send(send, request_func_input=asked, session=None))
-    assert sent == [NEUTRAL, {"temperature": 0.0, **NEUTRAL}]
+def test_evalscope_sends_them_too() -> None:
+    # test_load.py has the other one, `vllm bench serve`.
     body = evalscope_perf._body({"content": [], "output_tokens": 3})
     assert body.items() >= {"temperature": 0, "max_tokens": 3, **NEUTRAL}.items()
 
