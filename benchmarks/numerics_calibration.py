@@ -53,7 +53,7 @@ from faults.checkpoint import (
 from tiny_model import MODELS
 
 from pytest_ascend_vlm import Thresholds
-from pytest_ascend_vlm.checkpoints.find import find_checkpoint
+from pytest_ascend_vlm.checkpoints.find import Places, find_checkpoint
 from pytest_ascend_vlm.criteria.comparison import Table, compare_hidden_states, compare_logits
 from pytest_ascend_vlm.criteria.error_statistics import ErrorStatistics
 from pytest_ascend_vlm.criteria.numerics import HIDDEN_STATE_RULES, LOGIT_RULES, NumericsThresholds
@@ -237,7 +237,7 @@ class Bench:
         self._set_threads = torch.set_num_threads
         self._name, self._work = name, work
         self._spec = MODELS[name].spec
-        self._checkpoint = find_checkpoint(self._spec, "tiny", [ROOT / "fixtures"], None)
+        self._checkpoint = find_checkpoint(self._spec, "tiny", Places([ROOT / "fixtures"]))
         self._goldens = self._answered()
 
     def rows(self, repeats: int, defects: Iterable[Defect]) -> Iterator[Row]:

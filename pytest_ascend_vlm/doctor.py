@@ -156,7 +156,7 @@ def _weights() -> list[str]:
         there = "" if cache.root.is_dir() else " (empty)"
         free = shutil.disk_usage(nearest_existing(cache.root)).free / 2**30
         lines.append(f"{cache.name}: {cache.root}{there}, {free:.0f} GiB free on its disk")
-    return lines
+    return [*lines, "elsewhere: --vlm-weights ID=DIR for one model, or --vlm-weights-root=DIR"]
 
 
 def nearest_existing(path: Path) -> Path:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from helpers.models import model_spec
 
+from pytest_ascend_vlm import Variant
 from pytest_ascend_vlm.checkpoints.digest import weights_digest
-from pytest_ascend_vlm.checkpoints.find import Checkpoint, find_checkpoint
+from pytest_ascend_vlm.checkpoints.find import Checkpoint, Places, find_checkpoint
 from pytest_ascend_vlm.errors import CheckpointError
 
 MODEL = "组织/Model-2.5"
@@ -37,7 +38,18 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
-def write(path: Path, weights: bytes = b"weights") -> Path:
+def safetensors(content: bytes) -> bytes:
+    """A file with one tensor."""
+    tensor = {"dtype": "U8", "shape": [len(content)], "data_offsets": [0, len(content)]}
+    header = json.dumps({"__metadata__": {"format": "pt"}, "weight": tensor}).encode()
+    return len(header).to_bytes(8, "little") + header + content
+
+
+WEIGHTS = safetensors(b"weights")
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1234567\n"
+
+
+def write(path: Path, weights: bytes = WEIGHTS) -> Path:
     """Writes a checkpoint with one file of weights."""
     path.mkdir(parents=True)
     (path / "config.json").write_text("{}", "utf-8")
@@ -51,7 +63,8 @@ def write_snapshot(cache: Path, commit: str = ONE, main: str | None = None) -> P
     snapshot = repository / "snapshots" / commit
     snapshot.mkdir(parents=True)
     (repository / "blobs").mkdir(exist_ok=True)
-    for name, content in (("config.json", b"{}"), ("model.safetensors", commit.encode())):
+    files = {"config.json": b"{}", "model.safetensors": safetensors(commit.encode())}
+    for name, content in files.items():
         blob = repository / "blobs" / f"{commit}-{name}"
         blob.write_bytes(content)
         (snapshot / name).symlink_to(Path("../../blobs") / blob.name)
@@ -69,12 +82,19 @@ def note_revision(path: Path, file: str, commit: str) -> None:
 
 
 def find(revision: str | None = None, root: Path | None = None) -> Checkpoint:
-    return find_checkpoint(model_spec(model_id=MODEL, revision=revision), "full", [], root)
+    model = model_spec(model_id=MODEL, revision=revision)
+    return find_checkpoint(model, "full", Places(weights_root=root))
 
 
 def refusal(revision: str | None = None, root: Path | None = None) -> str:
     with pytest.raises(CheckpointError) as caught:
         find(revision, root)
+    return str(caught.value)
+
+
+def refusal_in(places: Places) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        find_checkpoint(model_spec(model_id=MODEL), "full", places)
     return str(caught.value)
 
 
@@ -93,14 +113,24 @@ def test_a_weights_root_is_the_only_place(home: Path, tmp_path: Path) -> None:
 def test_a_weights_root_at_the_model_itself_says_what_to_type(named: str, tmp_path: Path) -> None:
     path = write(tmp_path / "权重" / MODEL)
     said = refusal(root=tmp_path / "权重" / named)
-    assert f"But {path} exists: type --vlm-weights-root={tmp_path / '权重'}.\n" in said
+    typed = f"--vlm-weights '{MODEL}={path}'"
+    assert f"But {path} has a config.json. If that is the model, type {typed}\n" in said
+    assert "config.json" not in refusal(root=tmp_path)
 
 
-def test_a_weights_root_at_some_model_says_how_to_link_it(tmp_path: Path) -> None:
-    path = write(tmp_path / "models" / "mine")
-    said = refusal(root=path)
-    assert f"But {path} has a config.json. If that is the model, make DIR/{MODEL} a link" in said
-    assert "config.json" not in refusal(root=tmp_path / "models")
+def test_weights_of_ones_own_are_the_only_place(home: Path, tmp_path: Path) -> None:
+    write(home / MODELSCOPE_DIRECTORY)
+    path = tmp_path / "mine"
+    places = Places(weights_root=home, weights={MODEL: path, "other/model": home})
+    said = refusal_in(places)
+    assert f"are not in {path}.\nTo download them: {HF_COMMAND} --local-dir {path}" in said
+    assert said.endswith("Or name another directory with --vlm-weights.")
+    write(path)
+    assert find_checkpoint(model_spec(model_id=MODEL), "full", places).path == path
+    variant = Variant("w8a8", checkpoint="other/model", is_lossy=True)
+    of_variant = model_spec(model_id=MODEL, variants=(variant,)).as_variant(variant)
+    with pytest.raises(CheckpointError, match="of other/model on this machine cannot be used"):
+        find_checkpoint(of_variant, "full", places)
 
 
 def test_a_tiny_checkpoint_that_is_not_there_may_be_named_by_a_path(
@@ -109,11 +139,11 @@ def test_a_tiny_checkpoint_that_is_not_there_may_be_named_by_a_path(
     monkeypatch.chdir(tmp_path)
     model = model_spec(model_id=MODEL, tiny="own/tiny")
     with pytest.raises(CheckpointError) as caught:
-        find_checkpoint(model, "tiny", [tmp_path / "fixtures"], None)
+        find_checkpoint(model, "tiny", Places([tmp_path / "fixtures"]))
     assert f"nor a directory {tmp_path / 'own' / 'tiny'} with a config.json" in str(caught.value)
     assert "ModelSpec(tiny=...) is a name or a path" in str(caught.value)
     path = write(tmp_path / "own" / "tiny")
-    assert find_checkpoint(model, "tiny", [tmp_path / "fixtures"], None).path == path
+    assert find_checkpoint(model, "tiny", Places([tmp_path / "fixtures"])).path == path
 
 
 @pytest.mark.parametrize(
@@ -194,12 +224,13 @@ def test_a_missing_checkpoint_says_where_it_was_looked_for_and_what_to_run(
     assert f"the weights of {MODEL} are not in {places}" in message
     commands = f"{HF_COMMAND} --revision {ONE}, or: {MODELSCOPE_COMMAND} --revision {ONE}."
     assert f"\nTo download them: {commands}" in message
-    assert message.endswith(f"in DIR/{MODEL} are found with --vlm-weights-root=DIR.")
+    elsewhere = f"Weights elsewhere: --vlm-weights '{MODEL}=DIR', or --vlm-weights-root=DIR for"
+    assert message.endswith(f"{elsewhere} DIR/{MODEL}.")
     into = f"'{tmp_path / '权重' / MODEL}'"
     commands = f"{HF_COMMAND} --local-dir {into}, or: {MODELSCOPE_COMMAND} --local_dir {into}."
     assert refusal(root=tmp_path / "权重").endswith(f"To download them: {commands}")
     monkeypatch.setenv("VLLM_USE_MODELSCOPE", "true")
-    assert f"To download them: {MODELSCOPE_COMMAND}. Weights in" in refusal()
+    assert f"To download them: {MODELSCOPE_COMMAND}. Weights elsewhere" in refusal()
 
 
 # --- which revision ------------------------------------------------------------------------------
@@ -291,8 +322,94 @@ def test_a_missing_shard_is_named(home: Path) -> None:
     gap = "model.safetensors.index.json names model-2.safetensors, which is missing (2 of 3)"
     assert f"  {path}: {gap}\nTo download them: " in message
     for name in shards:
-        (path / name).touch()
+        (path / name).write_bytes(WEIGHTS)
     assert find().path == path
+
+
+def test_a_shard_is_missed_without_an_index_too(home: Path) -> None:
+    path = write(home / MODELSCOPE_DIRECTORY)
+    (path / "model.safetensors").rename(path / "model-00002-of-00003.safetensors")
+    assert f"  {path}: model-00001-of-00003.safetensors is missing (2 of 3)\n" in refusal()
+    for number in (1, 3):
+        (path / f"model-0000{number}-of-00003.safetensors").write_bytes(WEIGHTS)
+    assert find().path == path
+
+
+def test_an_index_of_bin_files_counts_where_no_safetensors_are(home: Path) -> None:
+    path = write(home / MODELSCOPE_DIRECTORY)
+    index = path / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "pytorch_model-1.bin"}}), "utf-8")
+    assert find().path == path
+    (path / "model.safetensors").rename(path / "other.bin")
+    assert "pytorch_model.bin.index.json names pytorch_model-1.bin, which is missing" in refusal()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_a_clone_without_git_lfs_says_what_to_run(name: str, home: Path) -> None:
+    path = write(home / MODELSCOPE_DIRECTORY)
+    (path / "picture.png").write_bytes(POINTER)
+    assert find().path == path
+    (path / name).write_bytes(POINTER)
+    said = f"{name} is a pointer of git-lfs instead of the file (1 such files): run `git lfs pull`"
+    assert f"  {path}: {said} in {path}\n" in refusal()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "model.safetensors is empty"),
+        (b"short", "model.safetensors is cut off: it has 5 bytes, and its header needs "),
+        (WEIGHTS[:20], "is cut off: it has 20 bytes"),
+        (WEIGHTS[:-1], f"is cut off: it has {len(WEIGHTS) - 1} bytes, and its header needs"),
+        ((4).to_bytes(8, "little") + b"}{}{", "it does not begin with the header of safetensors"),
+        ((2).to_bytes(8, "little") + b"[]", "it does not begin with the header of safetensors"),
+    ],
+)
+def test_a_file_of_weights_that_is_cut_off_is_named(content: bytes, said: str, home: Path) -> None:
+    path = write(home / MODELSCOPE_DIRECTORY, content)
+    assert said in refusal()
+    (path / "model.safetensors").write_bytes(WEIGHTS)
+    assert find().path == path
+
+
+@pytest.mark.parametrize(
+    ("found", "tiny", "differs"),
+    [
+        ("qwen2_vl", "qwen2_vl", False),
+        ("qwen3_vl", "qwen2_vl", True),
+        ("internvl_chat", "internvl", False),
+        ("internvl", "internvl_chat", False),
+        (None, "qwen2_vl", False),
+        ("qwen2_vl", None, False),
+    ],
+)
+def test_another_architecture_is_refused(
+    found: str | None, tiny: str | None, differs: bool, tmp_path: Path
+) -> None:
+    path, expected = write(tmp_path / "mine"), write(tmp_path / "tiny" / "small")
+    for directory, name in ((path, found), (expected, tiny)):
+        if name:
+            (directory / "config.json").write_text(json.dumps({"model_type": name}), "utf-8")
+    model = model_spec(model_id=MODEL, tiny="small")
+    places = Places([tmp_path], weights={MODEL: path})
+    if not differs:
+        assert find_checkpoint(model, "full", places).path == path
+        return
+    with pytest.raises(CheckpointError) as caught:
+        find_checkpoint(model, "full", places)
+    said = f"  {path}: its config.json is of the architecture {found}, but the model file declares"
+    assert f"{said} {tiny} (the architecture of its tiny checkpoint small)" in str(caught.value)
+    # A model without a tiny checkpoint declares no architecture.
+    other = model_spec(model_id=MODEL)
+    assert find_checkpoint(other, "full", places).path == path
+
+
+def test_a_damaged_config_is_named(tmp_path: Path) -> None:
+    path, _ = write(tmp_path / "mine"), write(tmp_path / "tiny" / "small")
+    (path / "config.json").write_text("{", "utf-8")
+    places = Places([tmp_path], weights={MODEL: path})
+    with pytest.raises(CheckpointError, match=r"config\.json is damaged"):
+        find_checkpoint(model_spec(model_id=MODEL, tiny="small"), "full", places)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"weight_map": 1}'])

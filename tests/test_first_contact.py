@@ -115,9 +115,13 @@ def test_a_wrong_address_is_an_error_of_the_command_line(
 # --- what answers there --------------------------------------------------------------------------
 
 
+def listed(url: str, key: str | None = None, seconds: float = 60.0) -> tuple[str, ...]:
+    return require_answer(Contact(URL, url, key, seconds), lambda _: None)
+
+
 def problem(url: str, key: str | None = None, seconds: float = 60.0) -> str:
     with pytest.raises(ConfigurationError) as caught:
-        require_answer(Contact(URL, url, key, seconds))
+        listed(url, key, seconds)
     return str(caught.value)
 
 
@@ -158,13 +162,15 @@ def silent() -> Iterator[str]:
 
 
 def test_a_good_server_is_no_problem(stub: Serve) -> None:
-    require_answer(Contact(URL, stub(), None))
-    require_answer(Contact(URL, stub(key=SECRET), SECRET))
+    assert listed(stub()) == ("OpenDataLab/MinerU2.5-2509-1.2B",)
+    assert listed(stub(key=SECRET), SECRET) == listed(stub())
 
 
 def test_what_the_endpoint_lists_is_left_to_the_criterion(answering: Answering) -> None:
     url = answering(200, "application/json", '{"object": "list", "data": []}')
-    require_answer(Contact(URL, url, None))
+    assert listed(url) == ()
+    url = answering(200, "application/json", '{"data": [{"id": "a"}, 1, {}, {"id": "b"}]}')
+    assert listed(url) == ("a", "b")
 
 
 def test_nobody_there() -> None:
@@ -207,7 +213,7 @@ def test_a_server_without_the_api(status: int, kind: str, body: str, answering: 
 
 
 def test_a_server_that_is_still_starting(answering: Answering) -> None:
-    assert "answers HTTP 503 to /v1/models: if it is still starting, wait" in problem(
+    assert "answers HTTP 503 to /v1/models: if it is still starting, wait for" in problem(
         answering(503)
     )
 

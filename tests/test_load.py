@@ -27,6 +27,7 @@ from PIL import Image
 from pytest_ascend_vlm import Capability
 from pytest_ascend_vlm.engines.endpoint import Endpoint
 from pytest_ascend_vlm.engines.messages import messages
+from pytest_ascend_vlm.engines.neutral import NEUTRAL
 from pytest_ascend_vlm.errors import PreconditionError, ServerError
 from pytest_ascend_vlm.load import evalscope_perf, generator, vllm_bench
 from pytest_ascend_vlm.load.generator import Workload, generate, read
@@ -110,8 +111,11 @@ def test_the_tool_is_fed_images_before_the_text_and_each_length(tmp_path: Path) 
     first, second = tool.get_samples("any", tokenizer=None)
     assert (first.multi_modal_data, first.prompt, first.expected_output_len) == ([image], "读。", 5)
     assert (second.multi_modal_data, second.expected_output_len) == (None, 9)
-    asyncio.run(tool.ASYNC_REQUEST_FUNCS["openai-chat"](tokens=3))
-    assert asked == [{"tokens": 3, "mm_position": "first"}]
+    request = SimpleNamespace(extra_body={"seed": 1})
+    send = tool.ASYNC_REQUEST_FUNCS["openai-chat"]
+    asyncio.run(send(request_func_input=request, tokens=3))
+    assert asked == [{"request_func_input": request, "tokens": 3, "mm_position": "first"}]
+    assert request.extra_body == {"seed": 1, **NEUTRAL}
 
 
 @pytest.mark.parametrize(("tokens", "is_answer"), [(3, True), (0, False), (None, False)])
@@ -119,7 +123,9 @@ def test_a_stream_without_its_count_is_no_answer(
     tmp_path: Path, tokens: int | None, is_answer: bool
 ) -> None:
     tool, _ = _fed(tmp_path, [])
-    output = asyncio.run(tool.ASYNC_REQUEST_FUNCS["openai-chat"](tokens=tokens))
+    request = SimpleNamespace(extra_body=None)
+    send = tool.ASYNC_REQUEST_FUNCS["openai-chat"]
+    output = asyncio.run(send(request_func_input=request, tokens=tokens))
     assert (output.success, output.error == "") == (is_answer, is_answer)
 
 

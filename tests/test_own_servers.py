@@ -74,6 +74,30 @@ def test_a_start_beyond_its_budget_fails_and_all_else_is_judged(
     assert f"closest to its budget: {phase}" in reason
 
 
+@pytest.mark.parametrize(
+    ("defect", "test"),
+    [
+        pytest.param(
+            "ANSWERS_TOO_MANY_IMAGES",
+            "image_limit_holds",
+            marks=pytest.mark.catches("serving.multi_image"),
+        ),
+        pytest.param(
+            "ANSWERS_VIDEO",
+            "unsupported_is_refused",
+            marks=pytest.mark.catches("serving.unsupported"),
+        ),
+    ],
+)
+def test_a_limit_that_does_not_reach_the_server_is_caught(
+    defect: str, test: str, stubbed: Judge
+) -> None:
+    defects = json.dumps({"--limit-mm-per-prompt": defect})
+    (row,) = stubbed("-k", test, STUB_DEFECTS=defects)
+    assert row["status"] == "fail"
+    assert "it was answered" in row["finding"] or "it was answered" in row["reason"]
+
+
 @pytest.mark.catches("determinism.restart")
 def test_answers_that_depend_on_the_start_are_caught(stubbed: Judge) -> None:
     defects = json.dumps({"again": "TEXT_OFF_BY_ONE_TOKEN"})

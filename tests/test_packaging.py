@@ -293,13 +293,13 @@ FIND_ALL = """
 import json
 from pathlib import Path
 from pytest_ascend_vlm.spec.case_files import load_cases
-from pytest_ascend_vlm.checkpoints.find import find_checkpoint
+from pytest_ascend_vlm.checkpoints.find import Places, find_checkpoint
 from pytest_ascend_vlm.golden.store import GoldenKey, GoldenStore
 from pytest_ascend_vlm.search_path import roots
 from test_mineru2_5 import TestMinerU25
 
 model, fixtures = TestMinerU25.model, roots("fixtures", Path("fixtures"))
-checkpoint = find_checkpoint(model, "tiny", fixtures, None)
+checkpoint = find_checkpoint(model, "tiny", Places(fixtures))
 store = GoldenStore(roots("golden", Path("golden")), "")
 key = GoldenKey(model, "tiny", checkpoint.weights_sha256)
 small = [case for case in load_cases(fixtures) if not case.full_only]

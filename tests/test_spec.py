@@ -16,7 +16,7 @@ from PIL import Image
 from pytest_ascend_vlm import Capability, Case, ExpectedFailure, ModelSpec, Thresholds, Variant
 from pytest_ascend_vlm import VLMConformance as Conformance
 from pytest_ascend_vlm.checkpoints.digest import weights_digest
-from pytest_ascend_vlm.checkpoints.find import find_checkpoint
+from pytest_ascend_vlm.checkpoints.find import Places, find_checkpoint
 from pytest_ascend_vlm.errors import CheckpointError, ConfigurationError
 from pytest_ascend_vlm.spec.case_files import load_cases, read_case, write_case
 from pytest_ascend_vlm.spec.thresholds import NUMBERS
@@ -301,7 +301,7 @@ def checkpoint(path: Path, weights: bytes = b"weights") -> Path:
 def test_a_tiny_checkpoint_is_found_by_name_and_by_path(tmp_path: Path) -> None:
     path = checkpoint(tmp_path / "tiny" / "small")
     for tiny in ("small", str(path)):
-        found = find_checkpoint(model_spec(tiny=tiny), "tiny", [tmp_path], None)
+        found = find_checkpoint(model_spec(tiny=tiny), "tiny", Places([tmp_path]))
         assert found.path == path
         assert found.weights_sha256 == weights_digest(path)
 
@@ -326,12 +326,12 @@ def test_a_missing_checkpoint_is_refused_with_what_to_do(
     fields: dict[str, object], kind: str, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(CheckpointError, match=re.escape(message)):
-        find_checkpoint(model_spec(**fields), kind, [tmp_path], None)
+        find_checkpoint(model_spec(**fields), kind, Places([tmp_path]))
 
 
 def test_a_missing_full_checkpoint_is_refused_with_the_download(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="modelscope download --model an-org/a-model"):
-        find_checkpoint(model_spec(), "full", [], tmp_path)
+        find_checkpoint(model_spec(), "full", Places(weights_root=tmp_path))
 
 
 def test_a_checkpoint_without_weights_is_refused(tmp_path: Path) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import CheckpointError
 from ..spec.model import ModelSpec
-from .digest import weight_files, weights_digest
+from .architecture import other_architecture
+from .digest import weights_digest
+from .gaps import gaps
 from .hub_caches import Copy, hub_caches, plain_copies, prefers_modelscope
 
 
@@ -31,28 +32,46 @@ class Checkpoint:
     revision: str | None = None
 
 
-def find_checkpoint(
-    model: ModelSpec, kind: str, fixture_roots: Sequence[Path], weights_root: Path | None
-) -> Checkpoint:
+@dataclass(frozen=True)
+class Places:
+    """The directories that the user names for checkpoints.
+
+    Attributes:
+        fixture_roots: directories that contain `tiny/`.
+        weights_root: directory of full weights, `<root>/<organisation>/<name>`, or None.
+        weights: model's id -> directory of its full weights.
+    """
+
+    fixture_roots: Sequence[Path] = ()
+    weights_root: Path | None = None
+    weights: Mapping[str, Path] = field(default_factory=dict)
+
+    def own(self, model: ModelSpec) -> Path | None:
+        """The only directory to search for a model's full weights; None for the hubs' caches."""
+        if model.model_id in self.weights:
+            return self.weights[model.model_id]
+        return self.weights_root and self.weights_root / model.model_id
+
+
+def find_checkpoint(model: ModelSpec, kind: str, places: Places) -> Checkpoint:
     """Finds the checkpoint of a model.
 
-    Searches full weights only in `weights_root` if it is given, else in the caches of ModelScope
-    and Hugging Face.
+    Searches full weights only in the directory that `places` names for the model, if it names one,
+    else in the caches of ModelScope and Hugging Face.
 
     Args:
         model: the model.
         kind: "full" or "tiny".
-        fixture_roots: directories that contain `tiny/`.
-        weights_root: directory of full weights, `<root>/<organisation>/<name>`.
+        places: the directories that the user names.
 
     Raises:
-        CheckpointError: if it is missing, incomplete or of another revision; the message contains
-            the download command.
+        CheckpointError: if it is missing, incomplete, or of another revision or architecture; the
+            message contains the download command.
     """
     if kind == "tiny":
-        path = _tiny(model, fixture_roots)
+        path = _tiny(model, places.fixture_roots)
         return Checkpoint(kind, path, weights_digest(path))
-    copy = _full(model, weights_root)
+    copy = _full(model, places)
     revision = next(iter(copy.revisions)) if len(copy.revisions) == 1 else None
     return Checkpoint(kind, copy.path, weights_digest(copy.path), revision)
 
@@ -63,9 +82,8 @@ def _tiny(model: ModelSpec, fixture_roots: Sequence[Path]) -> Path:
             f"{model.model_id} names no tiny checkpoint; set ModelSpec(tiny=...) to a name under "
             "fixtures/tiny/ or to a path."
         )
-    for candidate in (Path(model.tiny), *(root / "tiny" / model.tiny for root in fixture_roots)):
-        if (candidate / "config.json").is_file():
-            return candidate.resolve()
+    if found := _tiny_directory(model.tiny, fixture_roots):
+        return found
     searched = ", ".join(str(root / "tiny") for root in fixture_roots)
     raise CheckpointError(
         f"there is no tiny checkpoint {model.tiny!r} in {searched}, nor a directory "
@@ -73,43 +91,43 @@ def _tiny(model: ModelSpec, fixture_roots: Sequence[Path]) -> Path:
     )
 
 
-def _full(model: ModelSpec, weights_root: Path | None) -> Copy:
+def _tiny_directory(tiny: str, fixture_roots: Sequence[Path]) -> Path | None:
+    """The directory of a tiny checkpoint, from its name or its path."""
+    for candidate in (Path(tiny), *(root / "tiny" / tiny for root in fixture_roots)):
+        if (candidate / "config.json").is_file():
+            return candidate.resolve()
+    return None
+
+
+def _full(model: ModelSpec, places: Places) -> Copy:
     """The first copy without a problem; copies of the pinned revision are tried first."""
-    places, copies = _search(model, weights_root)
+    searched, copies = _search(model, places)
     rejected = []
     for copy in sorted(copies, key=lambda copy: model.revision not in copy.revisions):
-        problem = _problem(copy, model.revision)
+        problem = _problem(copy, model, places.fixture_roots)
         if problem is None:
             return copy
         rejected.append(f"  {copy.path}: {problem}")
-    download = _download(model, weights_root)
+    download = _download(model, places)
     if rejected:
         unusable = [f"the weights of {model.model_id} on this machine cannot be used:", *rejected]
         raise CheckpointError("\n".join([*unusable, download]))
-    absent = f"the weights of {model.model_id} are not in {places}."
-    raise CheckpointError("\n".join([absent, *_misplaced(model, weights_root), download]))
+    absent = f"the weights of {model.model_id} are not in {searched}."
+    raise CheckpointError("\n".join([absent, *_misplaced(model, places.weights_root), download]))
 
 
 def _misplaced(model: ModelSpec, weights_root: Path | None) -> Iterable[str]:
-    """The correction if `--vlm-weights-root` is the directory of the model or its organisation."""
-    *above, name = Path(model.model_id).parts
+    """The correction if `--vlm-weights-root` is the model's own directory, or its parent."""
+    name = Path(model.model_id).name
     for directory in [weights_root, weights_root / name] if weights_root is not None else []:
-        if not (directory / "config.json").is_file():
-            continue
-        path = directory.resolve()
-        if path.parts[-len(above) - 1 :] == (*above, name):
-            yield f"But {path} exists: type --vlm-weights-root={path.parents[len(above)]}."
-        else:
-            yield (
-                f"But {path} has a config.json. If that is the model, make DIR/{model.model_id} a "
-                "link to it (ln -s), and type --vlm-weights-root=DIR."
-            )
+        if (directory / "config.json").is_file():
+            named = shlex.join(["--vlm-weights", f"{model.model_id}={directory.resolve()}"])
+            yield f"But {directory.resolve()} has a config.json. If that is the model, type {named}"
 
 
-def _search(model: ModelSpec, weights_root: Path | None) -> tuple[str, list[Copy]]:
+def _search(model: ModelSpec, places: Places) -> tuple[str, list[Copy]]:
     """The places searched for full weights, as text, and the copies found there."""
-    if weights_root is not None:
-        directory = weights_root / model.model_id
+    if (directory := places.own(model)) is not None:
         return str(directory), list(plain_copies(directory))
     caches = hub_caches()
     copies = [
@@ -118,55 +136,35 @@ def _search(model: ModelSpec, weights_root: Path | None) -> tuple[str, list[Copy
     return " or ".join(f"{cache.name} ({cache.root})" for cache in caches), copies
 
 
-def _problem(copy: Copy, pinned: str | None) -> str | None:
+def _problem(copy: Copy, model: ModelSpec, fixture_roots: Sequence[Path]) -> str | None:
     """Reason why a copy cannot be used, or None."""
+    pinned = model.revision
     if pinned is not None and copy.revisions - {pinned}:
         known = " and ".join(sorted(copy.revisions))
         return f"it has revision {known}, but the model is pinned to {pinned}"
     if not copy.unambiguous:
         return "one of several snapshots; choose one with ModelSpec(revision=...)"
-    return next(iter(_gaps(copy)), None)
+    if gap := next(gaps(copy), None):
+        return gap
+    # A tiny checkpoint has the architecture of its model by definition.
+    tiny = _tiny_directory(model.tiny, fixture_roots) if model.tiny else None
+    return other_architecture(copy.path, tiny) if tiny else None
 
 
-def _gaps(copy: Copy) -> Iterable[str]:
-    """The signs of an incomplete download."""
-    for partial in sorted(copy.downloads.rglob("*.incomplete")):
-        yield (
-            f"{partial} was not downloaded completely (delete it if no download is running and "
-            "another download does not remove it)"
-        )
-    for link in sorted(path for path in copy.path.rglob("*") if not path.exists()):
-        yield f"{link.name} is a link to {link.readlink()}, which is missing"
-    if not (copy.path / "config.json").is_file():
-        yield "config.json is missing"
-    index = copy.path / "model.safetensors.index.json"
-    if index.is_file():
-        yield from _missing_shards(index)
-    if not weight_files(copy.path):
-        yield "it contains no weights (*.safetensors or *.bin)"
-
-
-def _missing_shards(index: Path) -> Iterable[str]:
-    try:
-        shards = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-    except (ValueError, LookupError, TypeError, AttributeError):
-        yield f"{index.name} is damaged"
-        return
-    absent = [name for name in shards if not (index.parent / name).is_file()]
-    if absent:
-        yield f"{index.name} names {absent[0]}, which is missing ({len(absent)} of {len(shards)})"
-
-
-def _download(model: ModelSpec, weights_root: Path | None) -> str:
+def _download(model: ModelSpec, places: Places) -> str:
     """The command that downloads the right checkpoint to the right place."""
     revision = ["--revision", model.revision] if model.revision else []
     hugging_face = ["hf", "download", model.model_id, *revision]
     modelscope = ["modelscope", "download", "--model", model.model_id, *revision]
-    elsewhere = f" Weights in DIR/{model.model_id} are found with --vlm-weights-root=DIR."
-    if weights_root is not None:
-        directory = str(weights_root / model.model_id)
-        hugging_face += ["--local-dir", directory]
-        modelscope += ["--local_dir", directory]
+    elsewhere = (
+        f" Weights elsewhere: --vlm-weights {shlex.quote(f'{model.model_id}=DIR')}, or "
+        f"--vlm-weights-root=DIR for DIR/{model.model_id}."
+    )
+    if (directory := places.own(model)) is not None:
+        hugging_face += ["--local-dir", str(directory)]
+        modelscope += ["--local_dir", str(directory)]
         elsewhere = ""
+    if model.model_id in places.weights:
+        elsewhere = " Or name another directory with --vlm-weights."
     commands = [modelscope] if prefers_modelscope() else [hugging_face, modelscope]
     return f"To download them: {', or: '.join(map(shlex.join, commands))}.{elsewhere}"

@@ -12,6 +12,7 @@ from ..errors import ServerError
 from ..observation.answers import TOP_LOGPROBS, Refusal
 from ..spec.case import Sampling
 from .endpoint import Endpoint
+from .neutral import NEUTRAL
 from .replies import refusal
 
 _WITH_LOGPROBS = {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
@@ -23,7 +24,8 @@ class Connection:
     """The HTTP connections to one server, opened on first use.
 
     Every completion requests token ids and the 20 most likely tokens at each position (vLLM's
-    default maximum), because an answer's text alone hides most numeric defects.
+    default maximum), because an answer's text alone hides most numeric defects. It sets every
+    sampling parameter, so that the settings of the checkpoint change no answer.
 
     Attributes:
         endpoint: the server's address.
@@ -89,7 +91,12 @@ class Connection:
             ServerError: if the server cannot be reached.
         """
         self._begin_request()
-        extra = {"return_token_ids": True, "return_tokens_as_token_ids": True, **(extra_body or {})}
+        extra = {
+            **NEUTRAL,
+            "return_token_ids": True,
+            "return_tokens_as_token_ids": True,
+            **(extra_body or {}),
+        }
         if sampling.cache_salt is not None:
             extra["cache_salt"] = sampling.cache_salt
         try:

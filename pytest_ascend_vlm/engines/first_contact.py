@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import ssl
+import time
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -15,9 +16,12 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 
 from ..errors import ConfigurationError
+from ..progress import ProgressCallback
 from .address import KEY_VARIABLE, base_url, is_loopback
 
 _MODELS = "/v1/models"
+_VERSION = "/version"
+_POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -29,35 +33,79 @@ class Contact:
         url: the value of the option.
         key: the value of `KEY_VARIABLE`; None if it is not set.
         seconds: timeout for the connection, and again for the answer.
+        wait_seconds: how long to wait for a server that is still starting.
     """
 
     option: str
     url: str
     key: str | None
     seconds: float = 30.0
+    wait_seconds: float = 0.0
 
 
-def require_answer(contact: Contact) -> None:
-    """Requests the endpoint's list of models, without judging its entries.
+def require_answer(contact: Contact, on_progress: ProgressCallback) -> tuple[str, ...]:
+    """Requests the endpoint's list of models; returns their names without judging them.
+
+    Args:
+        contact: the endpoint.
+        on_progress: called with what is waited for, while the server is starting.
 
     Raises:
         ConfigurationError: if the endpoint does not answer, rejects the API key, or has no such
             API.
     """
-    if problem := _problem(contact):
-        raise ConfigurationError(f"{problem}{_proxy_note(contact.url)}")
+    since = time.monotonic()
+    while problem := _problem(contact, reply := _get(contact, _MODELS)):
+        waited = time.monotonic() - since
+        if waited >= contact.wait_seconds or not _is_starting(reply):
+            after = f" (after {waited:.0f} s)" if contact.wait_seconds else ""
+            raise ConfigurationError(f"{problem}{_proxy_note(contact.url)}{after}")
+        on_progress(
+            f"waiting for the server at {contact.url}, {waited:.0f} of {contact.wait_seconds:.0f} s"
+        )
+        time.sleep(min(_POLL_SECONDS, contact.wait_seconds - waited))
+    assert isinstance(reply, httpx.Response)  # noqa: S101  (an error is a problem)
+    return tuple(str(model["id"]) for model in reply.json()["data"] if _has_id(model))
 
 
-def _problem(contact: Contact) -> str | None:
+def stated_version(contact: Contact) -> str | None:
+    """The version that the server states in `/version`, as vLLM does; None if it states none."""
+    reply = _get(contact, _VERSION)
+    if isinstance(reply, Exception) or not reply.is_success:
+        return None
+    try:
+        body = reply.json()
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return None
+    version = body.get("version") if isinstance(body, dict) else None
+    return version if isinstance(version, str) else None
+
+
+def _get(contact: Contact, path: str) -> httpx.Response | Exception:
+    """The reply to a GET request, or the error."""
     headers = {"Authorization": f"Bearer {contact.key or 'none'}"}
     local = is_loopback(contact.url)
     try:
         with httpx.Client(timeout=contact.seconds, headers=headers, trust_env=not local) as http:
-            listed = http.get(f"{contact.url}{_MODELS}")
+            return http.get(f"{contact.url}{path}")
     # A proxy raises the last two: for an unknown scheme, or a missing package for its scheme.
     except (httpx.RequestError, httpx.InvalidURL, ValueError, ImportError) as error:
-        return _no_answer(contact, error)
-    return _refused_key(contact, listed) or _no_models(contact, listed)
+        return error
+
+
+def _problem(contact: Contact, reply: httpx.Response | Exception) -> str | None:
+    if isinstance(reply, Exception):
+        return _no_answer(contact, reply)
+    return _refused_key(contact, reply) or _no_models(contact, reply)
+
+
+def _is_starting(reply: httpx.Response | Exception) -> bool:
+    """True if the same request may succeed later."""
+    if isinstance(reply, httpx.Response):
+        return reply.is_server_error
+    is_tls = isinstance(_innermost(reply), ssl.SSLError)
+    errors = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError)
+    return isinstance(reply, errors) and not is_tls
 
 
 def _refused_key(contact: Contact, reply: httpx.Response) -> str | None:
@@ -76,8 +124,8 @@ def _no_models(contact: Contact, reply: httpx.Response) -> str | None:
         return f"{url} redirects ({status}): {_advice(contact, reply.headers.get('Location'))}"
     if reply.is_server_error:
         return (
-            f"the server at {url} answers {status} to {_MODELS}: if it is still starting, wait "
-            "until it lists its models there; otherwise read its log"
+            f"the server at {url} answers {status} to {_MODELS}: if it is still starting, wait for "
+            "it with --vlm-server-wait=SECONDS; otherwise read its log"
         )
     if reply.is_success and _has_models(reply):
         return None
@@ -97,6 +145,10 @@ def _has_models(reply: httpx.Response) -> bool:
     except (json.JSONDecodeError, UnicodeDecodeError):
         return False
     return isinstance(body, dict) and isinstance(body.get("data"), list)
+
+
+def _has_id(model: object) -> bool:
+    return isinstance(model, dict) and "id" in model
 
 
 def _no_answer(contact: Contact, error: Exception) -> str:

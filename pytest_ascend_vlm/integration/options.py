@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shlex
 import sys
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ..criteria.groups import GATE_LIST_MARKERS, GROUPS
+from ..engines import served_name
 from ..engines.address import KEY_VARIABLE, base_url
 from ..errors import ConfigurationError
 from ..model_files import model_files
@@ -19,6 +21,7 @@ from ..platforms import PLATFORMS, require_platform
 from ..search_path import roots
 from ..session.options import Options
 from ..writing import unwritable_reason
+from . import weights
 from .expressions import asks_for
 
 if TYPE_CHECKING:
@@ -54,6 +57,15 @@ def register(parser: pytest.Parser) -> None:
         "of ModelScope and Hugging Face)",
     )
     group.addoption(
+        weights.OPTION,
+        metavar="ID=DIR",
+        action="append",
+        default=[],
+        help="directory of the full checkpoint of one model; ID is its name on the hub, or that of "
+        f"a variant's checkpoint. May be repeated. The ini key {weights.INI_KEY} has one ID=DIR a "
+        "line",
+    )
+    group.addoption(
         "--vlm-record",
         action="store_true",
         help="record goldens with the reference engine (Transformers on CPU) instead of judging; "
@@ -71,6 +83,26 @@ def register(parser: pytest.Parser) -> None:
         metavar="URL",
         help="judge an OpenAI-compatible endpoint that already runs, http://host:port, instead of "
         f"starting vLLM. An API key is read from the environment variable {KEY_VARIABLE}",
+    )
+    group.addoption(
+        served_name.OPTION,
+        metavar="NAME",
+        help="with --vlm-server-url: the model's name in requests (default: the model's id if the "
+        "endpoint lists it in /v1/models, else the only name there)",
+    )
+    group.addoption(
+        "--vlm-server-wait",
+        metavar="SECONDS",
+        type=_seconds,
+        default=0.0,
+        help="with --vlm-server-url: wait so long for an endpoint that is still starting "
+        "(default: 0)",
+    )
+    group.addoption(
+        "--vlm-server-device",
+        metavar="TEXT",
+        help="with --vlm-server-url: the device behind the endpoint, such as '1 x 910B4'. Reports "
+        "show it as stated by the caller",
     )
     group.addoption(
         "--vlm-report",
@@ -137,6 +169,11 @@ def register(parser: pytest.Parser) -> None:
         f"(default: the environment variable {HARNESS_PYTHON_VARIABLE}, else this interpreter)",
     )
     parser.addini(
+        weights.INI_KEY,
+        "directories of full checkpoints, ID=DIR a line; --vlm-weights wins for the same ID",
+        type="linelist",
+    )
+    parser.addini(
         "vlm_performance_dir",
         "directory of the stored performance runs (default: performance)",
         default="performance",
@@ -191,6 +228,7 @@ def _read(config: pytest.Config) -> Options:
         raise ConfigurationError(
             "--vlm-record runs only the reference engine; remove --vlm-server-url"
         )
+    _require_url(config, url, compare_url)
     if config.getoption("vlm_gate") and record:
         raise ConfigurationError("--vlm-record judges nothing; remove --vlm-gate")
     golden_dir = config.rootpath / config.getini("vlm_golden_dir")
@@ -200,8 +238,12 @@ def _read(config: pytest.Config) -> Options:
         record=record,
         required=_required(config),
         server_url=url,
+        served_name=config.getoption("vlm_served_name"),
+        server_wait=config.getoption("vlm_server_wait"),
+        server_device=config.getoption("vlm_server_device"),
         api_key=_api_key() if url or compare_url else None,
         weights_root=config.getoption("vlm_weights_root"),
+        weights=weights.read(config),
         report=_writable(config, "--vlm-report"),
         log_dir=_writable(config, "--vlm-log-dir") or config.rootpath / ".vlm-logs",
         fixture_roots=roots("fixtures", config.rootpath / config.getini("vlm_fixtures_dir")),
@@ -223,6 +265,14 @@ def _url(config: pytest.Config, option: str) -> str | None:
     return None if typed is None else base_url(option, typed)
 
 
+def _require_url(config: pytest.Config, url: str | None, compare_url: str | None) -> None:
+    """Rejects an option about an endpoint in a run without one."""
+    of_url = {served_name.OPTION: url, "--vlm-server-device": url}
+    for option, needed in {**of_url, "--vlm-server-wait": url or compare_url}.items():
+        if config.getoption(option) and not needed:
+            raise ConfigurationError(f"{option} is about an endpoint; add --vlm-server-url=URL")
+
+
 def _api_key() -> str | None:
     key = os.environ.get(KEY_VARIABLE, "").strip()
     if not (key.isascii() and key.isprintable()):
@@ -240,6 +290,13 @@ def _writable(config: pytest.Config, option: str) -> Path | None:
             f"cannot write to {option}={directory} ({why}); name another directory"
         )
     return directory
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
+    return number
 
 
 def _positive(text: str) -> int:

@@ -14,6 +14,7 @@ from ..spec.case import Case
 from ..spec.model import ExpectedFailure, ModelSpec
 from .criterion_call import CriterionCall, call_of, declared_criterion
 from .expressions import asks_for
+from .weights import require_known
 
 NOT_APPLICABLE = pytest.StashKey[str]()
 """Reason why the criterion of a test does not apply to its model."""
@@ -52,9 +53,14 @@ COLLECTED = pytest.StashKey[Sequence[pytest.Item]]()
 
 
 def select(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselects tests that were not asked for; marks those that do not apply or cannot run."""
+    """Deselects tests that were not asked for; marks those that do not apply or cannot run.
+
+    Raises:
+        pytest.UsageError: `--vlm-weights` names a model that was not collected.
+    """
     run = config.stash[RUN]
     config.stash[COLLECTED] = list(items)
+    require_known(config, items)
     asked_for = {item: is_asked_for(item, config) for item in items}
     if removed := [item for item in items if not asked_for[item]]:
         config.hook.pytest_deselected(items=removed)
@@ -63,6 +69,11 @@ def select(config: pytest.Config, items: list[pytest.Item]) -> None:
     _require_packages(items, run)
     for item in items:
         mark(item, run)
+    run.selected = frozenset(
+        model.model_id
+        for item in items
+        if "server" in fixtures_of([item]) and (model := call_of(item).model) is not None
+    )
 
 
 def _require_packages(items: Sequence[pytest.Item], run: Run) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..engines.neutral import NEUTRAL
 from ..writing import write_atomically
 from .job import UNCOUNTED, has_module, read_rows
 
@@ -68,7 +69,8 @@ def _arguments(job: Mapping[str, Any], directory: Path) -> dict[str, Any]:
 
 def _body(row: Mapping[str, Any]) -> dict[str, Any]:
     message = {"role": "user", "content": row["content"]}
-    return {"messages": [message], "max_tokens": row["output_tokens"], "temperature": 0}
+    greedy = {"temperature": 0, **NEUTRAL}
+    return {"messages": [message], "max_tokens": row["output_tokens"], **greedy}
 
 
 def _recorded(post: Callable[..., Any], outputs: list[Any]) -> Callable[..., Any]:

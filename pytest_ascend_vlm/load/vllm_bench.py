@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..engines import torch_companions
+from ..engines.neutral import NEUTRAL
 from .job import UNCOUNTED, has_module, read_rows
 
 TOOL = "vllm bench serve"
@@ -81,9 +82,11 @@ def _request(sample_request: Callable[..., Any], row: Mapping[str, Any]) -> Any:
     )
 
 
-async def _send(send: Callable[..., Any], **request: Any) -> Any:
+async def _send(send: Callable[..., Any], request_func_input: Any, **context: Any) -> Any:
     """Sends one request. A stream that broke off is an error; the tool counts it as a success."""
-    output = await send(**request)
+    # Not every version has an option for each of these parameters.
+    request_func_input.extra_body = {**(request_func_input.extra_body or {}), **NEUTRAL}
+    output = await send(request_func_input=request_func_input, **context)
     if output.success and not output.output_tokens:
         output.success, output.error = False, UNCOUNTED
     return output

@@ -10,27 +10,46 @@ from .base import Cardless
 
 
 class Remote(Cardless):
-    """A running endpoint; its device and versions are unknown and are reported as unknown."""
+    """A running endpoint.
+
+    Nothing about its device and its versions is verified. Both are reported as stated by someone,
+    or as unknown.
+
+    Attributes:
+        server_version: the version of vLLM that the server states, or None.
+    """
 
     name = "endpoint"
     torch_device = None
     serves_float32 = False
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, stated_device: str | None = None) -> None:
+        """Contacts nothing.
+
+        Args:
+            url: the server's URL.
+            stated_device: the device as the caller states it, or None.
+        """
+        self.server_version: str | None = None
         self._url = url
+        self._stated_device = stated_device
 
     @property
     def label(self) -> str:
         """The URL, for the closing line."""
-        return f"{self._url}, on a device that cannot be seen from here"
+        if self._stated_device is None:
+            return f"{self._url}, on a device that cannot be seen from here"
+        return f"{self._url}, on a device that the caller states as {self._stated_device}"
 
     def unavailable_reason(self) -> str | None:
         """None: an endpoint that does not answer is an error, not a reason to skip."""
         return None
 
     def device(self) -> str:
-        """The text "unknown", with the URL."""
-        return f"unknown, behind {self._url}"
+        """The device as the caller states it, or "unknown"; with the URL."""
+        if self._stated_device is None:
+            return f"unknown, behind {self._url}"
+        return f"{self._stated_device} (stated by the caller, not verified), behind {self._url}"
 
     def serve_arguments(self, model: ModelSpec) -> dict[str, Any]:  # noqa: ARG002
         """Empty: the suite does not start the server."""
@@ -41,5 +60,7 @@ class Remote(Cardless):
         return {}
 
     def versions(self) -> Mapping[str, str]:
-        """Empty: the versions are unknown."""
-        return {}
+        """The version of vLLM that the server states; empty if it states none."""
+        if self.server_version is None:
+            return {}
+        return {"vllm": f"{self.server_version} (stated by the server, not verified)"}

@@ -65,7 +65,8 @@ _ADVICE = (
     ),
     (
         r"Repo id must be|No such file or directory|is not a local folder|couldn't find them in",
-        "a file of the checkpoint is missing: look at the directory that --vlm-weights-root names",
+        "a file of the checkpoint is missing: look at the directory that --vlm-weights or "
+        "--vlm-weights-root names",
     ),
     (
         r"HCCL|ERR02200|\bE[IJ]\d{4}: ",

@@ -138,7 +138,7 @@ class Datasets:
 
     @property
     def _record_command(self) -> str:
-        return record_command(self._options, self._test_path, "dataset")
+        return record_command(self._options, self._test_path, "dataset", self._model.model_id)
 
     def _recorded(self, task: DatasetTask) -> Evaluation | None:
         from ..golden import scores

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..errors import ConfigurationError
 from ..spec.case import Case
 from ..spec.model import Variant
+from .endpoints import judged_server
 from .model import ModelSession
 from .server_facts import ServerFacts, model_facts, server_facts, variant_facts
 
@@ -153,13 +154,11 @@ class DeviceSlot:
 
     def _server(self, session: ModelSession, log_name: str) -> Server:
         """Creates a server of the model or of a variant; does not start it."""
-        from ..engines.endpoint import Endpoint, RunningServer
         from ..engines.vllm.server import Launch, VllmServer
 
         run, model = session.run, session.model
         if run.options.server_url is not None:
-            url, key = run.options.server_url, run.options.bearer
-            return RunningServer(Endpoint(url, model.model_id, key))
+            return judged_server(run, run.options.server_url, model.model_id)
 
         def on_phase(phase: Phase, seconds: float) -> None:
             session.on_progress(f"{phase.value} {seconds:.0f} s")

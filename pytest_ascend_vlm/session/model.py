@@ -152,7 +152,7 @@ class ModelSession:
         from ..golden.store import GoldenStore
 
         options = self.run.options
-        command = record_command(options, test_path, "cpu_baseline")
+        command = record_command(options, test_path, "cpu_baseline", self.model.model_id)
         return GoldenStore(options.golden_roots, command)
 
     def reference_engine(self) -> TransformersReference:

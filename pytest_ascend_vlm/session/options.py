@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,8 +26,12 @@ class Options:
         record: True if goldens are written instead of judging.
         required: the pairs that a gate requires; None if the run is no gate.
         server_url: URL of an endpoint that already runs, or None.
+        served_name: the model name in requests to `server_url`; None to ask the server.
+        server_wait: seconds to wait for an endpoint that is still starting.
+        server_device: the device of `server_url` as the caller states it, or None.
         api_key: API key of the endpoints, from the environment, or None. Never printed.
         weights_root: directory of the full checkpoints; None for the hubs' caches.
+        weights: model's id -> directory of its full checkpoint, for models that have their own.
         report: directory to write the report to, or None.
         fixture_roots: directories that are searched for cases and tiny checkpoints.
         golden_roots: directories that are searched for goldens.
@@ -47,8 +52,12 @@ class Options:
     record: bool = False
     required: list[Pair] | None = None
     server_url: str | None = None
+    served_name: str | None = None
+    server_wait: float = 0.0
+    server_device: str | None = None
     api_key: str | None = field(default=None, repr=False)
     weights_root: Path | None = None
+    weights: Mapping[str, Path] = field(default_factory=dict)
     report: Path | None = None
     fixture_roots: tuple[Path, ...] = ()
     golden_roots: tuple[Path, ...] = ()

@@ -20,6 +20,7 @@ from ..observation.load import Load, Timing
 from ..processes.cpu_usage import CpuUsage
 from ..spec.case import Capability, Case
 from .device_slot import DeviceSlot
+from .endpoints import compared_server
 from .goldens import Goldens
 from .load_runs import MINIMUM_SERVICE_LEVEL_MS, LoadRuns
 from .memo import Memo
@@ -129,12 +130,15 @@ class PerformanceSession:
         return self._slot.starts_engines
 
     def client_of(self, url: str) -> Client:
-        """A client of another endpoint that serves the model under the model's id."""
-        from ..engines.client import Client
-        from ..engines.endpoint import Endpoint, RunningServer
+        """A client of another endpoint that serves the model.
 
-        session = self._slot.session
-        server = RunningServer(Endpoint(url, session.model.model_id, session.run.options.bearer))
+        Raises:
+            ConfigurationError: nothing shows which of its models is meant.
+        """
+        from ..engines.client import Client
+
+        session, name = self._slot.session, self._slot.own_server().endpoint.served_name
+        server = compared_server(session.run, url, session.model.model_id, name)
         return Client(server.endpoint, server.explain_loss)
 
     def save(self, stored: StoredRuns) -> Path:

@@ -14,7 +14,9 @@ from ..versions import installed_vllm
 
 if TYPE_CHECKING:
     from ..checkpoints.find import Checkpoint
+    from ..engines.first_contact import Contact
     from ..platforms.base import Platform
+    from ..platforms.endpoint import Remote
     from ..progress import ProgressCallback
     from ..spec.case import Case
     from ..spec.model import ModelSpec
@@ -31,6 +33,7 @@ class Run:
     Attributes:
         options: the options of the run.
         on_progress: shows a line of progress.
+        selected: ids of the models of which a selected test needs a server.
     """
 
     def __init__(
@@ -45,9 +48,11 @@ class Run:
         """
         self.options = options
         self.on_progress = on_progress
+        self.selected: frozenset[str] = frozenset()
         self._name = name
         self._server_facts: list[ServerFacts] = []
         self._checkpoints: dict[str, Checkpoint] = {}
+        self._listed: dict[str, tuple[str, ...]] = {}
         self._untaught: dict[str, Mapping[str, str]] = {}
         self._since = time.monotonic()
 
@@ -60,10 +65,16 @@ class Run:
     def platform(self) -> Platform:
         """The platform that models are served on."""
         from ..platforms import select_platform
+
+        return self.remote or select_platform(self.options.platform)
+
+    @cached_property
+    def remote(self) -> Remote | None:
+        """The endpoint that is judged; None if the suite starts the servers."""
         from ..platforms.endpoint import Remote
 
         url = self.options.server_url
-        return select_platform(self.options.platform) if url is None else Remote(url)
+        return None if url is None else Remote(url, self.options.server_device)
 
     @cached_property
     def logs(self) -> RunLogs:
@@ -101,19 +112,32 @@ class Run:
         served_here = options.server_url is None and not options.record
         return served_here and self.unavailable_reason is None
 
+    def listed_models(self, contact: Contact) -> tuple[str, ...]:
+        """The names that an endpoint lists; it is contacted once.
+
+        Raises:
+            ConfigurationError: the endpoint does not answer, or rejects the API key.
+        """
+        from ..engines.first_contact import require_answer
+
+        if contact.url not in self._listed:
+            self._listed[contact.url] = require_answer(contact, self.on_progress)
+        return self._listed[contact.url]
+
     def checkpoint(self, model: ModelSpec) -> Checkpoint:
         """Finds the checkpoint of a model and digests its weights, once.
 
         Raises:
-            CheckpointError: the checkpoint is missing, incomplete, or of another revision.
+            CheckpointError: the checkpoint is missing, incomplete, or of another revision or
+                architecture.
         """
-        from ..checkpoints.find import find_checkpoint
+        from ..checkpoints.find import Places, find_checkpoint
 
         options = self.options
         if model.model_id not in self._checkpoints:
-            self._checkpoints[model.model_id] = find_checkpoint(
-                model, options.checkpoint, options.fixture_roots, options.weights_root
-            )
+            places = Places(options.fixture_roots, options.weights_root, options.weights)
+            found = find_checkpoint(model, options.checkpoint, places)
+            self._checkpoints[model.model_id] = found
         return self._checkpoints[model.model_id]
 
     def untaught(self, model: ModelSpec) -> Mapping[str, str]:

@@ -63,6 +63,7 @@ def server_facts(server: Server, requests: int) -> dict[str, Any]:
     """
     return {
         **variant_facts(server, requests),
+        "served_name": server.endpoint.served_name,
         "suite_arguments": server.suite_arguments,
         "server_starts": server.starts,
     }

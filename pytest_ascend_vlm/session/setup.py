@@ -6,6 +6,7 @@ from collections.abc import Container
 
 from ..errors import ConfigurationError
 from ..writing import unwritable_reason
+from .endpoints import COMPARED, JUDGED, contact_of, judged_server
 from .run import Run
 
 
@@ -17,21 +18,29 @@ def require_setup(run: Run, fixtures: Container[str]) -> None:
         fixtures: names of the fixtures that the tests request.
 
     Raises:
-        ConfigurationError: an endpoint does not answer, or the directory is not writable.
+        ConfigurationError: an endpoint does not answer, nothing shows which of its models is to be
+            judged, or the directory is not writable.
     """
-    from ..engines.first_contact import Contact, require_answer
-
     options = run.options
-    endpoints = {
-        "server": ("--vlm-server-url", options.server_url),
-        "performance": ("--vlm-compare-url", options.compare_url),
-    }
-    for fixture, (option, url) in endpoints.items():
-        if url is not None and fixture in fixtures:
-            require_answer(Contact(option, url, options.api_key))
+    if options.server_url is not None and "server" in fixtures:
+        _require_judged(run, options.server_url)
+    if options.compare_url is not None and "performance" in fixtures:
+        run.listed_models(contact_of(run, COMPARED, options.compare_url))
     writes = run.starts_servers if "server" in fixtures else options.record
     if writes and (reason := unwritable_reason(options.log_dir)):
         raise ConfigurationError(
             f"cannot write logs to {options.log_dir} ({reason}); name another directory with "
             "--vlm-log-dir=DIR"
         )
+
+
+def _require_judged(run: Run, url: str) -> None:
+    """Requires that the judged endpoint answers and serves the selected models."""
+    from ..engines.first_contact import stated_version
+
+    contact = contact_of(run, JUDGED, url)
+    run.listed_models(contact)
+    for model_id in sorted(run.selected):
+        judged_server(run, url, model_id)
+    if run.remote is not None:
+        run.remote.server_version = stated_version(contact)

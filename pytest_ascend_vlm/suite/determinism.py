@@ -191,7 +191,7 @@ class DeterminismCriteria(Criteria):
         if hit.usage is None or not hit.usage.cached_tokens:
             raise PreconditionError(
                 f"{one.id}: the second of two equal requests reported no cached tokens, so a cache "
-                "hit could not be judged. Serve with enable_prompt_tokens_details, and with a "
+                "hit could not be judged. Serve with --enable-prompt-tokens-details, and with a "
                 "prompt longer than one cache block. If caching is off, declare it with "
                 "serve={'enable_prefix_caching': False}."
             )

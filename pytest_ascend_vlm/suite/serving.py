@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import io
 import itertools
+import json
 import struct
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,7 @@ from ..criteria import serving as rules
 from ..criteria.criterion import Cases
 from ..errors import PreconditionError
 from ..observation.answers import Completion, Refusal, reply_or_refusal
+from ..platforms.base import with_declared_limits
 from ..session.answers import Answers
 from ..session.judge import Judge
 from ..session.picture_search import search
@@ -178,13 +181,14 @@ class ServingCriteria(Criteria):
 
     @criterion("serving.multi_image", "robustness", needs=Capability.IMAGE)
     def test_image_limit_holds(
-        self, image_cases: tuple[Case, ...], client: Client, judge: Judge
+        self, image_cases: tuple[Case, ...], server: Server, client: Client, judge: Judge
     ) -> None:
         """A request with the declared number of images is answered; one more is refused with a 4xx.
 
         The images are different, as far as the suite has different ones. The number is N in
         `serve={"limit_mm_per_prompt": {"image": N}}`. The engine has not profiled its memory for
-        more images.
+        more images. If a server that the suite did not start answers one more, the result is an
+        error: the server may lack the argument.
 
         If this fails: if N images are refused, check that they fit into max_model_len. If N + 1
         images are answered, the limit does not reach the server.
@@ -195,6 +199,7 @@ class ServingCriteria(Criteria):
         few = Sampling(max_tokens=_CUT_TOKENS)
         within = client.ask(_with_images(image_cases, limit), few)
         beyond = client.ask(_with_images(image_cases, limit + 1), few)
+        _require_limits(self.model, server, [beyond])
         judge(rules.judge_image_limit(within, beyond, limit))
 
     @criterion("serving.image_sizes", "robustness", needs=Capability.IMAGE)
@@ -261,11 +266,13 @@ class ServingCriteria(Criteria):
 
     @criterion("serving.unsupported", "robustness")
     def test_unsupported_is_refused(
-        self, text_case: Case, image_case: Case, client: Client, judge: Judge
+        self, text_case: Case, image_case: Case, server: Server, client: Client, judge: Judge
     ) -> None:
         """A request for an unsupported capability is refused with a 4xx, and the server goes on.
 
-        An answer to a video request that ignores the video is worse than a refusal.
+        An answer to a video request that ignores the video is worse than a refusal. If a server
+        that the suite did not start gives another reply, the result is an error: it may lack the
+        limit.
 
         If this fails: limit the modality to 0 with serve={"limit_mm_per_prompt": {"video": 0}}, or
         declare the capability supported.
@@ -274,10 +281,12 @@ class ServingCriteria(Criteria):
         if not probes:
             judge.not_applicable("the model declares neither images nor videos unsupported")
         few = Sampling(max_tokens=_CUT_TOKENS)
-        refusals = {
-            label: _first(client.send(chat, f"unsupported/{label}", few))
-            for label, chat in probes.items()
-        }
+        refusals = {}
+        for label, chat in probes.items():
+            # A server without the limit decodes the file, and may close the connection after that.
+            with client.disposable() as other:
+                refusals[label] = _first(other.send(chat, f"unsupported/{label}", few))
+        _require_limits(self.model, server, refusals.values())
         judge(rules.judge_refusals(refusals, client.ask(text_case, few)))
 
     @criterion(
@@ -395,3 +404,27 @@ def _png_without_pixels(width: int, height: int) -> bytes:
 
 def _first(answers: tuple[Completion, ...] | Refusal) -> Completion | Refusal:
     return answers if isinstance(answers, Refusal) else answers[0]
+
+
+def _require_limits(
+    model: ModelSpec, server: Server, beyond: Iterable[Completion | Refusal]
+) -> None:
+    """Requires that a server that the suite did not start has the model's limits.
+
+    Args:
+        model: the model.
+        server: its server.
+        beyond: the replies to requests beyond the limits.
+
+    Raises:
+        PreconditionError: one of them is an answer or a 5xx. The suite cannot see whether this
+            server was started with the limits.
+    """
+    if server.can_restart or all(isinstance(one, Refusal) and one.status < 500 for one in beyond):
+        return
+    limits = json.dumps(with_declared_limits(model).get("limit_mm_per_prompt", {}))
+    raise PreconditionError(
+        "the server does not refuse a request beyond the limits that the model file declares. It "
+        f"was started without --limit-mm-per-prompt '{limits}', or ignores it. Start it with this "
+        "argument (docs/own-server.md)."
+    )

@@ -45,7 +45,12 @@ MOST_TOKENS = 2000
 _LARGE = 1_000_000  # pixels; no picture of serving.image_sizes has as many
 TOP = 20
 LISTED = 64  # tokens that a row lists
+VERSION = "0.18.0"  # of vLLM, as it states itself
 
+
+# The sampling parameters that vLLM takes from generation_config.json if a request omits them, and
+# the values that switch them off.
+_NEUTRAL = {"top_p": (1,), "top_k": (-1, 0), "min_p": (0,), "repetition_penalty": (1,)}
 
 Fetch = Callable[[str], bytes]
 View = Callable[[Image.Image], Image.Image]
@@ -303,6 +308,7 @@ class Request:
     n: int
     salt: str | None
     stream: bool
+    is_neutral: bool
 
     @property
     def clips(self) -> list[Clip]:
@@ -360,6 +366,7 @@ def parse(body: bytes, fetch: Fetch, view: View) -> Request:
         n=asked.get("n") or 1,
         salt=asked.get("cache_salt"),
         stream=bool(asked.get("stream")),
+        is_neutral=all(asked.get(name) in values for name, values in _NEUTRAL.items()),
     )
 
 
@@ -850,6 +857,11 @@ def _on(modality: str, change: Callable[[str], str]) -> Callable[[str, Request, 
     return answered
 
 
+def _penalized(text: str, request: Request, _state: State) -> str:
+    """Applies the repetition penalty of generation_config.json unless the request sets its own."""
+    return text if request.is_neutral else changed(text)
+
+
 def _always(answer: str) -> Callable[[str, Request, State], str]:
     return lambda _text, _request, _state: answer
 
@@ -946,7 +958,7 @@ def _cache_not_told(usage: dict[str, Any], _request: Request) -> dict[str, Any]:
 class Defect(enum.Enum):
     """Realistic defects of a server, one at a time."""
 
-    NAME_NOT_LISTED = Behaviour(listed=lambda _names: ["somebody-else"])
+    NAME_NOT_LISTED = Behaviour(listed=lambda _names: [])
     TEXT_GIVES_500 = Behaviour(crash=_text_500)
     USAGE_DOES_NOT_ADD_UP = Behaviour(usage=_more("total_tokens", 7))
     NO_FINISH_REASON = Behaviour(reply=_less("finish_reason"))
@@ -1020,6 +1032,9 @@ class Defect(enum.Enum):
 # No defect: vLLM with its default maximum of listed tokens.
 LISTS_FEW = Behaviour(crash=_lists_few)
 
+# No defect: vLLM that someone started with none of the arguments that the suite adds.
+NO_FLAGS = Behaviour(crash=_lists_few, usage=_cache_not_told, answered=_penalized)
+
 
 # --- the engine ----------------------------------------------------------------------------------
 
@@ -1036,8 +1051,10 @@ class Stub:
         raw_logits: bool,
         *,
         longest_prompt: int,
+        name: str | None = None,
     ) -> None:
         self.knowledge = knowledge
+        self.name = name or knowledge.model
         self.behaviour = behaviour
         self.image_limit = image_limit
         self.video_tokens = video_tokens
@@ -1047,7 +1064,7 @@ class Stub:
 
     def models(self) -> dict[str, Any]:
         """The body of `/v1/models`."""
-        names = self.behaviour.listed([self.knowledge.model])
+        names = self.behaviour.listed([self.name])
         told = {"object": "model", "max_model_len": self.longest_prompt}
         return {"object": "list", "data": [{"id": name, **told} for name in names]}
 
@@ -1079,7 +1096,7 @@ class Stub:
     def _objections(self, request: Request) -> Iterator[Refused]:
         if crash := self.behaviour.crash(request, self.state):
             yield crash
-        if request.model != self.knowledge.model:
+        if request.model != self.name:
             yield Refused(404, f"The model `{request.model}` does not exist.", "model")
         if request.clips and not self.video_tokens:
             yield Refused(400, "At most 0 video(s) may be provided in one prompt.", "video")
@@ -1106,7 +1123,7 @@ class Stub:
             "id": "chatcmpl-0",
             "object": "chat.completion",
             "created": 0,
-            "model": self.knowledge.model,
+            "model": self.name,
             "choices": [self._choice_body(choice, index) for index, choice in enumerate(choices)],
             "usage": self._usage(request, items, choices),
             "prompt_token_ids": _ids(items),
@@ -1197,6 +1214,10 @@ class Stub:
         return {"token": f"token_id:{token}", "logprob": self._value(row, token), "bytes": None}
 
 
+def _version() -> dict[str, str]:
+    return {"version": VERSION}
+
+
 # --- HTTP ----------------------------------------------------------------------------------------
 
 
@@ -1210,9 +1231,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/metrics" and (text := self.server.stub.metrics()) is not None:
             self._send(200, text.encode(), "text/plain")
             return
-        known = {"/health": dict, "/v1/models": self.server.stub.models}
-        # vLLM's /health needs no key.
-        if self.path == "/health" or self._may_pass():
+        known = {"/health": dict, "/version": _version, "/v1/models": self.server.stub.models}
+        # vLLM asks for a key below /v1 only.
+        if not self.path.startswith("/v1") or self._may_pass():
             answer = known.get(self.path)
             self._send_json(200, answer()) if answer else self._send_error_body(
                 Refused(404, "Not Found", "path")
@@ -1321,6 +1342,7 @@ def serve(
     video_tokens: int = 0,
     raw_logits: bool = False,
     longest_prompt: int = LONGEST_PROMPT,
+    name: str | None = None,
 ) -> Iterator[str]:
     """Runs a server on the loopback interface and yields its URL.
 
@@ -1333,10 +1355,11 @@ def serve(
         video_tokens: number of tokens of a frame; 0 means that clips are refused.
         raw_logits: True if it lists raw logits instead of log-probabilities.
         longest_prompt: maximum tokens of a prompt with its answer.
+        name: the name under which it serves; None for the model's name.
     """
     behaviour = behaviour or Behaviour()
-    limit = {"longest_prompt": longest_prompt}
-    stub = Stub(knowledge, behaviour, image_limit, video_tokens, raw_logits, **limit)
+    others: dict[str, Any] = {"longest_prompt": longest_prompt, "name": name}
+    stub = Stub(knowledge, behaviour, image_limit, video_tokens, raw_logits, **others)
     server = _Server(stub, key, port)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
