@@ -7,6 +7,7 @@ from importlib import metadata
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.version import InvalidVersion, Version
 
 
 def installed_versions(*distributions: str) -> dict[str, str]:
@@ -18,6 +19,15 @@ def installed_versions(*distributions: str) -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def is_version(text: str) -> bool:
+    """True if a text is a version as Python packages have it."""
+    try:
+        Version(text)
+    except InvalidVersion:
+        return False
+    return True
 
 
 def installed_vllm() -> str | None:

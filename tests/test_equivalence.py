@@ -30,6 +30,8 @@ class TestOwn(VLMConformance):
             Variant("noisy", {"async_output": True}),
             Variant("rounded", {"quantization": "ascend"}, is_lossy=True),
             Variant("same", {"enforce_eager": True}),
+            Variant("of_env", env={"VLLM_LOGGING_LEVEL": "DEBUG"}),
+            Variant("of_ascend", env={"VLLM_ASCEND_ENABLE_NZ": "0"}),
             Variant("w8a8", {"quantization": "ascend"}, checkpoint="an-org/w8a8", is_lossy=True),
         ),
         supports={C.TEXT, C.IMAGE, C.DOCUMENT},
@@ -99,7 +101,8 @@ def test_a_variant_that_rounds_on_purpose_has_to_be_alike(report: dict[str, Any]
 
 
 def test_what_says_nothing_here_is_not_applicable(report: dict[str, Any]) -> None:
-    assert "the variant has the model's arguments" in rows(report, "same")["answers"]["reason"]
+    for name in ("same", "of_ascend"):
+        assert "the variant is served like the model" in rows(report, name)["answers"]["reason"]
     weights = "the variant has weights of its own, and no tiny checkpoint"
     assert weights in rows(report, "w8a8")["answers"]["reason"]
 
@@ -109,8 +112,9 @@ def test_the_models_own_server_is_started_once_and_each_variant_once(
 ) -> None:
     (model,) = report["models"]
     assert model["server_starts"] == 1
-    assert set(model["variants"]) == {"sound", "noisy", "rounded"}
-    assert report["receipt"]["server_starts"] == 4
+    assert set(model["variants"]) == {"sound", "noisy", "rounded", "of_env"}
+    assert report["receipt"]["server_starts"] == 5
+    assert "VLLM_LOGGING_LEVEL=DEBUG" in model["variants"]["of_env"]["serve_command"]
     assert "--seed 7" in model["variants"]["sound"]["serve_command"]
 
 

@@ -15,6 +15,9 @@ from .endpoint import Endpoint
 from .neutral import NEUTRAL
 from .replies import refusal
 
+# vLLM closes a connection that was idle for 5 s. A request that meets this is lost, so the client
+# closes idle connections first.
+_LIMITS = httpx.Limits(keepalive_expiry=1.0)
 _WITH_LOGPROBS = {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
 BARE: Mapping[str, Any] = dict.fromkeys(_WITH_LOGPROBS, openai.NOT_GIVEN)
 """Options that leave out the log-probabilities."""
@@ -56,7 +59,7 @@ class Connection:
             api_key=endpoint.api_key,
             max_retries=0,
             http_client=openai.DefaultHttpxClient(
-                timeout=timeout_seconds, trust_env=not endpoint.is_local
+                timeout=timeout_seconds, trust_env=not endpoint.is_local, limits=_LIMITS
             ),
         )
         self._http = httpx.Client(
@@ -64,6 +67,7 @@ class Connection:
             headers={"Authorization": f"Bearer {endpoint.api_key}"},
             timeout=timeout_seconds,
             trust_env=not endpoint.is_local,
+            limits=_LIMITS,
         )
 
     def close(self) -> None:

@@ -4,28 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .run import Run
+from .run import JUDGED, Run
 
 if TYPE_CHECKING:
     from ..engines.endpoint import RunningServer
     from ..engines.first_contact import Contact
 
-JUDGED = "--vlm-server-url"
 COMPARED = "--vlm-compare-url"
-
-
-def contact_of(run: Run, option: str, url: str) -> Contact:
-    """The first contact with an endpoint.
-
-    Args:
-        run: the run.
-        option: the command line option that names the endpoint.
-        url: its URL.
-    """
-    from ..engines.first_contact import Contact
-
-    options = run.options
-    return Contact(option, url, options.api_key, wait_seconds=options.server_wait)
 
 
 def judged_server(run: Run, url: str, model_id: str) -> RunningServer:
@@ -34,7 +19,7 @@ def judged_server(run: Run, url: str, model_id: str) -> RunningServer:
     Raises:
         ConfigurationError: the endpoint does not answer, or the name is not clear.
     """
-    return _server(run, contact_of(run, JUDGED, url), model_id, run.options.served_name)
+    return _server(run, run.contact(JUDGED, url), model_id, run.options.served_name)
 
 
 def compared_server(run: Run, url: str, model_id: str, judged_name: str) -> RunningServer:
@@ -49,7 +34,7 @@ def compared_server(run: Run, url: str, model_id: str, judged_name: str) -> Runn
     Raises:
         ConfigurationError: the endpoint does not answer, or the name is not clear.
     """
-    contact = contact_of(run, COMPARED, url)
+    contact = run.contact(COMPARED, url)
     same = judged_name if judged_name in run.listed_models(contact) else None
     return _server(run, contact, model_id, same)
 

@@ -130,9 +130,11 @@ class ModelSession:
         if variant.checkpoint:
             tiny = options.checkpoint == "tiny"
             return "the variant has weights of its own, and no tiny checkpoint" if tiny else None
-        if self.variant(variant).arguments != self.arguments:
+        other, platform = self.variant(variant), self.run.platform
+        differs = platform.environment(other.model) != platform.environment(self.model)
+        if differs or other.arguments != self.arguments:
             return None
-        return f"on the platform {self.run.platform.name} the variant has the model's arguments"
+        return f"on the platform {platform.name} the variant is served like the model"
 
     @cached_property
     def golden_key(self) -> GoldenKey:

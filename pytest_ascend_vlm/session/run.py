@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ..errors import CheckpointError
-from ..versions import installed_vllm
+from ..versions import installed_vllm, is_version
 
 if TYPE_CHECKING:
     from ..checkpoints.find import Checkpoint
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from .options import Options
     from .run_logs import RunLogs
     from .server_facts import ServerFacts
+
+JUDGED = "--vlm-server-url"
+"""The option that names the endpoint to judge."""
 
 RUN = pytest.StashKey["Run"]()
 
@@ -97,8 +100,12 @@ class Run:
 
     @cached_property
     def vllm_version(self) -> str | None:
-        """The version of the vLLM that serves; None if it is unknown."""
-        return None if self.options.server_url else installed_vllm()
+        """The version of the vLLM that serves, which an endpoint states; None if it is unknown."""
+        from ..engines.first_contact import stated_version
+
+        url = self.options.server_url
+        version = installed_vllm() if url is None else stated_version(self.contact(JUDGED, url))
+        return version if version is not None and is_version(version) else None
 
     @cached_property
     def visible_cards(self) -> int | None:
@@ -111,6 +118,18 @@ class Run:
         options = self.options
         served_here = options.server_url is None and not options.record
         return served_here and self.unavailable_reason is None
+
+    def contact(self, option: str, url: str) -> Contact:
+        """The first contact with an endpoint.
+
+        Args:
+            option: the command line option that names the endpoint.
+            url: its URL.
+        """
+        from ..engines.first_contact import Contact
+
+        options = self.options
+        return Contact(option, url, options.api_key, wait_seconds=options.server_wait)
 
     def listed_models(self, contact: Contact) -> tuple[str, ...]:
         """The names that an endpoint lists; it is contacted once.

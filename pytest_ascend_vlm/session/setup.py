@@ -6,8 +6,8 @@ from collections.abc import Container
 
 from ..errors import ConfigurationError
 from ..writing import unwritable_reason
-from .endpoints import COMPARED, JUDGED, contact_of, judged_server
-from .run import Run
+from .endpoints import COMPARED, judged_server
+from .run import JUDGED, Run
 
 
 def require_setup(run: Run, fixtures: Container[str]) -> None:
@@ -25,7 +25,7 @@ def require_setup(run: Run, fixtures: Container[str]) -> None:
     if options.server_url is not None and "server" in fixtures:
         _require_judged(run, options.server_url)
     if options.compare_url is not None and "performance" in fixtures:
-        run.listed_models(contact_of(run, COMPARED, options.compare_url))
+        run.listed_models(run.contact(COMPARED, options.compare_url))
     writes = run.starts_servers if "server" in fixtures else options.record
     if writes and (reason := unwritable_reason(options.log_dir)):
         raise ConfigurationError(
@@ -38,7 +38,7 @@ def _require_judged(run: Run, url: str) -> None:
     """Requires that the judged endpoint answers and serves the selected models."""
     from ..engines.first_contact import stated_version
 
-    contact = contact_of(run, JUDGED, url)
+    contact = run.contact(JUDGED, url)
     run.listed_models(contact)
     for model_id in sorted(run.selected):
         judged_server(run, url, model_id)

@@ -112,6 +112,8 @@ class Variant:
     Attributes:
         name: the name in the criterion's id, `equivalence.<name>`: "eager", "tp2", "w8a8".
         serve: the serve arguments that differ from the model's.
+        env: the environment variables that differ from the model's, for what vllm-ascend switches
+            by environment: `{"VLLM_ASCEND_ENABLE_NZ": "0"}`.
         devices: number of cards that the variant needs; None for the model's number.
         checkpoint: the hub name of other weights, quantised ones for example; None for the model's.
         is_lossy: True if the variant changes the numbers on purpose. Then R is reported but not
@@ -120,6 +122,7 @@ class Variant:
 
     name: str
     serve: Mapping[str, Any] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
     devices: int | None = None
     checkpoint: str | None = None
     is_lossy: bool = False
@@ -237,13 +240,14 @@ class ModelSpec:
         return None if limit is None else int(limit)
 
     def as_variant(self, variant: Variant) -> ModelSpec:
-        """The model with the serve arguments and the checkpoint of a variant."""
+        """The model with the serve arguments, the environment and the checkpoint of a variant."""
         return dataclasses.replace(
             self,
             model_id=variant.checkpoint or self.model_id,
             tiny=None if variant.checkpoint else self.tiny,
             revision=None if variant.checkpoint else self.revision,
             serve={**self.serve, **variant.serve},
+            env={**self.env, **variant.env},
             devices=variant.devices or self.devices,
             variants=(),
         )
@@ -301,10 +305,10 @@ class ModelSpec:
                     f"variant {name!r}: a name is one word of letters, digits and _, and unique."
                 )
         for variant in self.variants:
-            if not variant.serve and not variant.checkpoint:
+            if not (variant.serve or variant.env or variant.checkpoint):
                 yield (
-                    f"variant {variant.name!r} changes nothing. Declare the serve arguments or the "
-                    "checkpoint that differ."
+                    f"variant {variant.name!r} changes nothing. Declare the serve arguments, the "
+                    "environment variables or the checkpoint that differ."
                 )
             self.as_variant(variant)
 
