@@ -64,9 +64,12 @@ MODELS = {
     "qwen2_5_vl": TinyModel("test_qwen2_5_vl.py", "TestQwen25VL7B"),
     "qwen3_vl": TinyModel("test_qwen3_vl.py", "TestQwen3VL8B"),
     "glm_ocr": TinyModel("test_glm_ocr.py", "TestGlmOcr"),
-    "internvl": TinyModel("test_internvl2.py", "TestInternVL2"),
+    "internvl": TinyModel("test_internvl3.py", "TestInternVL3HF"),
 }
-"""Tiny checkpoint -> the model that is judged with it."""
+"""Tiny checkpoint -> the model that is judged with it.
+
+Those in OpenGVLab's own format are not here: they have the weights of `internvl`.
+"""
 
 MINERU = MODELS["qwen2_vl"]
 MODEL = MINERU.spec

@@ -25,7 +25,7 @@ from pytest_ascend_vlm.spec.case_files import load_cases
 
 QWEN3 = ("test_qwen3_vl", "TestQwen3VL8B", "Qwen/Qwen3-VL-8B-Instruct", "qwen3_vl")
 QWEN2_5 = ("test_qwen2_5_vl", "TestQwen25VL7B", "Qwen/Qwen2.5-VL-7B-Instruct", "qwen2_5_vl")
-INTERNVL = ("test_internvl2", "TestInternVL2", "OpenGVLab/InternVL2-2B", "internvl")
+INTERNVL = ("test_internvl3", "TestInternVL3HF", "OpenGVLab/InternVL3-1B-hf", "internvl")
 ALL = {"baseline.prompt", "numerics.clips", "baseline.frames"}
 CLIPS = {
     f"clip/{name}"

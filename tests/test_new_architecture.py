@@ -10,7 +10,11 @@ import pytest
 from helpers.paths import FIXTURES, REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "new-architecture.md").read_text("utf-8")
-CHECKPOINTS = sorted(path.parent.name for path in FIXTURES.glob("tiny/*/config.json"))
+CHECKPOINTS = sorted(
+    path.parent.name
+    for path in FIXTURES.glob("tiny/*/PROVENANCE.json")
+    if "training_seconds" in path.read_text("utf-8")
+)
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)

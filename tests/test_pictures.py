@@ -268,7 +268,12 @@ def test_the_processor_gets_the_arguments_of_the_server(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "sides"),
-    [("qwen2_vl", (14, 28)), ("glm_ocr", (14, 28)), ("internvl", (14, 28))],
+    [
+        ("qwen2_vl", (14, 28)),
+        ("glm_ocr", (14, 28)),
+        ("internvl", (14, 28)),
+        ("internvl_chat", (14, 28)),
+    ],
 )
 def test_the_sides_of_patches_are_those_of_the_checkpoint(
     name: str, sides: tuple[int, int]

@@ -15,6 +15,7 @@ from ...errors import ConfigurationError, PreconditionError
 from ...spec.case import Case
 from .. import torch_companions
 from .clips import read_clip
+from .internvl_chat import is_internvl_chat, load_model, load_processor
 
 Dtype = Literal["bfloat16", "float32"]
 
@@ -91,17 +92,11 @@ class Encoder:
             ConfigurationError: if torch or transformers is not installed, or cannot load the
                 processor.
         """
-        transformers = _transformers()
-        # By default Transformers 4 loads a slow image processor for some checkpoints. Its pixels
-        # differ in the last bit, which changes logits by more than the rounding of float32 does.
-        options = {"use_fast": True} if transformers.__version__.startswith("4.") else {}
+        _transformers()
+        load = load_processor if is_internvl_chat(model_path) else _load_processor
+        self._processor: Any
         with _load_errors(model_path):
-            self._processor = transformers.AutoProcessor.from_pretrained(
-                model_path, trust_remote_code=trust_remote_code, **options
-            )
-            config = transformers.AutoConfig.from_pretrained(
-                model_path, trust_remote_code=trust_remote_code
-            )
+            self._processor, config = load(model_path, trust_remote_code=trust_remote_code)
         self._image_token: int | None = getattr(config, "image_token_id", None)
         self._video_token: int | None = getattr(config, "video_token_id", None)
         self._arguments = dict(arguments or {})
@@ -209,9 +204,14 @@ class TransformersModel:
         self.dtype = dtype
         self._torch = torch
         self._device = torch.device(device)
+        from_pretrained = (
+            load_model
+            if is_internvl_chat(model_path)
+            else transformers.AutoModelForImageTextToText.from_pretrained
+        )
         with _load_errors(model_path):
             model = _with_sdpa(
-                transformers.AutoModelForImageTextToText.from_pretrained,
+                from_pretrained,
                 model_path,
                 dtype=getattr(torch, dtype),
                 trust_remote_code=trust_remote_code,
@@ -312,6 +312,21 @@ def _require(sequence: Sequence, action: str, table: Any, positions: int) -> Non
 def _other_version() -> str:
     version = versions()["transformers"]
     return f"Transformers {version} runs it in an unexpected way: try another version."
+
+
+def _load_processor(model_path: Path, *, trust_remote_code: bool) -> tuple[Any, Any]:
+    """A checkpoint's processor and configuration."""
+    transformers = _transformers()
+    # By default Transformers 4 loads a slow image processor for some checkpoints. Its pixels
+    # differ in the last bit, which changes logits by more than the rounding of float32 does.
+    options = {"use_fast": True} if transformers.__version__.startswith("4.") else {}
+    processor = transformers.AutoProcessor.from_pretrained(
+        model_path, trust_remote_code=trust_remote_code, **options
+    )
+    config = transformers.AutoConfig.from_pretrained(
+        model_path, trust_remote_code=trust_remote_code
+    )
+    return processor, config
 
 
 def _with_sdpa(from_pretrained: Callable[..., Any], model_path: Path, **arguments: Any) -> Any:
