@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from http.server import ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from fakes.replay_server import (
@@ -25,6 +25,9 @@ from helpers.models import few_cases, model_file
 from helpers.outcome import Judged, Outcome, Serve
 from helpers.paths import NOBODY
 
+from pytest_ascend_vlm.engines import connection
+from pytest_ascend_vlm.engines.client import Client
+from pytest_ascend_vlm.engines.endpoint import Endpoint
 from pytest_ascend_vlm.engines.first_contact import Contact, require_answer, stated_version
 from pytest_ascend_vlm.engines.neutral import NEUTRAL
 from pytest_ascend_vlm.engines.served_name import ServedNames
@@ -286,10 +289,40 @@ def test_without_a_statement_the_device_is_unknown(stub: Serve, judged: Judged) 
     assert receipt["device"].startswith("unknown, behind http://127.0.0.1:")
 
 
+@pytest.mark.parametrize(("idle_seconds", "connections"), [(0.0, 2), (60.0, 1)])
+def test_an_idle_connection_is_closed_before_the_server_closes_it(
+    idle_seconds: float, connections: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ports = set()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            ports.add(self.client_address[1])
+            body = b'{"object": "list", "data": []}'
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(connection, "_IDLE_SECONDS", idle_seconds)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        endpoint = Endpoint(f"http://127.0.0.1:{server.server_address[1]}", MINERU, "none")
+        with contextlib.closing(Client(endpoint, lambda: None)) as client:
+            client.models()
+            client.models()
+        server.shutdown()
+    assert len(ports) == connections
+
+
 @pytest.mark.parametrize("body", ['{"version": 1}', "[]", "no JSON", None])
 def test_a_server_that_states_no_version(body: str | None) -> None:
-    from http.server import BaseHTTPRequestHandler
-
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200 if body else 404)

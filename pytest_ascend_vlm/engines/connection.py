@@ -17,7 +17,7 @@ from .replies import refusal
 
 # vLLM closes a connection that was idle for 5 s. A request that meets this is lost, so the client
 # closes idle connections first.
-_LIMITS = httpx.Limits(keepalive_expiry=1.0)
+_IDLE_SECONDS = 1.0
 _WITH_LOGPROBS = {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
 BARE: Mapping[str, Any] = dict.fromkeys(_WITH_LOGPROBS, openai.NOT_GIVEN)
 """Options that leave out the log-probabilities."""
@@ -54,12 +54,16 @@ class Connection:
         self.requests = 0
         self._on_lost = on_lost
         self._ensure = ensure
+        # The openai library has limits of its own httpx.
+        limits_of_openai = type(openai.DEFAULT_CONNECTION_LIMITS)
         self._openai = openai.OpenAI(
             base_url=f"{endpoint.url}/v1",
             api_key=endpoint.api_key,
             max_retries=0,
             http_client=openai.DefaultHttpxClient(
-                timeout=timeout_seconds, trust_env=not endpoint.is_local, limits=_LIMITS
+                timeout=timeout_seconds,
+                trust_env=not endpoint.is_local,
+                limits=limits_of_openai(keepalive_expiry=_IDLE_SECONDS),
             ),
         )
         self._http = httpx.Client(
@@ -67,7 +71,7 @@ class Connection:
             headers={"Authorization": f"Bearer {endpoint.api_key}"},
             timeout=timeout_seconds,
             trust_env=not endpoint.is_local,
-            limits=_LIMITS,
+            limits=httpx.Limits(keepalive_expiry=_IDLE_SECONDS),
         )
 
     def close(self) -> None:
