@@ -88,7 +88,12 @@ def starter(stand_in_root: Path, tmp_path: Path, watch: Watch) -> Iterator[Start
 
 
 def test_a_start_follows_the_phases_until_the_first_image(starter: Starter) -> None:
-    lines = ("Starting to load model /m...", "Loading weights took 0.5 seconds", "capturing done")
+    lines = (
+        "A known problem is that capturing too many batch sizes slows down the start.",
+        "Starting to load model /m...",
+        "Loading weights took 0.5 seconds",
+        "Capturing ACL graphs (decode, FULL): 0%",
+    )
     server = starter(log=[(0.8, line) for line in lines])
     server.start()
     assert list(dict.fromkeys(starter.phases)) == list(Phase)

@@ -60,7 +60,8 @@ class Phase(enum.Enum):
 
 _LOGGED = {
     Phase.WEIGHTS: re.compile(r"Starting to load model|Loading (?:safetensors|model weights)"),
-    Phase.GRAPHS: re.compile(r"Loading weights took|Model loading took|[Cc]apturing"),
+    # vllm-ascend warns of "capturing too many batch sizes" before the weights are loaded.
+    Phase.GRAPHS: re.compile(r"Loading weights took|Model loading took|Capturing [^.]*graphs"),
 }
 
 
