@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from fakes import replay_server
 from fakes.replay_server import Behaviour, Defect, Refused, State, fetch
 from helpers.models import model_file
 from helpers.outcome import Judged, Outcome, Serve
@@ -75,10 +76,25 @@ def refused_with_500(refused: Refused, _state: State) -> Refused:
     return dataclasses.replace(refused, status=500)
 
 
-def test_refusals_with_500_are_known_of_vllm(stub: Serve, judged: Judged) -> None:
-    outcome = judged(stub(Behaviour(refuse=refused_with_500)), "-k", "urls")
-    assert rows(outcome, "xfail") == {"serving.urls[missing]", "serving.urls[file]"}
-    assert rows(outcome, "pass") == {"serving.urls[http]"}
+def test_refusals_with_500_are_known_of_some_releases_of_vllm(
+    stub: Serve, judged: Judged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = stub(Behaviour(refuse=refused_with_500))
+    for release, known in {"0.18.0": {"missing", "file"}, "0.32.0": {"file"}}.items():
+        monkeypatch.setattr(replay_server, "VERSION", release)
+        outcome = judged(url, "-k", "urls")
+        assert rows(outcome, "xfail") == {f"serving.urls[{one}]" for one in known}
+        assert "serving.urls[http]" in rows(outcome, "pass")
+    assert rows(outcome, "fail") == {"serving.urls[missing]"}
+
+
+def test_a_known_failure_that_a_release_does_not_have_is_red(
+    stub: Serve, judged: Judged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay_server, "VERSION", "0.18.0")
+    outcome = judged(stub(), "-k", "urls and missing")
+    assert rows(outcome, "fail") == {"serving.urls[missing]"}
+    assert "It was seen in vLLM ==0.18.*. Report this pass" in outcome.text
 
 
 def refused_unread(url: str) -> bytes:
