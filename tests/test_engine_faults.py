@@ -321,7 +321,7 @@ def test_a_picture_gets_what_was_encoded_before_it(encode: MakeTower) -> None:
 
 
 def test_the_first_picture_of_a_size_is_noisy(encode: MakeTower) -> None:
-    tower, one = encode("noise-first-of-a-size")
+    tower, one = encode("first-of-a-size-garbled")
     tower("a", "long", "large")  # whatever this process has seen before
     one.marks.forget_actions()
     assert same(tower("a", "b"), "a", "b")

@@ -73,6 +73,13 @@ def test_a_file_shows_the_picture_upright_and_in_its_colours(name: str) -> None:
     assert distance(shown(file), picture) < 12
 
 
+def test_the_bytes_of_16_bits_differ() -> None:
+    values = np.asarray(opened(FORMATS["16-bit"].encode(PICTURE)))
+    levels = np.asarray(PICTURE.convert("L"))
+    assert (values >> 8 == levels).all()
+    assert not (values & 255 == levels).any()
+
+
 def test_16_bits_are_scaled_without_a_loss() -> None:
     assert distance(shown(opened(FORMATS["16-bit"].encode(PICTURE))), GREY) == 0
 

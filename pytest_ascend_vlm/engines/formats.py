@@ -21,6 +21,7 @@ _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 _QUALITY = 90
 _COLOURS = 16
 _PER_LEVEL = 257  # values of 16 bits for each value of 8 bits
+_BETWEEN_LEVELS = 100
 _EXIF = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0"  # the orientation follows
 
 
@@ -127,10 +128,14 @@ def _with_transparent_colour(picture: Picture) -> Picture:
 
 
 def _with_16_bits(picture: Picture) -> Picture:
+    """The grey picture in 16 bits; no value has the same high and low byte."""
     import numpy as np
     from PIL import Image
 
-    return Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * _PER_LEVEL)
+    levels = np.asarray(picture.convert("L")).astype(np.int64)
+    # This is less than half of a level, and the high byte is still the level.
+    offset = np.where(levels < 128, _BETWEEN_LEVELS, -_BETWEEN_LEVELS)
+    return Image.fromarray((levels * _PER_LEVEL + offset).astype(np.uint16))
 
 
 def _exif(orientation: int) -> Format:
@@ -144,8 +149,9 @@ _TRANSPARENCY: Mapping[str, View] = {
     "its transparency is ignored": _as_stored,
 }
 _PALETTE: Mapping[str, View] = {"the indices of its palette are read as grey": _palette_indices}
-_CLIPPING: Mapping[str, View] = {
-    "its 16-bit values are clipped at 255": partial(_from_16_bits, lambda value: value)
+_16_BIT_MISTAKES: Mapping[str, View] = {
+    "its 16-bit values are clipped at 255": partial(_from_16_bits, lambda value: value),
+    "of its 16-bit values only the low byte is read": partial(_from_16_bits, lambda v: v % 256),
 }
 
 PNG = Format("png", _as_stored)
@@ -170,7 +176,7 @@ FORMATS: Mapping[str, Format] = {
         "png", _with_transparent_colour, mistakes={**_TRANSPARENCY, **_PALETTE}
     ),
     "grey": Format("png", partial(_in_mode, "L")),
-    "16-bit": Format("png", _with_16_bits, mistakes=_CLIPPING),
+    "16-bit": Format("png", _with_16_bits, mistakes=_16_BIT_MISTAKES),
     "cmyk": Format(
         "jpg",
         partial(_in_mode, "CMYK"),

@@ -158,16 +158,16 @@ def _stale() -> Callable[[Pictures], Pictures | None]:
 
 
 def _first_of_a_size() -> Callable[[Pictures], Pictures | None]:
-    """Noise for the first picture of each number of tokens."""
+    """Strong noise for the first picture of each number of tokens."""
     known: set[int] = set()
 
     def change(pictures: Pictures) -> Pictures | None:
         new = [len(one) not in known for one in pictures]
         known.update(len(one) for one in pictures)
-        noisy = _constant(pictures)
         if not any(new):
             return None
-        return [noisy[i] if is_new else pictures[i] for i, is_new in enumerate(new)]
+        pairs = zip(pictures, new, strict=True)
+        return [_noisy(one, 1.0, len(one)) if is_new else one for one, is_new in pairs]
 
     return change
 
@@ -334,7 +334,8 @@ FAULTS = (
         kind=Kind.COLD,
         what="pictures of one size share their key in the caches of processor, tower and prompt",
         hooks=(Hook("vllm.multimodal.hasher", "MultiModalHasher.hash_kwargs", _hash_of_size),),
-        caught_by=("determinism.prefix_cache", "determinism.batched_images"),
+        # A cold request names each picture, so its key in the caches is not the hash.
+        caught_by=("determinism.prefix_cache",),
     ),
     EngineFault(
         name="noise-above-256-tokens",
@@ -344,9 +345,9 @@ FAULTS = (
         caught_by=_IMAGES,
     ),
     EngineFault(
-        name="noise-first-of-a-size",
+        name="first-of-a-size-garbled",
         kind=Kind.SIZE,
-        what="the first picture of each number of tokens gets noise of 5 %, later ones do not",
+        what="the first picture of each number of tokens is garbled (noise of 100 %)",
         hooks=_embeddings(_first_of_a_size()),
         caught_by=("serving.largest_image",),
     ),
