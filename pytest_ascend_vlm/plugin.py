@@ -68,12 +68,17 @@ def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     """Checks serve arguments, and shows a mistake in a model file without a traceback."""
+    run, problem = collector.config.stash[RUN], None
+    if run.options.serve_overrides:
+        from .integration import serve_overrides
+
+        problem = serve_overrides.apply(collector, run)
     report = yield
     if not report.failed and not isinstance(collector, pytest.Class):
         return report
     from .integration import outcomes, serve_arguments
 
-    report = serve_arguments.check(collector, report, collector.config.stash[RUN])
+    report = serve_arguments.check(collector, report, run, problem)
     return outcomes.explain_collection(report)
 
 

@@ -21,7 +21,7 @@ from ..platforms import PLATFORMS, require_platform
 from ..search_path import roots
 from ..session.options import Options
 from ..writing import unwritable_reason
-from . import weights
+from . import serve_overrides, weights
 from .expressions import asks_for
 
 if TYPE_CHECKING:
@@ -103,6 +103,14 @@ def register(parser: pytest.Parser) -> None:
         metavar="TEXT",
         help="with --vlm-server-url: the device behind the endpoint, such as '1 x 910B4'. Reports "
         "show it as stated by the caller",
+    )
+    group.addoption(
+        serve_overrides.OPTION,
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="a serve argument of this host, in the place of the model file's: max_model_len=8192. "
+        "May be repeated. Reports name it, and a gate refuses it",
     )
     group.addoption(
         "--vlm-report",
@@ -229,6 +237,7 @@ def _read(config: pytest.Config) -> Options:
             "--vlm-record runs only the reference engine; remove --vlm-server-url"
         )
     _require_url(config, url, compare_url)
+    overrides = serve_overrides.read(config)
     if config.getoption("vlm_gate") and record:
         raise ConfigurationError("--vlm-record judges nothing; remove --vlm-gate")
     golden_dir = config.rootpath / config.getini("vlm_golden_dir")
@@ -244,6 +253,7 @@ def _read(config: pytest.Config) -> Options:
         api_key=_api_key() if url or compare_url else None,
         weights_root=config.getoption("vlm_weights_root"),
         weights=weights.read(config),
+        serve_overrides=overrides,
         report=_writable(config, "--vlm-report"),
         log_dir=_writable(config, "--vlm-log-dir") or config.rootpath / ".vlm-logs",
         fixture_roots=roots("fixtures", config.rootpath / config.getini("vlm_fixtures_dir")),

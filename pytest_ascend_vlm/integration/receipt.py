@@ -21,6 +21,7 @@ def receipt(run: Run, argv: list[str]) -> dict[str, Any]:
             **installed_versions("pytest-ascend-vlm", "pytest"),
             **run.platform.versions(),
         },
+        "serve_overrides": dict(run.options.serve_overrides),
         "seconds": round(run.seconds, 1),
         "argv": argv,
     }

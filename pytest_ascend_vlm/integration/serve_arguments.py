@@ -32,19 +32,32 @@ class _CachedAnswers(UserDict[str, "str | None"]):
 
 
 def check(
-    collector: pytest.Collector, report: pytest.CollectReport, run: Run
+    collector: pytest.Collector, report: pytest.CollectReport, run: Run, problem: str | None
 ) -> pytest.CollectReport:
-    """Turns the collection of a model into an error if vLLM rejects its serve arguments."""
-    if report.failed or not isinstance(collector, pytest.Class) or not run.starts_servers:
+    """Turns the collection of a model into an error if its serve arguments cannot be.
+
+    Args:
+        collector: the test class.
+        report: the report of its collection.
+        run: the run.
+        problem: a problem that is known before vLLM is asked, or None.
+    """
+    if report.failed or not isinstance(collector, pytest.Class):
         return report
-    model = getattr(collector.obj, "model", None)
-    if not isinstance(model, ModelSpec):
-        return report
-    if problem := _problem(_checker(collector.config), ModelSession(run, model)):
+    if problem := problem or _rejected(collector, run):
         report.outcome = "failed"
         report.result = []
-        report.longrepr = f"{collector.nodeid}: vLLM rejects {problem}"
+        report.longrepr = problem
     return report
+
+
+def _rejected(collector: pytest.Class, run: Run) -> str | None:
+    """The serve arguments of a model that vLLM rejects, with the error; None if it accepts all."""
+    model = getattr(collector.obj, "model", None)
+    if not run.starts_servers or not isinstance(model, ModelSpec):
+        return None
+    problem = _problem(_checker(collector.config), ModelSession(run, model))
+    return problem and f"{collector.nodeid}: vLLM rejects {problem}"
 
 
 def _problem(checker: ArgumentChecker, session: ModelSession) -> str | None:

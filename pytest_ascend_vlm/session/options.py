@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..spec.thresholds import PICTURES
 
@@ -32,6 +32,7 @@ class Options:
         api_key: API key of the endpoints, from the environment, or None. Never printed.
         weights_root: directory of the full checkpoints; None for the hubs' caches.
         weights: model's id -> directory of its full checkpoint, for models that have their own.
+        serve_overrides: serve arguments in the place of the model files'.
         report: directory to write the report to, or None.
         fixture_roots: directories that are searched for cases and tiny checkpoints.
         golden_roots: directories that are searched for goldens.
@@ -58,6 +59,7 @@ class Options:
     api_key: str | None = field(default=None, repr=False)
     weights_root: Path | None = None
     weights: Mapping[str, Path] = field(default_factory=dict)
+    serve_overrides: Mapping[str, Any] = field(default_factory=dict)
     report: Path | None = None
     fixture_roots: tuple[Path, ...] = ()
     golden_roots: tuple[Path, ...] = ()
