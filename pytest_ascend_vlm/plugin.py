@@ -82,17 +82,23 @@ def pytest_make_collect_report(
     return outcomes.explain_collection(report)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None, object, object]:
     """Deselects tests that were not asked for; marks those that do not apply or cannot run."""
-    if items:
-        from .integration import selection
+    if not items:
+        return (yield)
+    from .integration import selection
 
-        selection.select(config, items)
-    if items and workers.is_worker(config):
+    selection.select(config, items)
+    if workers.is_worker(config):
         from .scheduling import xdist
 
         xdist.largest_models_first(items)
+    result = yield  # pytest deselects by -k and -m
+    selection.settle(items, config.stash[RUN])
+    return result
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -138,11 +138,12 @@ def test_a_release_that_is_none_is_refused(wrong: dict[str, str]) -> None:
 # --- packages that a model needs -----------------------------------------------------------------
 
 
+@pytest.mark.parametrize("chosen", [["test_own_model.py"], ["-k", "TestOwn"]])
 def test_a_model_whose_package_is_too_old_is_one_error(
-    project: pytest.Pytester, judged: Judged
+    chosen: list[str], project: pytest.Pytester, judged: Judged
 ) -> None:
     model_file(project, "    pass", requires="('transformers>=99',)")
-    outcome = judged(None, "--vlm-platform=cpu", "test_own_model.py")
+    outcome = judged(None, "--vlm-platform=cpu", *chosen)
     assert outcome.result.ret == pytest.ExitCode.USAGE_ERROR
     told = outcome.result.stderr.str()
     assert "nothing can be judged here:" in told

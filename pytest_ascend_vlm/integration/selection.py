@@ -66,9 +66,17 @@ def select(config: pytest.Config, items: list[pytest.Item]) -> None:
         config.hook.pytest_deselected(items=removed)
         items[:] = [item for item in items if asked_for[item]]
     server_ends_last(items)
-    _require_packages(items, run)
     for item in items:
         mark(item, run)
+
+
+def settle(items: Sequence[pytest.Item], run: Run) -> None:
+    """Notes the models of the tests that are left after `-k` and `-m`.
+
+    Raises:
+        pytest.UsageError: this environment lacks packages that each of these models needs.
+    """
+    _require_packages(items, run)
     run.selected = frozenset(
         model.model_id
         for item in items
