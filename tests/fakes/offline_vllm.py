@@ -61,6 +61,15 @@ class EngineArgs:
     model: str = ""
     seed: int = 0
 """
+CONFIG = """
+import dataclasses
+
+@dataclasses.dataclass
+class PoolerConfig:
+    task: str | None = None
+    use_activation: bool | None = None
+"""
+TASKS = 'POOLING_TASKS = ("embed", "token_embed")\n'
 
 
 def install(root: Path) -> Path:
@@ -70,4 +79,6 @@ def install(root: Path) -> Path:
     (package / "__init__.py").touch()
     (package.parent / "__init__.py").write_text(ENGINE, "utf-8")
     (package / "arg_utils.py").write_text(ARGUMENTS, "utf-8")
+    (package.parent / "config.py").write_text(CONFIG, "utf-8")
+    (package.parent / "tasks.py").write_text(TASKS, "utf-8")
     return root
