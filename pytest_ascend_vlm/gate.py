@@ -104,13 +104,13 @@ def read(path: Path, written_by: str = "ascend-vlm gate-list") -> list[Pair]:
         ConfigurationError: the file is missing, empty, or malformed.
     """
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "not UTF-8"
         raise ConfigurationError(
             f"--vlm-gate needs {path} ({why}); write it with `{written_by}`."
         ) from error
-    pairs = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#")]
+    pairs = [tuple(line.split()) for line in lines if line and not line.startswith("#")]
     if not pairs or any(len(pair) != 2 for pair in pairs):
         raise ConfigurationError(
             f"{path} is not a list of pairs of test class and criterion; write it with "

@@ -49,7 +49,10 @@ def unmet(requirements: Iterable[str]) -> str | None:
     """
     for text in requirements:
         wanted = Requirement(text)
-        version = installed_versions(wanted.name).get(wanted.name)
+        if wanted.marker is not None and not wanted.marker.evaluate():
+            continue
+        of_vllm = installed_vllm() if wanted.name == "vllm" else None
+        version = of_vllm or installed_versions(wanted.name).get(wanted.name)
         if version is None:
             return f"it needs {text}, and {wanted.name} is not installed"
         if not wanted.specifier.contains(version, prereleases=True):

@@ -12,10 +12,19 @@ BODY = """
     def test_it(self):
         assert self.model.serve["max_model_len"] == 4096
         assert self.model.serve["dtype"] == "bfloat16"
+        assert self.model.serve["enforce_eager"] is False
+        assert "seed" not in self.model.serve
         assert self.model.serve["limit_mm_per_prompt"] == {"image": 2, "video": 0}
 """
-SERVE = "{'max_model_len': 32768, 'dtype': 'bfloat16', 'limit_mm_per_prompt': {'image': 1}}"
-TYPED = ("--vlm-serve=max_model_len=4096", '--vlm-serve=limit_mm_per_prompt={"image":2,"video":0}')
+SERVE = (
+    "{'seed': 1, 'max_model_len': 32768, 'dtype': 'bfloat16', 'limit_mm_per_prompt': {'image': 1}}"
+)
+TYPED = (
+    "--vlm-serve=enforce_eager=False",
+    "--vlm-serve=seed=None",
+    "--vlm-serve=max_model_len=4096",
+    '--vlm-serve=limit_mm_per_prompt={"image":2,"video":0}',
+)
 
 
 def test_everything_sees_the_argument_and_the_report_names_it(
@@ -26,7 +35,12 @@ def test_everything_sees_the_argument_and_the_report_names_it(
     assert "1 passed" in outcome.text
     receipt: dict[str, Any] = outcome.report["receipt"]
     limits = {"image": 2, "video": 0}
-    assert receipt["serve_overrides"] == {"max_model_len": 4096, "limit_mm_per_prompt": limits}
+    assert receipt["serve_overrides"] == {
+        "enforce_eager": False,
+        "seed": None,
+        "max_model_len": 4096,
+        "limit_mm_per_prompt": limits,
+    }
     for language in ("en", "zh"):
         page = (outcome.directory / f"adaptation.{language}.md").read_text("utf-8")
         assert "(`--vlm-serve`)" in page
@@ -58,3 +72,14 @@ def test_a_gate_judges_what_the_files_declare(judged: Judged) -> None:
 def test_a_server_that_runs_already_has_its_arguments(judged: Judged, stub: Serve) -> None:
     told = said(judged, "--vlm-serve=seed=1", url=stub())
     assert "--vlm-serve is about servers that the suite starts" in told
+
+
+def test_a_run_without_servers_has_no_arguments(judged: Judged) -> None:
+    told = said(judged, "--vlm-serve=seed=1", "--vlm-record")
+    assert "--vlm-serve is about servers, and --vlm-record starts none" in told
+
+
+@pytest.mark.vllm
+def test_a_word_that_belongs_to_no_argument_is_refused(judged: Judged) -> None:
+    told = said(judged, "--vlm-serve=enable_prefix_caching=no", "--vlm-platform=cpu")
+    assert "'no' is the value of no argument; write True or False" in told

@@ -7,6 +7,7 @@ import json
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.models import model_spec
@@ -373,11 +374,32 @@ def test_the_page_of_criteria_is_current() -> None:
         ((Variant("a", {"seed": 1}), Variant("a", {"seed": 2})), "and unique"),
         ((Variant("tp2", {"tensor_parallel_size": 2}),), "2 cards in parallel, but devices=1"),
         ((Variant("port", {"port": 1}),), "serve sets port"),
+        ((Variant("nz", env="NZ=0"),), "has env='NZ=0'"),  # type: ignore[arg-type]
+        ((Variant("nz", env={"NZ": 0}),), "env has NZ=0; write the value as text"),  # type: ignore[dict-item]
     ],
 )
 def test_a_variant_that_cannot_be_is_refused(variants: tuple[Variant, ...], problem: str) -> None:
     with pytest.raises(ConfigurationError, match=problem):
         model_spec(variants=variants)
+
+
+@pytest.mark.parametrize(
+    "serve",
+    [
+        {"limit_mm_per_prompt": 5},
+        {"limit_mm_per_prompt": {"image": "x"}},
+        {"mm_processor_kwargs": {"max_pixels": "big"}},
+        {"tensor_parallel_size": "two"},
+    ],
+)
+def test_a_value_of_another_type_is_refused(serve: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=f"serve has {next(iter(serve))}="):
+        model_spec(serve=serve)
+
+
+def test_a_limit_can_have_the_sizes_to_profile() -> None:
+    limit = {"image": {"count": 2, "width": 100, "height": 100}}
+    assert model_spec(serve={"limit_mm_per_prompt": limit}).image_limit == 2
 
 
 def test_a_variant_is_the_model_with_its_own_arguments() -> None:

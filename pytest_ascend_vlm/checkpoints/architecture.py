@@ -38,6 +38,6 @@ def _config(checkpoint: Path) -> Mapping[str, Any] | None:
     """The content of config.json; None if it is not a JSON object."""
     try:
         config = json.loads((checkpoint / "config.json").read_text("utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return config if isinstance(config, dict) else None

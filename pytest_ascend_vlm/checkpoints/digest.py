@@ -33,7 +33,8 @@ def weights_digest(path: Path) -> str:
 
 def weight_files(path: Path) -> list[Path]:
     """The weight files of a checkpoint, sorted by name."""
-    return sorted([*path.glob("*.safetensors"), *path.glob("*.bin")])
+    files = (*path.glob("*.safetensors"), *path.glob("*.bin"))
+    return sorted(file for file in files if file.is_file())
 
 
 def _hash_content(file: Path, total: hashlib._Hash) -> None:

@@ -71,9 +71,13 @@ def find_checkpoint(model: ModelSpec, kind: str, places: Places) -> Checkpoint:
     if kind == "tiny":
         path = _tiny(model, places.fixture_roots)
         return Checkpoint(kind, path, weights_digest(path))
-    copy = _full(model, places)
+    try:
+        copy = _full(model, places)
+        digest = weights_digest(copy.path)
+    except OSError as error:
+        raise CheckpointError(f"{model.model_id}: {error.filename}: {error.strerror}") from error
     revision = next(iter(copy.revisions)) if len(copy.revisions) == 1 else None
-    return Checkpoint(kind, copy.path, weights_digest(copy.path), revision)
+    return Checkpoint(kind, copy.path, digest, revision)
 
 
 def _tiny(model: ModelSpec, fixture_roots: Sequence[Path]) -> Path:

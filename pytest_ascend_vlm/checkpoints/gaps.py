@@ -14,17 +14,23 @@ _POINTER = b"version https://git-lfs.github.com/spec"
 _POINTER_BYTES = 1024  # git-lfs writes no larger pointer
 # The files that vLLM and Transformers read. A missing picture of a README is no gap.
 _READ = frozenset({".safetensors", ".bin", ".json", ".model", ".txt", ".jinja", ".tiktoken", ".py"})
+_OF_TRAINING = frozenset({"optimizer.bin", "scheduler.bin", "training_args.bin"})
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.\w+)")
+
+
+_DAMAGED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What reading a file can raise whose JSON has another structure."""
 
 
 def gaps(copy: Copy) -> Iterator[str]:
     """The signs that a copy is incomplete, the most telling one first."""
-    for partial in sorted(copy.downloads.rglob("*.incomplete")):
+    for partial in _partial_downloads(copy.downloads):
         yield (
             f"{partial} was not downloaded completely (delete it if no download is running and "
             "another download does not remove it)"
         )
-    for link in sorted(path for path in copy.path.rglob("*") if not path.exists()):
+    read = (path for path in copy.path.iterdir() if path.suffix in _READ)
+    for link in sorted(path for path in read if path.is_symlink() and not path.exists()):
         yield f"{link.name} is a link to {link.readlink()}, which is missing"
     if not (copy.path / "config.json").is_file():
         yield "config.json is missing"
@@ -33,11 +39,23 @@ def gaps(copy: Copy) -> Iterator[str]:
             f"{pointers[0].name} is a pointer of git-lfs instead of the file ({len(pointers)} "
             f"such files): run `git lfs pull` in {copy.path}"
         )
-    files = weight_files(copy.path)
+    files = _read_weights(copy.path)
     yield from _missing_shards(copy.path, files)
     if not files:
         yield "it contains no weights (*.safetensors or *.bin)"
     yield from filter(None, map(_damage, files))
+
+
+def _partial_downloads(directory: Path) -> list[Path]:
+    """Files that a hub's client has not finished: of a cache, or of a plain directory."""
+    places = (directory, directory / "blobs", directory / ".cache" / "huggingface" / "download")
+    return sorted(path for place in places for path in place.glob("*.incomplete"))
+
+
+def _read_weights(directory: Path) -> list[Path]:
+    """The weight files that an engine reads: *.bin only where there are no safetensors."""
+    files = [file for file in weight_files(directory) if file.name not in _OF_TRAINING]
+    return [file for file in files if file.suffix == ".safetensors"] or files
 
 
 def _pointers(directory: Path) -> list[Path]:
@@ -75,9 +93,10 @@ def _missing_shards(directory: Path, files: Sequence[Path]) -> Iterator[str]:
 def _named_by(index: Path) -> set[str] | None:
     """The shards that an index names; None if it is damaged."""
     try:
-        return set(json.loads(index.read_text("utf-8"))["weight_map"].values())
-    except (ValueError, LookupError, TypeError, AttributeError):
+        names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+    except (OSError, *_DAMAGED):
         return None
+    return names if all(isinstance(name, str) for name in names) else None
 
 
 def _named_by_others(present: Iterable[str]) -> set[str]:
@@ -119,5 +138,5 @@ def _needed_bytes(file: Path) -> int | None:
     try:
         tensors = [one for name, one in json.loads(header).items() if name != "__metadata__"]
         return 8 + length + max((int(one["data_offsets"][1]) for one in tensors), default=0)
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except _DAMAGED:
         return None

@@ -125,5 +125,6 @@ def _snapshots(repository: Path, *wanted: str) -> Iterator[Copy]:
 def _recorded_revisions(directory: Path) -> frozenset[str]:
     """The commits that the download tools stored as text in a plain directory."""
     notes = [(directory / ".cache/huggingface/download").rglob("*.metadata"), directory.glob(".mv")]
-    lines = [path.read_text("utf-8", "replace").partition("\n")[0] for n in notes for path in n]
+    files = [path for note in notes for path in note if path.is_file()]
+    lines = [path.read_text("utf-8", "replace").partition("\n")[0] for path in files]
     return frozenset(commit for line in lines for commit in _COMMIT.findall(line))

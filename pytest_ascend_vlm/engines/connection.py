@@ -126,7 +126,7 @@ class Connection:
         """The model names that `/v1/models` lists, or the HTTP error."""
         self._begin_request()
         try:
-            return tuple(model.id for model in self._openai.models.list())
+            return tuple(str(getattr(model, "id", model)) for model in self._openai.models.list())
         except openai.APIStatusError as error:
             return refusal(error.response)
         except openai.APIConnectionError as error:

@@ -65,7 +65,8 @@ def require_answer(contact: Contact, on_progress: ProgressCallback) -> tuple[str
         )
         time.sleep(min(_POLL_SECONDS, contact.wait_seconds - waited))
     assert isinstance(reply, httpx.Response)  # noqa: S101  (an error is a problem)
-    return tuple(str(model["id"]) for model in reply.json()["data"] if _has_id(model))
+    names = (model["id"] for model in reply.json()["data"] if _has_id(model))
+    return tuple(dict.fromkeys(names))
 
 
 def stated_version(contact: Contact) -> str | None:
@@ -148,7 +149,7 @@ def _has_models(reply: httpx.Response) -> bool:
 
 
 def _has_id(model: object) -> bool:
-    return isinstance(model, dict) and "id" in model
+    return isinstance(model, dict) and isinstance(model.get("id"), str) and bool(model["id"])
 
 
 def _no_answer(contact: Contact, error: Exception) -> str:

@@ -14,10 +14,11 @@ from ..session.run import Run
 from ..spec.model import ModelSpec
 
 OPTION = "--vlm-serve"
+_AS_IN_A_MODEL_FILE = {"True": True, "False": False, "None": None}
 
 
 def read(config: pytest.Config) -> Mapping[str, Any]:
-    """Name of each argument -> its value. A value that is no JSON is text.
+    """Name of each argument -> its value, JSON or Python; other values are text.
 
     Raises:
         ConfigurationError: an entry is not NAME=VALUE, or another option contradicts it.
@@ -31,11 +32,18 @@ def read(config: pytest.Config) -> Mapping[str, Any]:
         raise ConfigurationError(
             f"{OPTION} is about servers that the suite starts; remove it, or --vlm-server-url"
         )
+    if typed and config.getoption("vlm_record"):
+        raise ConfigurationError(
+            f"{OPTION} is about servers, and --vlm-record starts none; remove one of them"
+        )
     return dict(map(_parsed, typed))
 
 
 def apply(collector: pytest.Collector, run: Run) -> str | None:
-    """Replaces serve arguments of a test class's model; returns the problem if that cannot be."""
+    """Replaces serve arguments of a test class's model; returns the problem if that cannot be.
+
+    None removes an argument.
+    """
     overrides = run.options.serve_overrides
     if not overrides or not isinstance(collector, pytest.Class):
         return None
@@ -43,7 +51,9 @@ def apply(collector: pytest.Collector, run: Run) -> str | None:
     if not isinstance(model, ModelSpec):
         return None
     try:
-        changed = dataclasses.replace(model, serve={**model.serve, **overrides})
+        serve = {**model.serve, **overrides}
+        kept = {name: value for name, value in serve.items() if value is not None}
+        changed = dataclasses.replace(model, serve=kept)
     except ConfigurationError as error:
         return f"{collector.nodeid}: {OPTION}: {error}"
     collector.obj.model = changed
@@ -54,6 +64,8 @@ def _parsed(entry: str) -> tuple[str, Any]:
     name, separator, text = (part.strip() for part in entry.partition("="))
     if not (name and separator and text):
         raise ConfigurationError(f"{OPTION} {entry}: type NAME=VALUE, {OPTION} max_model_len=8192")
+    if text in _AS_IN_A_MODEL_FILE:
+        return name, _AS_IN_A_MODEL_FILE[text]
     try:
         return name, json.loads(text)
     except ValueError:

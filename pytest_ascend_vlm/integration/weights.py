@@ -73,8 +73,13 @@ def _parsed(source: str, entries: Iterable[str], base: Path) -> dict[str, Path]:
         if not (name and separator and directory):
             raise ConfigurationError(f"{source} {entry}: type ID=DIR, the model's id on the hub")
         # Paths are compared without resolving links: the log shows what the user typed.
-        path = Path(os.path.normpath(base / Path(directory).expanduser()))
-        if not path.is_dir():
+        try:
+            path = Path(os.path.normpath(base / Path(directory).expanduser()))
+            # The ini file may be that of several hosts; a model says what is missing on this one.
+            is_known = source == INI_KEY or path.is_dir()
+        except (OSError, RuntimeError) as error:
+            raise ConfigurationError(f"{source} {entry}: {error}") from error
+        if not is_known:
             raise ConfigurationError(f"{source} {entry}: there is no directory {path}")
         if found.setdefault(name, path) != path:
             raise ConfigurationError(

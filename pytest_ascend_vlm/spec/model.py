@@ -57,7 +57,7 @@ class ExpectedFailure:
         try:
             SpecifierSet(self.seen_in)
             Version(self.fixed_in or "0")
-        except (InvalidSpecifier, InvalidVersion) as error:
+        except (InvalidSpecifier, InvalidVersion, TypeError, AttributeError) as error:
             raise ConfigurationError(
                 f"ExpectedFailure({self.criterion!r}): {error}. Write seen_in='>=0.11,<0.20' and "
                 "fixed_in='0.20'."
@@ -73,8 +73,10 @@ class ExpectedFailure:
         return vllm is not None and Version(vllm) < Version(self.fixed_in)
 
     def was_seen(self, vllm: str | None) -> bool:
-        """True if a version of vLLM is one of `seen_in`."""
-        return vllm is not None and SpecifierSet(self.seen_in).contains(vllm, prereleases=True)
+        """True if a version of vLLM is one of `seen_in` and does not have the fix."""
+        if vllm is None or not self.may_occur(vllm):
+            return False
+        return SpecifierSet(self.seen_in).contains(vllm, prereleases=True)
 
 
 @dataclass(frozen=True)
@@ -112,20 +114,20 @@ class Variant:
     Attributes:
         name: the name in the criterion's id, `equivalence.<name>`: "eager", "tp2", "w8a8".
         serve: the serve arguments that differ from the model's.
-        env: the environment variables that differ from the model's, for what vllm-ascend switches
-            by environment: `{"VLLM_ASCEND_ENABLE_NZ": "0"}`.
         devices: number of cards that the variant needs; None for the model's number.
         checkpoint: the hub name of other weights, quantised ones for example; None for the model's.
         is_lossy: True if the variant changes the numbers on purpose. Then R is reported but not
             judged, and the answers have to be similar instead of equal.
+        env: the environment variables that differ from the model's, for what vllm-ascend switches
+            by environment: `{"VLLM_ASCEND_ENABLE_NZ": "0"}`.
     """
 
     name: str
     serve: Mapping[str, Any] = field(default_factory=dict)
-    env: Mapping[str, str] = field(default_factory=dict)
     devices: int | None = None
     checkpoint: str | None = None
     is_lossy: bool = False
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 RESERVED_SERVE_ARGUMENTS = frozenset(
@@ -211,7 +213,7 @@ class ModelSpec:
                 f"supports={{Capability.{self.supports.name}}}."
             )
         for name in ("platforms", "requires"):
-            if isinstance(value := getattr(self, name), str):
+            if isinstance(value := getattr(self, name), str) or value is None:
                 raise ConfigurationError(
                     f"ModelSpec({self.model_id!r}): {name} is a tuple, {name}=({value!r},)."
                 )
@@ -231,7 +233,8 @@ class ModelSpec:
     def image_limit(self) -> int | None:
         """Maximum number of images in a prompt as `serve` declares it, or None."""
         limit = self.serve.get("limit_mm_per_prompt", {}).get("image")
-        return None if limit is None else int(limit)
+        count = limit.get("count") if isinstance(limit, Mapping) else limit
+        return None if count is None else int(count)
 
     @property
     def pixel_limit(self) -> int | None:
@@ -274,6 +277,7 @@ class ModelSpec:
             yield "every criterion needs Capability.TEXT in supports."
         if self.devices < 1:
             yield f"devices={self.devices}, but a model needs at least one card."
+        yield from self._type_problems()
         in_parallel = math.prod(int(self.serve.get(name, 1)) for name in _PARALLEL_SIZES)
         if in_parallel > self.devices:
             yield f"serve uses {in_parallel} cards in parallel, but devices={self.devices}."
@@ -290,11 +294,28 @@ class ModelSpec:
         if dashed:
             yield f"write the names in serve with underscores: {', '.join(dashed)}."
 
+    def _type_problems(self) -> Iterable[str]:
+        """Values of the wrong type, of what this package reads itself; vLLM checks the others."""
+        limits = self.serve.get("limit_mm_per_prompt", {})
+        if not isinstance(limits, Mapping) or not all(map(_is_limit, limits.values())):
+            yield f"serve has limit_mm_per_prompt={limits!r}; write {{'image': 2, 'video': 0}}."
+        arguments = self.serve.get("mm_processor_kwargs", {})
+        if not isinstance(arguments, Mapping) or not _is_whole(arguments.get("max_pixels", 0)):
+            yield f"serve has mm_processor_kwargs={arguments!r}; write {{'max_pixels': 1003520}}."
+        for name in _PARALLEL_SIZES:
+            if not _is_whole(self.serve.get(name, 1)):
+                yield f"serve has {name}={self.serve[name]!r}, which is no number of cards."
+        yield from (
+            f"env has {name}={value!r}; write the value as text."
+            for name, value in self.env.items()
+            if not isinstance(value, str)
+        )
+
     def _requirement_problems(self) -> Iterable[str]:
         for text in self.requires:
             try:
                 Requirement(text)
-            except InvalidRequirement as error:
+            except (InvalidRequirement, TypeError) as error:
                 yield f"requires={text!r} is no requirement of a package: {error}"
 
     def _variant_problems(self) -> Iterable[str]:
@@ -305,12 +326,27 @@ class ModelSpec:
                     f"variant {name!r}: a name is one word of letters, digits and _, and unique."
                 )
         for variant in self.variants:
+            if not _is_mapping(variant.env):
+                yield f"variant {variant.name!r} has env={variant.env!r}; write {{'A': 'value'}}."
             if not (variant.serve or variant.env or variant.checkpoint):
                 yield (
                     f"variant {variant.name!r} changes nothing. Declare the serve arguments, the "
                     "environment variables or the checkpoint that differ."
                 )
             self.as_variant(variant)
+
+
+def _is_mapping(value: object) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_limit(value: object) -> bool:
+    """True for a number of images, alone or with the sizes that vLLM profiles."""
+    return _is_whole(value.get("count", 0) if isinstance(value, Mapping) else value)
 
 
 def _is_reserved(name: str) -> bool:

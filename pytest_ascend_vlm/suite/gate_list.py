@@ -54,6 +54,12 @@ def text(directory: Path, only: Sequence[str] = (), marker: str | None = None) -
         for name, model in chosen.items()
         if serves and (reason := unmet(model.requires))
     }
+    if chosen and chosen.keys() == lacking.keys():
+        raise ConfigurationError(
+            "; ".join(
+                f"{name} is not applicable here: {reason}" for name, reason in lacking.items()
+            )
+        )
     notes = (f"# {name} is not applicable here: {reason}.\n" for name, reason in lacking.items())
     pairs = (
         f"{name} {id_}\n"

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ...errors import ConfigurationError, PreconditionError
+from ...errors import ConfigurationError, PreconditionError, VlmError
 from ...spec.case import Case
 from .. import torch_companions
 from .clips import read_clip
@@ -415,9 +415,12 @@ def _videos(case: Case) -> dict[str, Any]:
 def _load_errors(model_path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except VlmError:
+        raise
+    except Exception as error:  # a damaged checkpoint can raise anything
+        what = error if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
         raise ConfigurationError(
-            f"Transformers cannot load {model_path}: {error}. Check that the directory is a "
+            f"Transformers cannot load {model_path}: {what}. Check that the directory is a "
             "complete checkpoint and that this version of Transformers knows its architecture; a "
             "model with code of its own needs trust_remote_code=True in its ModelSpec."
         ) from error

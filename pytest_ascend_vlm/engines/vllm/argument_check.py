@@ -166,14 +166,16 @@ def _parser_module() -> Any:
 
 def _problem(parser: Any, words: list[str]) -> str | None:
     try:
-        parser.parse_args(words)
+        parsed = parser.parse_args(words)
     except _Refused as refused:
         return _one_line(str(refused)) + _suggestion(str(refused), [*parser._option_string_actions])
     except SystemExit:
         return "with these arguments vLLM prints a text and exits instead of serving"
     except Exception as error:  # vLLM's argument types raise errors that argparse does not handle
         return _one_line(f"the parser raises {type(error).__name__}: {error}")
-    return None
+    # A word that belongs to no argument, as in `--enforce-eager no`, becomes the model's name.
+    left_over = getattr(parsed, "model_tag", None)
+    return left_over and f"{left_over!r} is the value of no argument; write True or False"
 
 
 def _one_line(text: str) -> str:
