@@ -3,7 +3,7 @@
 Each argument is the directory of a report, as `--vlm-report` writes it:
 
     tox -e vllm-0.18
-    tox -e bench -- engine_versions reports/vllm-* > docs/versions.md
+    tox -e bench -- engine_versions reports/vllm-* --output docs/versions.md
 
 The page has one line per release and model, and the reason of each row that is no pass. A row that
 is not applicable or was skipped is counted nowhere, because nothing was asked.
@@ -20,9 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from faults.tables import table
 from packaging.version import Version
 
 from pytest_ascend_vlm.criteria.groups import group_name
+from pytest_ascend_vlm.reporting.markdown import cell
 from pytest_ascend_vlm.reporting.rows import name_of
 
 _COUNTED = {"pass": "pass", "xfail": "known", "fail": "**fail**", "error": "**error**"}
@@ -33,7 +35,7 @@ The suite's verdicts on tiny checkpoints, served on a CPU by the releases that v
 images of. `tox -e vllm-0.18` installs one of them and judges. `known` is a failure that the suite
 knows of that release. What is not listed was not run.
 
-`tox -e bench -- engine_versions reports/vllm-*` writes this page.
+`tox -e bench -- engine_versions reports/vllm-* --output docs/versions.md` writes this page.
 """
 
 
@@ -68,9 +70,9 @@ def page(runs: Iterable[Run]) -> str:
     groups = list(dict.fromkeys(group_name(row["criterion"]) for row in asked))
     head = ("vLLM", "torch, Transformers", "model", *groups)
     lines = [line for run in ordered for line in _lines(run, groups)]
-    table = [_row(head), _row("---" for _ in head), *map(_row, lines)]
     findings = [line for run in ordered for line in _findings(run)]
-    return "\n".join([_HEAD, *table, "", "## What is not a pass", "", *findings]) + "\n"
+    parts = [_HEAD, table(head, lines), "", "## What is not a pass", "", *findings]
+    return "\n".join(parts) + "\n"
 
 
 def _lines(run: Run, groups: Sequence[str]) -> list[list[str]]:
@@ -103,22 +105,24 @@ def _findings(run: Run) -> list[str]:
                 f"{row['model']} {name_of(row['criterion'], row['case'])}"
             )
     return [
-        f"- vLLM {run.vllm}, {word}: {reason}: {', '.join(names)}"
+        f"- vLLM {run.vllm}, {word}: {cell(reason)}: {', '.join(map(cell, names))}"
         for (word, reason), names in reasons.items()
     ]
 
 
-def _row(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
 def main() -> int:
-    """Prints the page."""
+    """Prints the page, or writes it to a file."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("reports", nargs="+", type=Path, metavar="REPORT")
-    print(page(map(read, parser.parse_args().reports)), end="")
+    parser.add_argument("--output", type=Path, help="write the page to this file")
+    asked = parser.parse_args()
+    text = page(map(read, asked.reports))
+    if asked.output:
+        asked.output.write_text(text, "utf-8")
+    else:
+        print(text, end="")
     return 0
 
 

@@ -39,8 +39,8 @@ def test_a_page_counts_what_was_asked(tmp_path: Path) -> None:
     text = page([report(tmp_path, "0.18.0")])
     assert "| vLLM | torch, Transformers | model | serving | numerics |" in text
     assert "| 0.18.0 | 2.10.0, 4.57.6 | a/b | 1 pass, 1 known | 1 **fail** |" in text
-    assert "- vLLM 0.18.0, known: old: a/b serving.bad_input[x]" in text
-    assert "- vLLM 0.18.0, **fail**: R: a/b numerics.logits[y]" in text
+    assert "- vLLM 0.18.0, known: old: a/b serving.bad\\_input\\[x\\]" in text
+    assert "- vLLM 0.18.0, **fail**: R: a/b numerics.logits\\[y\\]" in text
     assert "c/d" not in text
     assert "tasks" not in text
 
@@ -48,3 +48,13 @@ def test_a_page_counts_what_was_asked(tmp_path: Path) -> None:
 def test_releases_are_in_their_order(tmp_path: Path) -> None:
     text = page([report(tmp_path, "0.11.0.post2"), report(tmp_path, "0.9.2")])
     assert text.index("| 0.9.2 ") < text.index("| 0.11.0.post2 ")
+
+
+def test_what_a_server_said_is_inert(tmp_path: Path) -> None:
+    ROWS.append(row("a/b", "serving.text", None, "fail", "<script>alert(1)</script> | **x**"))
+    try:
+        text = page([report(tmp_path, "0.18.0")])
+    finally:
+        ROWS.pop()
+    assert "<script>" not in text
+    assert "| **x**" not in text

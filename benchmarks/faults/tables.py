@@ -38,7 +38,7 @@ def rate_table(results: Sequence[Result]) -> str:
         )
         for rate in rates(results)
     ]
-    return _table(("kind", "detected", "rate", "by every named criterion"), lines)
+    return table(("kind", "detected", "rate", "by every named criterion"), lines)
 
 
 def fault_table(results: Iterable[Result]) -> str:
@@ -57,7 +57,7 @@ def fault_table(results: Iterable[Result]) -> str:
         for one in sorted(results, key=lambda one: kinds.index(one.fault.kind))
     ]
     head = ("fault", "kind", "place", "model", "what is wrong", "outcome", "red criteria")
-    return _table(head, lines)
+    return table(head, lines)
 
 
 def criterion_table(results: Iterable[Result]) -> str:
@@ -72,7 +72,7 @@ def criterion_table(results: Iterable[Result]) -> str:
         (f"`{name}`", str(faults), ", ".join(alone[name]) or "–")
         for name, faults in sorted(count.items(), key=lambda item: (-item[1], item[0]))
     ]
-    return _table(("criterion", "faults", "alone"), lines)
+    return table(("criterion", "faults", "alone"), lines)
 
 
 def control_table(controls: Iterable[Control]) -> str:
@@ -86,7 +86,7 @@ def control_table(controls: Iterable[Control]) -> str:
         problems = [run.problem.partition("\n")[0] for run in runs if run.problem]
         alarms = [f"`{name}` in {times}" for name, times in sorted(red.items())]
         lines.append((model, mode, str(len(runs)), ", ".join([*alarms, *problems]) or "none"))
-    return _table(("model", "served", "runs", "false alarms"), lines)
+    return table(("model", "served", "runs", "false alarms"), lines)
 
 
 def line(name: str, conclusion: str, red: Mapping[str, int]) -> str:
@@ -103,7 +103,8 @@ def _criteria(result: Result) -> str:
     return ", ".join([*expected, *others, *green])
 
 
-def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
     rows = [head, ["---"] * len(head), *lines]
     return "\n".join("| " + " | ".join(map(_cell, row)) + " |" for row in rows)
 
