@@ -425,6 +425,7 @@ def test_a_damaged_index_is_an_incomplete_download(content: str, home: Path) -> 
         f"{HF_CACHE}/{HF_REPOSITORY}/blobs/0123.incomplete",
         f"{MODELSCOPE_DIRECTORY}/model-2.safetensors.incomplete",
         f"{MODELSCOPE_DIRECTORY}/.cache/huggingface/download/0123.incomplete",
+        f"{MODELSCOPE_DIRECTORY}/.cache/huggingface/download/code/0123.incomplete",
     ],
 )
 def test_a_download_that_did_not_end_is_named(partial: str, home: Path) -> None:
@@ -438,6 +439,35 @@ def test_a_download_that_did_not_end_is_named(partial: str, home: Path) -> None:
     message = refusal()
     assert f"{file} was not downloaded completely (delete it if" in message
     assert f"To download them: {HF_COMMAND}" in message
+
+
+def test_what_is_left_over_beside_a_checkpoint_is_no_gap(home: Path) -> None:
+    path = home / MODELSCOPE_DIRECTORY
+    write(path)
+    for name in ("pytorch_model-00001-of-00002.bin", "training_args.bin"):
+        (path / name).touch()
+    (path / ".git").mkdir()
+    (path / ".git" / "hook").symlink_to("nowhere")
+    other = path / "other" / ".cache" / "huggingface" / "download"
+    other.mkdir(parents=True)
+    (other / "0123.incomplete").touch()
+    assert find().path == path.resolve()
+
+
+def test_what_only_training_wrote_is_no_weights(home: Path) -> None:
+    path = home / MODELSCOPE_DIRECTORY
+    write(path)
+    (path / "model.safetensors").rename(path / "training_args.bin")
+    assert "it contains no weights" in refusal()
+
+
+@pytest.mark.parametrize("place", ["vocabulary.bpe", "code/encoder.onnx"])
+def test_a_link_to_nothing_is_named_wherever_it_is(place: str, home: Path) -> None:
+    write(home / MODELSCOPE_DIRECTORY)
+    link = home / MODELSCOPE_DIRECTORY / place
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to("nowhere")
+    assert f"{link.name} is a link to nowhere, which is missing" in refusal()
 
 
 def test_a_link_without_its_blob_is_named(home: Path) -> None:

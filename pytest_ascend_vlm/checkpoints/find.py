@@ -75,7 +75,7 @@ def find_checkpoint(model: ModelSpec, kind: str, places: Places) -> Checkpoint:
         copy = _full(model, places)
         digest = weights_digest(copy.path)
     except OSError as error:
-        raise CheckpointError(f"{model.model_id}: {error.filename}: {error.strerror}") from error
+        raise CheckpointError(f"the weights of {model.model_id}: {error}") from error
     revision = next(iter(copy.revisions)) if len(copy.revisions) == 1 else None
     return Checkpoint(kind, copy.path, digest, revision)
 

@@ -16,8 +16,6 @@ _POINTER_BYTES = 1024  # git-lfs writes no larger pointer
 _READ = frozenset({".safetensors", ".bin", ".json", ".model", ".txt", ".jinja", ".tiktoken", ".py"})
 _OF_TRAINING = frozenset({"optimizer.bin", "scheduler.bin", "training_args.bin"})
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.\w+)")
-
-
 _DAMAGED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What reading a file can raise whose JSON has another structure."""
 
@@ -29,8 +27,7 @@ def gaps(copy: Copy) -> Iterator[str]:
             f"{partial} was not downloaded completely (delete it if no download is running and "
             "another download does not remove it)"
         )
-    read = (path for path in copy.path.iterdir() if path.suffix in _READ)
-    for link in sorted(path for path in read if path.is_symlink() and not path.exists()):
+    for link in _dangling_links(copy.path):
         yield f"{link.name} is a link to {link.readlink()}, which is missing"
     if not (copy.path / "config.json").is_file():
         yield "config.json is missing"
@@ -48,8 +45,19 @@ def gaps(copy: Copy) -> Iterator[str]:
 
 def _partial_downloads(directory: Path) -> list[Path]:
     """Files that a hub's client has not finished: of a cache, or of a plain directory."""
-    places = (directory, directory / "blobs", directory / ".cache" / "huggingface" / "download")
-    return sorted(path for place in places for path in place.glob("*.incomplete"))
+    places = (directory / "blobs", directory / ".cache" / "huggingface" / "download")
+    found = [path for place in places for path in place.rglob("*.incomplete")]
+    return sorted([*directory.glob("*.incomplete"), *found])
+
+
+def _dangling_links(directory: Path) -> list[Path]:
+    """Links to files that are missing, but for those of git and of hidden caches."""
+    visible = (
+        path
+        for path in directory.rglob("*")
+        if not any(part.startswith(".") for part in path.relative_to(directory).parts)
+    )
+    return sorted(path for path in visible if not path.exists())
 
 
 def _read_weights(directory: Path) -> list[Path]:
@@ -66,7 +74,8 @@ def _pointers(directory: Path) -> list[Path]:
         if path.suffix in _READ and path.is_file() and path.stat().st_size < _POINTER_BYTES
     ]
     found = [path for path in small if path.read_bytes().startswith(_POINTER)]
-    return sorted(found, key=lambda path: (path not in weight_files(directory), path.name))
+    weights = weight_files(directory)
+    return sorted(found, key=lambda path: (path not in weights, path.name))
 
 
 def _missing_shards(directory: Path, files: Sequence[Path]) -> Iterator[str]:
