@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.replay_server import Behaviour, Refused, Request, State
-from helpers.outcome import Serve
+from fakes.replay_server import Behaviour, Knowledge, Refused, Request, State
+from helpers.outcome import Judged, Serve
 from helpers.paths import FIXTURES
 from PIL import Image
 
@@ -71,6 +72,18 @@ def test_a_cold_request_hits_no_cached_token(stub: Serve) -> None:
     assert cached[1]
     assert cached[2:] == [None, None]
     assert {answer.text for answer in [*warm, *cold]} == {warm[0].text}
+
+
+def without_salt(request: Request, _knowledge: Knowledge, _state: State) -> Request:
+    return dataclasses.replace(request, salt=None)
+
+
+def test_a_server_that_ignores_salts_is_not_compared_with_itself(
+    stub: Serve, judged: Judged
+) -> None:
+    outcome = judged(stub(Behaviour(seen=without_salt)), "-k", "determinism.prefix_cache")
+    assert outcome.criteria("error") == {"determinism.prefix_cache"}
+    assert "ignores cache_salt" in outcome.text
 
 
 def test_a_server_that_knows_no_uuid_gets_none(

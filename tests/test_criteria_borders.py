@@ -81,3 +81,10 @@ def test_without_log_probabilities_there_is_no_verdict() -> None:
     hit = dataclasses.replace(cold, usage=usage, top=None)
     with pytest.raises(PreconditionError, match="listed no log-probabilities"):
         judge_hit(hit, cold, REFERENCE, Thresholds())
+
+
+def test_a_cold_answer_from_a_cache_is_no_evidence() -> None:
+    answer = generated(NUMERICS, NUMERICS.fp32, NUMERICS.token_ids)
+    hit = dataclasses.replace(answer, usage=Usage(PROMPT, 8, PROMPT + 8, cached_tokens=4))
+    with pytest.raises(PreconditionError, match="4 prompt tokens came from the prefix cache"):
+        judge_hit(hit, hit, REFERENCE, Thresholds())

@@ -386,3 +386,13 @@ def test_the_cache_is_exact_only_if_nothing_is_mixed_up(
     verdict = judge_prefix_cache(cached("一", None), hit, cached("二", None), other_warm)
     assert verdict.passed == (problem is None)
     assert problem is None or any(problem in line for line in verdict.details)
+
+
+@pytest.mark.parametrize(("cold", "other_cold"), [(128, None), (None, 16)])
+def test_a_cold_answer_from_the_cache_is_no_evidence(
+    cold: int | None, other_cold: int | None
+) -> None:
+    with pytest.raises(PreconditionError, match="ignores cache_salt"):
+        judge_prefix_cache(
+            cached("一", cold), cached("一", 128), cached("二", other_cold), cached("二", 16)
+        )

@@ -15,6 +15,7 @@ from .divergence import first_difference
 from .error_statistics import ErrorStatistics
 from .generation import list_difference
 from .numerics import error_location
+from .recomputed import require_uncached
 from .verdict import Verdict, at_most, largest
 
 
@@ -49,9 +50,11 @@ def judge_hit(
         thresholds: the model's thresholds.
 
     Raises:
-        PreconditionError: the server reports no hit, or one that ends before the image; it lists
-            no log-probabilities; or the reference has no numerics.
+        PreconditionError: the server reports no hit, or one that ends before the image; the cold
+            answer is from a cache; there are no log-probabilities; or the reference has no
+            numerics.
     """
+    require_uncached(cold)
     if reference.numerics is None or reference.prompt_token_ids is None:
         raise PreconditionError(f"{hit.case_id}: the reference has no numerics")
     first, last = _image_range(reference.prompt_token_ids, reference.numerics)
@@ -76,7 +79,7 @@ def judge_hit(
 
 def _cached_tokens(hit: Completion, first: int, last: int) -> int:
     """The number of cached tokens, which reach into the image at positions `first` to `last`."""
-    cached = hit.usage.cached_tokens if hit.usage else None
+    cached = hit.cached_tokens
     if not cached:
         raise PreconditionError(
             f"{hit.case_id}: the second question about one image reported no cached tokens, so a "

@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import PreconditionError
 from ..observation.answers import Completion
 from ..spec.thresholds import UNSEEN_SAMPLING, UNSURE_RUNS, UNSURE_TEMPERATURE
+from .recomputed import require_uncached
 from .text import side_by_side
 from .verdict import Verdict, at_least
 
@@ -144,7 +145,12 @@ def judge_prefix_cache(
         hit: the answer to the same request right after it.
         other_cold: the answer to the other image with an empty cache of its own.
         other_warm: the answer to the other image in the first request's cache.
+
+    Raises:
+        PreconditionError: an answer with an empty cache was taken from a cache nevertheless.
     """
+    require_uncached(cold)
+    require_uncached(other_cold)
     pairs = {
         "the answer after a hit differs from the cold answer": (cold, hit),
         "the other image's answer differs after the first image": (other_cold, other_warm),
@@ -153,7 +159,7 @@ def judge_prefix_cache(
     for problem, (left, right) in pairs.items():
         if not _same(left, right):
             details += (f"{problem}:", *_difference(left, right))
-    same, other = _cached(hit), _cached(other_warm)
+    same, other = hit.cached_tokens, other_warm.cached_tokens
     if other and other >= same:
         details += (
             f"the other image hit {other} cached tokens, and the same image {same}: the cache key "
@@ -168,10 +174,6 @@ def judge_prefix_cache(
         details,
         {"cached_tokens_same_image": same, "cached_tokens_other_image": other},
     )
-
-
-def _cached(completion: Completion) -> int:
-    return (completion.usage.cached_tokens or 0) if completion.usage else 0
 
 
 def _prompt(completion: Completion) -> int:

@@ -163,6 +163,20 @@ def require_cold(caches: CacheUse | None) -> None:
         )
 
 
+def require_uncached(answer: Completion) -> None:
+    """Checks that a server computed the whole prompt of a cold request.
+
+    Raises:
+        PreconditionError: it took a part from its prefix cache.
+    """
+    if answer.cached_tokens:
+        raise PreconditionError(
+            f"{answer.case_id}: {answer.cached_tokens} prompt tokens came from the prefix cache, "
+            "although the request had a cache_salt of its own. So an answer after a hit has no "
+            "cold answer to be compared with. The server, or a proxy before it, ignores cache_salt."
+        )
+
+
 def cold_evidence(caches: CacheUse | None) -> dict[str, str]:
     """The evidence that requests were cold, for a report."""
     made = "each request had a cache_salt of its own, and each image a uuid and a file of its own"

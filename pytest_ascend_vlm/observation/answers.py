@@ -86,6 +86,11 @@ class Completion:
             return len(self.prompt_token_ids)
         return self.usage.prompt_tokens if self.usage else None
 
+    @property
+    def cached_tokens(self) -> int:
+        """Number of the prompt's tokens from the prefix cache; 0 if the reply does not tell."""
+        return (self.usage.cached_tokens or 0) if self.usage else 0
+
 
 @dataclass(frozen=True)
 class Refusal:

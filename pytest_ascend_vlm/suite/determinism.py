@@ -193,7 +193,7 @@ class DeterminismCriteria(Criteria):
         hit = client.complete(one, Sampling(one.max_tokens, cache_salt=salt))
         other_warm = client.complete(other, Sampling(other.max_tokens, cache_salt=salt))
         other_cold = client.complete(other, Sampling(other.max_tokens, cache_salt=other_salt))
-        if hit.usage is None or not hit.usage.cached_tokens:
+        if not hit.cached_tokens:
             raise PreconditionError(
                 f"{one.id}: the second of two equal requests reported no cached tokens, so a cache "
                 "hit could not be judged. Serve with --enable-prompt-tokens-details, and with a "
