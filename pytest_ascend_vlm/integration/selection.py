@@ -90,7 +90,7 @@ def _require_packages(items: Sequence[pytest.Item], run: Run) -> None:
     In a run of several models, those that lack a package are not applicable.
     """
     models = {call.suite_class: call.model for call in map(call_of, items)}.values()
-    reasons = [ModelSession(run, one).lacks_packages_reason if one else None for one in models]
+    reasons = [run.lacks_packages_reason(one) if one else None for one in models]
     if reasons and all(reasons):
         lines = (f"{one.model_id}: {why}" for one, why in zip(models, reasons, strict=True) if one)
         raise pytest.UsageError("\n".join(["nothing can be judged here:", *lines]))
@@ -203,7 +203,7 @@ def _not_applicable_reason(call: CriterionCall, session: ModelSession) -> str | 
 
 def _model_reason(session: ModelSession) -> str | None:
     """Reason why nothing is applicable to the model here, or None."""
-    if reason := session.lacks_packages_reason:
+    if reason := session.run.lacks_packages_reason(session.model):
         return reason
     platforms = session.model.platforms
     if platforms and session.run.options.platform not in {*platforms, "endpoint"}:

@@ -10,7 +10,6 @@ from ..criteria.criterion import Cases
 from ..spec.case import Case
 from ..spec.case_files import image_size
 from ..spec.model import ModelSpec, Variant
-from ..versions import unmet
 from .commands import record_command
 from .launch import LaunchArguments, launch_arguments
 from .run import Run
@@ -41,14 +40,6 @@ class ModelSession:
         Another model of the family then covers the architecture.
         """
         return self.run.options.checkpoint == "tiny" and self.model.tiny is None
-
-    @cached_property
-    def lacks_packages_reason(self) -> str | None:
-        """Reason why nothing in this environment can load the model, or None.
-
-        An endpoint has packages of its own.
-        """
-        return None if self.run.options.server_url else unmet(self.model.requires)
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -131,8 +122,9 @@ class ModelSession:
             tiny = options.checkpoint == "tiny"
             return "the variant has weights of its own, and no tiny checkpoint" if tiny else None
         other, platform = self.variant(variant), self.run.platform
-        differs = platform.environment(other.model) != platform.environment(self.model)
-        if differs or other.arguments != self.arguments:
+        if other.arguments != self.arguments:
+            return None
+        if platform.environment(other.model) != platform.environment(self.model):
             return None
         return f"on the platform {platform.name} the variant is served like the model"
 

