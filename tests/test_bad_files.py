@@ -88,6 +88,16 @@ def test_refusals_with_500_are_known_of_some_releases_of_vllm(
     assert rows(outcome, "fail") == {"serving.urls[missing]"}
 
 
+def test_a_failure_that_is_fixed_in_a_release_is_not_shown_as_an_unexpected_pass(
+    stub: Serve, judged: Judged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for release, word in {"0.20.0": "xpassed", "0.32.0": "passed"}.items():
+        monkeypatch.setattr(replay_server, "VERSION", release)
+        outcome = judged(stub(), "-k", "urls and missing")
+        assert f" 1 {word}" in outcome.text
+        assert rows(outcome, "pass") == {"serving.urls[missing]"}
+
+
 def test_a_known_failure_that_a_release_does_not_have_is_red(
     stub: Serve, judged: Judged, monkeypatch: pytest.MonkeyPatch
 ) -> None:

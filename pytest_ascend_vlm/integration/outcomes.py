@@ -51,6 +51,7 @@ def finish(
 ) -> pytest.TestReport:
     """Attaches the rows to a test's report, and sets the text that pytest shows."""
     judge = item.stash.get(JUDGE, None)
+    _forget_fixed_failures(item, report, run)
     ending = _shortened_if_repeated(item, _ending(item, call, report, run))
     rows = _rows(item, ending, judge if call.when == "call" else None, report.duration)
     servers = [as_json(facts.as_json()) for facts in run.take_server_facts()]
@@ -129,6 +130,15 @@ def _without_exception(item: pytest.Item, report: pytest.TestReport, run: Run) -
     ending = _judged(item, judge)
     must_fail = _must_fail(item, run) if ending.status == "pass" else None
     return ending if must_fail is None else _Ending("fail", _passes(item, must_fail))
+
+
+def _forget_fixed_failures(item: pytest.Item, report: pytest.TestReport, run: Run) -> None:
+    """Lets pytest show a pass as a plain one if this engine has the fix of each known failure."""
+    if report.outcome != "passed" or not hasattr(report, "wasxfail"):
+        return
+    failures = item.stash.get(EXPECTED_FAILURES, ())
+    if failures and not any(failure.may_occur(run.vllm_version) for failure in failures):
+        del report.wasxfail
 
 
 def _must_fail(item: pytest.Item, run: Run) -> ExpectedFailure | None:
