@@ -41,6 +41,16 @@ def test_numbers_that_are_none_count_as_the_largest_error_wherever_they_are() ->
         assert math.isnan(verdict.measured)
 
 
+def test_images_that_the_server_has_no_room_for_are_named() -> None:
+    right = (seen(NUMERICS, off_by(1.0, NUMERICS)), NUMERICS)
+    verdict = judge_chunks([right], ["size/a4: HTTP 400: no room"])
+    assert verdict.passed
+    assert verdict.reason.endswith("; the server has no room for 1 more")
+    assert "not judged: size/a4: HTTP 400: no room" in verdict.details
+    with pytest.raises(PreconditionError, match="size/a4"):
+        judge_chunks([], ["size/a4: HTTP 400: no room"])
+
+
 @pytest.mark.parametrize(("factor", "passes"), [(0.02, True), (1.0, False)])
 def test_a_hit_gives_the_numbers_of_a_prompt_that_was_computed(factor: float, passes: bool) -> None:
     cold = generated(NUMERICS, NUMERICS.fp32, NUMERICS.token_ids)

@@ -526,6 +526,17 @@ def test_an_error_at_image_positions_alone_fails_one_image() -> None:
     assert "look at the vision tower" in "\n".join(rules.judge_image(comparison).details)
 
 
+@pytest.mark.parametrize(("count", "passes"), [(1, True), (3, True), (4, False)])
+def test_few_image_positions_are_judged_with_the_others_alone(count: int, passes: bool) -> None:
+    numerics = dataclasses.replace(golden(), is_image=np.arange(LENGTH) < count)
+    values = np.where(numerics.is_image[:, None], off_by(2.5, numerics), off_by(0.5, numerics))
+    verdict = rules.judge_image(compare_logits(seen(numerics, values), numerics))
+    assert verdict.passed == passes
+    assert ("too few to judge by themselves" in verdict.reason) == passes
+    values = np.where(numerics.is_image[:, None], off_by(20.0, numerics), values)
+    assert not rules.judge_image(compare_logits(seen(numerics, values), numerics)).passed
+
+
 @given(SEEDS, st.booleans())
 def test_a_token_that_is_off_everywhere_is_named(seed: int, are_logits: bool) -> None:
     numerics = dataclasses.replace(

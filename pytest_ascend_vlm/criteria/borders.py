@@ -19,19 +19,42 @@ from .recomputed import require_uncached
 from .verdict import Verdict, at_most, largest
 
 
-def judge_chunks(compared: Sequence[tuple[Forced, ReferenceNumerics]]) -> Verdict:
-    """R of each case is at most `IMAGE_ERROR_RATIO`; the verdict has the largest."""
+def judge_chunks(
+    compared: Sequence[tuple[Forced, ReferenceNumerics]], too_large: Sequence[str] = ()
+) -> Verdict:
+    """R of each case is at most `IMAGE_ERROR_RATIO`; the verdict has the largest.
+
+    Args:
+        compared: the served and the expected numbers of each case.
+        too_large: the replies to images that the server has no room for.
+
+    Raises:
+        PreconditionError: the server has no room for any image.
+    """
+    if not compared:
+        raise PreconditionError("; ".join(too_large))
     statistics = [ErrorStatistics([compare_logits(*pair)]) for pair in compared]
     worst = largest(statistics, lambda one: one.error_ratio.value)
     case_id = worst.comparisons[0].case_id
+    left_out = f"; the server has no room for {len(too_large)} more" if too_large else ""
     return at_most(
         worst.error_ratio.value,
         IMAGE_ERROR_RATIO,
         "bf16 roundings",
         f"R of {len(statistics)} prompts that were computed in steps of {STEP_TOKENS} tokens; the "
-        f"largest is that of {case_id}",
-        (f"borders are behind every {STEP_TOKENS} tokens of the prompt", *error_location(worst)),
-        {one.comparisons[0].case_id: round(float(one.error_ratio.value), 4) for one in statistics},
+        f"largest is that of {case_id}{left_out}",
+        (
+            f"borders are behind every {STEP_TOKENS} tokens of the prompt",
+            *error_location(worst),
+            *(f"not judged: {reply}" for reply in too_large),
+        ),
+        {
+            **{
+                one.comparisons[0].case_id: round(float(one.error_ratio.value), 4)
+                for one in statistics
+            },
+            **({"not judged": list(too_large)} if too_large else {}),
+        },
     )
 
 

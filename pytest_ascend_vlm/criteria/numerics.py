@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import PreconditionError
 from ..spec.thresholds import (
+    ENOUGH_IMAGE_POSITIONS,
     ENOUGH_IMAGES,
     ENOUGH_POSITIONS,
     ENOUGH_ROWS,
@@ -159,19 +160,25 @@ HIDDEN_STATE_RULES: dict[str, Rule] = {
 def judge_image(comparison: CaseComparison) -> Verdict:
     """R of one case, and R of its image positions, are at most `IMAGE_ERROR_RATIO`.
 
-    Frames of a clip are images.
+    Frames of a clip are images. Fewer than `ENOUGH_IMAGE_POSITIONS` are judged only as a part of
+    the case: the text behind them depends on them.
     """
     statistics = ErrorStatistics([comparison])
     ratios = {"all": statistics.error_ratio.value, **statistics.ratio_by_part}
-    measured = largest((ratios[part] for part in ("all", "image") if part in ratios), float)
-    of_images = f", {ratios['image']:.2f} at those of images" if "image" in ratios else ""
+    count = int((comparison.part == "image").sum())
+    judged = ("all", "image") if count >= ENOUGH_IMAGE_POSITIONS else ("all",)
+    of_images = f", {ratios['image']:.2f} at {count} of images" if count else ""
+    too_few = " (too few to judge by themselves)" if count and "image" not in judged else ""
     return at_most(
-        measured,
+        largest((ratios[part] for part in judged), float),
         IMAGE_ERROR_RATIO,
         "bf16 roundings",
-        f"R = {ratios['all']:.2f} at {statistics.positions} positions{of_images}",
+        f"R = {ratios['all']:.2f} at {statistics.positions} positions{of_images}{too_few}",
         error_location(statistics),
-        {"ratios": {part: round(float(ratio), 4) for part, ratio in ratios.items()}},
+        {
+            "ratios": {part: round(float(ratio), 4) for part, ratio in ratios.items()},
+            "image_positions": count,
+        },
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, ServerError
 from ..spec.case import IMAGE_MARK, Case, Sampling
 from ..spec.model import Variant
 from ..spec.thresholds import STEP_TOKENS
@@ -32,19 +32,28 @@ _SMALL_STEPS = Variant(
     },
 )
 
+_NO_ROOM = "encoder cache size"
+"""vLLM's words to an image that is larger than its encoder cache.
+
+The cache holds as many tokens as a step, or as the image that vLLM takes for the model's largest.
+For some processors (GLM-4V's) that is a square, and a page of the same area has a few tokens more.
+"""
+
 
 @dataclass(frozen=True)
 class BorderRun:
     """The results of a server with small steps.
 
     Attributes:
-        forced: the logits of the golden's answer, for each case.
+        forced: the logits of the golden's answer, for each case that the server has room for.
+        too_large: what the server replied to the others.
         hit_case: a case that was asked right after another question about its image.
         hit: the answer to it.
         cold: the answer to the same case, computed without the cache.
     """
 
     forced: tuple[tuple[Case, Forced], ...]
+    too_large: tuple[str, ...]
     hit_case: Case
     hit: Completion
     cold: Completion
@@ -69,11 +78,24 @@ class Borders:
     def _serve(self) -> BorderRun:
         first, second = _two_about_one_image(self._cases)
         with self.slot.variant(_SMALL_STEPS) as client:
-            forced = ForcedAnswers(client, self._golden)
-            numbers = tuple((case, forced(case)) for case in _bordered(self._cases))
+            forced, too_large = self._forced(ForcedAnswers(client, self._golden))
             cold = client.complete(second, cold=True)
             hit = _after_another_question(client, first, second)
-            return BorderRun(numbers, second, hit, cold)
+            return BorderRun(forced, too_large, second, hit, cold)
+
+    def _forced(
+        self, answers: ForcedAnswers
+    ) -> tuple[tuple[tuple[Case, Forced], ...], tuple[str, ...]]:
+        """The first two attributes of a `BorderRun`."""
+        forced, too_large = [], []
+        for case in _bordered(self._cases):
+            try:
+                forced.append((case, answers(case)))
+            except ServerError as error:
+                if _NO_ROOM not in str(error):
+                    raise
+                too_large.append(str(error))
+        return tuple(forced), tuple(too_large)
 
 
 def _bordered(cases: Sequence[Case]) -> list[Case]:

@@ -78,10 +78,10 @@ class NumericsCriteria(Criteria):
     ) -> None:
         """For each image, the logits of the forced answer equal fp32's, up to bf16 rounding.
 
-        R of the case, and R of its image positions, are at most {image_error_ratio}. Over all cases
-        together, a defect of one size, of a coloured image or of the second of two images would not
-        show. An image that a tiny checkpoint cannot read is judged as well: no right answer is
-        needed.
+        R of the case, and R of its image positions if there are {enough_image_positions} or more,
+        are at most {image_error_ratio}. Over all cases together, a defect of one size, of a
+        coloured image or of the second of two images would not show. An image that a tiny
+        checkpoint cannot read is judged as well: no right answer is needed.
 
         If this fails: compare the cases that pass with those that fail. Only large images: look at
         windows and at limits of the vision tower. Only sides that are no multiple of a patch:
@@ -99,10 +99,10 @@ class NumericsCriteria(Criteria):
     ) -> None:
         """For each clip, the logits of the forced answer equal fp32's, up to bf16 rounding.
 
-        R of the case, and R of the positions of its frames, are at most {image_error_ratio}. The
-        clips are lossless, and every engine takes each of their frames once, so both sides get the
-        same pixels. A frame that is dropped, repeated, at another place or at another time changes
-        the logits. No right answer is needed.
+        R of the case, and R of the positions of its frames if there are {enough_image_positions}
+        or more, are at most {image_error_ratio}. The clips are lossless, and every engine takes
+        each of their frames once, so both sides get the same pixels. A frame that is dropped,
+        repeated, at another place or at another time changes the logits. No right answer is needed.
 
         If this fails: see baseline.frames: if it names another clip, order or time is wrong. If
         numerics.images passes, look at what only clips have: decoding, sampling of frames, merging
@@ -175,11 +175,12 @@ class NumericsCriteria(Criteria):
 
         The model is served in steps of {step_tokens} tokens (max_num_batched_tokens), so that
         borders fall before, into and behind images. Rule `steps`: R of each prompt is at most
-        {image_error_ratio}. Rule `prefix_hit`: after another question about the same image, the
-        image is in the prefix cache up to a block's end; the answer's log-probabilities differ from
-        those of the same answer, computed without the cache, by at most {cold_ratio} times the
-        reference's own rounding. Both are computed in the same steps, and 20 tokens of an image
-        that come from the wrong place cost hardly more than one rounding.
+        {image_error_ratio}. An image that such a server has no room for is named. Rule
+        `prefix_hit`: after another question about the same image, the image is in the prefix cache
+        up to a block's end; the answer's log-probabilities differ from those of the same answer,
+        computed without the cache, by at most {cold_ratio} times the reference's own rounding. Both
+        are computed in the same steps, and 20 tokens of an image that come from the wrong place
+        cost hardly more than one rounding.
 
         If this fails: look at how embeddings of an image are cut at a border (an offset into the
         encoder cache), at mRoPE positions of a partly computed prompt, and at attention over blocks
@@ -193,7 +194,8 @@ class NumericsCriteria(Criteria):
             judge.not_applicable(f"the model is served with {declared}=False")
         run = borders.run()
         if rule == "steps":
-            judge(judge_chunks([(one, golden.numerics(case)) for case, one in run.forced]))
+            compared = [(one, golden.numerics(case)) for case, one in run.forced]
+            judge(judge_chunks(compared, run.too_large))
         else:
             reference = golden(run.hit_case)
             judge(judge_hit(run.hit, run.cold, reference, self.model.thresholds))
