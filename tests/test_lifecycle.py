@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Iterator
@@ -187,6 +188,16 @@ def test_a_tool_is_in_our_session_and_in_a_group_of_its_own(tmp_path: Path) -> N
     session, *groups = map(int, tool.log.split())
     assert session == os.getsid(0)
     assert len({os.getpgrp(), *groups}) == 3
+
+
+def test_temporary_files_of_a_command_are_removed_with_it(tmp_path: Path) -> None:
+    code = "import tempfile; print(tempfile.mkstemp()[1]); print(tempfile.gettempdir())"
+    tool = SupervisedProcess([sys.executable, "-c", code], tmp_path / "tool.log")
+    assert tool.run(lambda _: None) == 0
+    file, directory = map(Path, tool.log.split())
+    assert file.is_relative_to(directory)
+    assert directory != Path(tempfile.gettempdir())
+    assert not directory.exists()
 
 
 def test_stop_ends_children_that_left_the_session(starter: Starter) -> None:
@@ -461,14 +472,24 @@ VLLM_PHASES = {
 }
 
 
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """A directory for temporary files whose path is short enough for vLLM's sockets."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
 @pytest.mark.vllm
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 @pytest.mark.parametrize("phase", VLLM_PHASES)
-def test_a_killed_run_leaves_no_vllm_behind(phase: str, tmp_path: Path, watch: Watch) -> None:
+def test_a_killed_run_leaves_no_vllm_behind(
+    phase: str, tmp_path: Path, temporary: Path, watch: Watch
+) -> None:
     arguments = [str(MODEL_FILE.relative_to(REPOSITORY)), "-k", "capital"]
-    run = run_pytest(REPOSITORY, tmp_path / "logs", watch, arguments)
+    run = run_pytest(REPOSITORY, tmp_path / "logs", watch, arguments, TMPDIR=str(temporary))
     run.wait_for(VLLM_PHASES[phase], seconds=300)
     assert len(watch.processes()) >= 4  # pytest, supervisor, server, engine core
     assert run.end(signal.SIGKILL) == -signal.SIGKILL
     assert not watch.left_after(GONE_WITHIN_SECONDS)
+    assert not list(temporary.glob("vlm-*"))
     assert {path.suffix for path in (tmp_path / "logs").glob("*/[!.]*")} == {".log"}

@@ -10,8 +10,8 @@ pipe:
 
 The supervisor is a subreaper: it inherits every descendant whose parent dies. So it also finds a
 worker that left the process group. It exits when no descendant is left, with the command's exit
-code. Its output is a JSON list of the survivors that it had to kill: without a supervisor, such an
-engine process would keep a card's memory.
+code, and removes the server's temporary files. Its output is a JSON list of the survivors that it
+had to kill: without a supervisor, such an engine process would keep a card's memory.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -41,20 +42,36 @@ def main(argv: list[str]) -> int:
     """Runs the command `argv[1:]` and writes its output to the file `argv[0]`."""
     _leave_terminal_to_parent()
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    with Path(argv[0]).open("ab") as log:
-        server = subprocess.Popen(
-            argv[1:],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            preexec_fn=_begin_server,  # noqa: PLW1509  (this process has one thread)
-        )
-    orphaned = _wait(server)
-    survivors = [] if orphaned else _await_descendants(server)
-    _kill_all(server)
+    # The prefix is short because the path of a socket has at most 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="vlm-", ignore_cleanup_errors=True) as own:
+        with Path(argv[0]).open("ab") as log:
+            server = subprocess.Popen(
+                argv[1:],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **_temporary_files(own)},
+                preexec_fn=_begin_server,  # noqa: PLW1509  (this process has one thread)
+            )
+        orphaned = _wait(server)
+        survivors = [] if orphaned else _await_descendants(server)
+        _kill_all(server)
     if not orphaned:
         print(json.dumps(survivors), flush=True)
     return _shell_code(server.returncode)
+
+
+def _temporary_files(directory: str) -> dict[str, str]:
+    """Variables that move a server's temporary files to a directory.
+
+    vLLM leaves sockets behind when it is killed. PyTorch's compiler keeps its cache there, too, but
+    later starts need it.
+    """
+    cache = Path(tempfile.gettempdir()) / f"torchinductor_{os.getuid()}"
+    return {
+        "TMPDIR": directory,
+        "TORCHINDUCTOR_CACHE_DIR": os.environ.get("TORCHINDUCTOR_CACHE_DIR", str(cache)),
+    }
 
 
 def _shell_code(returncode: int | None) -> int:
