@@ -25,7 +25,7 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from faults.checkpoint import CheckpointFault, NotApplicableError, harmed_copy
 from faults.engine import hooks
 from faults.engine.hooks import EngineFault
 from faults.fault import Fault, Kind
+from faults.kept import Kept
 from faults.library import FAULTS
 from faults.marks import Marks
 from faults.outcome import Control, Result, holds, red_criteria
@@ -62,12 +63,14 @@ class Bench:
         faults: the faults.
         clean_runs: number of runs on sound servers.
         work: an empty directory.
+        known: mode -> number of runs on sound servers that are known already.
     """
 
     name: str
     faults: tuple[Fault, ...]
     clean_runs: int
     work: Path
+    known: Mapping[str, int] = field(default_factory=dict)
 
     def runs(self) -> Iterator[Control | Result]:
         """Judges the sound model and each fault."""
@@ -78,6 +81,7 @@ class Bench:
             *([OWN] if any(map(needs_own_servers, self.faults)) else []),
         ]
         controls = Counter(itertools.islice(itertools.cycle(modes), self.clean_runs))
+        controls -= Counter(self.known)
         eager = [*[EAGER] * controls[EAGER], *[PROXY] * controls[PROXY]]
         yield from self._on_one_server(eager, on_the_wire)
         yield from self._on_one_server([COMPILED] * controls[COMPILED], ())
@@ -193,23 +197,16 @@ def _chosen(fault: Fault, model: str | None) -> str | None:
     return model if model in fault.models else None
 
 
-def measure(
-    plan: Mapping[str, tuple[Fault, ...]], clean_runs: int, work: Path
-) -> tuple[list[Result], list[Control]]:
-    """Runs the plan, and prints a line for each run."""
-    results: list[Result] = []
-    controls: list[Control] = []
+def measure(plan: Mapping[str, tuple[Fault, ...]], clean_runs: int, work: Path, kept: Kept) -> None:
+    """Runs what is not kept yet of the plan, and prints a line for each run."""
     used = {name: faults for name, faults in plan.items() if faults}
     total = len(used) * clean_runs + sum(map(len, used.values()))
     for name, faults in used.items():
-        for run in Bench(name, faults, clean_runs, work).runs():
-            done = len(results) + len(controls) + 1
+        new = tuple(fault for fault in faults if not kept.has(fault, name))
+        for run in Bench(name, new, clean_runs, work, kept.modes(name)).runs():
+            kept.add(run)
+            done = len(kept.results) + len(kept.controls)
             print(f"[{done}/{total}] {name}: {_told(run)}", flush=True)
-            if isinstance(run, Result):
-                results.append(run)
-            else:
-                controls.append(run)
-    return results, controls
 
 
 def _told(run: Result | Control) -> str:
@@ -250,6 +247,10 @@ def options() -> argparse.Namespace:
         "--clean-runs", type=int, default=4,
         help="runs on sound servers for each checkpoint, each way of serving in turns; default: 4",
     )  # fmt: skip
+    parser.add_argument(
+        "--keep", type=Path, metavar="FILE",
+        help="add each run to this file, and do not repeat the runs that it has",
+    )  # fmt: skip
     parser.add_argument("--output", type=Path, help="write the tables in Markdown to this file")
     return parser.parse_args()
 
@@ -258,9 +259,10 @@ def main() -> int:
     """Prints the tables and, as the last line, one JSON object."""
     asked = options()
     chosen = [one for one in FAULTS if one.name in asked.faults and one.kind.value in asked.kinds]
+    kept = Kept.read(asked.keep, chosen)
     with tempfile.TemporaryDirectory() as work:
-        plan = planned(chosen, asked.model)
-        results, controls = measure(plan, asked.clean_runs, Path(work))
+        measure(planned(chosen, asked.model), asked.clean_runs, Path(work), kept)
+    results, controls = kept.results, kept.controls
     print(tables(results, controls))
     if asked.output:
         asked.output.write_text(document(results, controls), "utf-8")

@@ -21,6 +21,7 @@ import pytest
 from fault_detection import Bench, planned
 from faults.engine import hooks
 from faults.fault import ANY, INTERNVL, MINERU, QWEN2_5, QWEN3, Fault, Kind, Place
+from faults.kept import Kept
 from faults.library import FAULTS
 from faults.marks import Marks
 from faults.outcome import Conclusion, Control, Result, holds, rates, red_criteria
@@ -375,6 +376,46 @@ def test_the_command_line(
     text = page.read_text("utf-8")
     assert text.startswith("Served on a CPU with vllm")
     assert text.endswith(tables([], [Control(MINERU, "eager", {"serving.text": 1})]))
+
+
+def test_kept_runs_are_not_repeated(
+    fake_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    command = ["fault_detection", "--clean-runs=2", f"--keep={tmp_path / 'runs.jsonl'}"]
+    monkeypatch.setattr(
+        sys, "argv", [*command, "--faults", "tower-noise-5", "chunk-shifts-picture"]
+    )
+    fake_engine.rows = [{"criterion": name, "status": "fail"} for name in NOISE.caught_by]
+    fault_detection.main()
+    first = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert len(fake_engine.told) == 7
+    fault_detection.main()
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == first
+    assert len(fake_engine.told) == 7
+
+
+def test_a_run_without_a_verdict_is_repeated(tmp_path: Path) -> None:
+    kept = Kept(tmp_path / "runs.jsonl")
+    for run in (*RESULTS, *CONTROLS):
+        kept.add(run)
+    again = Kept.read(kept.path, FAULTS)
+    assert again.results == RESULTS[:4]
+    assert again.controls == [one for one in CONTROLS if not one.problem]
+    assert Kept.read(kept.path, [USAGE]).results == [RESULTS[2]]
+    assert again.has(NOISE, MINERU)
+    assert not again.has(NOISE, QWEN2_5)
+    assert Kept.read(tmp_path / "none", FAULTS).results == []
+
+
+def test_a_run_of_another_version_is_repeated(tmp_path: Path) -> None:
+    kept = Kept(tmp_path / "runs.jsonl")
+    kept.add(RESULTS[0])
+    kept.add(CONTROLS[0])
+    file = tmp_path / "runs.jsonl"
+    old = [{**json.loads(line), "versions": {}} for line in file.read_text("utf-8").splitlines()]
+    file.write_text("\n".join(map(json.dumps, old)), "utf-8")
+    again = Kept.read(file, FAULTS)
+    assert (again.results, again.controls) == ([], [])
 
 
 # --- a killed run --------------------------------------------------------------------------------

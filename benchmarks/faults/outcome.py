@@ -76,6 +76,8 @@ class Result:
             "conclusion": self.conclusion.name.lower(),
             "red": dict(self.red),
             "still_green": list(self.still_green),
+            "was_reached": self.was_reached,
+            "has_acted": self.has_acted,
             "problem": self.problem,
         }
 
