@@ -1,5 +1,7 @@
 """Checks a model's serve arguments with vLLM's own argument parser, before any server starts.
 
+The keys of `additional_config`, which vLLM hands on unread, have to be some that vllm-ascend reads.
+
 Importing vLLM takes about ten seconds. Therefore a child process does it, which `ArgumentChecker`
 starts for the first check. `python -m pytest_ascend_vlm.engines.vllm.argument_check` reads one JSON
 list of command line words per line. It answers each with one JSON object per line:
@@ -27,6 +29,7 @@ from typing import Any, NoReturn
 from ...processes.limited import answer, answer_channel
 from ...versions import installed_versions
 from .. import torch_companions
+from .additional_config import known_keys, unread_keys
 from .arguments import command_line
 
 TIME_LIMIT_SECONDS = 120
@@ -169,8 +172,22 @@ def _problem(parser: Any, words: list[str]) -> str | None:
     except Exception as error:  # vLLM's argument types raise errors that argparse does not handle
         return _one_line(f"the parser raises {type(error).__name__}: {error}")
     # A word that belongs to no argument, as in `--enforce-eager no`, becomes the model's name.
-    left_over = getattr(parsed, "model_tag", None)
-    return left_over and f"{left_over!r} is the value of no argument; write True or False"
+    if left_over := getattr(parsed, "model_tag", None):
+        return f"{left_over!r} is the value of no argument; write True or False"
+    return _unread(getattr(parsed, "additional_config", None))
+
+
+def _unread(config: object) -> str | None:
+    """The keys of additional_config that vllm-ascend ignores, as a problem, or None."""
+    if not config:
+        return None
+    known = known_keys()
+    unread = unread_keys(config, known)
+    if not unread:
+        return None
+    meant = _similar(unread, known)
+    near = f"did you mean {', '.join(meant)}?" if meant else f"it reads {', '.join(known)}"
+    return f"additional_config has {', '.join(unread)}, which vllm-ascend ignores ({near})"
 
 
 def _one_line(text: str) -> str:
@@ -183,19 +200,20 @@ def _suggestion(problem: str, flags: Sequence[str]) -> str:
     """The known flags that are most similar to the unknown ones."""
     if not problem.startswith("unrecognized arguments:"):
         return ""
+    unknown = [word.partition("=")[0] for word in problem.split() if word.startswith("--")]
+    similar = _similar(unknown, flags)
+    return f" (did you mean {', '.join(similar)}?)" if similar else ""
+
+
+def _similar(words: Sequence[str], known: Sequence[str]) -> list[str]:
+    """For each word the most similar known one, if there is one."""
     from rapidfuzz import fuzz, process
 
-    unknown = [word.partition("=")[0] for word in problem.split() if word.startswith("--")]
-    similar = [
-        found[0]
-        for word in unknown
-        if (
-            found := process.extractOne(
-                word, flags, scorer=fuzz.ratio, score_cutoff=_MIN_SIMILARITY_PERCENT
-            )
-        )
-    ]
-    return f" (did you mean {', '.join(similar)}?)" if similar else ""
+    best = (
+        process.extractOne(word, known, scorer=fuzz.ratio, score_cutoff=_MIN_SIMILARITY_PERCENT)
+        for word in words
+    )
+    return [found[0] for found in best if found]
 
 
 if __name__ == "__main__":
