@@ -56,6 +56,7 @@ def make_arg_parser(parser):
     parser.add_argument("--stop", nargs="+")
     parser.add_argument("--config", type=config)
     parser.add_argument("--other-config", type=invalid)
+    parser.add_argument("--additional-config", type=json.loads)
     return parser
 """
 
@@ -210,6 +211,52 @@ def test_the_process_does_not_outlive_a_killed_run(stand_in: Path) -> None:
     assert run.returncode == -signal.SIGKILL
     (pid,) = started(stand_in)
     assert is_gone(pid)
+
+
+# All the ways in which vllm-ascend 0.11 to 0.23 reads its keys.
+ASCEND_CONFIG = """
+raise ImportError("this module is read, not imported")
+
+class AscendConfig:
+    def __init__(self, vllm_config):
+        additional_config = vllm_config.additional_config or {}
+        of_compilation = additional_config.get("ascend_compilation_config", {})
+        self.fuses = of_compilation.get("fuse_norm_quant", True)
+        self.flash = self._get_config_value(additional_config, "enable_flashcomm1", "FLASHCOMM1")
+        self.sharing = (vllm_config.additional_config or {}).get("layer_sharding")
+        if "dump_config" in additional_config:
+            vllm_config.additional_config["refresh"] = True
+        vllm_config.additional_config.setdefault("enable_cpu_binding", True)
+"""
+
+
+def test_a_key_that_vllm_ascend_ignores_is_a_problem(
+    parser: ArgumentChecker, stand_in: Path
+) -> None:
+    package = stand_in.parent / "vllm_ascend"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise ImportError", "utf-8")
+    (package / "ascend_config.py").write_text(ASCEND_CONFIG, "utf-8")
+    known = (
+        "ascend_compilation_config, dump_config, enable_cpu_binding, enable_flashcomm1, "
+        "layer_sharding, refresh"
+    )
+    ignored = "which vllm-ascend ignores"
+    asked: dict[str | None, dict[str, Any]] = {
+        None: dict.fromkeys(known.split(", ")),
+        f"additional_config has enable_cpu_bindng, {ignored} (did you mean enable_cpu_binding?)": {
+            "refresh": True,
+            "enable_cpu_bindng": True,
+        },
+        f"additional_config has fuse_norm_quant, {ignored} (it reads {known})": {
+            "fuse_norm_quant": True
+        },
+    }
+    assert [parser.problem({"additional_config": keys}) for keys in asked.values()] == list(asked)
+
+
+def test_without_vllm_ascend_no_key_is_a_problem(parser: ArgumentChecker) -> None:
+    assert parser.problem({"additional_config": {"anything": 1}}) is None
 
 
 @pytest.mark.vllm

@@ -657,19 +657,26 @@ def test_cores_are_counted_where_sys_is_hidden(
 GIB = 1024**3
 
 
-@pytest.mark.parametrize(
-    ("weights", "env", "threads"),
-    [(3_000_000, {}, [1]), (GIB // 4, {}, [4]), (16 * GIB, {}, [32]), (GIB, {"x": "3"}, [])],
-)
+@pytest.mark.parametrize(("weights", "threads"), [(3_000_000, 1), (GIB // 4, 4), (16 * GIB, 32)])
 def test_threads_are_as_many_as_the_weights_keep_busy(
-    weights: int, env: dict[str, str], threads: list[int], monkeypatch: pytest.MonkeyPatch
+    weights: int, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen: list[int] = []
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as vllm-ascend's images set it
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(set_num_threads=chosen.append))
     monkeypatch.setattr(cpu_threads, "physical_cores", lambda: 32)
-    monkeypatch.setattr(os, "environ", {f"OMP_NUM_THREADS{name[1:]}": env[name] for name in env})
     use_cores(weights)
-    assert chosen == threads
+    assert chosen == [threads]
+
+
+def test_the_number_of_an_environment_is_replaced() -> None:
+    code = (
+        f"from {cpu_threads.__name__} import physical_cores, use_cores; import torch; "
+        "use_cores(2**40); print(torch.get_num_threads() - physical_cores())"
+    )
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=True)
+    assert ran.stdout == b"0\n"
 
 
 def test_the_speed_of_bf16_is_measured_once() -> None:
@@ -730,3 +737,21 @@ def test_cases_that_nobody_announced_and_cases_asked_twice_are_counted() -> None
 )
 def test_a_duration_is_as_exact_as_an_estimate(seconds: float, words: str) -> None:
     assert duration_text(seconds) == words
+
+
+def test_a_torch_npu_without_a_driver_is_one_error(tmp_path: Path) -> None:
+    """Torch loads it when it is imported, and raises what it raises."""
+    (tmp_path / "torch.py").write_text(
+        "raise RuntimeError('Failed to load the backend extension: torch_npu. \\nYou can ...')"
+    )
+    code = (
+        "from pathlib import Path; from pytest_ascend_vlm.engines.transformers.model import "
+        "Encoder; Encoder(Path('.'), trust_remote_code=False)"
+    )
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False
+    )
+    last = ran.stderr.splitlines()[-1]
+    assert last.startswith("pytest_ascend_vlm.errors.ConfigurationError: torch cannot be imported")
+    assert "an environment without torch_npu" in last

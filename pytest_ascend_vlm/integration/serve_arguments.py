@@ -52,12 +52,12 @@ def check(
 
 
 def _rejected(collector: pytest.Class, run: Run) -> str | None:
-    """The serve arguments of a model that vLLM rejects, with the error; None if it accepts all."""
+    """The serve arguments that vLLM rejects or vllm-ascend ignores, with the error, or None."""
     model = getattr(collector.obj, "model", None)
     if not run.starts_servers or not isinstance(model, ModelSpec):
         return None
     problem = _problem(_checker(collector.config), ModelSession(run, model))
-    return problem and f"{collector.nodeid}: vLLM rejects {problem}"
+    return problem and f"{collector.nodeid}: the serve arguments cannot be used: {problem}"
 
 
 def _problem(checker: ArgumentChecker, session: ModelSession) -> str | None:

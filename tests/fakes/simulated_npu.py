@@ -2,7 +2,9 @@
 
 `install` creates two things for a test run. The first is a distribution `vllm-ascend` that
 registers a vLLM platform by the same entry point as the real one; the platform is named npu and
-uses vLLM's CPU worker. The second is an `npu-smi` whose table lists the processes that really run.
+uses vLLM's CPU worker. Like the real one it lists log-probabilities only and has cache blocks of
+128 tokens; as in its image, OMP_NUM_THREADS is 1. The second is an `npu-smi` whose table lists the
+processes that really run.
 There are no /dev/davinci* nodes, so the plugin reports such a run as SIMULATED.
 
 This file is also the program `npu-smi`. SIMULATED_NPU names a JSON file with the cards' state:
@@ -39,6 +41,14 @@ class SimulatedNpu(CpuPlatform):
     @classmethod
     def get_device_name(cls, device_id=0):
         return "simulated 910B4"
+
+    @classmethod
+    def check_and_update_config(cls, vllm_config):
+        super().check_and_update_config(vllm_config)
+        vllm_config.cache_config.block_size = 128
+        # The sampler of vllm-ascend 0.11 to 0.23 ignores --logprobs-mode.
+        if vllm_config.model_config is not None:
+            vllm_config.model_config.logprobs_mode = "raw_logprobs"
 """
 
 
@@ -68,6 +78,8 @@ def install(root: Path, *, vllm_version: str, ascend_version: str, **plan: Any) 
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])]),
         "VLLM_CPU_KVCACHE_SPACE": "1",
+        "OMP_NUM_THREADS": "1",
+        "TASK_QUEUE_ENABLE": "1",
     }
 
 

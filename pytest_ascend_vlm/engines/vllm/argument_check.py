@@ -1,5 +1,7 @@
 """Checks a model's serve arguments with vLLM's own argument parser, before any server starts.
 
+The keys of `additional_config`, which vLLM hands on unread, have to be some that vllm-ascend reads.
+
 Importing vLLM takes about ten seconds. Therefore a child process does it, which `ArgumentChecker`
 starts for the first check. `python -m pytest_ascend_vlm.engines.vllm.argument_check` reads one JSON
 list of command line words per line. It answers each with one JSON object per line:
@@ -17,16 +19,17 @@ import contextlib
 import hashlib
 import importlib
 import json
-import os
 import signal
 import subprocess
 import sys
 import traceback
 from collections.abc import Mapping, MutableMapping, Sequence
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
+from ...processes.limited import answer, answer_channel
 from ...versions import installed_versions
 from .. import torch_companions
+from .additional_config import known_keys, unread_keys
 from .arguments import command_line
 
 TIME_LIMIT_SECONDS = 120
@@ -60,10 +63,10 @@ class ArgumentChecker:
         words = command_line(serve)
         key = hashlib.sha256(json.dumps([self._versions, words]).encode()).hexdigest()
         if key not in self._cache:
-            answer = self._ask(words)
-            if "unusable" in answer:
-                return answer["unusable"]
-            self._cache[key] = answer["problem"]
+            reply = self._ask(words)
+            if "unusable" in reply:
+                return reply["unusable"]
+            self._cache[key] = reply["problem"]
         return self._cache[key]
 
     def close(self) -> None:
@@ -77,10 +80,10 @@ class ArgumentChecker:
         """The child's answer; once it is unusable, always the reason."""
         if self._unusable is None:
             line = self._exchange(json.dumps(words))
-            answer: dict[str, str | None] = json.loads(line) if line else {"unusable": None}
-            if "unusable" not in answer:
-                return answer
-            self._unusable = self._explain(answer["unusable"])
+            reply: dict[str, str | None] = json.loads(line) if line else {"unusable": None}
+            if "unusable" not in reply:
+                return reply
+            self._unusable = self._explain(reply["unusable"])
             self.close()
         return {"unusable": self._unusable}
 
@@ -120,26 +123,20 @@ class _Refused(Exception):
 
 def main() -> int:
     """Checks the arguments on standard input until its end."""
-    # vLLM and its imports print to standard output: redirect that to standard error.
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as channel:
-        os.dup2(2, 1)
+    with answer_channel() as channel:
         signal.alarm(TIME_LIMIT_SECONDS)
         try:
             parser = _make_parser()
         except Exception as error:  # an installation can be broken in any way
             traceback.print_exc()
-            _answer(channel, {"unusable": _one_line(f"{type(error).__name__}: {error}")})
+            answer(channel, {"unusable": _one_line(f"{type(error).__name__}: {error}")})
             return 1
         signal.alarm(0)
         for line in sys.stdin:
             signal.alarm(TIME_LIMIT_SECONDS)
-            _answer(channel, {"problem": _problem(parser, json.loads(line))})
+            answer(channel, {"problem": _problem(parser, json.loads(line))})
             signal.alarm(0)
     return 0
-
-
-def _answer(channel: TextIO, answer: dict[str, str | None]) -> None:
-    print(json.dumps(answer), file=channel, flush=True)
 
 
 def _make_parser() -> Any:
@@ -175,8 +172,22 @@ def _problem(parser: Any, words: list[str]) -> str | None:
     except Exception as error:  # vLLM's argument types raise errors that argparse does not handle
         return _one_line(f"the parser raises {type(error).__name__}: {error}")
     # A word that belongs to no argument, as in `--enforce-eager no`, becomes the model's name.
-    left_over = getattr(parsed, "model_tag", None)
-    return left_over and f"{left_over!r} is the value of no argument; write True or False"
+    if left_over := getattr(parsed, "model_tag", None):
+        return f"{left_over!r} is the value of no argument; write True or False"
+    return _unread(getattr(parsed, "additional_config", None))
+
+
+def _unread(config: object) -> str | None:
+    """The keys of additional_config that vllm-ascend ignores, as a problem, or None."""
+    if not config:
+        return None
+    known = known_keys()
+    unread = unread_keys(config, known)
+    if not unread:
+        return None
+    meant = _similar(unread, known)
+    near = f"did you mean {', '.join(meant)}?" if meant else f"it reads {', '.join(known)}"
+    return f"additional_config has {', '.join(unread)}, which vllm-ascend ignores ({near})"
 
 
 def _one_line(text: str) -> str:
@@ -189,19 +200,20 @@ def _suggestion(problem: str, flags: Sequence[str]) -> str:
     """The known flags that are most similar to the unknown ones."""
     if not problem.startswith("unrecognized arguments:"):
         return ""
+    unknown = [word.partition("=")[0] for word in problem.split() if word.startswith("--")]
+    similar = _similar(unknown, flags)
+    return f" (did you mean {', '.join(similar)}?)" if similar else ""
+
+
+def _similar(words: Sequence[str], known: Sequence[str]) -> list[str]:
+    """For each word the most similar known one, if there is one."""
     from rapidfuzz import fuzz, process
 
-    unknown = [word.partition("=")[0] for word in problem.split() if word.startswith("--")]
-    similar = [
-        found[0]
-        for word in unknown
-        if (
-            found := process.extractOne(
-                word, flags, scorer=fuzz.ratio, score_cutoff=_MIN_SIMILARITY_PERCENT
-            )
-        )
-    ]
-    return f" (did you mean {', '.join(similar)}?)" if similar else ""
+    best = (
+        process.extractOne(word, known, scorer=fuzz.ratio, score_cutoff=_MIN_SIMILARITY_PERCENT)
+        for word in words
+    )
+    return [found[0] for found in best if found]
 
 
 if __name__ == "__main__":
