@@ -102,6 +102,7 @@ CAUGHT = {
             "numerics.logits",
             "numerics.tokens",
             "numerics.answers",
+            "numerics.long_answer",
             "determinism.repeat",
             "determinism.seeded",
             "determinism.unsure",
@@ -181,8 +182,13 @@ CAUGHT = {
         errors=COMPARED - {"numerics.answers", "numerics.images"},
     ),
     # Every text is right, but the log-probabilities are wrong.
-    Defect.LOGPROBS_ARE_NOISY: Caught({*LOGITS, "numerics.tokens", "numerics.answers"}),
-    Defect.PROMPT_LOGPROBS_ARE_DROPPED: Caught(errors={*LOGITS, *COMPARED, *READINGS}),
+    Defect.LOGPROBS_ARE_NOISY: Caught(
+        {*LOGITS, "numerics.tokens", "numerics.answers", "numerics.long_answer"}
+    ),
+    Defect.LONG_ANSWERS_GO_WRONG: Caught({"numerics.long_answer"}),
+    Defect.PROMPT_LOGPROBS_ARE_DROPPED: Caught(
+        errors={*LOGITS, *COMPARED, *READINGS, "numerics.long_answer"}
+    ),
     Defect.LINES_ARE_SWAPPED: Caught(
         {
             "baseline.image",
@@ -201,14 +207,21 @@ CAUGHT = {
     # Another prompt is one finding; all that compares answers is an error then.
     Defect.PROMPT_IS_LONGER: Caught(
         {"baseline.prompt", "serving.image_sizes"},
-        errors={"baseline.text", "baseline.image", *NUMERIC, *PAGE, *COMPARED},
+        errors={
+            "baseline.text",
+            "baseline.image",
+            *NUMERIC,
+            *PAGE,
+            *COMPARED,
+            "numerics.long_answer",
+        },
     ),
     # The prompt is the reference's; only the reported length is wrong.
     Defect.USAGE_IS_TOO_LOW: Caught({"serving.text", "serving.image", "baseline.prompt"}),
     Defect.USAGE_HIDES_AN_ANSWERS_END: Caught({"serving.text", "serving.image", "serving.limits"}),
     # Texts and forced log-probabilities are right.
     Defect.LOGPROBS_OF_THE_NEXT_TOKEN: Caught(
-        {"serving.text", "serving.image", "numerics.answers"}
+        {"serving.text", "serving.image", "numerics.answers", "numerics.long_answer"}
     ),
     Defect.LOGPROBS_ARE_NAN: Caught(
         {

@@ -23,7 +23,7 @@ from pytest_ascend_vlm.criteria.comparison import (
     log_softmax,
 )
 from pytest_ascend_vlm.criteria.error_statistics import ErrorStatistics, per_position
-from pytest_ascend_vlm.criteria.generation import judge_generation
+from pytest_ascend_vlm.criteria.generation import judge_generation, judge_long_answer
 from pytest_ascend_vlm.errors import PreconditionError
 from pytest_ascend_vlm.observation.answers import Completion, TopLogprobs
 from pytest_ascend_vlm.observation.numerics import (
@@ -583,6 +583,29 @@ def test_generation_differs_from_the_forced_answer_by_rounding_only(seed: int) -
     other = (*tokens[:2], 99, *tokens[3:])
     verdict = judge_generation(generated(numerics, values, other), forced, numerics, Thresholds())
     assert (verdict.passed, verdict.evidence["positions"]) == (True, 3)
+
+
+@pytest.mark.parametrize("begin", [None, 0, 130, 290])
+def test_an_error_far_behind_the_prompt_shows_in_a_long_answer(begin: int | None) -> None:
+    """Of 300 tokens, as few as ten are wrong: over the whole answer it would not show."""
+    count, numerics = 300, golden()
+    chance = np.random.default_rng(0)
+    tokens = np.tile(np.arange(TOKENS), (PROMPT - 1 + count, 1))
+    logits = chance.normal(0, 3, tokens.shape)
+    top = log_softmax(logits[PROMPT - 1 :])
+    if begin is not None:
+        top[begin : begin + 10] = chance.normal(0, 9, (10, TOKENS))
+    floor = np.full(len(tokens), -99.0)
+    forced = Forced(CASE, TokenScores(tokens, logits, floor, are_logits=True), TOKENS)
+    lists = TopLogprobs(tokens[PROMPT - 1 :], top)
+    answer = Completion(CASE, "", (0,) * count, "length", None, lists, seconds=1.0)
+    verdict = judge_long_answer(answer, forced, numerics, Thresholds())
+    assert verdict.passed == (begin is None)
+    assert verdict.evidence["tokens"] == count
+    if begin is not None:
+        start = begin // 128 * 128 + 1
+        assert f"of tokens {start} to " in verdict.reason
+        assert f"it begins at token {start} or soon after it" in verdict.details
 
 
 def test_an_answer_without_lists_gives_no_verdict() -> None:

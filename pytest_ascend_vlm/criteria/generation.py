@@ -1,4 +1,4 @@
-"""Rule of numerics.answers: generation gives the log-probabilities of the same tokens, forced.
+"""Rules of numerics.answers and numerics.long_answer: generated tokens and the same, forced.
 
 A forced answer is computed in one pass; a generated one token by token, from the KV cache.
 """
@@ -8,12 +8,12 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import PreconditionError
-from ..observation.answers import Completion
+from ..observation.answers import Completion, TopLogprobs
 from ..observation.numerics import Forced, ReferenceNumerics
-from ..spec.thresholds import Thresholds
+from ..spec.thresholds import LONG_ANSWER_STRETCH, Thresholds
 from .comparison import log_softmax, visible_rounding
 from .divergence import first_difference
-from .verdict import Verdict, at_most
+from .verdict import Verdict, at_most, largest
 
 
 def judge_generation(
@@ -33,19 +33,11 @@ def judge_generation(
     Raises:
         PreconditionError: the server lists no log-probabilities with the answer.
     """
-    if answer.top is None or answer.token_ids is None:
-        raise PreconditionError(
-            f"{answer.case_id}: the server listed no log-probabilities with the answer. vLLM lists "
-            "them; a proxy in between may drop them."
-        )
+    top, tokens = _listed(answer)
     first = int(numerics.positions[numerics.first_answer_row])
-    same = first_difference(answer.token_ids, numerics.token_ids)
-    count = min(len(answer.top), len(answer.token_ids) if same is None else same + 1)
-    count = min(count, len(forced.scores) - first)
-    differences = [
-        list_difference(answer.top.at(index), forced.scores.at(first + index))
-        for index in range(count)
-    ]
+    same = first_difference(tokens, numerics.token_ids)
+    count = min(len(tokens) if same is None else same + 1, len(forced.scores) - first)
+    differences = _differences(top, forced, first)[:count]
     mean, own = float(np.mean(differences)), visible_rounding(numerics)
     worst = int(np.argmax(differences))
     ratio = mean / own if own else float("inf")
@@ -62,6 +54,74 @@ def judge_generation(
         ),
         {"positions": count, "reference_rounding": own, "ratio": ratio if own else None},
     )
+
+
+def judge_long_answer(
+    answer: Completion, forced: Forced, numerics: ReferenceNumerics, thresholds: Thresholds
+) -> Verdict:
+    """The same for a long answer and its own tokens, forced: each stretch of it by itself.
+
+    Over the whole answer, a defect that begins near its end would not show.
+
+    Args:
+        answer: the answer.
+        forced: the served model's scores of its prompt and its tokens.
+        numerics: the golden's numerics of the case, whose own bf16 error gives the size of
+            rounding.
+        thresholds: the model's thresholds.
+
+    Raises:
+        PreconditionError: the server lists no log-probabilities with the answer.
+    """
+    top, tokens = _listed(answer)
+    count = len(tokens)
+    differences = _differences(top, forced, len(forced.scores) - count)
+    stretches = [
+        float(np.mean(differences[start : start + LONG_ANSWER_STRETCH]))
+        for start in range(0, count, LONG_ANSWER_STRETCH)
+    ]
+    own = visible_rounding(numerics)
+    worst = largest(range(len(stretches)), lambda index: stretches[index])
+    maximum = thresholds.logprobs_ratio * own
+    begin = next((i for i, one in enumerate(stretches) if not one <= maximum), None)
+    start = LONG_ANSWER_STRETCH * worst
+    return at_most(
+        stretches[worst],
+        maximum,
+        "nats",
+        f"mean difference of the log-probabilities of tokens {start + 1} to "
+        f"{min(start + LONG_ANSWER_STRETCH, count)} of {count} from those of the same tokens, "
+        "forced; it is the largest of all stretches",
+        (
+            f"the reference's own bf16-fp32 difference is {own:.4g} nats",
+            *(
+                [f"it begins at token {LONG_ANSWER_STRETCH * begin + 1} or soon after it"]
+                if begin is not None
+                else []
+            ),
+        ),
+        {
+            "tokens": count,
+            "reference_rounding": own,
+            "stretches": [round(one, 5) for one in stretches],
+        },
+    )
+
+
+def _listed(answer: Completion) -> tuple[TopLogprobs, tuple[int, ...]]:
+    """The lists of an answer, and the tokens that have one; one at least."""
+    if not answer.top or not answer.token_ids:
+        raise PreconditionError(
+            f"{answer.case_id}: the server listed no log-probabilities with the answer. vLLM lists "
+            "them; a proxy in between may drop them."
+        )
+    return answer.top, answer.token_ids[: len(answer.top)]
+
+
+def _differences(top: TopLogprobs, forced: Forced, first: int) -> list[float]:
+    """The differences of the lists; row `first` of the forced scores is about the first token."""
+    count = min(len(top), len(forced.scores) - first)
+    return [list_difference(top.at(i), forced.scores.at(first + i)) for i in range(count)]
 
 
 def list_difference(one: dict[int, float], other: dict[int, float]) -> float:

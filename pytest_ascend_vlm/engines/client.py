@@ -231,6 +231,44 @@ class Client:
         except openai.APIStatusError as error:
             return refusal(error.response)
 
+    def long_answer(self, case: Case, tokens: int) -> Completion:
+        """The greedy answer to a case, which goes on behind its end up to a number of tokens.
+
+        It is not among `completions`: what follows the end of an answer may be any text.
+
+        Raises:
+            ServerError: if the server rejects the request or cannot be reached.
+        """
+        since = time.perf_counter()
+        sampling = Sampling(max_tokens=tokens)
+        try:
+            reply = self._connection.complete(messages(case), sampling, {"ignore_eos": True})
+        except openai.APIStatusError as error:
+            return require_answer(case.id, refusal(error.response))
+        answers = completions(reply, case.id, time.perf_counter() - since)
+        return require_answer(case.id, answers if isinstance(answers, Refusal) else answers[0])
+
+    def score(self, case_id: str, prompt: Sequence[int], answer: Sequence[int]) -> Forced:
+        """The served model's log-probabilities of tokens, computed in one pass.
+
+        Args:
+            case_id: the name of the request in messages.
+            prompt: the prompt's tokens, without images.
+            answer: the tokens behind it.
+
+        Raises:
+            PreconditionError: if the server returns no log-probabilities.
+            ServerError: if the server rejects the request or cannot be reached.
+        """
+        token_ids = [*prompt, *answer]
+        try:
+            reply = self._connection.score(token_ids, TOP_LOGPROBS)
+        except openai.APIStatusError as error:
+            raise ServerError(f"{case_id}: {refusal(error.response)}") from error
+        found = getattr(reply.choices[0], "prompt_logprobs", None)
+        sides = {"prompt_logprobs": found, "prompt_token_ids": token_ids}
+        return logprobs.forced(case_id, sides, tuple(answer), TOP_LOGPROBS)
+
     def _send_cold(
         self,
         case: Case,

@@ -122,6 +122,27 @@ class Connection:
         except openai.APIConnectionError as error:
             raise self._lost(error) from error
 
+    def score(self, token_ids: Sequence[int], top_k: int) -> Any:
+        """The reply to a prompt of tokens, as an object of the openai library.
+
+        It has the `top_k` most likely tokens at each position of the prompt.
+
+        Raises:
+            openai.APIStatusError: if the server rejects the request.
+            ServerError: if the server cannot be reached.
+        """
+        self._begin_request()
+        try:
+            return self._openai.completions.create(
+                model=self.endpoint.served_name,
+                prompt=list(token_ids),
+                max_tokens=1,
+                temperature=0.0,
+                extra_body={**NEUTRAL, "prompt_logprobs": top_k},
+            )
+        except openai.APIConnectionError as error:
+            raise self._lost(error) from error
+
     def models(self) -> tuple[str, ...] | Refusal:
         """The model names that `/v1/models` lists, or the HTTP error."""
         self._begin_request()

@@ -71,6 +71,12 @@ UNSEEN_SAMPLING = 0.001
 STEP_TOKENS = 64
 """Number of prompt tokens that one step of the server of numerics.borders computes."""
 
+LONG_ANSWER_TOKENS = 1024
+"""Number of generated tokens in numerics.long_answer; fewer if max_model_len does not allow it."""
+
+LONG_ANSWER_STRETCH = 128
+"""Number of tokens of the long answer that are judged together."""
+
 ENOUGH_ROWS = 16
 """Minimum number of positions that list a token, for numerics.tokens to judge it."""
 

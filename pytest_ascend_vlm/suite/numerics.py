@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ..criteria import numerics as rules
+from ..criteria.baseline import require_same_prompt
 from ..criteria.borders import judge_chunks, judge_hit
 from ..criteria.comparison import compare_logits
 from ..criteria.criterion import Cases
-from ..criteria.generation import judge_generation
+from ..criteria.generation import judge_generation, judge_long_answer
 from ..session.answers import ForcedAnswers
 from ..session.borders import Borders
 from ..session.comparison import Comparison
@@ -19,12 +20,15 @@ from ..session.judge import Judge
 from ..session.memo import Memo
 from ..session.numerics import NumericsSession
 from ..spec.case import Capability, Case
+from ..spec.thresholds import LONG_ANSWER_TOKENS
 from .base import Criteria
 from .baseline import require_numerics
 from .criterion import criterion
 
 if TYPE_CHECKING:
     from ..criteria.error_statistics import ErrorStatistics
+    from ..engines.client import Client
+    from ..observation.answers import Reference
 
 _NEEDS_ENGINES = "needs engines started by the suite; the endpoint runs without it"
 _OPERATOR_RULES = (
@@ -148,6 +152,32 @@ class NumericsCriteria(Criteria):
         numerics = require_numerics(reference, judge)
         judge(judge_generation(answer, forced(case), numerics, self.model.thresholds))
 
+    @criterion("numerics.long_answer", needs=Capability.TEXT)
+    def test_long_generation_matches_forced(
+        self, client: Client, all_cases: tuple[Case, ...], golden: Goldens, judge: Judge
+    ) -> None:
+        """An answer of {long_answer_tokens} tokens has the log-probabilities of its tokens, forced.
+
+        A text is asked with `ignore_eos`, so that the answer goes on behind its end; what it says
+        does not matter. Each {long_answer_stretch} tokens are judged together: their mean
+        difference is at most {logprobs_ratio} times the difference between bf16 and fp32 in the
+        reference itself. Short answers do not show a border that lies far behind the prompt: a
+        table of positions that ends, a block of the KV cache, a graph for longer sequences.
+
+        If this fails: the message says where it begins. At a power of two: look at tables of
+        positions (mRoPE), at the block size of the KV cache and at limits of attention kernels.
+        From the first token on: see numerics.answers.
+        """
+        case = _first_with_numerics(all_cases, golden)
+        reference = golden(case)
+        numerics = require_numerics(reference, judge)
+        answer = client.long_answer(case, _answer_length(client, reference))
+        require_same_prompt(answer, reference)
+        if not answer.prompt_token_ids or not answer.token_ids:
+            judge.cannot_run("the server reports no token ids (return_token_ids)")
+        forced = client.score(case.id, answer.prompt_token_ids, answer.token_ids)
+        judge(judge_long_answer(answer, forced, numerics, self.model.thresholds))
+
     @criterion("numerics.hidden_states", ends_server=True, offline="hidden_states")
     @pytest.mark.parametrize("rule", rules.HIDDEN_STATE_RULES)
     def test_hidden_states_match_reference(
@@ -241,6 +271,19 @@ class NumericsCriteria(Criteria):
         if not platform.serves_float32:
             judge.not_applicable(f"the platform {platform.name} does not serve float32")
         judge(rules.judge_float32(numerics.float32()))
+
+
+def _first_with_numerics(cases: tuple[Case, ...], golden: Goldens) -> Case:
+    """The first text, but one without a published answer only if there is one."""
+    texts = [case for case in cases if case.group == Cases.TEXT.value]
+    return next((case for case in texts if not golden(case).is_published), texts[0])
+
+
+def _answer_length(client: Client, reference: Reference) -> int:
+    """`LONG_ANSWER_TOKENS`, or what the server has room for behind the prompt and its own token."""
+    prompt = len(reference.prompt_token_ids or ())
+    limit = client.max_model_len() or LONG_ANSWER_TOKENS + prompt + 1
+    return min(LONG_ANSWER_TOKENS, limit - prompt - 1)
 
 
 def require_engines(numerics: NumericsSession, judge: Judge) -> None:

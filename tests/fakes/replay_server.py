@@ -37,6 +37,7 @@ from safetensors.numpy import load_file
 from fakes.prompts import UNIT, Prompts, image_tokens
 
 END = 258  # <|im_end|> of the tiny checkpoints; ids below 256 are bytes of UTF-8
+FILLER = 32  # follows the end of an answer that is not to end
 IMAGE_TOKEN = 261
 VIDEO_TOKEN = 262
 BLOCK = 16  # tokens of one block of the prefix cache
@@ -309,6 +310,7 @@ class Request:
     salt: str | None
     stream: bool
     is_neutral: bool
+    ignores_end: bool
 
     @property
     def clips(self) -> list[Clip]:
@@ -367,6 +369,7 @@ def parse(body: bytes, fetch: Fetch, view: View) -> Request:
         salt=asked.get("cache_salt"),
         stream=bool(asked.get("stream")),
         is_neutral=all(asked.get(name) in values for name, values in _NEUTRAL.items()),
+        ignores_end=bool(asked.get("ignore_eos")),
     )
 
 
@@ -509,6 +512,8 @@ def _choice(request: Request, knowledge: Knowledge, text: str) -> Choice:
     if request.stop is not None and request.stop in text:
         text = text[: text.index(request.stop)]
         tokens = encode(text)
+    if request.ignores_end:
+        tokens = (*tokens, *(FILLER for _ in range(request.max_tokens)))
     if len(tokens) > request.max_tokens:
         tokens, finish = tokens[: request.max_tokens], "length"
         text = decode(tokens)
@@ -951,6 +956,16 @@ def _lists_of_the_next_token(body: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
+def _lists_end_at_512(body: dict[str, Any]) -> dict[str, Any]:
+    """The body; the tokens behind the 512th get the candidates of a token that is 256 before."""
+    for choice in body["choices"]:
+        content = choice["logprobs"]["content"]
+        lists = [position["top_logprobs"] for position in content]
+        for index, position in enumerate(content[512:]):
+            position["top_logprobs"] = lists[(index + 256) % 512]
+    return body
+
+
 def _cache_not_told(usage: dict[str, Any], _request: Request) -> dict[str, Any]:
     return {**usage, "prompt_tokens_details": None}
 
@@ -1016,6 +1031,7 @@ class Defect(enum.Enum):
     ANOTHER_PAGE_IS_READ = Behaviour(seen=_other_page)
     LOGPROBS_ARE_NOISY = Behaviour(candidates=_noisy)
     LOGPROBS_OF_THE_NEXT_TOKEN = Behaviour(reply=_lists_of_the_next_token)
+    LONG_ANSWERS_GO_WRONG = Behaviour(reply=_lists_end_at_512)
     LOGPROBS_ARE_NAN = Behaviour(candidates=_nan)
     PROMPT_LOGPROBS_ARE_DROPPED = Behaviour(reply=_less("prompt_logprobs"))
     LINES_ARE_SWAPPED = Behaviour(answered=_on("image", _swapped_lines))
@@ -1083,6 +1099,36 @@ class Stub:
             self._raise(refused)
         seen = self.behaviour.seen(request, self.knowledge, self.state)
         return request, self.behaviour.reply(self._completion(seen))
+
+    def score(self, body: bytes) -> dict[str, Any]:
+        """The numbers of a prompt that is given as tokens."""
+        asked = json.loads(body)
+        tokens = tuple(asked["prompt"])
+        known = self._known_behind(tokens)
+        prompt = known.prompt_tokens if known else len(tokens)
+        rows = [known.rows.get(i) if known else None for i in range(prompt - 1)]
+        given = [row or sure(tokens[i + 1]) for i, row in enumerate(rows)]
+        given += _rows(tokens[prompt:], known)
+        listed = [
+            self._prompt_row(row, token, asked["prompt_logprobs"])
+            for row, token in zip(self.behaviour.candidates(tuple(given)), tokens[1:], strict=True)
+        ]
+        choice = {
+            "index": 0,
+            "text": "",
+            "finish_reason": "stop",
+            "logprobs": {"content": []},
+            "prompt_logprobs": [None, *listed],
+        }
+        head = {"id": "cmpl-0", "object": "text_completion", "created": 0, "model": self.name}
+        return self.behaviour.reply({**head, "choices": [choice]})
+
+    def _known_behind(self, tokens: tuple[int, ...]) -> Known | None:
+        """The golden whose prompt the tokens begin with."""
+        for known in self.knowledge.known.values():
+            if tokens[: known.prompt_tokens] == known.prompt:
+                return known
+        return None
 
     def _understand(self, body: bytes) -> Request:
         if self.state.is_broken:
@@ -1245,6 +1291,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         with self._in_flight():
             try:
+                if self.path == "/v1/completions":
+                    self._send_json(200, self.server.stub.score(body))
+                    return
                 request, answer = self.server.stub.answer(body)
             except Refused as refused:
                 if not self._hang_up():

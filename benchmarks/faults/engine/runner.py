@@ -265,7 +265,7 @@ FAULTS = (
                 _positions_end,
             ),
         ),
-        caught_by=_BORDERS,
+        caught_by=("numerics.long_answer",),
         models=WITH_MROPE,
     ),
 )
