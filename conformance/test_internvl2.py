@@ -1,6 +1,9 @@
+from functools import partial
+
 from pytest_ascend_vlm import Capability as C
 from pytest_ascend_vlm import (
     DatasetTask,
+    ExpectedFailure,
     ModelSpec,
     Published,
     PublishedFigure,
@@ -10,6 +13,37 @@ from pytest_ascend_vlm import (
 
 _EAGER = "max_tokens 512, Ascend 910 (64 GB), vLLM-Ascend 0.18.0rc1"
 _GPU = "reference on GPU, the model card"
+_ROPE = partial(
+    ExpectedFailure,
+    reason="vLLM before 0.22 applies the dynamic RoPE scaling of InternLM2 at every length",
+    issue="https://github.com/vllm-project/vllm/pull/41277",
+    fixed_in="0.22",
+)
+_LOGITS = ("numerics.logits[error_ratio]", "numerics.logits[kl_ratio]")
+_NUMBERS = (
+    "numerics.logits",
+    "numerics.images",
+    "numerics.tokens",
+    "numerics.hidden_states",
+    "numerics.fp32_probe",
+)
+# Wrong logits may change answers. Those of the full checkpoint are judged nevertheless: a document
+# reports its scores with vLLM 0.18.
+_ANSWERS = (
+    "baseline.text",
+    "baseline.image",
+    "baseline.divergence",
+    "baseline.logprobs",
+    "document.characters",
+    "document.lines",
+    "document.numbers",
+    "document.order",
+    "tasks.scene_text",
+    "tasks.document",
+    "tasks.chart",
+    "tasks.reasoning",
+    "tasks.chinese",
+)
 
 
 class TestInternVL2(VLMConformance):
@@ -36,6 +70,11 @@ class TestInternVL2(VLMConformance):
             C.GROUNDING: "boxes are not part of the adaptation document",
         },
         variants=(Variant("graphs", {"enforce_eager": False}),),
+        expected_failures=(
+            *(_ROPE(one, seen_in=">=0.11,<0.22") for one in _LOGITS),
+            *(_ROPE(one) for one in _NUMBERS),
+            *(_ROPE(one, checkpoint="tiny") for one in _ANSWERS),
+        ),
         # The document does not name the harness of its scores, so references have to be recorded.
         datasets=tuple(
             DatasetTask(name)

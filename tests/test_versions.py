@@ -6,10 +6,13 @@ import ctypes.util
 import dataclasses
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes import replay_server
+from fakes.replay_server import Defect
 from helpers.models import model_file, model_spec
 from helpers.outcome import Judged, Serve
 
@@ -134,6 +137,49 @@ def test_a_failure_is_not_seen_where_it_is_fixed() -> None:
     known = ExpectedFailure("a.b", "known", "issue 7", seen_in=">=0.11,<0.30", fixed_in="0.20")
     assert known.was_seen("0.19")
     assert not known.was_seen("0.25")
+
+
+KNOWN = "(ExpectedFailure('serving.models', 'known', 'issue 7', fixed_in='0.20', checkpoint='{}'),)"
+Told = Callable[..., str]
+
+
+@pytest.fixture
+def told(
+    project: pytest.Pytester, stub: Serve, judged: Judged, monkeypatch: pytest.MonkeyPatch
+) -> Told:
+    """The status of serving.models, where a failure before 0.20 is known of a checkpoint."""
+
+    def run(release: str, checkpoint: str, *defects: str) -> str:
+        monkeypatch.setattr(replay_server, "VERSION", release)
+        model_file(project, "    pass", expected_failures=KNOWN.format(checkpoint))
+        (row,) = judged(stub(*defects), "-k", "models", "test_own_model.py").rows
+        return str(row["status"])
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("release", "checkpoint", "status"),
+    [
+        ("0.18.0", "tiny", "xfail"),
+        ("0.18.0", "", "xfail"),
+        ("0.18.0", "full", "fail"),
+        ("0.20.0", "tiny", "fail"),
+    ],
+)
+def test_a_failure_is_excused_of_its_checkpoint_before_its_fix(
+    release: str, checkpoint: str, status: str, told: Told
+) -> None:
+    assert told(release, checkpoint, Defect.NAME_NOT_LISTED.value) == status
+
+
+def test_a_failure_with_a_fix_need_not_occur_before_it(told: Told) -> None:
+    assert told("0.18.0", "tiny") == "pass"
+
+
+def test_a_checkpoint_of_another_kind_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="checkpoint='small' is neither 'tiny' nor 'full'"):
+        ExpectedFailure("a.b", "known", "issue 7", checkpoint="small")
 
 
 @pytest.mark.parametrize("wrong", [{"seen_in": "0.18"}, {"fixed_in": "soon"}, {"seen_in": 0.18}])

@@ -171,7 +171,7 @@ def mark(item: pytest.Item, run: Run) -> None:
     elif item.get_closest_marker("npu") and (reason := _cannot_run_reason(call, session, run)):
         item.add_marker(pytest.mark.skip(reason=reason))
     if session and call.criterion:
-        _expect_failures(item, call.criterion, session.model)
+        _expect_failures(item, call.criterion, session)
 
 
 def _cannot_run_reason(call: CriterionCall, session: ModelSession | None, run: Run) -> str | None:
@@ -233,10 +233,13 @@ def _case_reason(call: CriterionCall, session: ModelSession) -> str | None:
     return f"the tiny checkpoint was not taught {case.id}: {reason}" if reason else None
 
 
-def _expect_failures(item: pytest.Item, criterion: Criterion, model: ModelSpec) -> None:
+def _expect_failures(item: pytest.Item, criterion: Criterion, session: ModelSession) -> None:
     names = {criterion.id, call_of(item).name}
-    every = (*model.expected_failures, *criterion.known_failures)
-    item.stash[EXPECTED_FAILURES] = tuple(one for one in every if one.criterion in names)
+    kinds = {"", session.run.options.checkpoint}
+    every = (*session.model.expected_failures, *criterion.known_failures)
+    item.stash[EXPECTED_FAILURES] = tuple(
+        one for one in every if one.criterion in names and one.checkpoint in kinds
+    )
     for failure in item.stash[EXPECTED_FAILURES]:
         # Not strict: `outcomes` decides what must fail, because that depends on the engine.
         reason = str(failure)

@@ -38,12 +38,15 @@ class ExpectedFailure:
         issue: where the defect is tracked.
         shows: text that the failure's message must contain; any other failure is not excused.
         seen_in: the releases of vLLM in which the criterion must fail, ">=0.11,<0.20". In other
-            releases it may fail. Empty for all releases.
+            releases it may fail. Empty for all releases, or for none if `fixed_in` is set.
         fixed_in: the release of vLLM from which on a failure is not excused; empty if none has a
             fix.
+        checkpoint: "tiny" or "full", if only failures of that checkpoint are excused; empty for
+            both.
 
     Raises:
-        ConfigurationError: `seen_in` or `fixed_in` is not a version.
+        ConfigurationError: `seen_in` or `fixed_in` is not a version, or `checkpoint` is no kind
+            of checkpoint.
     """
 
     criterion: str
@@ -52,8 +55,14 @@ class ExpectedFailure:
     shows: str = ""
     seen_in: str = ""
     fixed_in: str = ""
+    checkpoint: str = ""
 
     def __post_init__(self) -> None:
+        if self.checkpoint not in {"", "tiny", "full"}:
+            raise ConfigurationError(
+                f"ExpectedFailure({self.criterion!r}): checkpoint={self.checkpoint!r} is neither "
+                "'tiny' nor 'full'."
+            )
         try:
             SpecifierSet(self.seen_in)
             Version(self.fixed_in or "0")
