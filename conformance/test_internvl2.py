@@ -35,7 +35,14 @@ class TestInternVL2(VLMConformance):
             C.VIDEO: "vLLM serves clips of this format only with Qwen2 and Qwen3 decoders",
             C.GROUNDING: "boxes are not part of the adaptation document",
         },
-        variants=(Variant("graphs", {"enforce_eager": False}),),
+        variants=(
+            Variant("graphs", {"enforce_eager": False}),
+            # The mode that the adaptation document names.
+            Variant(
+                "piecewise",
+                {"enforce_eager": False, "compilation_config": {"cudagraph_mode": "PIECEWISE"}},
+            ),
+        ),
         # The document does not name the harness of its scores, so references have to be recorded.
         datasets=tuple(
             DatasetTask(name)
