@@ -48,6 +48,20 @@ class TestGlmOcr(VLMConformance):
         variants=(
             Variant("eager", {"enforce_eager": True}),
             Variant("prefix_cache", {"enable_prefix_caching": True}),
+            Variant("piecewise", {"compilation_config": {"cudagraph_mode": "PIECEWISE"}}),
+            # vllm-ascend 0.11 to 0.18 reduce this mode to PIECEWISE without a word.
+            Variant(
+                "full_and_piecewise",
+                {"compilation_config": {"cudagraph_mode": "FULL_AND_PIECEWISE"}},
+                requires=("vllm-ascend>=0.23",),
+            ),
+            # vLLM's guide to GLM-OCR. The tiny checkpoint has no layer that predicts tokens ahead.
+            Variant(
+                "mtp",
+                {"speculative_config": {"method": "mtp", "num_speculative_tokens": 1}},
+                checkpoint="zai-org/GLM-OCR",
+                requires=("vllm-ascend",),
+            ),
         ),
         thresholds=Thresholds(logits_max_abs=1.0, logits_cosine=0.999),
         published=Published(

@@ -69,7 +69,14 @@ class TestInternVL2(VLMConformance):
             C.VIDEO: "vLLM serves clips of this format only with Qwen2 and Qwen3 decoders",
             C.GROUNDING: "boxes are not part of the adaptation document",
         },
-        variants=(Variant("graphs", {"enforce_eager": False}),),
+        variants=(
+            Variant("graphs", {"enforce_eager": False}),
+            # The mode that the adaptation document names.
+            Variant(
+                "piecewise",
+                {"enforce_eager": False, "compilation_config": {"cudagraph_mode": "PIECEWISE"}},
+            ),
+        ),
         expected_failures=(
             *(_ROPE(one, seen_in=">=0.11,<0.22") for one in _LOGITS),
             *(_ROPE(one) for one in _NUMBERS),

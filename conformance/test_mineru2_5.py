@@ -36,6 +36,13 @@ class TestMinerU25(VLMConformance):
         prompts={"document": "Extract all text from this document image."},
         variants=(
             Variant("graphs", {"enforce_eager": False}),
+            Variant(
+                "full_decode_only",
+                {
+                    "enforce_eager": False,
+                    "compilation_config": {"cudagraph_mode": "FULL_DECODE_ONLY"},
+                },
+            ),
             Variant("no_prefix_cache", {"enable_prefix_caching": False}),
         ),
         published=Published(

@@ -5,6 +5,7 @@ from pytest_ascend_vlm import (
     Published,
     PublishedFigure,
     PublishedScore,
+    Variant,
     VLMConformance,
 )
 
@@ -14,6 +15,11 @@ _ONE_CARD = {
     "max_num_batched_tokens": 16384,
     "limit_mm_per_prompt": {"image": 10, "video": 1},
 }
+# The tutorial of vLLM-Ascend 0.23 serves in this mode.
+_FULL_DECODE_ONLY = Variant(
+    "full_decode_only", {"compilation_config": {"cudagraph_mode": "FULL_DECODE_ONLY"}}
+)
+_EAGER = Variant("eager", {"enforce_eager": True})
 _TUTORIAL = "the Qwen-VL-Dense tutorial of vLLM-Ascend"
 _ENV = {"PYTORCH_NPU_ALLOC_CONF": "max_split_size_mb:256"}
 _EVERYTHING = frozenset(C)
@@ -36,6 +42,7 @@ class TestQwen25VL7B(VLMConformance):
         serve=_ONE_CARD,
         env=_ENV,
         supports=_EVERYTHING,
+        variants=(_EAGER, _FULL_DECODE_ONLY),
     )
 
 
@@ -59,6 +66,12 @@ class TestQwen25VL32B(VLMConformance):
         env={**_ENV, "HCCL_OP_EXPANSION_MODE": "AIV"},
         trust_remote_code=True,
         supports=_EVERYTHING,
+        variants=(
+            _EAGER,
+            _FULL_DECODE_ONLY,
+            Variant("prefix_cache", {"enable_prefix_caching": True}),
+            Variant("encoder_data_parallel", {"mm_encoder_tp_mode": "data"}),
+        ),
         datasets=(
             DatasetTask(
                 "mmmu_val",

@@ -15,6 +15,10 @@ _ONE_CARD = {
     "max_num_batched_tokens": 16384,
     "limit_mm_per_prompt": {"image": 10, "video": 1},
 }
+# The tutorial of vLLM-Ascend 0.23 serves in this mode.
+_FULL_DECODE_ONLY = Variant(
+    "full_decode_only", {"compilation_config": {"cudagraph_mode": "FULL_DECODE_ONLY"}}
+)
 _TUTORIAL = "the Qwen-VL-Dense tutorial of vLLM-Ascend"
 _ENV = {"PYTORCH_NPU_ALLOC_CONF": "max_split_size_mb:256"}
 _EVERYTHING = frozenset(C)
@@ -57,8 +61,30 @@ class TestQwen3VL8B(VLMConformance):
         box_scale=_THOUSANDTHS,
         variants=(
             Variant("eager", {"enforce_eager": True}),
+            _FULL_DECODE_ONLY,
+            Variant("piecewise", {"compilation_config": {"cudagraph_mode": "PIECEWISE"}}),
+            # vllm-ascend 0.11 to 0.18 reduce this mode to PIECEWISE without a word.
+            Variant(
+                "full_and_piecewise",
+                {"compilation_config": {"cudagraph_mode": "FULL_AND_PIECEWISE"}},
+                requires=("vllm-ascend>=0.23",),
+            ),
             Variant("tp2", {"tensor_parallel_size": 2}, devices=2),
-            Variant("no_chunked_prefill", {"enable_chunked_prefill": False}),
+            Variant(
+                "encoder_data_parallel",
+                {"tensor_parallel_size": 2, "mm_encoder_tp_mode": "data"},
+                devices=2,
+            ),
+            # A page of A4 has 1,260 image tokens, so that its prompt takes five steps.
+            Variant(
+                "chunked_prefill",
+                {
+                    "enable_chunked_prefill": True,
+                    "max_num_batched_tokens": 256,
+                    # vLLM requires at least one token for each sequence of a step.
+                    "max_num_seqs": 32,
+                },
+            ),
         ),
         datasets=(
             DatasetTask(
@@ -88,4 +114,16 @@ class TestQwen3VL32B(VLMConformance):
         env={**_ENV, "HCCL_OP_EXPANSION_MODE": "AIV"},
         supports=_EVERYTHING,
         box_scale=_THOUSANDTHS,
+        variants=(
+            _FULL_DECODE_ONLY,
+            Variant("encoder_data_parallel", {"mm_encoder_tp_mode": "data"}),
+            # The weights that vLLM-Ascend's own tests serve; msModelSlim made them.
+            Variant(
+                "w8a8",
+                {"quantization": "ascend"},
+                checkpoint="Eco-Tech/Qwen3-VL-32B-Instruct-w8a8-QuaRot",
+                is_lossy=True,
+                requires=("vllm-ascend>=0.13",),
+            ),
+        ),
     )

@@ -30,6 +30,9 @@ class TestOwn(VLMConformance):
             Variant("noisy", {"async_output": True}),
             Variant("rounded", {"quantization": "ascend"}, is_lossy=True),
             Variant("same", {"enforce_eager": True}),
+            Variant("cached", {"enable_prefix_caching": True}),
+            Variant("whole", {"enable_chunked_prefill": False}),
+            Variant("newer", {"seed": 8}, requires=("vllm-ascend>=99",)),
             Variant("of_env", env={"VLLM_LOGGING_LEVEL": "DEBUG"}),
             Variant("of_ascend", env={"VLLM_ASCEND_ENABLE_NZ": "0"}),
             Variant("w8a8", {"quantization": "ascend"}, checkpoint="an-org/w8a8", is_lossy=True),
@@ -39,6 +42,13 @@ class TestOwn(VLMConformance):
         prompts={"document": "Extract all text from this document image."},
     )
 """
+# The engine of the stub caches, quantizes and chunks, whatever its arguments are.
+LOG = (
+    (Path(__file__).parent / "logs" / "serving" / "018.log")
+    .read_text("utf-8")
+    .replace("enable_prefix_caching=False", "enable_prefix_caching=True")
+    .replace("quantization=None", "quantization=ascend")
+)
 DEFECTS = {"--async-output": "LOGPROBS_ARE_NOISY", "--quantization": "A_DIGIT_IS_WRONG"}
 
 
@@ -54,6 +64,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "PYTHONPATH": str(root),
         "STUB_ROOT": str(ROOT),
         "STUB_DEFECTS": json.dumps(DEFECTS),
+        "STUB_LOG": LOG,
     }
     command = [
         *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--vlm-platform=cpu"),
@@ -100,7 +111,21 @@ def test_a_variant_that_rounds_on_purpose_has_to_be_alike(report: dict[str, Any]
     assert 0.9 < found["answers"]["measured"] < 1.0
 
 
+def test_the_evidence_of_a_variants_mode_is_in_the_report(report: dict[str, Any]) -> None:
+    served = [row["evidence"]["served"] for row in rows(report, "cached").values()]
+    assert {one["enable_prefix_caching"] for one in served} == {"True (enable_prefix_caching=True)"}
+    assert all(int(one["cached tokens"].split()[0]) > 100 for one in served)
+    assert {row["status"] for row in rows(report, "cached").values()} == {"pass"}
+
+
+def test_a_variant_that_is_not_served_as_declared_is_an_error(report: dict[str, Any]) -> None:
+    for row in rows(report, "whole").values():
+        assert row["status"] == "error"
+        assert "enable_chunked_prefill has to be False, but vLLM 0.18.0 tells True" in row["reason"]
+
+
 def test_what_says_nothing_here_is_not_applicable(report: dict[str, Any]) -> None:
+    assert "it needs vllm-ascend>=99" in rows(report, "newer")["answers"]["reason"]
     for name in ("same", "of_ascend"):
         assert "the variant is served like the model" in rows(report, name)["answers"]["reason"]
     weights = "the variant has weights of its own, and no tiny checkpoint"
@@ -112,8 +137,8 @@ def test_the_models_own_server_is_started_once_and_each_variant_once(
 ) -> None:
     (model,) = report["models"]
     assert model["server_starts"] == 1
-    assert set(model["variants"]) == {"sound", "noisy", "rounded", "of_env"}
-    assert report["receipt"]["server_starts"] == 5
+    assert set(model["variants"]) == {"sound", "noisy", "rounded", "cached", "whole", "of_env"}
+    assert report["receipt"]["server_starts"] == 7
     assert "VLLM_LOGGING_LEVEL=DEBUG" in model["variants"]["of_env"]["serve_command"]
     assert "--seed 7" in model["variants"]["sound"]["serve_command"]
 

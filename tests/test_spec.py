@@ -409,13 +409,15 @@ def test_a_variant_is_the_model_with_its_own_arguments() -> None:
         variants=(
             Variant("tp2", {"tensor_parallel_size": 2, "seed": 2}, devices=2),
             Variant("w8a8", {"quantization": "ascend"}, checkpoint="an-org/w8a8", is_lossy=True),
-            Variant("plain", env={"VLLM_ASCEND_ENABLE_NZ": "0"}),
+            Variant("plain", env={"VLLM_ASCEND_ENABLE_NZ": "0"}, requires=("vllm-ascend",)),
         ),
+        requires=("transformers>=5",),
         env={"VLLM_ASCEND_ENABLE_NZ": "1", "HCCL_BUFFSIZE": "512"},
     )
     two_cards, rounded, plain = (model.as_variant(variant) for variant in model.variants)
     assert dict(plain.env) == {"VLLM_ASCEND_ENABLE_NZ": "0", "HCCL_BUFFSIZE": "512"}
     assert (plain.serve, two_cards.env) == (model.serve, model.env)
+    assert plain.requires == ("transformers>=5", "vllm-ascend")
     assert dict(two_cards.serve) == {"seed": 2, "dtype": "bfloat16", "tensor_parallel_size": 2}
     assert (two_cards.devices, two_cards.tiny) == (2, "qwen2_vl")
     assert (rounded.model_id, rounded.tiny, rounded.devices) == ("an-org/w8a8", None, 1)

@@ -9,6 +9,7 @@ from typing import Protocol
 import psutil
 
 from ..errors import ServerError
+from ..observation.serving_mode import ServingMode
 from ..observation.shutdown import ShutdownReport
 from .address import is_loopback
 
@@ -65,6 +66,10 @@ class Server(Protocol):
     def memory_mib(self) -> float | None:
         """Memory used by the server in MiB; None if it cannot be measured."""
 
+    @property
+    def mode(self) -> ServingMode:
+        """What it tells about the way it serves."""
+
     def processes(self) -> list[psutil.Process]:
         """Its processes on this host; empty if they are not visible or it is not running."""
 
@@ -99,6 +104,7 @@ class RunningServer:
     suite_arguments = ""
     memory_mib: float | None = None
     shutdown_report: ShutdownReport | None = None
+    mode = ServingMode()
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint

@@ -24,6 +24,7 @@ _DEVICE_ONLY = (
     "tensor_parallel_size",
     "pipeline_parallel_size",
     "data_parallel_size",
+    "mm_encoder_tp_mode",
 )
 # NPU deployments often set one OpenMP thread, because their CPU only dispatches. Here the CPU
 # computes, and vLLM's CPU backend binds its own OpenMP threads to the cores.

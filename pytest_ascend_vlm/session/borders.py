@@ -77,7 +77,7 @@ class Borders:
 
     def _serve(self) -> BorderRun:
         first, second = _two_about_one_image(self._cases)
-        with self.slot.variant(_SMALL_STEPS) as client:
+        with self.slot.variant(_SMALL_STEPS) as (client, _):
             forced, too_large = self._forced(ForcedAnswers(client, self._golden))
             cold = client.complete(second, cold=True)
             hit = _after_another_question(client, first, second)

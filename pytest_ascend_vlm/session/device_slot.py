@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..engines.vllm.server import Phase
     from ..observation.answers import Completion
     from ..observation.numerics import Forced
+    from ..observation.serving_mode import ServingMode
     from ..platforms.base import Allocation
 
 
@@ -45,10 +46,19 @@ def allocate(session: ModelSession) -> Iterator[Allocation]:
 
 @dataclasses.dataclass(frozen=True)
 class VariantRun:
-    """The answers and forced logits of a variant's server, by case id."""
+    """The results of a variant's server.
+
+    Attributes:
+        answers: the answer to each case.
+        forced: the logits of each case's golden answer.
+        mode: what the server tells about the way it serves.
+        draft_tokens: the draft tokens of the answers; None if the server counts none.
+    """
 
     answers: Mapping[str, Completion]
     forced: Mapping[str, Forced]
+    mode: ServingMode
+    draft_tokens: float | None
 
 
 @dataclasses.dataclass
@@ -100,7 +110,7 @@ class DeviceSlot:
         self._record({**of_model, **server_facts(self.server, self.requests)})
 
     @contextlib.contextmanager
-    def variant(self, variant: Variant) -> Iterator[Client]:
+    def variant(self, variant: Variant) -> Iterator[tuple[Client, Server]]:
         """Serves a variant instead of the model for the duration of the context.
 
         Raises:
@@ -113,7 +123,7 @@ class DeviceSlot:
         try:
             server.start()
             with contextlib.closing(Client(server.endpoint, server.explain_loss)) as client:
-                yield client
+                yield client, server
                 facts = variant_facts(server, client.requests)
                 self._record({"variants": {variant.name: facts}})
         finally:

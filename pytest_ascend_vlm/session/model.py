@@ -118,10 +118,12 @@ class ModelSession:
         options = self.run.options
         if options.server_url is not None:
             return None  # The variant is skipped then; it would apply to the model elsewhere.
+        other, platform = self.variant(variant), self.run.platform
+        if reason := self.run.lacks_packages_reason(other.model):
+            return reason
         if variant.checkpoint:
             tiny = options.checkpoint == "tiny"
             return "the variant has weights of its own, and no tiny checkpoint" if tiny else None
-        other, platform = self.variant(variant), self.run.platform
         if other.arguments != self.arguments:
             return None
         if platform.environment(other.model) != platform.environment(self.model):

@@ -16,6 +16,7 @@ from .memo import Memo
 
 if TYPE_CHECKING:
     from ..criteria.error_statistics import ErrorStatistics
+    from ..engines.client import Client
     from ..engines.vllm.offline import OfflineResult
     from ..observation.answers import Completion, Reference
     from ..observation.numerics import Forced
@@ -110,6 +111,11 @@ class NumericsSession:
         """
         return self._variants[variant.name]()
 
+    def variant_arguments(self, variant: Variant) -> Mapping[str, Any]:
+        """The serve arguments that make a variant, as this platform adapts them."""
+        served = self.slot.session.variant(variant).arguments.deployment
+        return {name: served[name] for name in variant.serve if name in served}
+
     def _hidden_states(self, states: Mapping[str, Any]) -> ErrorStatistics:
         from ..criteria.comparison import compare_hidden_states
         from ..criteria.error_statistics import ErrorStatistics
@@ -142,9 +148,19 @@ class NumericsSession:
         return self.slot.offline(log, tasks, requests)
 
     def _serve(self, variant: Variant) -> VariantRun:
-        with self.slot.variant(variant) as client:
+        from ..engines.vllm.metrics import measure
+
+        is_cached = bool(self.variant_arguments(variant).get("enable_prefix_caching"))
+        with self.slot.variant(variant) as (client, server):
             forced = ForcedAnswers(client, self._golden)
-            return VariantRun(
-                {case.id: client.complete(case) for case in self.cases},
-                {case.id: forced(case) for case in self.cases},
+            answers, counted = measure(
+                client.endpoint, partial(self._answers, client, again=is_cached)
             )
+            logits = {case.id: forced(case) for case in self.cases}
+            return VariantRun(answers, logits, server.mode, counted.draft_tokens)
+
+    def _answers(self, client: Client, *, again: bool) -> dict[str, Completion]:
+        """The answer to each case; `again` for the second one, to a prompt that is in the cache."""
+        if again:
+            self._answers(client, again=False)
+        return {case.id: client.complete(case) for case in self.cases}

@@ -125,10 +125,13 @@ class Variant:
         serve: the serve arguments that differ from the model's.
         devices: number of cards that the variant needs; None for the model's number.
         checkpoint: the hub name of other weights, quantised ones for example; None for the model's.
+            The model's own name declares that the tiny checkpoint cannot serve the variant.
         is_lossy: True if the variant changes the numbers on purpose. Then R is reported but not
             judged, and the answers have to be similar instead of equal.
         env: the environment variables that differ from the model's, for what vllm-ascend switches
             by environment: `{"VLLM_ASCEND_ENABLE_NZ": "0"}`.
+        requires: packages without which nothing can serve the variant, ("vllm-ascend>=0.23",).
+            Where one is missing, the variant is not applicable.
     """
 
     name: str
@@ -137,6 +140,7 @@ class Variant:
     checkpoint: str | None = None
     is_lossy: bool = False
     env: Mapping[str, str] = field(default_factory=dict)
+    requires: tuple[str, ...] = ()
 
 
 RESERVED_SERVE_ARGUMENTS = frozenset(
@@ -261,6 +265,7 @@ class ModelSpec:
             serve={**self.serve, **variant.serve},
             env={**self.env, **variant.env},
             devices=variant.devices or self.devices,
+            requires=(*self.requires, *variant.requires),
             variants=(),
         )
 
@@ -337,6 +342,8 @@ class ModelSpec:
         for variant in self.variants:
             if not _is_mapping(variant.env):
                 yield f"variant {variant.name!r} has env={variant.env!r}; write {{'A': 'value'}}."
+            if not _is_tuple(variant.requires):
+                yield f"variant {variant.name!r} has requires={variant.requires!r}, no tuple."
             if not (variant.serve or variant.env or variant.checkpoint):
                 yield (
                     f"variant {variant.name!r} changes nothing. Declare the serve arguments, the "
@@ -347,6 +354,10 @@ class ModelSpec:
 
 def _is_mapping(value: object) -> bool:
     return isinstance(value, Mapping)
+
+
+def _is_tuple(value: object) -> bool:
+    return isinstance(value, tuple)
 
 
 def _is_whole(value: object) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from ..criteria import equivalence as rules
 from ..criteria.criterion import VARIANT
+from ..criteria.serving_mode import require_mode
 from ..session.answers import Answers
 from ..session.judge import Judge
 from ..session.numerics import NumericsSession
@@ -47,6 +50,10 @@ class EquivalenceCriteria(Criteria):
         numerics.logits. For a lossy variant (is_lossy, such as W8A8) R is reported but not judged,
         and the mean similarity of the answers is at least {similarity_after_tie}.
 
+        A variant that is not served as declared is an error: graphs that were not captured, a
+        prefix cache without a hit, a step that cuts no prompt. The evidence "served" has what the
+        engine's log, the answers and `/metrics` tell, or that this release does not tell it.
+
         If this fails: the message has the first differing token and the model's preference for it.
         Graph mode: look for inputs that are captured once and never updated. Two cards: look at the
         data type of the reduction and at unevenly split weights. Prefix cache and chunked prefill:
@@ -54,10 +61,13 @@ class EquivalenceCriteria(Criteria):
         """
         base = {case.id: answers(case) for case in numerics.cases}
         results, thresholds = numerics.variant(variant), self.model.thresholds
+        arguments, got = numerics.variant_arguments(variant), results.answers
+        mode = require_mode(arguments, results.mode, got.values(), results.draft_tokens)
         if rule == "error_ratio":
             statistics = numerics.logits(lambda case: results.forced[case.id])
-            judge(rules.judge_error_ratio(statistics, thresholds, is_lossy=variant.is_lossy))
+            verdict = rules.judge_error_ratio(statistics, thresholds, is_lossy=variant.is_lossy)
         elif variant.is_lossy:
-            judge(rules.judge_similarity(base, results.answers, thresholds.similarity_after_tie))
+            verdict = rules.judge_similarity(base, got, thresholds.similarity_after_tie)
         else:
-            judge(rules.judge_answers(base, results.answers, numerics.references))
+            verdict = rules.judge_answers(base, got, numerics.references)
+        judge(dataclasses.replace(verdict, evidence={**verdict.evidence, "served": mode}))

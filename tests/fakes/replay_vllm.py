@@ -1,8 +1,8 @@
 """The replay server as a program in the place of vLLM's, for tests in which the suite starts it.
 
 The environment variable STUB_DEFECTS is a JSON object: serve argument -> name of the defect that
-the server has with that argument; the key "again" means every start but the first. With STUB_SPINS
-the server busy-waits.
+the server has with that argument; the key "again" means every start but the first. STUB_LOG is a
+text that the server logs first. With STUB_SPINS the server busy-waits.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ def install(root: Path) -> Path:
 
 def main(arguments: list[str]) -> None:
     """Serves until SIGTERM."""
+    print(os.environ.get("STUB_LOG", ""), flush=True)
     root = Path(os.environ["STUB_ROOT"])
     defects = json.loads(os.environ.get("STUB_DEFECTS", "{}"))
     if has_been_started():

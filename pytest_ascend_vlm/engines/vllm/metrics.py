@@ -1,4 +1,4 @@
-"""Reads a vLLM server's `/metrics`: mean times of requests, and the use of its caches."""
+"""Reads a vLLM server's `/metrics`: mean times of requests, use of its caches, draft tokens."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ QUANTITIES = ("queue", "prefill", "decode")
 """The parts of a request's time on the server."""
 
 _CACHES = ("mm_cache_queries", "mm_cache_hits", "prefix_cache_queries", "prefix_cache_hits")
+_DRAFTS = "vllm:spec_decode_num_draft_tokens_total"
 _SECONDS = 10.0
 _T = TypeVar("_T")
 
@@ -26,10 +27,12 @@ class Counters:
     Attributes:
         times: quantity -> (total seconds of all requests, number of requests).
         caches: the use of the caches; None if the server does not count it.
+        draft_tokens: the draft tokens of speculative decoding; None if the server counts none.
     """
 
     times: Mapping[str, tuple[float, float]]
     caches: CacheUse | None = None
+    draft_tokens: float | None = None
 
     def means_since(self, before: Counters) -> dict[str, float]:
         """Quantity -> mean seconds per request since `before`; without requests, no entry."""
@@ -48,6 +51,12 @@ class Counters:
         pairs = zip(astuple(self.caches), astuple(before.caches), strict=True)
         return CacheUse(*(now - then for now, then in pairs))
 
+    def draft_tokens_since(self, before: Counters) -> float | None:
+        """The draft tokens since `before`; None if the server counts none."""
+        if self.draft_tokens is None or before.draft_tokens is None:
+            return None
+        return self.draft_tokens - before.draft_tokens
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -56,10 +65,12 @@ class Measured:
     Attributes:
         seconds: quantity -> mean seconds per request; empty if the server has no such metrics.
         caches: the use of the caches; None if the server does not count it.
+        draft_tokens: the draft tokens of speculative decoding; None if the server counts none.
     """
 
     seconds: Mapping[str, float]
     caches: CacheUse | None
+    draft_tokens: float | None = None
 
 
 def measure(endpoint: Endpoint, work: Callable[[], _T]) -> tuple[_T, Measured]:
@@ -67,7 +78,9 @@ def measure(endpoint: Endpoint, work: Callable[[], _T]) -> tuple[_T, Measured]:
     before = _read_server(endpoint)
     result = work()
     after = _read_server(endpoint)
-    return result, Measured(after.means_since(before), after.caches_since(before))
+    return result, Measured(
+        after.means_since(before), after.caches_since(before), after.draft_tokens_since(before)
+    )
 
 
 def read(text: str) -> Counters:
@@ -87,7 +100,8 @@ def read(text: str) -> Counters:
     }
     caches = [values.get(f"vllm:{name}_total") for name in _CACHES]
     known = [value for value in caches if value is not None]
-    return Counters(times, CacheUse(*known) if len(known) == len(caches) else None)
+    use = CacheUse(*known) if len(known) == len(caches) else None
+    return Counters(times, use, values.get(_DRAFTS))
 
 
 def _read_server(endpoint: Endpoint) -> Counters:

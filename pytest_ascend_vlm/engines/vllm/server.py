@@ -28,6 +28,7 @@ import httpx
 import psutil
 
 from ...errors import ServerError
+from ...observation.serving_mode import ServingMode
 from ...observation.shutdown import ShutdownReport
 from ...processes import supervisor
 from ...processes.exit_code import exit_code
@@ -39,6 +40,7 @@ from ...spec.thresholds import MEMORY_TOLERANCE_MIB
 from .. import torch_companions
 from ..client import Client
 from ..endpoint import Endpoint
+from . import serving_mode
 from .arguments import command_line
 
 _POLL_SECONDS = 0.25
@@ -175,6 +177,11 @@ class VllmServer:
         """The log of the latest start. Each restart has a log of its own."""
         first = self.launch.log_path
         return first if self.starts <= 1 else first.with_suffix(f".{self.starts}.log")
+
+    @property
+    def mode(self) -> ServingMode:
+        """What its log tells about the way it serves."""
+        return serving_mode.read(self._log())
 
     @property
     def memory_mib(self) -> float | None:
