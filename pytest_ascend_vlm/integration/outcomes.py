@@ -10,12 +10,12 @@ import pytest
 
 from ..criteria.verdict import Verdict
 from ..errors import CriterionFailed, NoAnswer, VlmError
-from ..reporting.rows import Row, as_json, name_of
+from ..reporting.rows import Row, as_json, in_one_line, name_of
 from ..session.judge import Judge, NotApplicable
 from ..session.run import Run
 from ..spec.model import ExpectedFailure
 from .criterion_call import call_of
-from .findings import FINDINGS, REPORTED_AT, Findings, Location, in_one_line
+from .findings import FINDINGS, REPORTED_AT, Findings, Location
 from .fixtures import JUDGE
 from .selection import EXPECTED_FAILURES, NOT_APPLICABLE
 
@@ -103,7 +103,7 @@ def _shortened_if_repeated(item: pytest.Item, ending: _Ending | None) -> _Ending
     first = item.config.stash.setdefault(FINDINGS, Findings()).first(ending.reason, location)
     if first == location:
         return ending
-    return _Ending("error", in_one_line(ending.reason, first), first)
+    return _Ending("error", in_one_line(ending.reason, first.test), first)
 
 
 def _location(item: pytest.Item) -> Location:

@@ -133,9 +133,11 @@ class Reporter:
 
     def _require_setup(self, fixtures: Container[str]) -> None:
         from ..session.setup import require_setup
+        from .append import require_appendable
 
         try:
             require_setup(self._run, fixtures)
+            require_appendable(self._run)
         except ConfigurationError as error:
             raise pytest.UsageError(str(error)) from error
 
