@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 from .. import gate
 from ..reporting import Report, write_document
 from ..reporting.origin import origin
+from ..reporting.step_summary import VARIABLE, step_summary
 from ..reporting.summary import closing_line, closing_table, doubtful_goldens
 from ..session.run import Run
 from ..writing import exclusive
@@ -73,6 +76,17 @@ class Closing:
             return False
         self.written = [*result.lines, *(f"written: {path}" for path in paths)]
         return not result.refused
+
+    def write_step_summary(self) -> None:
+        """Appends the table to the summary of the step, in a run of GitHub Actions."""
+        path, last_line = os.environ.get(VARIABLE), self.last_line()
+        if not path or last_line is None:
+            return
+        try:
+            with Path(path).open("a", encoding="utf-8", errors="replace") as file:
+                file.write(step_summary(self._report.rows, last_line))
+        except OSError as error:
+            self.written.append(f"{VARIABLE}={path} could not be written: {error.strerror}")
 
     def table(self) -> list[str]:
         """Model x criterion group with counts and worst margins; empty without rows."""

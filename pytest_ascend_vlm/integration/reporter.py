@@ -116,6 +116,7 @@ class Reporter:
             return (yield)
         missing = self._closing.shortfalls(self._deselected)
         is_written = self._closing.write(self._config.invocation_params.args)
+        self._closing.write_step_summary()
         if (missing or not is_written) and session.exitstatus in {
             pytest.ExitCode.OK,
             pytest.ExitCode.NO_TESTS_COLLECTED,
