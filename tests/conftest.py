@@ -44,7 +44,7 @@ def _in_order() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTEST_ADDOPTS", "-p no:randomly")
-        for variable in ("CI", "BUILD_NUMBER"):
+        for variable in ("CI", "BUILD_NUMBER", "GITHUB_STEP_SUMMARY"):
             patch.delenv(variable, raising=False)
         yield
 

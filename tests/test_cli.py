@@ -20,6 +20,8 @@ from pytest_ascend_vlm.reporting.markdown import LANGUAGES
 PROGRAM = "import sys; from pytest_ascend_vlm.cli import main; sys.exit(main())"
 READER_GONE = 141
 HALF = "读出 \ud800"  # a surrogate by itself, which JSON can hold and UTF-8 cannot
+LINK = re.compile(r"\]\(([^)#:]+)\)")
+RENDER = ["report", "render"]
 CHART = re.compile(r"!\[.*\]\(([\w.-]+\.svg)\)")
 
 
@@ -45,13 +47,13 @@ def test_it_has_a_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["criteria"], ["render"], ["--help"], ["--version"]], ids=lambda words: words[0]
+    "arguments", [["criteria"], RENDER, ["--help"], ["--version"]], ids=lambda words: words[0]
 )
 @pytest.mark.parametrize("lines", [0, 1])
 def test_a_reader_that_has_enough_is_no_error(
     arguments: list[str], lines: int, report: Path
 ) -> None:
-    words = [*arguments, *([str(report)] if arguments == ["render"] else [])]
+    words = [*arguments, *([str(report)] if arguments == RENDER else [])]
     process = subprocess.Popen(command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stderr is not None
@@ -77,27 +79,27 @@ def test_what_is_printed_is_utf_8_whatever_the_locale(
     environment: dict[str, str], report: Path
 ) -> None:
     done = subprocess.run(
-        command("render", str(report)),
+        command(*RENDER, str(report)),
         env={**os.environ, "PYTHONUTF8": "0", **environment},
         capture_output=True,
         check=True,
     )
     assert "不是 NPU 结果" in done.stdout.decode("utf-8")
     failed = subprocess.run(
-        command("render", str(report.parent)),
+        command(*RENDER, str(report.parent / "missing")),
         env={**os.environ, "PYTHONUTF8": "0", **environment},
         capture_output=True,
         check=False,
     )
     assert failed.returncode == 2
-    assert f"ascend-vlm: cannot read {report.parent} (" in failed.stderr.decode("utf-8")
+    assert f"ascend-vlm: cannot read {report.parent / 'missing'} (" in failed.stderr.decode("utf-8")
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_what_is_printed_links_no_chart_that_is_not_there(
     language: str, report: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["render", str(report), f"--language={language}"]) == 0
+    assert cli.main([*RENDER, str(report), f"--language={language}"]) == 0
     printed = capsys.readouterr().out
     assert "numerics.logits" in printed.replace("\\", "")
     assert not CHART.search(printed)
@@ -108,9 +110,9 @@ def test_what_is_written_has_its_charts_beside_it(
     language: str, report: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "out" / "文档"
-    assert cli.main(["render", str(report), f"--language={language}", f"--output={output}"]) == 0
+    assert cli.main([*RENDER, str(report), f"--language={language}", f"--output={output}"]) == 0
     written = output / f"adaptation.{language}.md"
-    linked = CHART.findall(written.read_text("utf-8"))
+    linked = LINK.findall(written.read_text("utf-8"))
     assert len(linked) == 2
     assert {path.name for path in output.iterdir()} == {written.name, *linked}
     assert f"written: {written}\n" in capsys.readouterr().out
@@ -122,7 +124,7 @@ def test_what_is_no_report_is_told_in_one_line(
 ) -> None:
     path = tmp_path / "report.json"
     path.write_text(content, "utf-8")
-    assert cli.main(["render", str(path)]) == 2
+    assert cli.main([*RENDER, str(path)]) == 2
     assert f"ascend-vlm: {path} is not a report written by pytest" in capsys.readouterr().err
 
 
@@ -131,14 +133,29 @@ def test_a_report_of_another_schema_is_told_apart(
 ) -> None:
     older = {**json.loads(report.read_text("utf-8")), "schema": SCHEMA - 1}
     report.write_text(json.dumps(older), "utf-8")
-    assert cli.main(["render", str(report)]) == 2
-    problem = f"has schema {SCHEMA - 1}, but this version renders schema {SCHEMA}"
+    assert cli.main([*RENDER, str(report)]) == 2
+    problem = f"has schema {SCHEMA - 1}, but this version reads schema {SCHEMA}"
     assert problem in capsys.readouterr().err
+
+
+def test_a_directory_is_the_report_in_it(report: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*RENDER, str(report)]) == 0
+    of_file = capsys.readouterr().out
+    assert cli.main([*RENDER, str(report.parent)]) == 0
+    assert capsys.readouterr().out == of_file
+
+
+@pytest.mark.parametrize("action", ["render", "merge", "compare"])
+def test_every_command_has_a_help_text(action: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["report", action, "--help"])
+    assert ended.value.code == 0
+    assert f"usage: ascend-vlm report {action} [-h]" in capsys.readouterr().out
 
 
 def test_a_place_that_cannot_be_written_to_is_told_in_one_line(
     report: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["render", str(report), f"--output={report}/below"]) == 2
+    assert cli.main([*RENDER, str(report), f"--output={report}/below"]) == 2
     problem = "below (Not a directory); name another directory with --output.\n"
     assert capsys.readouterr().err.endswith(problem)

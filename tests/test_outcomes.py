@@ -187,6 +187,70 @@ def test_junit_tells_an_error_of_the_set_up_from_a_failure(
     assert "vlm_" not in xml.read_text("utf-8")
 
 
+def test_junit_has_the_text_of_each_verdict(
+    project: pytest.Pytester, stub: Serve, judged: Judged
+) -> None:
+    xml = project.path / "junit.xml"
+    asked = "models or unsupported or video_is_answered"
+    outcome = judged(stub(Defect.NAME_NOT_LISTED.value), "-k", asked, f"--junitxml={xml}")
+    root = ET.parse(xml).getroot()  # noqa: S314
+    told = {
+        test.get("name", "").partition("[")[0]: verdict
+        for test in root.iter("testcase")
+        for verdict in verdicts_in(test)
+    }
+    (failure,) = root.iter("failure")
+    assert failure.text == outcome.reasons("serving.models")[0]
+    required = "at least 1 is required)"
+    assert told == {
+        "test_models_are_listed": "fail: 1 of 2 checks failed: served name listed "
+        f"(measured 0.5 rate, {required}",
+        "test_unsupported_is_refused": f"pass: all 2 checks passed (measured 1 rate, {required}",
+        "test_video_is_answered": "na: video is declared unsupported: documents only",
+    }
+
+
+def verdicts_in(element: ET.Element) -> list[str]:
+    named = (one for one in element.iter("property") if one.get("name") == "verdict")
+    return [one.get("value", "") for one in named]
+
+
+def test_a_test_that_is_tried_again_has_its_last_verdict(
+    project: pytest.Pytester, stub: Serve, judged: Judged
+) -> None:
+    xml = project.path / "junit.xml"
+    arguments = ("-k", "models", "--reruns=1", f"--junitxml={xml}")
+    judged(stub(Defect.NAME_NOT_LISTED.value), *arguments)
+    assert len(verdicts_in(ET.parse(xml).getroot())) == 1  # noqa: S314
+
+
+# --- GitHub's step summary -----------------------------------------------------------------------
+
+
+def test_the_step_summary_gets_the_table_and_the_failures(
+    stub: Serve, judged: Judged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summary = tmp_path / "summary.md"
+    summary.write_text("before\n", "utf-8")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    outcome = judged(stub(Defect.NAME_NOT_LISTED.value), "-k", "models or unsupported")
+    lines = summary.read_text("utf-8").splitlines()
+    assert lines[:2] == ["before", "### ascend-vlm"]
+    assert "1 of 2 criteria verified" in lines[3]
+    (row,) = (line for line in lines if line.startswith("| TestMinerU25"))
+    assert "| serving | 1 fail, 1 pass |" in row
+    assert outcome.reasons("serving.models")[0] in "\n".join(lines)
+
+
+def test_a_step_summary_that_cannot_be_written_costs_no_run(
+    stub: Serve, judged: Judged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path))
+    outcome = judged(stub(), "-k", "models")
+    assert outcome.result.ret == 0
+    assert f"GITHUB_STEP_SUMMARY={tmp_path} could not be written: Is a directory" in outcome.text
+
+
 def test_the_terminal_counts_it_as_an_error(stub: Serve, judged: Judged) -> None:
     url = stub(Defect.PROMPT_LOGPROBS_ARE_DROPPED.value)
     judged(url, "-k", "logprobs and capital]").result.assert_outcomes(

@@ -99,21 +99,26 @@ class TimeRatio:
 
 
 def median_ratio(pairs: Sequence[tuple[float, float]]) -> TimeRatio:
-    """The median of a / b over pairs (a, b) that were measured in turns.
+    """The median of a / b over pairs (a, b) that were measured in turns."""
+    ratios = [a / b for a, b in pairs]
+    low, high = median_bounds(ratios)
+    return TimeRatio(low, statistics.median(ratios), high, len(ratios))
 
-    The interval is that of the sign test: its ends are two of the sorted ratios. So one very slow
-    moment of the host has no more effect than a slightly slow one. With fewer than 6 pairs the
+
+def median_bounds(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of the median of values that are not negative.
+
+    The interval is that of the sign test: its ends are two of the sorted values. So one very slow
+    moment of the host has no more effect than a slightly slow one. With fewer than 6 values the
     interval is unbounded.
     """
-    ratios = sorted(a / b for a, b in pairs)
-    count = len(ratios)
+    in_order, count = sorted(values), len(values)
     outside, rank = 0.5**count, 0
-    # `outside`: the probability that at most `rank` of the ratios are below the true median.
+    # `outside`: the probability that at most `rank` of the values are below the true median.
     while 2 * outside <= 1 - _CONFIDENCE:
         rank += 1
         outside += math.comb(count, rank) * 0.5**count
-    low, high = (ratios[rank - 1], ratios[-rank]) if rank else (0.0, math.inf)
-    return TimeRatio(low, statistics.median(ratios), high, count)
+    return (in_order[rank - 1], in_order[-rank]) if rank else (0.0, math.inf)
 
 
 def measurement_of(metric: str) -> str:

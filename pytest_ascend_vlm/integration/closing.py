@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 from .. import gate
-from ..reporting import Report, write
+from ..reporting import Report, write_document
 from ..reporting.origin import origin
+from ..reporting.step_summary import VARIABLE, step_summary
 from ..reporting.summary import closing_line, closing_table, doubtful_goldens
 from ..session.run import Run
+from ..writing import exclusive
 from . import findings, order, outcomes
+from .append import Appended, appended
 from .receipt import gate_shortfalls, receipt, where
 
 
@@ -54,17 +59,35 @@ class Closing:
         self._repeats.add_counts()
 
     def write(self, argv: Sequence[str]) -> bool:
-        """Writes the report if `--vlm-report` names a directory; False if writing fails."""
-        directory = self.run.options.report
-        if directory is None:
+        """Writes the report if `--vlm-report` names a directory; False if that fails.
+
+        A run without rows leaves the report that it would be appended to as it is.
+        """
+        directory, appends = self.run.options.report, self.run.options.append_report
+        if directory is None or (appends and not self._report.rows):
             return True
+        document = self._report.document(receipt(self.run, list(argv)))
         try:
-            paths = write(self._report, receipt(self.run, list(argv)), directory)
+            with exclusive(directory):
+                own = Appended(document, directory)
+                result = appended(document, directory) if appends else own
+                paths = write_document(result.document, result.directory)
         except OSError as error:
             self.written = [f"the report could not be written to {directory}: {error.strerror}"]
             return False
-        self.written = [f"written: {path}" for path in paths]
-        return True
+        self.written = [*result.lines, *(f"written: {path}" for path in paths)]
+        return not result.refused
+
+    def write_step_summary(self) -> None:
+        """Appends the table to the summary of the step, in a run of GitHub Actions."""
+        path, last_line = os.environ.get(VARIABLE), self.last_line()
+        if not path or last_line is None:
+            return
+        try:
+            with Path(path).open("a", encoding="utf-8", errors="replace") as file:
+                file.write(step_summary(self._report.rows, last_line))
+        except OSError as error:
+            self.written.append(f"{VARIABLE}={path} could not be written: {error.strerror}")
 
     def table(self) -> list[str]:
         """Model x criterion group with counts and worst margins; empty without rows."""

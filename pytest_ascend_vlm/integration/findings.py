@@ -50,12 +50,6 @@ class Findings:
 FINDINGS = pytest.StashKey[Findings]()
 
 
-def in_one_line(text: str, first: Location) -> str:
-    """The headline of an error and the test that shows it in full."""
-    headline = text.partition("\n")[0].rstrip(".")
-    return f"{headline}; in full at {first.test}"
-
-
 def status(report: pytest.TestReport | pytest.CollectReport) -> tuple[str, str, str] | None:
     """The terminal status of a test that refers to another test's error; None for other tests.
 

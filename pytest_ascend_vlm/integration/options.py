@@ -120,6 +120,12 @@ def register(parser: pytest.Parser) -> None:
         "and their charts to DIR",
     )
     group.addoption(
+        "--vlm-report-append",
+        action="store_true",
+        help="with --vlm-report: merge this run with the report that is in DIR, as `ascend-vlm "
+        "report merge` does. The weights, device, versions and serve commands must be the same",
+    )
+    group.addoption(
         "--vlm-log-dir",
         metavar="DIR",
         type=Path,
@@ -237,6 +243,10 @@ def _read(config: pytest.Config) -> Options:
             "--vlm-record runs only the reference engine; remove --vlm-server-url"
         )
     _require_url(config, url, compare_url)
+    if config.getoption("vlm_report_append") and config.getoption("vlm_report") is None:
+        raise ConfigurationError(
+            "--vlm-report-append needs the report's directory; add --vlm-report=DIR"
+        )
     overrides = serve_overrides.read(config)
     if config.getoption("vlm_gate") and record:
         raise ConfigurationError("--vlm-record judges nothing; remove --vlm-gate")
@@ -255,6 +265,7 @@ def _read(config: pytest.Config) -> Options:
         weights=weights.read(config),
         serve_overrides=overrides,
         report=_writable(config, "--vlm-report"),
+        append_report=config.getoption("vlm_report_append"),
         log_dir=_writable(config, "--vlm-log-dir") or config.rootpath / ".vlm-logs",
         fixture_roots=roots("fixtures", config.rootpath / config.getini("vlm_fixtures_dir")),
         golden_roots=roots("golden", golden_dir),

@@ -31,11 +31,13 @@ def note(item: pytest.Item) -> None:
     number = first.setdefault(item.nodeid, len(first))
     listed = _listed(call.suite_class)
     id_ = call.criterion.id if call.criterion else None
+    of_class = first.setdefault(call.suite_class, number)
+    # All but the first are places in the class, because reports of several runs are merged by them.
     item.stash[_SORT_KEY] = (
-        first.setdefault(call.suite_class, number),
+        of_class,
         listed.get(call.declared.id, len(listed)) if call.declared else len(listed),
-        first.setdefault((call.suite_class, id_), number),  # keeps a variant's rows together
-        number,
+        first.setdefault((call.suite_class, id_), number) - of_class,  # keeps a variant's together
+        number - of_class,
     )
 
 

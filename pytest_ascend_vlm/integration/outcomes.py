@@ -10,17 +10,21 @@ import pytest
 
 from ..criteria.verdict import Verdict
 from ..errors import CriterionFailed, NoAnswer, VlmError
-from ..reporting.rows import Row, as_json, name_of
+from ..reporting.rows import Row, as_json, in_one_line, name_of, told
 from ..session.judge import Judge, NotApplicable
 from ..session.run import Run
 from ..spec.model import ExpectedFailure
 from .criterion_call import call_of
-from .findings import FINDINGS, REPORTED_AT, Findings, Location, in_one_line
+from .findings import FINDINGS, REPORTED_AT, Findings, Location
 from .fixtures import JUDGE
 from .selection import EXPECTED_FAILURES, NOT_APPLICABLE
 
 EVIDENCE = "ascend_vlm"
 """The attribute of a test's report that holds its rows; xdist sends it to the controller."""
+
+
+VERDICT = "verdict"
+"""The name of the JUnit property that holds a verdict's text."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ def finish(
         [*(("vlm_row", row) for row in rows), *(("vlm_model", facts) for facts in servers)],
     )
     if ending is not None:
+        _set_property(item, rows)
         _show(item, call, report, ending)
     return report
 
@@ -103,7 +108,7 @@ def _shortened_if_repeated(item: pytest.Item, ending: _Ending | None) -> _Ending
     first = item.config.stash.setdefault(FINDINGS, Findings()).first(ending.reason, location)
     if first == location:
         return ending
-    return _Ending("error", in_one_line(ending.reason, first), first)
+    return _Ending("error", in_one_line(ending.reason, first.test), first)
 
 
 def _location(item: pytest.Item) -> Location:
@@ -235,6 +240,14 @@ def _endings(ending: _Ending, verdicts: list[Verdict]) -> Iterator[tuple[_Ending
         yield ending, failed[0]
     elif ending.status != "pass" or not passed:
         yield ending, None
+
+
+def _set_property(item: pytest.Item, rows: list[dict[str, Any]]) -> None:
+    """Gives JUnit XML the text of each verdict; without it, a pass has no text there."""
+    of_earlier_tries = [one for one in item.user_properties if one[0] == VERDICT]
+    for one in of_earlier_tries:
+        item.user_properties.remove(one)
+    item.user_properties += [(VERDICT, f"{row['status']}: {told(row)}") for row in rows]
 
 
 def _show(

@@ -116,6 +116,7 @@ class Reporter:
             return (yield)
         missing = self._closing.shortfalls(self._deselected)
         is_written = self._closing.write(self._config.invocation_params.args)
+        self._closing.write_step_summary()
         if (missing or not is_written) and session.exitstatus in {
             pytest.ExitCode.OK,
             pytest.ExitCode.NO_TESTS_COLLECTED,
@@ -133,9 +134,11 @@ class Reporter:
 
     def _require_setup(self, fixtures: Container[str]) -> None:
         from ..session.setup import require_setup
+        from .append import require_appendable
 
         try:
             require_setup(self._run, fixtures)
+            require_appendable(self._run)
         except ConfigurationError as error:
             raise pytest.UsageError(str(error)) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -11,10 +12,9 @@ from typing import Any
 
 from ..writing import write_atomically
 from .origin import origin
+from .reading import FILE_NAME, SCHEMA
 
-__all__ = ["SCHEMA", "Report", "rendered", "write", "write_files"]
-
-SCHEMA = 2
+__all__ = ["SCHEMA", "Report", "rendered", "write", "write_document", "write_files"]
 
 RENDERERS = ("markdown", "charts")
 """The modules that make files of a report: `files(document, languages)` gives name -> content."""
@@ -41,11 +41,13 @@ class Report:
 
         Args:
             evidence: pairs of one of these names and a row or facts.
-            sort_key: the key that the test's rows are sorted by.
+            sort_key: the key that the test's rows are sorted by: the place of the class in the run,
+                then the places in the class, which a merged report sorts by.
         """
         for name, value in evidence:
             if name == "vlm_row":
-                self._keyed_rows.append((tuple(sort_key), value))
+                places = {"order": [*sort_key[1:]]} if sort_key else {}
+                self._keyed_rows.append((tuple(sort_key), value | places))
             elif name == "vlm_model":
                 key = (value["model"], value["suite_class"])
                 known = self.models.setdefault(key, {"variants": {}})
@@ -63,6 +65,10 @@ class Report:
             "schema": SCHEMA,
             "receipt": {
                 **receipt,
+                "runs": [
+                    {**run, "statuses": dict(Counter(row["status"] for row in rows))}
+                    for run in receipt.get("runs", ())
+                ],
                 "origin": origin(receipt, rows),
                 "server_starts": sum(model.get("server_starts", 0) for model in models)
                 + len(others),
@@ -79,11 +85,19 @@ def write(report: Report, receipt: Mapping[str, Any], directory: Path) -> list[P
     Raises:
         OSError: a file cannot be written.
     """
+    return write_document(report.document(receipt), directory)
+
+
+def write_document(document: Mapping[str, Any], directory: Path) -> list[Path]:
+    """Writes the content of report.json, and the documents and charts; returns their paths.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
     from .markdown import LANGUAGES
 
-    document = report.document(receipt)
     text = json.dumps(document, ensure_ascii=False, indent=1) + "\n"
-    return write_files({"report.json": text, **rendered(document, LANGUAGES)}, directory)
+    return write_files({FILE_NAME: text, **rendered(document, LANGUAGES)}, directory)
 
 
 def rendered(document: Mapping[str, Any], languages: Iterable[str]) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,13 @@ is a problem of the set-up. skip could not run here. na is not applicable. recor
 
 ACCEPTED = frozenset({"pass", "xfail", "na"})
 """The statuses that a gate accepts: passed, declared as expected to fail, or not applicable."""
+
+
+VERDICTS = frozenset({"pass", "fail", "xfail"})
+"""The statuses of a row that was judged."""
+
+Key = tuple[str, str, str, str | None]
+"""Model, test class, criterion and case: the identity of a test in every run."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,38 @@ class Row:
 def name_of(criterion: str, case: str | None) -> str:
     """The name of a criterion with its case: `baseline.text[text/capital]`."""
     return f"{criterion}[{case}]" if case else criterion
+
+
+def in_one_line(text: str, told_at: str) -> str:
+    """The headline of an error, and the place that has it in full."""
+    headline = text.partition("\n")[0].rstrip(".")
+    return f"{headline}; in full at {told_at}"
+
+
+def grouped(rows: Iterable[dict[str, Any]]) -> dict[Key, list[dict[str, Any]]]:
+    """The rows of each test, in their order; a test has one row for each of its verdicts."""
+    found: dict[Key, list[dict[str, Any]]] = {}
+    for row in rows:
+        key = (row["model"], row["suite_class"], row["criterion"], row["case"])
+        found.setdefault(key, []).append(row)
+    return found
+
+
+def told(row: Mapping[str, Any]) -> str:
+    """The verdict of a row in one line: the finding, the measured value and the threshold.
+
+    For a row without a verdict: the first line of the reason.
+    """
+    if "finding" not in row:
+        return str(row["reason"]).partition("\n")[0]
+    return (
+        f"{row['finding']} (measured {_number(row['measured'])} {row['unit']}, {row['sense']} "
+        f"{_number(row['threshold'])} is required)"
+    )
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, (int, float)) else str(value)
 
 
 def as_json(value: Any) -> Any:

@@ -22,31 +22,51 @@ _WHAT_TO_DO = (
 
 def closing_table(rows: Rows) -> list[str]:
     """Lines per test class and criterion group: counts by status, and the worst margin."""
-    classes: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        classes.setdefault((row["suite_class"], row["model"]), []).append(row)
     lines = []
-    for (suite_class, model), of_class in classes.items():
-        head = f"{suite_class} ({model})"
-        if all(row["status"] == "na" for row in of_class):
-            lines.append(f"{head}: not applicable: {of_class[0]['reason']}")
+    for head, groups in by_class(rows).items():
+        if why_not := not_applicable(groups):
+            lines.append(f"{head}: not applicable: {why_not}")
             continue
         lines.append(head)
-        for group in dict.fromkeys(group_of(row) for row in of_class):
-            lines.append("  " + _group_line(group, [r for r in of_class if group_of(r) == group]))
+        for group, of_group in groups.items():
+            worst = worst_text(of_group)
+            counts = counts_text(of_group)
+            lines.append(
+                f"  {group:<12} {counts:<24} worst margin {worst}"
+                if worst
+                else f"  {group:<12} {counts}"
+            )
     return lines
 
 
-def _group_line(group: str, rows: Rows) -> str:
+def by_class(rows: Rows) -> Mapping[str, Mapping[str, Rows]]:
+    """Test class with its model -> criterion group -> rows."""
+    found: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
+    for row in rows:
+        groups = found.setdefault(f"{row['suite_class']} ({row['model']})", {})
+        groups.setdefault(group_of(row), []).append(row)
+    return found
+
+
+def not_applicable(groups: Mapping[str, Rows]) -> str | None:
+    """Reason why no criterion of a test class is applicable, or None."""
+    rows = [row for of_group in groups.values() for row in of_group]
+    return str(rows[0]["reason"]) if all(row["status"] == "na" for row in rows) else None
+
+
+def counts_text(rows: Rows) -> str:
+    """The number of rows by status: "2 pass, 1 fail"."""
     counts = Counter(row["status"] for row in rows)
-    shown = ", ".join(f"{count} {status}" for status, count in counts.items())
+    return ", ".join(f"{count} {status}" for status, count in counts.items())
+
+
+def worst_text(rows: Rows) -> str:
+    """The worst margin with its criterion and case; empty without a margin."""
     worst = worst_margin(rows)
     if worst is None:
-        return f"{group:<12} {shown}"
-    return (
-        f"{group:<12} {shown:<24} worst margin {worst['margin']:+.3g} {worst['unit']} "
-        f"({name_of(worst['criterion'], worst['case'])})"
-    )
+        return ""
+    name = name_of(worst["criterion"], worst["case"])
+    return f"{worst['margin']:+.3g} {worst['unit']} ({name})"
 
 
 def worst_margin(rows: Rows) -> Mapping[str, Any] | None:

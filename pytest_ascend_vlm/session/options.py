@@ -34,6 +34,7 @@ class Options:
         weights: model's id -> directory of its full checkpoint, for models that have their own.
         serve_overrides: serve arguments in the place of the model files'.
         report: directory to write the report to, or None.
+        append_report: True if the report is merged with the one that is in that directory.
         fixture_roots: directories that are searched for cases and tiny checkpoints.
         golden_roots: directories that are searched for goldens.
         golden_dir: the project's golden directory; goldens are written there.
@@ -61,6 +62,7 @@ class Options:
     weights: Mapping[str, Path] = field(default_factory=dict)
     serve_overrides: Mapping[str, Any] = field(default_factory=dict)
     report: Path | None = None
+    append_report: bool = False
     fixture_roots: tuple[Path, ...] = ()
     golden_roots: tuple[Path, ...] = ()
     golden_dir: Path = Path("golden")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ class Run:
         options: the options of the run.
         on_progress: shows a line of progress.
         selected: ids of the models of which a selected test needs a server.
+        started: time of the start of the run, UTC.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Run:
         self.options = options
         self.on_progress = on_progress
         self.selected: frozenset[str] = frozenset()
+        self.started = datetime.now(timezone.utc)
         self._name = name
         self._server_facts: list[ServerFacts] = []
         self._checkpoints: dict[str, Checkpoint] = {}

@@ -1,23 +1,21 @@
-"""The command `ascend-vlm` with its subcommands doctor, criteria, gate-list and render."""
+"""The command `ascend-vlm` with its subcommands doctor, criteria, gate-list and report."""
 
 from __future__ import annotations
 
 import argparse
 import io
-import json
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from .criteria.groups import GATE_LIST_MARKERS
-from .errors import ConfigurationError, VlmError
-from .model_files import model_files_in
-from .reporting import SCHEMA, rendered, write_files
-from .reporting.markdown import LANGUAGES, render
+from ..criteria.groups import GATE_LIST_MARKERS
+from ..errors import VlmError
+from ..model_files import model_files_in
+from . import report
 
 _CONFORMANCE = Path("conformance")
 _BROKEN_PIPE = 128 + signal.SIGPIPE  # the exit code of a command that SIGPIPE ended, in a shell
@@ -43,13 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
     try:
-        if options.command == "doctor":
-            return _doctor(options)
-        print(_text(options))
+        exit_code: int = options.run(options)
     except VlmError as error:
         print(f"ascend-vlm: {error}", file=sys.stderr)
         return 2
-    return 0
+    return exit_code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,9 +66,9 @@ def _parser() -> argparse.ArgumentParser:
         "print the documentation of all criteria",
         "Prints every criterion as Markdown: what it asks, why it matters, and what to try if it "
         "fails.",
-    )
+    ).set_defaults(run=_criteria)
     _add_gate_list(commands)
-    _add_render(commands)
+    report.add_to(commands)
     return parser
 
 
@@ -98,6 +94,7 @@ def _add_doctor(commands: Any) -> None:
         help="model file, or directory of model files, to see if the installed vLLM has their "
         "architectures",
     )
+    doctor.set_defaults(run=_doctor)
 
 
 def _add_gate_list(commands: Any) -> None:
@@ -132,85 +129,32 @@ def _add_gate_list(commands: Any) -> None:
         help="list the criteria that run only with pytest -m MARKER, instead of those that always "
         "run",
     )
-
-
-def _add_render(commands: Any) -> None:
-    again = _add_command(
-        commands,
-        "render",
-        "print the adaptation document of a report.json",
-        "Renders the adaptation document from a report.json without running a test.",
-    )
-    again.add_argument("report", type=Path, help="a report.json written by pytest --vlm-report")
-    again.add_argument(
-        "--language", choices=LANGUAGES, default="zh", help="language of the document (default: zh)"
-    )
-    again.add_argument(
-        "--output",
-        type=Path,
-        metavar="DIR",
-        help="write the document and its charts to DIR, instead of printing the document without "
-        "charts",
-    )
+    gate_list.set_defaults(run=_gate_list)
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from .doctor import diagnose
-    from .suite.gate_list import suite_classes
+    from ..doctor import diagnose
+    from ..suite.gate_list import suite_classes
 
     diagnosis = diagnose(suite_classes(options.directory) if options.directory else {})
     print(diagnosis)
     return 1 if diagnosis.problems else 0
 
 
-def _text(options: argparse.Namespace) -> str:
-    if options.command == "render":
-        return _render(options)
-    if options.command == "gate-list":
-        return _gate_list(options)
-    from .suite.catalogue import markdown
+def _criteria(options: argparse.Namespace) -> int:  # noqa: ARG001
+    from ..suite.catalogue import markdown
 
-    return markdown()
+    print(markdown())
+    return 0
 
 
-def _gate_list(options: argparse.Namespace) -> str:
+def _gate_list(options: argparse.Namespace) -> int:
     has_models = any(model_files_in(_CONFORMANCE))
     searched = options.directory or (_CONFORMANCE if has_models else Path())
     path = options.output or (options.directory or _CONFORMANCE) / "required.txt"
-    from .suite import gate_list
+    from ..suite import gate_list
 
     content = gate_list.text(searched, options.only, options.marker)
-    _write({path.name: content}, path.parent)
-    return f"written: {path} ({len(content.splitlines()) - 1} criteria)"
-
-
-def _render(options: argparse.Namespace) -> str:
-    import jinja2
-
-    try:
-        document = json.loads(options.report.read_text("utf-8"))
-        if (schema := document["schema"]) != SCHEMA:
-            raise ConfigurationError(
-                f"{options.report} has schema {schema}, but this version renders schema {SCHEMA}; "
-                "render it with the version that wrote it."
-            )
-        if options.output is None:
-            text = render(document, options.language, charts=False)
-            return text.encode("utf-8", "replace").decode("utf-8")
-        files = rendered(document, [options.language])
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {options.report} ({error.strerror}).") from error
-    except (ValueError, LookupError, TypeError, AttributeError, jinja2.UndefinedError) as e:
-        raise ConfigurationError(
-            f"{options.report} is not a report written by pytest --vlm-report ({e!r})."
-        ) from e
-    return "\n".join(f"written: {path}" for path in _write(files, options.output))
-
-
-def _write(files: Mapping[str, str], directory: Path) -> list[Path]:
-    try:
-        return write_files(files, directory)
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot write to {directory} ({error.strerror}); name another directory with --output."
-        ) from error
+    report.write_output({path.name: content}, path.parent)
+    print(f"written: {path} ({len(content.splitlines()) - 1} criteria)")
+    return 0

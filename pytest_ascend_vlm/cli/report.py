@@ -1,0 +1,150 @@
+"""The commands `ascend-vlm report render`, `merge` and `compare`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigurationError
+from ..reporting import rendered, write_document, write_files
+from ..reporting.compare import compare
+from ..reporting.markdown import LANGUAGES, render
+from ..reporting.merge import Named, merge
+from ..reporting.reading import no_report, read
+
+_REPORT = "a report.json that pytest --vlm-report wrote, or its directory"
+
+
+def add_to(commands: Any) -> None:
+    """Adds the command `report` with its subcommands."""
+    report = commands.add_parser(
+        "report",
+        help="print, merge or compare reports of pytest --vlm-report",
+        description="Works on the report.json of earlier runs. No test is run.",
+    )
+    actions = report.add_subparsers(title="commands", dest="action", required=True)
+    _add_render(actions)
+    _add_merge(actions)
+    _add_compare(actions)
+
+
+def _add_render(actions: Any) -> None:
+    command = actions.add_parser(
+        "render",
+        help="print the adaptation document of a report",
+        description="Renders the adaptation document again.",
+    )
+    command.add_argument("report", type=Path, metavar="REPORT", help=_REPORT)
+    command.add_argument(
+        "--language", choices=LANGUAGES, default="zh", help="language of the document (default: zh)"
+    )
+    command.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="write the document and all files that it links to (its charts) to DIR, instead of "
+        "printing the document without charts",
+    )
+    command.set_defaults(run=_render)
+
+
+def _add_merge(actions: Any) -> None:
+    command = actions.add_parser(
+        "merge",
+        help="merge the reports of several runs into one",
+        description="Merges the reports of several runs, such as -m npu, -m performance, -m "
+        "dataset and reruns. Name them in the order of the runs: a later verdict replaces an "
+        "earlier one of the same test. A skip, an error or a test that did not run replaces no "
+        "verdict. The platform, the checkpoints, the device, the versions and the serve commands "
+        "must be the same in all of them.",
+    )
+    command.add_argument("first", type=Path, metavar="REPORT", help=_REPORT)
+    command.add_argument("others", type=Path, nargs="+", metavar="REPORT", help="later reports")
+    command.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="directory to write report.json, the documents and their charts to",
+    )
+    command.set_defaults(run=_merge)
+
+
+def _add_compare(actions: Any) -> None:
+    command = actions.add_parser(
+        "compare",
+        help="print what changed between two reports, for example of two releases",
+        description="Prints the results that turned, the numbers that moved beyond their interval, "
+        "and what is new or gone, worst first. Versions, devices and serve commands may differ; "
+        "the platform and the kind of checkpoint may not.",
+        epilog="exit code: 0 if nothing is worse; 1 if a test turned to a failure or an error, a "
+        "number moved to the worse beyond its interval, or a verdict is gone; 2 if the reports "
+        "cannot be compared",
+    )
+    command.add_argument("old", type=Path, metavar="OLD", help=_REPORT)
+    command.add_argument("new", type=Path, metavar="NEW", help="the report to compare with it")
+    command.set_defaults(run=_compare)
+
+
+def _render(options: argparse.Namespace) -> int:
+    import jinja2
+
+    document = read(options.report)
+    try:
+        if options.output is None:
+            text = render(document, options.language, charts=False)
+            print(text.encode("utf-8", "replace").decode("utf-8"))
+            return 0
+        files = rendered(document, [options.language])
+    except (ValueError, LookupError, TypeError, AttributeError, jinja2.UndefinedError) as error:
+        raise ConfigurationError(no_report(options.report, error)) from error
+    _print_written(write_output(files, options.output))
+    return 0
+
+
+def _merge(options: argparse.Namespace) -> int:
+    paths = [options.first, *options.others]
+    merged = merge([Named(str(path), read(path)) for path in paths])
+    try:
+        written = write_document(merged.document, options.output)
+    except OSError as error:
+        raise unwritable(options.output, error) from error
+    rows = len(merged.document["rows"])
+    print(f"{rows} rows; {merged.replaced} earlier results were replaced by later ones")
+    for name in merged.outlived:
+        print(f"an earlier verdict stays, a later run has an error: {name}")
+    _print_written(written)
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    old, new = (Named(str(path), read(path)) for path in (options.old, options.new))
+    comparison = compare(old, new)
+    print(comparison)
+    return 1 if comparison.is_worse else 0
+
+
+def write_output(files: Mapping[str, str], directory: Path) -> list[Path]:
+    """Writes the files of a command.
+
+    Raises:
+        ConfigurationError: the directory cannot be written to.
+    """
+    try:
+        return write_files(files, directory)
+    except OSError as error:
+        raise unwritable(directory, error) from error
+
+
+def unwritable(directory: Path, error: OSError) -> ConfigurationError:
+    """The error about a directory that cannot be written to."""
+    return ConfigurationError(
+        f"cannot write to {directory} ({error.strerror}); name another directory with --output."
+    )
+
+
+def _print_written(paths: list[Path]) -> None:
+    for path in paths:
+        print(f"written: {path}")
