@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("fake")
 
 def job(*tasks: str) -> Job:
     serve = {"seed": 1024, "enable_prompt_tokens_details": True}
-    return Job(TINY, False, "cpu", tasks, serve, ((CASE, "巴黎"),))
+    return Job(TINY, False, "cpu", 2, tasks, serve, ((CASE, "巴黎"),))
 
 
 @pytest.fixture

@@ -150,6 +150,7 @@ class DeviceSlot:
             model_path=self.session.checkpoint.path,
             trust_remote_code=model.trust_remote_code,
             platform=platform.name,
+            devices=model.devices,
             tasks=tuple(task for task in TASKS if task in tasks and task not in skipped),
             serve=self.session.arguments.all,
             cases=tuple(requests),

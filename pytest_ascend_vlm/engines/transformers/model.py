@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from ...spec.case import Case
 from .. import torch_companions
 from .clips import read_clip
 from .internvl_chat import is_internvl_chat, load_model, load_processor
+from .placement import load_onto
 
 Dtype = Literal["bfloat16", "float32"]
 
@@ -183,40 +185,52 @@ class Encoder:
 
 
 class TransformersModel:
-    """A checkpoint's weights in one dtype on one device.
+    """A checkpoint's weights in one dtype, on one device or divided among several cards.
 
     Attributes:
         dtype: the dtype.
     """
 
     def __init__(
-        self, model_path: Path, dtype: Dtype, device: str = "cpu", *, trust_remote_code: bool
+        self,
+        model_path: Path,
+        dtype: Dtype,
+        devices: tuple[str, ...] = ("cpu",),
+        *,
+        trust_remote_code: bool,
     ) -> None:
         """Loads the weights.
 
+        Args:
+            model_path: the checkpoint's directory.
+            dtype: the dtype.
+            devices: torch's names of the devices; the first one gets the inputs.
+            trust_remote_code: True if the checkpoint's own code may run.
+
         Raises:
             ConfigurationError: if torch or transformers is not installed, or cannot load the
-                weights.
+                weights onto these devices.
         """
         transformers = _transformers()
         import torch
 
         self.dtype = dtype
         self._torch = torch
-        self._device = torch.device(device)
+        self._device = torch.device(devices[0])
         from_pretrained = (
             load_model
             if is_internvl_chat(model_path)
             else transformers.AutoModelForImageTextToText.from_pretrained
         )
+        load = partial(
+            _with_sdpa,
+            from_pretrained,
+            model_path,
+            dtype=getattr(torch, dtype),
+            trust_remote_code=trust_remote_code,
+        )
         with _load_errors(model_path):
-            model = _with_sdpa(
-                from_pretrained,
-                model_path,
-                dtype=getattr(torch, dtype),
-                trust_remote_code=trust_remote_code,
-            )
-        self._model = model.eval().to(self._device)
+            self._model = load_onto(devices, load)
 
     @property
     def attention(self) -> str:
@@ -263,12 +277,13 @@ class TransformersModel:
             ConfigurationError: if the model does not call its output layer exactly once with all
                 positions.
         """
-        keep = self._torch.from_numpy(positions).to(self._device)
+        keep = self._torch.from_numpy(positions)
         hidden: list[Any] = []
 
         def select_positions(_layer: Any, inputs: tuple[Any, ...]) -> Any:
             _require(sequence, "gives its output layer", inputs[0], len(sequence.token_ids))
-            hidden.append(inputs[0][:, keep])
+            # The output layer of a divided model may be on another card than the inputs.
+            hidden.append(inputs[0][:, keep.to(inputs[0].device)])
             return hidden[-1]
 
         hook = self._output_layer.register_forward_pre_hook(select_positions)

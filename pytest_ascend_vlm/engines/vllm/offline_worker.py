@@ -30,6 +30,7 @@ from ..logprobs import scores
 from ..messages import messages
 from ..transformers.kept_logits import most_likely
 from ..transformers.model import Encoder, Sequence, TransformersModel
+from ..transformers.placement import device_names
 from .token_pooling import token_pooling
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -45,6 +46,7 @@ class Job:
         model_path: the checkpoint's directory.
         trust_remote_code: True if the checkpoint's own code may run.
         platform: name of the platform to run on.
+        devices: number of cards that the model needs.
         tasks: names of `TASKS`.
         serve: the serve arguments.
         cases: the requests, each with the answer to force.
@@ -53,6 +55,7 @@ class Job:
     model_path: Path
     trust_remote_code: bool
     platform: str
+    devices: int
     tasks: tuple[str, ...]
     serve: Mapping[str, Any]
     cases: tuple[tuple[Case, str], ...]
@@ -63,6 +66,7 @@ class Job:
             "model_path": str(self.model_path),
             "trust_remote_code": self.trust_remote_code,
             "platform": self.platform,
+            "devices": self.devices,
             "tasks": list(self.tasks),
             "serve": dict(self.serve),
             "cases": [{"case": write_case(case), "answer": answer} for case, answer in self.cases],
@@ -78,6 +82,7 @@ class Job:
             Path(document["model_path"]),
             document["trust_remote_code"],
             document["platform"],
+            document["devices"],
             tuple(document["tasks"]),
             document["serve"],
             cases,
@@ -139,13 +144,13 @@ class Engines:
         return [self.encoder.with_answer(case, answer) for case, answer in self.job.cases]
 
     def transformers(self) -> Result:
-        """Runs the checkpoint in Transformers: bf16, eager mode, on the device."""
+        """Runs the checkpoint in Transformers: bf16, eager mode, on the model's devices."""
         platform = select_platform(self.job.platform)
         platform.prepare_torch()
         model = TransformersModel(
             self.job.model_path,
             "bfloat16",
-            platform.torch_device or "cpu",
+            device_names(platform.torch_device or "cpu", self.job.devices),
             trust_remote_code=self.job.trust_remote_code,
         )
         arrays: Arrays = {}
