@@ -13,7 +13,7 @@ from ..reporting.origin import origin
 from ..reporting.summary import closing_line, closing_table, doubtful_goldens
 from ..session.run import Run
 from . import findings, order, outcomes
-from .receipt import gate_shortfalls, receipt, where
+from .receipt import gate_shortfalls, receipt, unmodified_engines, where
 
 
 @dataclass
@@ -58,6 +58,8 @@ class Closing:
         directory = self.run.options.report
         if directory is None:
             return True
+        if self._report.models and self.run.options.server_url is None:
+            self._report.add_to_models({"unmodified": unmodified_engines()})
         try:
             paths = write(self._report, receipt(self.run, list(argv)), directory)
         except OSError as error:
