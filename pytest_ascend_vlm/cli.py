@@ -44,7 +44,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
     try:
         if options.command == "doctor":
-            return _doctor()
+            return _doctor(options)
         print(_text(options))
     except VlmError as error:
         print(f"ascend-vlm: {error}", file=sys.stderr)
@@ -63,13 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         "--version", action="version", version=f"%(prog)s {version('pytest-ascend-vlm')}"
     )
     commands = parser.add_subparsers(title="commands", dest="command", required=True)
-    _add_command(
-        commands,
-        "doctor",
-        "check whether this host can serve a model on an NPU",
-        "Prints cards, devices, versions and weight caches, and what is missing to serve a model "
-        "on an NPU. The exit code is 1 if something is missing.",
-    )
+    _add_doctor(commands)
     _add_command(
         commands,
         "criteria",
@@ -85,6 +79,25 @@ def _parser() -> argparse.ArgumentParser:
 def _add_command(commands: Any, name: str, summary: str, text: str) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=text)
     return command
+
+
+def _add_doctor(commands: Any) -> None:
+    doctor = _add_command(
+        commands,
+        "doctor",
+        "check whether this host can serve a model on an NPU",
+        "Prints cards, devices, ports, image, versions and weight caches, and what is missing to "
+        "serve a model on an NPU. Makes a tensor on each idle card. The exit code is 1 if "
+        "something is missing.",
+    )
+    doctor.add_argument(
+        "directory",
+        type=Path,
+        nargs="?",
+        metavar="DIR",
+        help="model file, or directory of model files, to see if the installed vLLM has their "
+        "architectures",
+    )
 
 
 def _add_gate_list(commands: Any) -> None:
@@ -141,10 +154,11 @@ def _add_render(commands: Any) -> None:
     )
 
 
-def _doctor() -> int:
+def _doctor(options: argparse.Namespace) -> int:
     from .doctor import diagnose
+    from .suite.gate_list import suite_classes
 
-    diagnosis = diagnose()
+    diagnosis = diagnose(suite_classes(options.directory) if options.directory else {})
     print(diagnosis)
     return 1 if diagnosis.problems else 0
 

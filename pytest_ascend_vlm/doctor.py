@@ -6,21 +6,30 @@ import os
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from .checkpoints.architecture import architectures
+from .checkpoints.find import Places, config_directory
 from .checkpoints.hub_caches import hub_caches, prefers_modelscope
+from .engines.npu_tensors import card_problems
+from .engines.vllm.registry import known_architectures
 from .errors import ConfigurationError
 from .platforms.ascend import POOL, Ascend, device_nodes
 from .platforms.cards import Card
 from .platforms.cpu import Cpu
+from .platforms.hccl_ports import port_lines
+from .platforms.image import image_lines
 from .platforms.leases import leased_by
 from .platforms.npu_smi import NpuSmiError, read_cards
-from .versions import installed_versions
+from .search_path import roots
+from .spec.model import ModelSpec
+from .versions import installed_versions, installed_vllm, unmet
 
 _PACKAGES = ("torch", "torch-npu", "vllm", "vllm-ascend", "transformers", "CANN", "driver")
 # Device nodes that every card needs in addition to its own.
 _SHARED_NODES = ("davinci_manager", "devmm_svm", "hisi_hdc")
+_USABLE = "usable"
 _HERE = "pytest conformance --vlm-platform=cpu --vlm-checkpoint=tiny"
 
 
@@ -63,8 +72,13 @@ class _Row:
         return f"{card.index:>3}  {card.name:<12}  {card.health:<8}  {memory}  {self.state}"
 
 
-def diagnose() -> Diagnosis:
-    """Inspects this host; starts no server."""
+def diagnose(models: Mapping[str, ModelSpec]) -> Diagnosis:
+    """Inspects this host; starts no server, but makes a tensor on each idle card.
+
+    Args:
+        models: name of a test class -> its model, for the models whose architectures the installed
+            vLLM has to know.
+    """
     npu = Ascend()
     problems = list(npu.missing())
     problems += filter(None, [_simulated(npu), npu.pair_problem(), _closed()])
@@ -72,6 +86,8 @@ def diagnose() -> Diagnosis:
     try:
         cards = read_cards()
         rows = _rows(cards, leased_by(POOL.kind, range(len(cards))))
+        if not npu.simulated:
+            rows = _with_tensors(rows)
         POOL.visible(cards)
         if not any(row.promising for row in rows):
             problems.append("no card can be used now; the table above shows the reasons")
@@ -79,12 +95,18 @@ def diagnose() -> Diagnosis:
         pass  # npu.missing() has reported it
     except ConfigurationError as error:
         problems.append(str(error))
+    served, unserved = _architectures(models)
+    problems += unserved
     sections = {
         f"Cards ({POOL.variable} {_visible()})": list(map(str, rows)) or ["none"],
         "Devices": _devices(),
+        "HCCL ports": port_lines(os.environ),
+        "Image": image_lines(),
         "Versions": _versions(npu),
         "Weights": _weights(),
     }
+    if served:
+        sections["Models"] = served
     return Diagnosis(sections, problems, _elsewhere())
 
 
@@ -102,9 +124,55 @@ def _rows(cards: Sequence[Card], leased: Mapping[int, str]) -> list[_Row]:
             return _Row(card, unfit[card.index].reason, promising=False)
         if card.index not in visible:
             return _Row(card, f"not named by {POOL.variable}", promising=False)
-        return _Row(card, "usable", promising=True)
+        return _Row(card, _USABLE, promising=True)
 
     return [row(card) for card in cards]
+
+
+def _with_tensors(rows: Sequence[_Row]) -> list[_Row]:
+    """The rows, in which a card is only usable if torch_npu makes a tensor on it.
+
+    Raises:
+        ConfigurationError: torch_npu cannot be loaded.
+    """
+    broken = card_problems([row.card.index for row in rows if row.state == _USABLE])
+    return [
+        replace(row, state=broken[row.card.index], promising=False)
+        if row.card.index in broken
+        else row
+        for row in rows
+    ]
+
+
+def _architectures(models: Mapping[str, ModelSpec]) -> tuple[list[str], list[str]]:
+    """A line for each model about its architecture, and the problems.
+
+    It is a problem if the installed vLLM knows none of them: of a directory, an image serves some.
+    """
+    version = installed_vllm()
+    if not models or version is None:
+        return [], []
+    try:
+        known = known_architectures()
+    except ConfigurationError as error:
+        return ["their architectures are unknown, see below"], [str(error)]
+    found = {name: _served(model, known) for name, model in models.items()}
+    lines = [f"{name}: {state}" for name, (state, _) in found.items()]
+    problem = f"vLLM {version} serves none of the models, see above; use a newer image"
+    return lines, [] if any(promising for _, promising in found.values()) else [problem]
+
+
+def _served(model: ModelSpec, known: frozenset[str]) -> tuple[str, bool]:
+    """A line about a model's architecture, and False if the installed vLLM cannot serve it."""
+    if reason := unmet(model.requires):
+        return f"not applicable: {reason}", False
+    directory = config_directory(model, Places(roots("fixtures", Path("fixtures"))))
+    names = ", ".join(architectures(directory) if directory else ())
+    if not names:
+        return "its architecture is unknown, because no config.json of it is here", True
+    if known.isdisjoint(names.split(", ")):
+        return f"{names} is not in the registry of the installed vLLM", False
+    return f"{names} is in the registry of the installed vLLM", True
 
 
 def _simulated(npu: Ascend) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,10 @@ from fakes.npu_host import Host, Shown, bare, table, with_two_cards
 from pytest_ascend_vlm import doctor
 from pytest_ascend_vlm.cli import main
 from pytest_ascend_vlm.doctor import diagnose
+from pytest_ascend_vlm.engines import npu_tensors
+from pytest_ascend_vlm.engines.vllm import registry
 from pytest_ascend_vlm.platforms.cpu import Cpu
+from pytest_ascend_vlm.platforms.hccl_ports import port_lines, ranges
 from pytest_ascend_vlm.platforms.leases import lease
 
 Capture = pytest.CaptureFixture[str]
@@ -113,12 +117,12 @@ def test_what_is_set_wrongly_is_a_problem(
 ) -> None:
     monkeypatch.setenv(variable, value)
     assert problem in said(capsys, 1)
-    assert len(diagnose().problems) == 1
+    assert len(diagnose({}).problems) == 1
 
 
 def test_an_error_of_npu_smi_is_told_once(host: Host) -> None:
     host.shows("dcmi module initialize failed. ret is -8005")
-    (problem,) = diagnose().problems
+    (problem,) = diagnose({}).problems
     assert "an internal error of the driver" in problem
 
 
@@ -133,15 +137,236 @@ def test_a_node_that_may_not_be_opened_is_a_problem(
 ) -> None:
     node = host.root / "dev" / "davinci0"
     monkeypatch.setattr("os.access", lambda path, _: path != node)
-    (problem,) = diagnose().problems
+    (problem,) = diagnose({}).problems
     assert problem == f"this user cannot open {node}; add the user to the group HwHiAiUser"
 
 
 def test_locks_in_the_way_are_a_problem(host: Host) -> None:
     (host.root / "tmp" / "pytest-ascend-vlm-cards").write_text("", "utf-8")
-    (problem,) = diagnose().problems
+    (problem,) = diagnose({}).problems
     assert "must be a directory" in problem
 
 
 def test_the_free_space_of_a_cache_that_is_not_there_is_that_of_its_disk(tmp_path: Path) -> None:
     assert doctor.nearest_existing(tmp_path / "a" / "b") == tmp_path
+
+
+# --- torch_npu -----------------------------------------------------------------------------------
+
+
+def state(capsys: Capture, code: int, card: int) -> str:
+    """What the command prints about a card, after its memory."""
+    return said(capsys, code).splitlines()[1 + card].partition("MiB  ")[2]
+
+
+@pytest.mark.parametrize(
+    ("plan", "told"),
+    [
+        ("raise 0", "raises RuntimeError: aclrtSetDevice failed, error code is 507033; stop what"),
+        ("crash 0", "ended the process (exit code -11: SIGSEGV, a native crash); its output: pyt"),
+    ],
+)
+def test_a_card_without_a_tensor_is_told_and_the_others_are_tried(
+    plan: str, told: str, host: Host, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BROKEN", plan)
+    assert state(capsys, 0, 0).startswith(f"the first tensor on it {told}")
+    assert state(capsys, 0, 1) == "usable"
+    host.shows(table(Shown()))
+    assert "no card can be used now; the table above shows the reasons" in said(capsys, 1)
+
+
+@pytest.mark.usefixtures("host")
+@pytest.mark.parametrize("has_alarm", [True, False])
+def test_a_card_that_hangs_is_told(
+    has_alarm: bool, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process ends itself; if no signal reaches it, nobody waits for it."""
+    program = (
+        f"import sys, {npu_tensors.__name__} as module; module.CARD_SECONDS = {int(has_alarm)}; "
+        "module.main(sys.argv[1:])"
+    )
+    monkeypatch.setattr(npu_tensors, "COMMAND", ["python", "-c", program])
+    monkeypatch.setattr(npu_tensors, "CARD_SECONDS", 1)
+    monkeypatch.setattr(npu_tensors, "LOAD_SECONDS", 60 if has_alarm else 4)
+    monkeypatch.setenv("BROKEN", "hang 1")
+    monkeypatch.setenv("ASCEND_RT_VISIBLE_DEVICES", "1")
+    told = "the first tensor on it took over 1 s; stop what uses the card, or reset it with npu-smi"
+    assert state(capsys, 1, 1).startswith(told)
+
+
+@pytest.mark.usefixtures("host")
+@pytest.mark.parametrize(
+    ("plan", "told"),
+    [
+        (
+            "import",
+            "loading torch_npu raises ImportError: libascend_hal.so: cannot open shared object "
+            "file: No such file; mount /usr/local/Ascend/driver/lib64 into the container",
+        ),
+        ("crash", "loading torch_npu ended the process (exit code -11: SIGSEGV, a native crash)"),
+    ],
+)
+def test_a_torch_npu_that_cannot_be_loaded_is_a_problem(
+    plan: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BROKEN", plan)
+    (problem,) = diagnose({}).problems
+    assert problem.startswith(told)
+    assert "\n" not in problem
+
+
+def test_without_torch_npu_no_card_can_be_used(host: Host) -> None:
+    host.runs("torch_npu", "raise ModuleNotFoundError(\"No module named 'torch_npu'\")")
+    (problem,) = diagnose({}).problems
+    assert problem.endswith("; use the vllm-ascend image, which contains torch_npu")
+
+
+@pytest.mark.usefixtures("host")
+def test_only_idle_cards_are_tried(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BROKEN", "crash 0")
+    with lease("npu", 1, [0], dict, print):
+        assert state(capsys, 0, 0).startswith("leased by ")
+
+
+# --- ports and image -----------------------------------------------------------------------------
+
+
+def test_a_port_that_is_taken_is_named() -> None:
+    with socket.socket() as other:
+        other.bind(("", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        base = min(port, 65504)
+        first, advice = port_lines({"HCCL_IF_BASE_PORT": str(base)})[:2]
+    assert first == f"{base}-{base + 31} (HCCL_IF_BASE_PORT is '{base}'): taken: {port}"
+    assert "EJ0003" in advice
+
+
+@pytest.mark.parametrize(
+    ("env", "told"),
+    [
+        ({}, "60000-60031 (HCCL_IF_BASE_PORT is not set): "),
+        (
+            {"HCCL_HOST_SOCKET_PORT_RANGE": "61000,61002-61004", "HCCL_IF_BASE_PORT": "1"},
+            "61000, 61002-61004 (HCCL_HOST_SOCKET_PORT_RANGE is '61000,61002-61004'): ",
+        ),
+        ({"HCCL_HOST_SOCKET_PORT_RANGE": "auto"}, "HCCL_HOST_SOCKET_PORT_RANGE is auto: "),
+        ({"HCCL_IF_BASE_PORT": "65535"}, "HCCL_IF_BASE_PORT is '65535', which names no ports; "),
+        ({"HCCL_IF_BASE_PORT": "many"}, "HCCL_IF_BASE_PORT is 'many', which names no ports; "),
+    ],
+)
+@pytest.mark.usefixtures("bare_host")
+def test_the_ports_are_those_that_hccl_takes(env: dict[str, str], told: str) -> None:
+    assert port_lines(env)[0].startswith(told)
+
+
+def test_ports_that_a_connection_may_take_are_to_be_reserved(
+    bare_host: Host, capsys: Capture
+) -> None:
+    settings = bare_host.root / "settings"
+    advice = "net.ipv4.ip_local_reserved_ports=60000-60031"
+    assert advice not in said(capsys, 1)
+    (settings / "ip_local_port_range").write_text("32768\t60999\n", "ascii")
+    (settings / "ip_local_reserved_ports").write_text("\n", "ascii")
+    assert advice in said(capsys, 1)
+    (settings / "ip_local_reserved_ports").write_text("60000-60031\n", "ascii")
+    assert advice not in said(capsys, 1)
+
+
+def test_ports_are_written_as_ranges() -> None:
+    assert ranges([3, 1, 2, 5]) == "1-3, 5"
+
+
+def test_the_image_is_named_where_it_can_be_told(host: Host, capsys: Capture) -> None:
+    root = host.root / "image"
+    for name in ("etc", "run"):
+        (root / name).mkdir()
+    assert "Image\n  no container was recognized\n" in said(capsys, 0)
+    (root / ".dockerenv").touch()
+    (root / "etc" / "os-release").write_text('NAME="Ubuntu"\nPRETTY_NAME="Ubuntu 22.04.5"\n')
+    built = host.root / "site" / "vllm_ascend" / "_build_info.py"
+    built.write_text("# Auto-generated file\n__device_type__ = 'A2'\n", "utf-8")
+    text = said(capsys, 0)
+    assert "a container of Docker" in text
+    assert "\n  system: Ubuntu 22.04.5\n  vllm-ascend is built for A2\n" in text
+    (root / "run" / ".containerenv").write_text('engine="podman-4"\nimage="quay.io/a/b:v1"\n')
+    assert "Image\n  quay.io/a/b:v1\n" in said(capsys, 0)
+
+
+# --- the architectures of the models -------------------------------------------------------------
+
+REGISTRY = """
+import sys
+from types import ModuleType, SimpleNamespace
+
+plugins = ModuleType("vllm.plugins")
+plugins.load_general_plugins = lambda: known.append("GlmOcrForConditionalGeneration")
+sys.modules["vllm.plugins"] = plugins
+known = ["LlamaForCausalLM"]
+ModelRegistry = SimpleNamespace(get_supported_archs=lambda: known)
+"""
+MODELS = """
+from pytest_ascend_vlm import Capability as C, ModelSpec, VLMConformance
+
+def model(tiny, *requires):
+    of_text = {C.TEXT}
+    unsupported = {one: "-" for one in C if one not in of_text}
+    return ModelSpec(
+        f"a/{tiny}", tiny=tiny, requires=requires, supports=of_text, unsupported=unsupported
+    )
+
+"""
+
+
+def models(directory: Path, **expressions: str) -> str:
+    """A directory with a model file; class name -> expression of its model."""
+    classes = "\n\n".join(
+        f"class {name}(VLMConformance):\n    model = {expression}"
+        for name, expression in expressions.items()
+    )
+    (directory / "models").mkdir(exist_ok=True)
+    (directory / "models" / "test_models.py").write_text(MODELS + classes, "utf-8")
+    return str(directory / "models")
+
+
+def test_the_architectures_are_looked_up_with_those_of_plugins(host: Host, capsys: Capture) -> None:
+    host.runs("vllm", REGISTRY)
+    named = models(
+        host.root,
+        TestPlugin="model('glm_ocr')",
+        TestOther="model('qwen2_vl')",
+        TestNeeds="model('qwen2_vl', 'vllm>=99')",
+        TestAway="model(None)",
+    )
+    assert main(["doctor", named]) == 0
+    text = capsys.readouterr().out
+    known = "GlmOcrForConditionalGeneration is in the registry of the installed vLLM"
+    assert f"\n  TestPlugin: {known}\n" in text
+    unknown = "Qwen2VLForConditionalGeneration is not in the registry of the installed vLLM"
+    assert f"\n  TestOther: {unknown}\n" in text
+    assert "\n  TestNeeds: not applicable: it needs vllm>=99, and vllm 0.18.0" in text
+    assert "\n  TestAway: its architecture is unknown" in text
+    assert main(["doctor", models(host.root, TestOther="model('qwen2_vl')")]) == 1
+    assert "* vLLM 0.18.0+empty serves none of the models" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (
+            "raise RuntimeError('Failed to load the backend extension: torch_npu')",
+            "raises RuntimeError: Failed to load the backend extension: torch_npu",
+        ),
+        ("import os; os.abort()", "ended the process (exit code -6: SIGABRT, native code aborted)"),
+        ("import time; time.sleep(60)", "took over 2 s"),
+    ],
+)
+def test_a_vllm_that_cannot_be_asked_is_a_problem(
+    code: str, told: str, host: Host, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "TIME_LIMIT_SECONDS", 2)
+    host.runs("vllm", code)
+    assert main(["doctor", models(host.root, TestOther="model('qwen2_vl')")]) == 1
+    text = capsys.readouterr().out
+    assert f"\n  * importing vLLM {told}; for the full output run python -m pytest_as" in text

@@ -730,3 +730,21 @@ def test_cases_that_nobody_announced_and_cases_asked_twice_are_counted() -> None
 )
 def test_a_duration_is_as_exact_as_an_estimate(seconds: float, words: str) -> None:
     assert duration_text(seconds) == words
+
+
+def test_a_torch_npu_without_a_driver_is_one_error(tmp_path: Path) -> None:
+    """Torch loads it when it is imported, and raises what it raises."""
+    (tmp_path / "torch.py").write_text(
+        "raise RuntimeError('Failed to load the backend extension: torch_npu. \\nYou can ...')"
+    )
+    code = (
+        "from pathlib import Path; from pytest_ascend_vlm.engines.transformers.model import "
+        "Encoder; Encoder(Path('.'), trust_remote_code=False)"
+    )
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False
+    )
+    last = ran.stderr.splitlines()[-1]
+    assert last.startswith("pytest_ascend_vlm.errors.ConfigurationError: torch cannot be imported")
+    assert "an environment without torch_npu" in last

@@ -34,6 +34,12 @@ def other_architecture(checkpoint: Path, expected: Path) -> str | None:
     )
 
 
+def architectures(checkpoint: Path) -> tuple[str, ...]:
+    """The classes that config.json names for a checkpoint; empty if it names none."""
+    names = (_config(checkpoint) or {}).get("architectures")
+    return tuple(map(str, names)) if isinstance(names, list) else ()
+
+
 def _config(checkpoint: Path) -> Mapping[str, Any] | None:
     """The content of config.json; None if it is not a JSON object."""
     try:

@@ -80,6 +80,17 @@ def find_checkpoint(model: ModelSpec, kind: str, places: Places) -> Checkpoint:
     return Checkpoint(kind, copy.path, digest, revision)
 
 
+def config_directory(model: ModelSpec, places: Places) -> Path | None:
+    """A directory with a config.json of the model's architecture; None if none is here.
+
+    It is that of the tiny checkpoint, or of a copy of the full one, complete or not.
+    """
+    if model.tiny is not None and (tiny := _tiny_directory(model.tiny, places.fixture_roots)):
+        return tiny
+    _, copies = _search(model, places)
+    return next((one.path for one in copies if (one.path / "config.json").is_file()), None)
+
+
 def _tiny(model: ModelSpec, fixture_roots: Sequence[Path]) -> Path:
     if model.tiny is None:
         raise CheckpointError(

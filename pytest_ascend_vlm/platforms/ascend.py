@@ -60,10 +60,10 @@ class Ascend:
         """Imports torch_npu, which registers the device `npu` with torch."""
         try:
             import torch_npu  # type: ignore[import-not-found]  # noqa: F401
-        except ImportError as error:
+        except (ImportError, RuntimeError, OSError) as error:  # without a driver, any of them
             raise ConfigurationError(
                 f"Transformers on the NPU needs torch_npu ({error}); use the vllm-ascend image, "
-                "which contains it."
+                "which contains it, and mount the driver: see `ascend-vlm doctor`."
             ) from error
 
     def unavailable_reason(self) -> str | None:

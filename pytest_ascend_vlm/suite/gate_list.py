@@ -34,7 +34,7 @@ def text(directory: Path, only: Sequence[str] = (), marker: str | None = None) -
         ConfigurationError: there is no model file, a model file cannot be imported, two classes
             have the same name, or a class in `only` does not exist.
     """
-    known = _suite_classes(directory)
+    known = suite_classes(directory)
     if unknown := [name for name in only if name not in known]:
         raise ConfigurationError(
             f"there is no class {', '.join(unknown)} in {directory}. Its classes are "
@@ -90,8 +90,16 @@ def _ids(criterion: Criterion, model: ModelSpec) -> list[str]:
     return [criterion.of(one.name).id for one in declared[criterion.id]]
 
 
-def _suite_classes(directory: Path) -> dict[str, ModelSpec]:
-    """Name of each test class in the model files -> its model."""
+def suite_classes(directory: Path) -> dict[str, ModelSpec]:
+    """Name of each test class in the model files -> its model.
+
+    Args:
+        directory: a directory with model files at any depth, or one model file.
+
+    Raises:
+        ConfigurationError: there is no model file, a model file cannot be imported, or two classes
+            have the same name.
+    """
     file_of: dict[str, Path] = {}
     models: dict[str, ModelSpec] = {}
     for path in model_files_in(directory):
@@ -110,7 +118,7 @@ def _suite_classes(directory: Path) -> dict[str, ModelSpec]:
         raise ConfigurationError(
             f"there is no model file in {directory}: no test_*.py with a class Test… that "
             "subclasses VLMConformance. Name the directory of the model files: "
-            "`ascend-vlm gate-list DIR`."
+            "`ascend-vlm gate-list DIR`, or `ascend-vlm doctor DIR`."
         )
     return models
 

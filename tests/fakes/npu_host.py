@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_ascend_vlm.platforms import ascend
+from pytest_ascend_vlm.platforms import ascend, hccl_ports, image
 
 CAT = shutil.which("cat")
 _VARIABLES = (
@@ -17,8 +17,46 @@ _VARIABLES = (
     "ASCEND_RT_VISIBLE_DEVICES",
     "ASCEND_TOOLKIT_HOME",
     "CUDA_VISIBLE_DEVICES",
+    "HCCL_HOST_SOCKET_PORT_RANGE",
+    "HCCL_IF_BASE_PORT",
+    "KUBERNETES_SERVICE_HOST",
     "VLLM_VERSION",
 )
+# A torch whose device `npu` can be anything: BROKEN in the environment says what goes wrong, as
+# "import", "crash CARD", "hang CARD" or "raise CARD".
+_TORCH = """
+import os, signal, time
+
+__version__ = "2.9.0"
+_PLAN, _, _CARD = os.environ.get("BROKEN", "").partition(" ")
+print("a log line on standard output")
+if _PLAN == "import":
+    raise ImportError("libascend_hal.so: cannot open shared object file:\\nNo such file")
+if _PLAN == "crash" and not _CARD:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+class ones:
+    def __init__(self, count, device):
+        cards = os.environ["ASCEND_RT_VISIBLE_DEVICES"].split(",")
+        if cards[int(device.removeprefix("npu:"))] == _CARD:
+            if _PLAN == "crash":
+                os.kill(os.getpid(), signal.SIGSEGV)
+            if _PLAN == "hang":
+                time.sleep(60)
+            if _PLAN == "raise":
+                raise RuntimeError("aclrtSetDevice failed,\\nerror code is 507033")
+
+    def __mul__(self, factor):
+        return self
+
+    def sum(self):
+        return self
+
+    cpu = sum
+
+    def __float__(self):
+        return 4.0
+"""
 _HEAD = """
 | npu-smi 25.1.0                   Version: 25.1.0                                               |
 | NPU   Name                | Health        | Power(W)    Temp(C)           Hugepages-Usage(page)|
@@ -76,6 +114,11 @@ class Host:
         metadata = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
         (info / "METADATA").write_text(metadata, "utf-8")
 
+    def runs(self, package: str, code: str = "") -> None:
+        """Gives child processes, but not this one, a package."""
+        (self.root / "children" / package).mkdir(exist_ok=True)
+        (self.root / "children" / package / "__init__.py").write_text(code, "utf-8")
+
     def command(self, name: str, script: str) -> None:
         """Puts a command on PATH."""
         path = self.root / "bin" / name
@@ -86,12 +129,15 @@ class Host:
 def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     """A host without an NPU, with no command on PATH."""
     host = Host(tmp_path)
-    for name in ("bin", "dev", "site", "Ascend", "tmp"):
+    for name in ("bin", "children", "dev", "image", "settings", "site", "Ascend", "tmp"):
         (tmp_path / name).mkdir()
     for name in _VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "children"))
     monkeypatch.setattr(ascend, "DEV", tmp_path / "dev")
+    monkeypatch.setattr(hccl_ports, "SETTINGS", tmp_path / "settings")
+    monkeypatch.setattr(image, "ROOT", tmp_path / "image")
     monkeypatch.setattr(ascend, "ASCEND_ROOT", tmp_path / "Ascend")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     monkeypatch.syspath_prepend(tmp_path / "site")
@@ -99,10 +145,12 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
 
 
 def with_two_cards(host: Host) -> Host:
-    """The host with two idle cards, and versions of vLLM-Ascend and vLLM that match."""
+    """The host with two idle cards, a torch_npu, and vLLM-Ascend and vLLM that match."""
     host.command("npu-smi", f"{CAT} {host.root / 'table'}")
     host.shows(table(Shown(), Shown()))
     host.has_nodes(2)
     host.installs("vllm-ascend", "0.18.0rc1")
     host.installs("vllm", "0.18.0+empty")
+    host.runs("torch", _TORCH)
+    host.runs("torch_npu")
     return host

@@ -360,6 +360,15 @@ def _transformers() -> Any:
             f"the reference engine needs torch and transformers ({error}); install them with "
             "pip install 'pytest-ascend-vlm[reference]'."
         ) from error
+    except RuntimeError as error:
+        if "backend extension" not in str(error):
+            raise
+        # torch loads torch_npu when it is imported, and torch_npu needs the driver even for a CPU.
+        raise ConfigurationError(
+            f"torch cannot be imported ({' '.join(str(error).split())}). In a container of "
+            "vllm-ascend mount the driver (see `ascend-vlm doctor`); on a host without an NPU use "
+            "an environment without torch_npu: pip install 'pytest-ascend-vlm[reference]'."
+        ) from error
     return transformers
 
 

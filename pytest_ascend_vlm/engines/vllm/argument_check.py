@@ -17,14 +17,14 @@ import contextlib
 import hashlib
 import importlib
 import json
-import os
 import signal
 import subprocess
 import sys
 import traceback
 from collections.abc import Mapping, MutableMapping, Sequence
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
+from ...processes.limited import answer, answer_channel
 from ...versions import installed_versions
 from .. import torch_companions
 from .arguments import command_line
@@ -60,10 +60,10 @@ class ArgumentChecker:
         words = command_line(serve)
         key = hashlib.sha256(json.dumps([self._versions, words]).encode()).hexdigest()
         if key not in self._cache:
-            answer = self._ask(words)
-            if "unusable" in answer:
-                return answer["unusable"]
-            self._cache[key] = answer["problem"]
+            reply = self._ask(words)
+            if "unusable" in reply:
+                return reply["unusable"]
+            self._cache[key] = reply["problem"]
         return self._cache[key]
 
     def close(self) -> None:
@@ -77,10 +77,10 @@ class ArgumentChecker:
         """The child's answer; once it is unusable, always the reason."""
         if self._unusable is None:
             line = self._exchange(json.dumps(words))
-            answer: dict[str, str | None] = json.loads(line) if line else {"unusable": None}
-            if "unusable" not in answer:
-                return answer
-            self._unusable = self._explain(answer["unusable"])
+            reply: dict[str, str | None] = json.loads(line) if line else {"unusable": None}
+            if "unusable" not in reply:
+                return reply
+            self._unusable = self._explain(reply["unusable"])
             self.close()
         return {"unusable": self._unusable}
 
@@ -120,26 +120,20 @@ class _Refused(Exception):
 
 def main() -> int:
     """Checks the arguments on standard input until its end."""
-    # vLLM and its imports print to standard output: redirect that to standard error.
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as channel:
-        os.dup2(2, 1)
+    with answer_channel() as channel:
         signal.alarm(TIME_LIMIT_SECONDS)
         try:
             parser = _make_parser()
         except Exception as error:  # an installation can be broken in any way
             traceback.print_exc()
-            _answer(channel, {"unusable": _one_line(f"{type(error).__name__}: {error}")})
+            answer(channel, {"unusable": _one_line(f"{type(error).__name__}: {error}")})
             return 1
         signal.alarm(0)
         for line in sys.stdin:
             signal.alarm(TIME_LIMIT_SECONDS)
-            _answer(channel, {"problem": _problem(parser, json.loads(line))})
+            answer(channel, {"problem": _problem(parser, json.loads(line))})
             signal.alarm(0)
     return 0
-
-
-def _answer(channel: TextIO, answer: dict[str, str | None]) -> None:
-    print(json.dumps(answer), file=channel, flush=True)
 
 
 def _make_parser() -> Any:
