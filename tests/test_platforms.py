@@ -13,8 +13,7 @@ from fakes.npu_host import CAT, Host, Shown, bare, table, with_two_cards
 from helpers.models import model_spec
 
 from pytest_ascend_vlm.errors import ConfigurationError
-from pytest_ascend_vlm.platforms import PLATFORMS, select_platform
-from pytest_ascend_vlm.platforms import host as host_facts
+from pytest_ascend_vlm.platforms import PLATFORMS, image, select_platform
 from pytest_ascend_vlm.platforms.ascend import POOL, Ascend
 from pytest_ascend_vlm.platforms.ascend_versions import pair_problem
 from pytest_ascend_vlm.platforms.base import Allocation, Platform
@@ -22,6 +21,7 @@ from pytest_ascend_vlm.platforms.cards import Card, CardProcess
 from pytest_ascend_vlm.platforms.cpu import Cpu
 from pytest_ascend_vlm.platforms.cuda import Cuda, NvidiaSmiError, parse_nvidia_smi
 from pytest_ascend_vlm.platforms.endpoint import Remote
+from pytest_ascend_vlm.platforms.host import operating_system
 from pytest_ascend_vlm.platforms.npu_smi import NpuSmiError, driver_version, read_cards
 from pytest_ascend_vlm.platforms.preflight import obstacles, visible_cards
 
@@ -315,7 +315,7 @@ IMAGE = "quay.io/ascend/vllm-ascend:v0.18.0rc1"
 
 
 @pytest.mark.parametrize(
-    ("file", "variable", "image"),
+    ("file", "variable", "name"),
     [
         (None, None, None),
         (None, IMAGE, IMAGE),
@@ -328,24 +328,25 @@ IMAGE = "quay.io/ascend/vllm-ascend:v0.18.0rc1"
 def test_the_image_of_a_container_is_known_if_something_tells_it(
     file: str | None,
     variable: str | None,
-    image: Any,
+    name: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(host_facts, "CONTAINER_FILE", tmp_path / ".containerenv")
+    monkeypatch.setattr(image, "ROOT", tmp_path)
     monkeypatch.delenv("IMAGE", raising=False)
     if file is not None:
-        (tmp_path / ".containerenv").write_text(file, "utf-8")
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / ".containerenv").write_text(file, "utf-8")
     if variable is not None:
         monkeypatch.setenv("IMAGE", variable)
-    assert host_facts.container_image() == (variable if image is ... else image)
+    assert image.image_name() == (variable if name is ... else name)
 
 
 def test_the_operating_system_is_named_with_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     release = {"PRETTY_NAME": "Ubuntu 22.04.5 LTS"}
     monkeypatch.setattr("platform.freedesktop_os_release", lambda: release)
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
-    assert host_facts.operating_system() == "Ubuntu 22.04.5 LTS, aarch64"
+    assert operating_system() == "Ubuntu 22.04.5 LTS, aarch64"
 
 
 def test_the_head_of_the_table_has_the_drivers_version() -> None:

@@ -38,13 +38,14 @@ def receipt(run: Run, argv: list[str]) -> dict[str, Any]:
 
 
 def _environment(run: Run, driver: str | None) -> dict[str, Any]:
-    from ..platforms import host
+    from ..platforms.host import operating_system, python_version
+    from ..platforms.image import image_name
 
     return {
-        "python": host.python_version(),
-        "os": host.operating_system(),
+        "python": python_version(),
+        "os": operating_system(),
         "driver": driver,
-        "image": host.container_image(),
+        "image": image_name(),
         "device_memory_mib": run.platform.device_memory_mib(),
     }
 
