@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pytest_ascend_vlm import Thresholds
 from pytest_ascend_vlm.criteria import baseline as rules
 from pytest_ascend_vlm.errors import PreconditionError
-from pytest_ascend_vlm.observation.answers import Completion, Reference, Usage
+from pytest_ascend_vlm.observation.answers import Completion, Reference, TopLogprobs, Usage
 from pytest_ascend_vlm.observation.numerics import (
     Forced,
     ReferenceHidden,
@@ -297,3 +297,55 @@ def test_a_reference_that_diverges_at_a_near_tie_still_passes() -> None:
     golden = reference("ab", second=-0.1)
     replayed = dataclasses.replace(golden, text="aX", token_ids=(97, 88, END))
     assert rules.judge_replay(replayed, golden).passed
+
+
+# --- evidence of the answer, and of where two answers part ----------------------------------------
+
+
+def test_a_compared_answer_has_its_length_and_its_time_in_the_evidence() -> None:
+    facts = {"prompt_tokens": 36, "output_tokens": 7, "seconds": 0.1, "finish_reason": "stop"}
+    for answer in (served("巴黎"), with_x_at(0)):
+        assert rules.judge_text(answer, reference(), THRESHOLDS).evidence["answer"] == facts
+        assert rules.judge_divergence(answer, reference()).evidence["answer"] == facts
+
+
+def listing(position: int, *logprobs: float) -> TopLogprobs:
+    """Lists with the tokens 65, 66, ... at one position, and with one other token elsewhere."""
+    ids = np.full((7, len(logprobs)), -1)
+    values = np.full(ids.shape, np.nan)
+    ids[:, 0], values[:, 0] = 90, 0.0
+    ids[position], values[position] = range(65, 65 + len(logprobs)), logprobs
+    return TopLogprobs(ids, values)
+
+
+def test_where_two_answers_part_both_sides_candidates_are_in_the_evidence() -> None:
+    golden = reference(second=-1.0)
+    top = listing(2, -3.0, -0.5, -1.5, -4.0, -5.0, -6.0, math.nan)
+    answer = dataclasses.replace(with_x_at(2), top=top)
+    plain = rules.judge_divergence(answer, golden)
+    verdict = rules.with_parting(plain, answer, golden, chr)
+    parting = verdict.evidence["parting"]
+    assert {**verdict.evidence, "parting": None} == {**plain.evidence, "parting": None}
+    assert (verdict.passed, verdict.details) == (plain.passed, plain.details)
+    assert parting["position"] == 2
+    assert parting["margin"] == pytest.approx(1.0)
+    assert parting["served"] == [
+        ["B", -0.5], ["C", -1.5], ["A", -3.0], ["D", -4.0], ["E", -5.0],
+    ]  # fmt: skip
+    assert [token for token, _ in parting["reference"]] == [chr("巴".encode()[2]), "X", "Y"]
+    (first, second, _) = (value for _, value in parting["reference"])
+    assert first - second == pytest.approx(1.0, abs=1e-3)
+
+
+def test_where_nothing_is_listed_the_candidates_are_empty() -> None:
+    golden = reference()
+    longer = served("巴黎", (*"巴黎".encode(), 65, 66, END))
+    for answer, position in ((with_x_at(0), 0), (longer, 6)):
+        verdict = rules.with_parting(rules.judge_divergence(answer, golden), answer, golden, str)
+        parting = verdict.evidence["parting"]
+        assert (parting["position"], parting["served"]) == (position, [])
+
+
+def test_answers_that_do_not_part_have_no_parting() -> None:
+    verdict = rules.judge_divergence(served("巴黎"), reference())
+    assert rules.with_parting(verdict, served("巴黎"), reference(), str) is verdict

@@ -17,6 +17,7 @@ from pytest_ascend_vlm.criteria.determinism import (
     distinct,
     judge_agreement,
     judge_prefix_cache,
+    judge_repeat,
     judge_seeds,
     least_certain,
     repeat_chance,
@@ -302,6 +303,13 @@ def test_the_rate_of_equal_answers_is_measured() -> None:
     assert verdict.measured == 0.75
     assert verdict.evidence["differing"] == ["a"]
     assert judge_agreement({"a": answer("巴黎")}, {"a": others}, 0.75).passed
+
+
+def test_the_text_of_each_run_is_in_the_evidence() -> None:
+    verdict = judge_repeat(answer("巴黎"), [answer("巴西"), answer("巴黎")], 1.0)
+    assert not verdict.passed
+    assert verdict.measured == 0.5
+    assert verdict.evidence["texts"] == ["巴黎", "巴西", "巴黎"]
 
 
 def test_equal_text_from_different_tokens_differs() -> None:

@@ -28,7 +28,8 @@ import pytest
 from helpers.watch import GONE_WITHIN_SECONDS, Watch
 
 from pytest_ascend_vlm.engines.client import Client
-from pytest_ascend_vlm.engines.vllm.server import Launch, Phase, VllmServer
+from pytest_ascend_vlm.engines.vllm.log import Phase
+from pytest_ascend_vlm.engines.vllm.server import Launch, VllmServer
 from pytest_ascend_vlm.errors import ServerError
 from pytest_ascend_vlm.processes.supervised import SupervisedProcess
 from pytest_ascend_vlm.spec.case import Capability, Case, Sampling

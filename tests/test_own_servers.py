@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from fakes import offline_vllm, replay_vllm
 from helpers.models import model_file
 from helpers.paths import REPOSITORY
 from helpers.three_models import judge
+
+from pytest_ascend_vlm import reporting
 
 Judge = Callable[..., list[dict[str, Any]]]
 
@@ -72,6 +77,45 @@ def test_a_start_beyond_its_budget_fails_and_all_else_is_judged(
     assert statuses(rows) == {"serving.ready": "fail", "serving.text": "pass"}
     reason = next(row["reason"] for row in rows if row["status"] == "fail")
     assert f"closest to its budget: {phase}" in reason
+
+
+@pytest.mark.parametrize(
+    ("served", "in_registry"),
+    [
+        ("Qwen2VLForConditionalGeneration", True),
+        ("TransformersMultiModalForCausalLM", False),
+        ("", None),
+    ],
+)
+@pytest.mark.usefixtures("stand_in_root")
+def test_a_server_of_the_suite_is_reported_with_its_weights_memory_and_host(
+    served: str, in_registry: bool | None, project: pytest.Pytester
+) -> None:
+    model_file(project, "    pass")
+    lines = (
+        f"Resolved architecture: {served}",
+        "Loading model weights took 2.1563 GB",
+        "GPU KV cache size: 1,024 tokens",
+    )
+    options = ("test_own_model.py", "--vlm-platform=cpu", "-k", "text_is_answered and capital]")
+    plan = json.dumps({"log": [(0, line) for line in lines]})
+    _, report = judge(project.path, *options, STAND_IN=plan)
+    schema = resources.files(reporting).joinpath("report.schema.json").read_text("utf-8")
+    jsonschema.validate(report, json.loads(schema))
+    (model,) = report["models"]
+    assert model["in_registry"] is in_registry
+    assert model["memory"]["weights_gib"] == 2.1563
+    assert model["memory"]["kv_cache_tokens"] == 1024
+    assert model["memory"]["kv_cache_gib"] is None
+    assert model["card"]["architecture"] == "Qwen2VLForConditionalGeneration"
+    assert model["card"]["rope"]["mrope_section"] == [4, 6, 6]
+    assert model["unmodified"]["vllm"] is True
+    assert model["unsupported"]["vqa"] == "documents only"
+    assert [*model["cases"]] == ["text/capital"]
+    environment = report["receipt"]["environment"]
+    assert environment["python"] == platform.python_version()
+    assert environment["os"].endswith(platform.machine())
+    assert (environment["driver"], environment["device_memory_mib"]) == (None, None)
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,14 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes.npu_host import CAT, Host, Shown, bare, table, with_two_cards
 from helpers.models import model_spec
 
 from pytest_ascend_vlm.errors import ConfigurationError
-from pytest_ascend_vlm.platforms import PLATFORMS, select_platform
+from pytest_ascend_vlm.platforms import PLATFORMS, image, select_platform
 from pytest_ascend_vlm.platforms.ascend import POOL, Ascend
 from pytest_ascend_vlm.platforms.ascend_versions import pair_problem
 from pytest_ascend_vlm.platforms.base import Allocation, Platform
@@ -20,6 +21,7 @@ from pytest_ascend_vlm.platforms.cards import Card, CardProcess
 from pytest_ascend_vlm.platforms.cpu import Cpu
 from pytest_ascend_vlm.platforms.cuda import Cuda, NvidiaSmiError, parse_nvidia_smi
 from pytest_ascend_vlm.platforms.endpoint import Remote
+from pytest_ascend_vlm.platforms.host import operating_system
 from pytest_ascend_vlm.platforms.npu_smi import NpuSmiError, driver_version, read_cards
 from pytest_ascend_vlm.platforms.preflight import obstacles, visible_cards
 
@@ -299,6 +301,54 @@ def test_versions_of_cann_and_the_driver(host: Host, monkeypatch: pytest.MonkeyP
     assert Ascend().versions()["CANN"] == "9.0.0"
 
 
+def test_the_memory_of_one_card(host: Host) -> None:
+    assert Ascend().device_memory_mib() == 32768
+    host.shows(table(Shown(total=65536), Shown(total=0), Shown(total=65452)))
+    assert Ascend().device_memory_mib() == 65452
+    host.shows("no table")
+    assert Ascend().device_memory_mib() is None
+    assert Cuda().device_memory_mib() is None
+    assert Cpu().device_memory_mib() is None
+
+
+IMAGE = "quay.io/ascend/vllm-ascend:v0.18.0rc1"
+
+
+@pytest.mark.parametrize(
+    ("file", "variable", "name"),
+    [
+        (None, None, None),
+        (None, IMAGE, IMAGE),
+        (None, "a scan.png", None),
+        ("", IMAGE, IMAGE),
+        (f'engine="podman-4.9.3"\nimage="{IMAGE}"\nimageid="abc"\n', "other/image:v1", IMAGE),
+        (None, f"host.example:5000/vllm-ascend@sha256:{'0' * 64}", ...),
+    ],
+)
+def test_the_image_of_a_container_is_known_if_something_tells_it(
+    file: str | None,
+    variable: str | None,
+    name: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(image, "ROOT", tmp_path)
+    monkeypatch.delenv("IMAGE", raising=False)
+    if file is not None:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / ".containerenv").write_text(file, "utf-8")
+    if variable is not None:
+        monkeypatch.setenv("IMAGE", variable)
+    assert image.image_name() == (variable if name is ... else name)
+
+
+def test_the_operating_system_is_named_with_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = {"PRETTY_NAME": "Ubuntu 22.04.5 LTS"}
+    monkeypatch.setattr("platform.freedesktop_os_release", lambda: release)
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert operating_system() == "Ubuntu 22.04.5 LTS, aarch64"
+
+
 def test_the_head_of_the_table_has_the_drivers_version() -> None:
     assert driver_version(table(Shown())) == "25.1.0"
     assert driver_version("no table") is None
@@ -407,6 +457,7 @@ def test_a_gpu_is_leased_as_a_card_is(bare_host: Host) -> None:
     assert cuda.unavailable_reason() is None
     assert cuda.misconfigured_reason() is None
     assert cuda.device() == "2 x NVIDIA H200"
+    assert cuda.device_memory_mib() == 143771
     assert cuda.usable_cards() == 1
     with cuda.allocate(model_spec(), print) as place:
         assert place.cards == (0,)

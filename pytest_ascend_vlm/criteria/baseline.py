@@ -11,11 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import PreconditionError
-from ..observation.answers import TOP_LOGPROBS, Completion, Reference, Refusal
+from ..observation.answers import TOP_LOGPROBS, Completion, Reference, Refusal, TokenText
 from ..observation.numerics import Forced, ReferenceNumerics
 from ..spec.thresholds import Thresholds
 from .comparison import Table, compare_logits, log_softmax, tie_margin, visible_rounding
 from .divergence import Divergence, first_difference, token_at
+from .evidence import parting, with_answer, with_evidence
 from .text import side_by_side, similarity, word_overlap
 from .verdict import Verdict, at_least, at_most, checklist
 
@@ -147,7 +148,8 @@ def judge_text(served: Completion, reference: Reference, thresholds: Thresholds)
         "word_overlap": round(word_overlap(reference.text, got), 4),
     }
     reason = f"character similarity to the answer {reference.source}{after}"
-    return at_least(measured, minimum, "similarity", reason, details, evidence)
+    verdict = at_least(measured, minimum, "similarity", reason, details, evidence)
+    return with_answer(verdict, served)
 
 
 def diverges_at_near_tie(served: Completion, reference: Reference) -> bool:
@@ -169,14 +171,26 @@ def judge_divergence(served: Completion, reference: Reference) -> Verdict:
     divergence = find_divergence(served, reference)
     if divergence is None:
         tie = _tie(reference.numerics, 0) if reference.numerics else 0.0
-        return at_most(0.0, tie, "nats", "the answers do not diverge")
+        verdict = at_most(0.0, tie, "nats", "the answers do not diverge")
+        return with_answer(verdict, served)
     details = (
         *side_by_side(reference.text, served.text),
         *describe(divergence, served, reference),
     )
     reason = f"the answers diverge at token {divergence.position + 1}"
     evidence = {"position": divergence.position, "expected": reference.text, "got": served.text}
-    return at_most(divergence.preference, divergence.tie, "nats", reason, details, evidence)
+    verdict = at_most(divergence.preference, divergence.tie, "nats", reason, details, evidence)
+    return with_answer(verdict, served)
+
+
+def with_parting(
+    verdict: Verdict, served: Completion, reference: Reference, token_text: TokenText
+) -> Verdict:
+    """The verdict with both sides' candidates where the two answers part, if they do."""
+    divergence = find_divergence(served, reference)
+    if divergence is None:
+        return verdict
+    return with_evidence(verdict, {"parting": parting(divergence, served, reference, token_text)})
 
 
 def find_divergence(served: Completion, reference: Reference) -> Divergence | None:

@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import PreconditionError
 from ..observation.answers import Completion
 from ..spec.thresholds import UNSEEN_SAMPLING, UNSURE_RUNS, UNSURE_TEMPERATURE
+from .evidence import with_evidence
 from .recomputed import require_uncached
 from .text import side_by_side
 from .verdict import Verdict, at_least
@@ -42,6 +43,18 @@ def judge_agreement(
         "differing": sorted({label for label, _, _ in differing}),
     }
     return at_least(rate, minimum, "rate", reason, details, evidence)
+
+
+def judge_repeat(first: Completion, again: Sequence[Completion], minimum: float) -> Verdict:
+    """Judges the rate of further runs whose answer equals the first; evidence has all texts.
+
+    Args:
+        first: the first answer.
+        again: the answers of the further runs.
+        minimum: the minimum rate, 0..1.
+    """
+    verdict = judge_agreement({first.case_id: first}, {first.case_id: again}, minimum)
+    return with_evidence(verdict, {"texts": [run.text for run in (first, *again)]})
 
 
 def _same(first: Completion, other: Completion) -> bool:

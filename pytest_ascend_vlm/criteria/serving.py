@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from ..observation.answers import Completion, Refusal
 from ..spec.case import Sampling
+from .evidence import answer_facts
 from .text import side_by_side
 from .verdict import Verdict, at_most, checklist
 
@@ -73,7 +74,9 @@ def judge_media(answer: Completion | Refusal, text_tokens: int | None, medium: s
 
 
 def _answer_evidence(answer: Completion | Refusal) -> dict[str, object]:
-    return {"got": answer.text} if isinstance(answer, Completion) else {}
+    if isinstance(answer, Refusal):
+        return {}
+    return {"got": answer.text, "answer": answer_facts(answer)}
 
 
 def _answer_checks(answer: Completion | Refusal) -> dict[str, str | None]:

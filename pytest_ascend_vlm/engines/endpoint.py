@@ -9,6 +9,7 @@ from typing import Protocol
 import psutil
 
 from ..errors import ServerError
+from ..observation.memory import EngineMemory
 from ..observation.serving_mode import ServingMode
 from ..observation.shutdown import ShutdownReport
 from .address import is_loopback
@@ -70,6 +71,14 @@ class Server(Protocol):
     def mode(self) -> ServingMode:
         """What it tells about the way it serves."""
 
+    @property
+    def logged_memory(self) -> EngineMemory:
+        """The memory that the server reports for itself in the log of its latest start."""
+
+    @property
+    def logged_architecture(self) -> str | None:
+        """The class that serves the model, as the log names it; None if it is unknown."""
+
     def processes(self) -> list[psutil.Process]:
         """Its processes on this host; empty if they are not visible or it is not running."""
 
@@ -103,6 +112,8 @@ class RunningServer:
     serve_command = "(not started by the suite)"
     suite_arguments = ""
     memory_mib: float | None = None
+    logged_memory = EngineMemory()
+    logged_architecture: str | None = None
     shutdown_report: ShutdownReport | None = None
     mode = ServingMode()
 

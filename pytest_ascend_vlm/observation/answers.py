@@ -22,6 +22,10 @@ TOP_LOGPROBS = 20
 """Number of tokens listed at each position of an answer (vLLM's default maximum)."""
 
 
+TokenText = Callable[[int], str]
+"""Token id -> its text."""
+
+
 @dataclass(frozen=True)
 class Usage:
     """Token counts of one request; `cached_tokens` is None if the server does not report it."""

@@ -17,7 +17,7 @@ from ..spec.model import ModelSpec
 from ..versions import installed_versions
 from .ascend_versions import pair_problem
 from .base import Allocation, with_declared_limits
-from .cards import cards_text
+from .cards import cards_text, memory_of_one
 from .npu_smi import NpuSmiError, driver_version, read_cards, read_table
 from .pool import Pool
 
@@ -108,6 +108,13 @@ class Ascend:
         except NpuSmiError as error:
             return f"none: {error}"
         return f"SIMULATED {cards}" if self.simulated else cards
+
+    def device_memory_mib(self) -> int | None:
+        """Size of the memory of one card, in MiB; None if it is unknown."""
+        try:
+            return memory_of_one(read_cards())
+        except NpuSmiError:
+            return None
 
     def visible_cards(self) -> int | None:
         """The number of cards that ASCEND_RT_VISIBLE_DEVICES leaves visible."""

@@ -69,6 +69,9 @@ class Platform(Protocol):
     def device(self) -> str:
         """The number and names of the devices, for the receipt."""
 
+    def device_memory_mib(self) -> int | None:
+        """Size of the memory of one card, in MiB; None if it is unknown or there is no card."""
+
     def visible_cards(self) -> int | None:
         """The number of visible cards, busy ones included; None on a platform without cards."""
 
@@ -109,6 +112,10 @@ class Cardless:
 
     def misconfigured_reason(self) -> str | None:
         """None: only the configuration of cards is checked."""
+        return None
+
+    def device_memory_mib(self) -> int | None:
+        """None: this platform has no cards."""
         return None
 
     def visible_cards(self) -> int | None:

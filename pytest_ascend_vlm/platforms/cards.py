@@ -47,6 +47,11 @@ class Card:
     processes: tuple[CardProcess, ...] = ()
 
 
+def memory_of_one(cards: Iterable[Card]) -> int | None:
+    """Size of the smallest card's memory, in MiB; None if no card reports one."""
+    return min((card.memory_total_mib for card in cards if card.memory_total_mib), default=None)
+
+
 def cards_text(cards: Iterable[Card]) -> str:
     """The number and names of the cards: "4 x 910B4"."""
     names = Counter(card.name or "unnamed card" for card in cards)

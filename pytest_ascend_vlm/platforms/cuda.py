@@ -15,7 +15,7 @@ from ..spec.model import ModelSpec
 from ..versions import installed_versions
 from .ascend_only import without_ascend_only
 from .base import Allocation, with_declared_limits
-from .cards import Card, CardProcess, cards_text
+from .cards import Card, CardProcess, cards_text, memory_of_one
 from .pool import Pool
 from .tool import Tool
 
@@ -97,6 +97,13 @@ class Cuda:
             return cards_text(read_gpus())
         except NvidiaSmiError as error:
             return f"none: {error}"
+
+    def device_memory_mib(self) -> int | None:
+        """Size of the memory of one card, in MiB; None if it is unknown."""
+        try:
+            return memory_of_one(read_gpus())
+        except NvidiaSmiError:
+            return None
 
     def visible_cards(self) -> int | None:
         """The number of GPUs that CUDA_VISIBLE_DEVICES leaves visible."""

@@ -9,7 +9,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path("/")
+IMAGE_VARIABLE = "IMAGE"
+"""The variable of vllm-ascend's documents for the image; `docker run --env IMAGE` passes it on."""
+
+_NAME = re.compile(r"[\w.-]+(?::\d+)?(?:/[\w.-]+)+(?::[\w.-]+)?(?:@sha256:[0-9a-f]{64})?")
 _BUILT_FOR = re.compile(r"^__(?:device_type|soc_version)__ *= *['\"](\S+)['\"]", re.MULTILINE)
+
+
+def image_name() -> str | None:
+    """The image of this container with its registry, or None if nothing tells it.
+
+    Only Podman writes it into its containers. For others, the caller may state it.
+    """
+    written = re.search(r'^image="(.+)"$', _text("run/.containerenv"), re.MULTILINE)
+    name = written[1] if written else os.environ.get(IMAGE_VARIABLE, "")
+    return name if _NAME.fullmatch(name) else None
 
 
 def image_lines() -> list[str]:
@@ -18,9 +32,9 @@ def image_lines() -> list[str]:
 
 
 def _container() -> str:
-    """The image's name, which only Podman writes into its containers."""
-    if named := re.search(r'^image="(.+)"$', _text("run/.containerenv"), re.MULTILINE):
-        return named[1]
+    """The image's name, or the kind of the container and where its image is shown."""
+    if (name := image_name()) is not None:
+        return name
     if (ROOT / "run/.containerenv").exists():
         return "a container of Podman, which does not show the image's name"
     if "KUBERNETES_SERVICE_HOST" in os.environ:

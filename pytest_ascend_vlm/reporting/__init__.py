@@ -54,12 +54,17 @@ class Report:
                 known["variants"].update(value.get("variants", {}))
                 known.update({k: v for k, v in value.items() if k != "variants"})
 
+    def add_to_models(self, facts: Mapping[str, Any]) -> None:
+        """Adds the same facts to each model that was served."""
+        for model in self.models.values():
+            model.update(facts)
+
     def document(self, receipt: Mapping[str, Any]) -> dict[str, Any]:
         """The content of report.json."""
         rows = self.rows
         in_order = dict.fromkeys((row["model"], row["suite_class"]) for row in rows)
         keys = dict.fromkeys([*in_order, *self.models])
-        models = [self.models[key] for key in keys if key in self.models]
+        models = [_with_named_cases(self.models[key], rows) for key in keys if key in self.models]
         others = [facts for model in models for facts in model["variants"].values()]
         return {
             "schema": SCHEMA,
@@ -77,6 +82,19 @@ class Report:
             "models": models,
             "rows": rows,
         }
+
+
+def _with_named_cases(
+    model: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The facts of a model, with those of its cases alone that its rows name."""
+    named = {
+        row["case"]
+        for row in rows
+        if (row["model"], row["suite_class"]) == (model["model"], model["suite_class"])
+    }
+    cases = {name: case for name, case in model.get("cases", {}).items() if name in named}
+    return {**model, **({"cases": cases} if "cases" in model else {})}
 
 
 def write(report: Report, receipt: Mapping[str, Any], directory: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from .goldens import Goldens
 from .judge import Judge
 
 if TYPE_CHECKING:
-    from ..observation.answers import Completion, Reference
+    from ..observation.answers import Completion, Reference, TokenText
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,13 @@ class Comparison:
         answers: the served model's answers.
         golden: the reference's answers.
         judge: the judge of the test.
+        token_text: the text of a token.
     """
 
     answers: Answers
     golden: Goldens
     judge: Judge
+    token_text: TokenText
 
     def __call__(self, case: Case) -> tuple[Completion, Reference]:
         """Both answers to a case.

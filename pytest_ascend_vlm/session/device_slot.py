@@ -12,13 +12,13 @@ from ..spec.case import Case
 from ..spec.model import Variant
 from .endpoints import judged_server
 from .model import ModelSession
-from .server_facts import ServerFacts, model_facts, server_facts, variant_facts
+from .server_facts import ServerFacts, in_registry, model_facts, server_facts, variant_facts
 
 if TYPE_CHECKING:
     from ..engines.client import Client
     from ..engines.endpoint import Server
+    from ..engines.vllm.log import Phase
     from ..engines.vllm.offline import OfflineResult
-    from ..engines.vllm.server import Phase
     from ..observation.answers import Completion
     from ..observation.numerics import Forced
     from ..observation.serving_mode import ServingMode
@@ -107,7 +107,11 @@ class DeviceSlot:
         run, model = self.session.run, self.session.model
         checkpoint = self.session.checkpoint if self.starts_engines else None
         of_model = model_facts(model, run.options.checkpoint, checkpoint, self.allocation.cards)
-        self._record({**of_model, **server_facts(self.server, self.requests)})
+        more = {
+            "in_registry": in_registry(self.server, of_model["card"]),
+            "cases": self.session.case_facts(),
+        }
+        self._record({**of_model, **server_facts(self.server, self.requests), **more})
 
     @contextlib.contextmanager
     def variant(self, variant: Variant) -> Iterator[tuple[Client, Server]]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..criteria.criterion import Cases
+from ..errors import CheckpointError
 from ..spec.case import Case
 from ..spec.case_files import image_size
 from ..spec.model import ModelSpec, Variant
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ..engines.transformers.model import Encoder
     from ..engines.transformers.reference import TransformersReference
     from ..golden.store import GoldenKey, GoldenStore
+    from ..observation.answers import TokenText
 
 
 class ModelSession:
@@ -175,6 +177,26 @@ class ModelSession:
             trust_remote_code=self.model.trust_remote_code,
             arguments=self.model.serve.get("mm_processor_kwargs"),
         )
+
+    def token_text(self, token: int) -> str:
+        """The text of a token; its number if the checkpoint is not on this host."""
+        return self._token_texts(token)
+
+    @cached_property
+    def _token_texts(self) -> TokenText:
+        from ..checkpoints.tokens import token_number, token_texts
+
+        try:
+            return token_texts(self.checkpoint.path)
+        except CheckpointError:
+            return token_number
+
+    def case_facts(self) -> dict[str, Any]:
+        """Case id -> the facts of each of the model's cases, for the report."""
+        from .case_facts import case_facts
+
+        own = (self.model.request(case) for case in self.run.cases)
+        return {case.id: case_facts(case, self.run.options.fixture_roots) for case in own}
 
     def on_progress(self, line: str) -> None:
         """Shows a line of progress that begins with the model's id."""

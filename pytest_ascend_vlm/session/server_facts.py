@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..checkpoints.card import read_card
+from ..spec.case import Capability
+
 if TYPE_CHECKING:
     from ..checkpoints.find import Checkpoint
     from ..engines.endpoint import Server
@@ -44,6 +47,7 @@ def model_facts(
         checkpoint: the model's checkpoint; None if an endpoint is judged.
         cards: ids of the cards that the model was served on.
     """
+    card = read_card(checkpoint.path) if checkpoint else None
     return {
         "checkpoint": kind,
         "revision": checkpoint.revision if checkpoint else None,
@@ -51,6 +55,9 @@ def model_facts(
         "env": dict(model.env),
         "cards": list(cards),
         "published": _published(model),
+        "card": dataclasses.asdict(card) if card else None,
+        "supports": [one.value for one in Capability if one in model.supports],
+        "unsupported": {one.value: reason for one, reason in model.unsupported.items()},
     }
 
 
@@ -66,7 +73,17 @@ def server_facts(server: Server, requests: int) -> dict[str, Any]:
         "served_name": server.endpoint.served_name,
         "suite_arguments": server.suite_arguments,
         "server_starts": server.starts,
+        "memory": dataclasses.asdict(server.logged_memory),
     }
+
+
+def in_registry(server: Server, card: Mapping[str, Any] | None) -> bool | None:
+    """True if the engine serves the checkpoint's architecture by a class of that name.
+
+    False if it runs Transformers' own model instead; None if the log or the card does not tell.
+    """
+    served, declared = server.logged_architecture, (card or {}).get("architecture")
+    return None if served is None or declared is None else served == declared
 
 
 def variant_facts(server: Server, requests: int) -> dict[str, Any]:

@@ -115,7 +115,8 @@ class BaselineCriteria(Criteria):
         compare. If whole answers differ in style, compare chat template and generation settings.
         """
         served, reference = comparison(case)
-        judge(rules.judge_text(served, reference, self.model.thresholds))
+        verdict = rules.judge_text(served, reference, self.model.thresholds)
+        judge(rules.with_parting(verdict, served, reference, comparison.token_text))
 
     @criterion("baseline.image", needs=Capability.IMAGE, cases=Cases.IMAGE)
     def test_image_matches_reference(
@@ -131,7 +132,8 @@ class BaselineCriteria(Criteria):
         then the attention backend of the vision tower.
         """
         served, reference = comparison(case)
-        judge(rules.judge_text(served, reference, self.model.thresholds))
+        verdict = rules.judge_text(served, reference, self.model.thresholds)
+        judge(rules.with_parting(verdict, served, reference, comparison.token_text))
 
     @criterion("baseline.divergence", cases=Cases.ALL)
     def test_divergence_is_rounding(self, case: Case, comparison: Comparison, judge: Judge) -> None:
@@ -146,7 +148,8 @@ class BaselineCriteria(Criteria):
         """
         served, reference = comparison(case)
         require_numerics(reference, judge)
-        judge(rules.judge_divergence(served, reference))
+        verdict = rules.judge_divergence(served, reference)
+        judge(rules.with_parting(verdict, served, reference, comparison.token_text))
 
     @criterion("baseline.logprobs", cases=Cases.ALL)
     def test_logprobs_match_reference(

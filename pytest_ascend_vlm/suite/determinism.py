@@ -57,8 +57,7 @@ class DeterminismCriteria(Criteria):
         enforce_eager, which separates defects of graph mode from defects of kernels.
         """
         first, again = answers(case), answers.again(case, REPEATS - 1)
-        minimum = self.model.thresholds.agreement
-        judge(rules.judge_agreement({case.id: first}, {case.id: again}, minimum))
+        judge(rules.judge_repeat(first, again, self.model.thresholds.agreement))
 
     @criterion("determinism.cold", needs=Capability.IMAGE)
     def test_computed_again_agrees(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from ..criteria import document as rules
 from ..criteria.baseline import diverges_at_near_tie
 from ..criteria.criterion import Cases
+from ..criteria.evidence import with_answer
 from ..criteria.verdict import Verdict
 from ..errors import ConfigurationError
 from ..session.comparison import Comparison
@@ -87,4 +88,4 @@ def _against_truth(
     served, reference = comparison(case)
     if diverges_at_near_tie(served, reference):
         tolerance = max(tolerance, TOLERANCE_AFTER_TIE)
-    return rule(truth, served.text, reference.text, tolerance)
+    return with_answer(rule(truth, served.text, reference.text, tolerance), served)

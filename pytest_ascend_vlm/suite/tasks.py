@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..criteria import tasks as rules
 from ..criteria.criterion import Cases
+from ..criteria.evidence import with_answer
 from ..errors import ConfigurationError
 from ..session.comparison import Comparison
 from ..session.judge import Judge
@@ -144,7 +145,8 @@ class TaskCriteria(Criteria):
             case, lambda golden: rules.no_box_reason(truth, box(golden), threshold)
         )
         served, reference = comparison(case)
-        judge(rules.judge_box(truth, box(served.text), box(reference.text), threshold))
+        verdict = rules.judge_box(truth, box(served.text), box(reference.text), threshold)
+        judge(with_answer(verdict, served))
 
 
 def _judge_question(case: Case, comparison: Comparison) -> Verdict:
@@ -155,4 +157,5 @@ def _judge_question(case: Case, comparison: Comparison) -> Verdict:
         )
     comparison.require_known(case, lambda golden: rules.unnamed_reason(case.accepted, golden))
     served, reference = comparison(case)
-    return rules.judge_question(case.accepted, served.text, reference.text)
+    verdict = rules.judge_question(case.accepted, served.text, reference.text)
+    return with_answer(verdict, served)

@@ -8,10 +8,8 @@ server that answers only text is not ready.
 from __future__ import annotations
 
 import contextlib
-import enum
 import json
 import os
-import re
 import secrets
 import shlex
 import socket
@@ -28,6 +26,7 @@ import httpx
 import psutil
 
 from ...errors import ServerError
+from ...observation.memory import EngineMemory
 from ...observation.serving_mode import ServingMode
 from ...observation.shutdown import ShutdownReport
 from ...processes import supervisor
@@ -42,6 +41,7 @@ from ..client import Client
 from ..endpoint import Endpoint
 from . import serving_mode
 from .arguments import command_line
+from .log import Phase, architecture_of, memory_of, phase_of
 
 _POLL_SECONDS = 0.25
 _EXIT_GRACE_SECONDS = supervisor.DESCENDANT_GRACE_SECONDS + 2.0
@@ -49,22 +49,6 @@ _MEMORY_SECONDS = 15.0
 _MAX_DEATHS = 3
 _BUDGET_FACTOR = 2
 """A phase of a start may take this multiple of its budget; a longer phase counts as a hang."""
-
-
-class Phase(enum.Enum):
-    """A phase of a server's start; the value is its name in messages."""
-
-    START = "start"
-    WEIGHTS = "weights"
-    GRAPHS = "graphs"
-    FIRST_IMAGE = "first image"
-
-
-_LOGGED = {
-    Phase.WEIGHTS: re.compile(r"Starting to load model|Loading (?:safetensors|model weights)"),
-    # vllm-ascend warns of "capturing too many batch sizes" before the weights are loaded.
-    Phase.GRAPHS: re.compile(r"Loading weights took|Model loading took|Capturing [^.]*graphs"),
-}
 
 
 @dataclass(frozen=True)
@@ -196,6 +180,16 @@ class VllmServer:
         with contextlib.suppress(psutil.NoSuchProcess):
             return float(sum(one.memory_info().rss for one in self.processes())) / 2**20
         return None
+
+    @property
+    def logged_memory(self) -> EngineMemory:
+        """The memory that the latest start reported in its log."""
+        return memory_of(self._log())
+
+    @property
+    def logged_architecture(self) -> str | None:
+        """The class that serves the model, as the log of the latest start names it."""
+        return architecture_of(self._log())
 
     def processes(self) -> list[psutil.Process]:
         """The server's process and all of its descendants."""
@@ -394,7 +388,8 @@ class VllmServer:
         self._on_phase(phase, seconds)
 
     def _log(self) -> str:
-        return self.log_path.read_text("utf-8", errors="replace")
+        path = self.log_path
+        return path.read_text("utf-8", errors="replace") if path.is_file() else ""
 
     def _timeout_text(self, phase: Phase) -> str:
         budget = _budget(self.launch.budgets, phase)
@@ -405,14 +400,6 @@ class VllmServer:
 
     def _post_mortem(self, problem: str) -> str:
         return post_mortem(f"{problem}.", self._log(), self.log_path)
-
-
-def phase_of(log: str) -> Phase:
-    """The phase that a server has reached before it is healthy, from its log."""
-    for phase in (Phase.GRAPHS, Phase.WEIGHTS):
-        if _LOGGED[phase].search(log):
-            return phase
-    return Phase.START
 
 
 def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
