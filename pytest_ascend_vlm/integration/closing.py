@@ -69,7 +69,8 @@ class Closing:
         document = self._report.document(receipt(self.run, list(argv)))
         try:
             with exclusive(directory):
-                result = (appended if appends else Appended)(document, directory)
+                own = Appended(document, directory)
+                result = appended(document, directory) if appends else own
                 paths = write_document(result.document, result.directory)
         except OSError as error:
             self.written = [f"the report could not be written to {directory}: {error.strerror}"]

@@ -12,6 +12,7 @@ from ..versions import installed_versions
 
 def receipt(run: Run, argv: list[str]) -> dict[str, Any]:
     """The receipt for the report: platform, device, versions, duration, arguments and date."""
+    own = {"seconds": round(run.seconds, 1), "argv": argv}
     return {
         "platform": run.options.platform,
         "checkpoint": run.options.checkpoint,
@@ -22,7 +23,7 @@ def receipt(run: Run, argv: list[str]) -> dict[str, Any]:
             **run.platform.versions(),
         },
         "serve_overrides": dict(run.options.serve_overrides),
-        **(own := {"seconds": round(run.seconds, 1), "argv": argv}),
+        **own,
         "runs": [{**own, "date": run.started.isoformat(timespec="milliseconds")}],
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -133,7 +133,7 @@ def compare(old: Named, new: Named) -> Comparison:
 
 
 def _whole_classes(
-    before: Mapping[Key, list[Row]], after: Mapping[Key, list[Row]]
+    before: Mapping[Key, Sequence[Row]], after: Mapping[Key, Sequence[Row]]
 ) -> Iterator[Change]:
     """One change for each test class that only one report has."""
     old, new = ({key[:2]: 0 for key in rows} for rows in (before, after))
@@ -150,7 +150,7 @@ def _whole_classes(
 
 
 def _changes(
-    key: Key, old: list[Row], new: list[Row], devices: tuple[str, str]
+    key: Key, old: Sequence[Row], new: Sequence[Row], devices: tuple[str, str]
 ) -> Iterator[Change]:
     def change(kind: str, what: str, text: str) -> Change:
         return Change(key[:2], kind, what, key[2], key[3], text)
@@ -207,7 +207,7 @@ def _status(rows: Iterable[Row]) -> str:
     return min((str(row["status"]) for row in rows), key=STATUSES.index)
 
 
-def _finding(rows: list[Row]) -> str:
+def _finding(rows: Sequence[Row]) -> str:
     status = _status(rows)
     return told(next(row for row in rows if row["status"] == status))
 

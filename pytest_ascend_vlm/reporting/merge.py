@@ -140,7 +140,7 @@ def _merged(earlier: Merged, later: Named) -> Merged:
 
 
 def _rank(rows: Iterable[Mapping[str, Any]]) -> int:
-    """The rank of a test's rows; a test that ended early has the rank of its last row."""
+    """The lowest rank of a test's rows: with an error after its first verdict it was not judged."""
     return min(_RANKS[row["status"]] for row in rows)
 
 

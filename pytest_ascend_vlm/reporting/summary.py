@@ -39,13 +39,13 @@ def closing_table(rows: Rows) -> list[str]:
     return lines
 
 
-def by_class(rows: Rows) -> dict[str, dict[str, Rows]]:
+def by_class(rows: Rows) -> Mapping[str, Mapping[str, Rows]]:
     """Test class with its model -> criterion group -> rows."""
     found: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
     for row in rows:
         groups = found.setdefault(f"{row['suite_class']} ({row['model']})", {})
         groups.setdefault(group_of(row), []).append(row)
-    return {head: dict(groups) for head, groups in found.items()}
+    return found
 
 
 def not_applicable(groups: Mapping[str, Rows]) -> str | None:
