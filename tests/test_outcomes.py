@@ -215,13 +215,13 @@ def verdicts_in(element: ET.Element) -> list[str]:
     return [one.get("value", "") for one in named]
 
 
-def test_a_test_that_is_tried_again_has_its_last_verdict(
+def test_each_try_of_a_test_has_one_verdict_in_junit(
     project: pytest.Pytester, stub: Serve, judged: Judged
 ) -> None:
     xml = project.path / "junit.xml"
     arguments = ("-k", "models", "--reruns=1", f"--junitxml={xml}")
     judged(stub(Defect.NAME_NOT_LISTED.value), *arguments)
-    assert len(verdicts_in(ET.parse(xml).getroot())) == 1  # noqa: S314
+    assert len(verdicts_in(ET.parse(xml).getroot())) == 2  # noqa: S314
 
 
 # --- GitHub's step summary -----------------------------------------------------------------------
