@@ -218,8 +218,9 @@ def test_counts_add_up_and_each_run_is_kept() -> None:
 def test_facts_that_one_run_knows_are_kept() -> None:
     knows = {**MODEL, "memory": {"weights_gib": 2.5}, "cases": {"text/a": {"truth": "a"}}}
     other = {**MODEL, "memory": None, "cases": {"text/b": {"truth": "b"}}}
-    first = report(row("serving.text"), models=(knows,), environment={"os": "x", "image": None})
-    second = report(row("serving.image"), models=(other,), environment={"image": "i"})
+    host = {"os": "x", "image": None}
+    first = report(row("serving.text", case="text/a"), models=(knows,), environment=host)
+    second = report(row("serving.text", case="text/b"), models=(other,), environment={"image": "i"})
     both = merged(first, second).document
     assert both["models"][0]["memory"] == {"weights_gib": 2.5}
     assert set(both["models"][0]["cases"]) == {"text/a", "text/b"}
@@ -301,7 +302,8 @@ def test_another_deployment_is_refused(field: str) -> None:
     value, line = OTHER_FACTS[field]
     first = {**MODEL, "unmodified": {"vllm": True}, "cases": {"text/a": 1, "text/b": 1}}
     second = {**MODEL, field: value}
-    documents = (report(row("serving.text"), models=(facts,)) for facts in (first, second))
+    rows = (row("serving.text", case="text/a"), row("serving.text", "text/b"))
+    documents = (report(*rows, models=(facts,)) for facts in (first, second))
     (found,) = refusals([Named(name, one) for name, one in zip("AB", documents, strict=True)])
     assert found.startswith(f"an-org/a-model (TestIt): {line}")
 
