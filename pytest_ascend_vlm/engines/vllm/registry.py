@@ -16,7 +16,7 @@ from ...processes.exit_code import exit_code
 from ...processes.limited import answer, answer_channel, ask, one_line
 from .. import torch_companions
 
-TIME_LIMIT_SECONDS = 120.0
+TIME_LIMIT_SECONDS = 600.0
 COMMAND = ["python", "-m", "pytest_ascend_vlm.engines.vllm.registry"]
 
 
