@@ -10,7 +10,8 @@ from typing import Any
 from ..errors import ConfigurationError
 from ..reporting import rendered, write_document, write_files
 from ..reporting.compare import compare
-from ..reporting.markdown import LANGUAGES, render
+from ..reporting.language import LANGUAGES
+from ..reporting.markdown import render
 from ..reporting.merge import Named, merge
 from ..reporting.reading import no_report, read
 

@@ -112,7 +112,7 @@ def write_document(document: Mapping[str, Any], directory: Path) -> list[Path]:
     Raises:
         OSError: a file cannot be written.
     """
-    from .markdown import LANGUAGES
+    from .language import LANGUAGES
 
     text = json.dumps(document, ensure_ascii=False, indent=1) + "\n"
     return write_files({FILE_NAME: text, **rendered(document, LANGUAGES)}, directory)

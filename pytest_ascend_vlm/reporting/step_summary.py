@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .markdown import cell, code_block
+from .markdown.escape import cell, code_block
 from .rows import name_of
 from .summary import Rows, by_class, counts_text, not_applicable, worst_text
 

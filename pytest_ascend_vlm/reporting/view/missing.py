@@ -1,0 +1,77 @@
+"""A section that has no evidence, and the command that gives it."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+from .rows import Json, Rows, first_line
+
+_PLACE = "conformance"
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A section without evidence.
+
+    Attributes:
+        reasons: reasons of the report why its criteria were not judged, each once; empty if they
+            were not run.
+        stopped: True if an error or a failure stopped a criterion; the document's problems tell
+            which.
+        command: the command that measures it; empty if no command can (the model does not support
+            it).
+    """
+
+    reasons: tuple[str, ...] = ()
+    stopped: bool = False
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Commands:
+    """The commands that repeat a run, or a part of it, for one test class.
+
+    Attributes:
+        options: the options that chose platform and checkpoint.
+        suite_class: the test class.
+    """
+
+    suite_class: str
+    options: tuple[str, ...]
+
+    def run(self, marker: str = "", *more: str) -> str:
+        """The command that runs the criteria of a marker and adds them to a report.
+
+        Args:
+            marker: the pytest marker; empty for the criteria that always run.
+            more: more arguments.
+        """
+        chosen = ["-m", marker] if marker else []
+        words = ["pytest", _PLACE, "-k", self.suite_class, *chosen, *self.options, *more]
+        return shlex.join([*words, "--vlm-report=reports"])
+
+
+def commands(receipt: Json, suite_class: str) -> Commands:
+    """The commands of a test class on the platform and checkpoint of a run."""
+    platform, checkpoint = str(receipt["platform"]), receipt.get("checkpoint")
+    options = [] if platform in {"npu", "endpoint"} else [f"--vlm-platform={platform}"]
+    options += ["--vlm-server-url=http://HOST:8000"] if platform == "endpoint" else []
+    options += ["--vlm-checkpoint=tiny"] if checkpoint == "tiny" else []
+    return Commands(suite_class, tuple(options))
+
+
+def missing(rows: Rows, command: str) -> Missing:
+    """The section of rows that have no verdict.
+
+    Args:
+        rows: the rows of its criteria.
+        command: the command that runs them.
+    """
+    statuses = {row["status"] for row in rows}
+    reasons = (first_line(row["reason"]) for row in rows if row["status"] in {"na", "skip"})
+    return Missing(
+        tuple(dict.fromkeys(reason for reason in reasons if reason)),
+        bool(statuses & {"fail", "error"}),
+        "" if statuses == {"na"} else command,
+    )

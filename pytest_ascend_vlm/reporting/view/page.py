@@ -1,0 +1,243 @@
+"""The document of one model, section by section in the order of the field's documents."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ...criteria.groups import needs_server
+from ..phrase import Text, phrase
+from .answers import Comparisons, Repeats, cases_of, comparisons, repeats
+from .card import card_items
+from .datasets import Score, datasets
+from .deployment import Deployment, Start, deployment, start
+from .environment import Item
+from .examples import Examples, examples
+from .missing import Commands, Missing, commands
+from .numerics import ErrorAnalysis, Numerics, error_analysis, numerics
+from .published import Published, published
+from .reading import Reading, Tasks, reading, tasks
+from .rows import Json, Rows, counts
+from .speed import Speed, speed
+from .steps import Conclusion, Sections, Step, conclusion, steps
+from .verdicts import (
+    CriterionLine,
+    Note,
+    Problem,
+    Unsupported,
+    criterion_lines,
+    notes,
+    problems,
+    unsupported,
+)
+
+
+@dataclass(frozen=True)
+class Control:
+    """One controlled comparison of the method.
+
+    Attributes:
+        name: what is compared.
+        condition: what both sides have in common.
+        purpose: what it shows.
+    """
+
+    name: Text
+    condition: Text
+    purpose: Text
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A page to read on.
+
+    Attributes:
+        name: its title.
+        url: its address; empty for a document that is only named.
+    """
+
+    name: Text
+    url: str
+
+
+@dataclass(frozen=True)
+class ModelPage:
+    """One document: a model as one test class declares it.
+
+    A section is `Missing` if the report has no evidence for it.
+
+    Attributes:
+        title: the model's id, with the test class if several classes declare this model.
+        model: the model's id.
+        suite_class: the test class.
+        file_stem: the beginning of the names of its files, without a language.
+        counts: status -> number of rows that judge the served model; of all rows if none does.
+        card: the model table.
+        deployment: download, variables, serve command, variants.
+        examples: requests as code; None if the report has no cases.
+        start: basic checks, seconds and memory of the start.
+        method: the controlled comparisons.
+        repeats: the same requests several times.
+        text: text answers beside the reference's.
+        image: answers about images beside the reference's.
+        reading: the pages that were read.
+        tasks: the questions about images.
+        datasets: the scores of data sets.
+        numerics: logits and hidden states against the reference.
+        errors: where the error is.
+        speed: latency, throughput, CPU usage.
+        published: published figures beside the measured ones; None if the model file has none.
+        criteria: all criteria with their worst case.
+        problems: failures and errors.
+        steps: the ten steps of the adaptation.
+        conclusion: the conclusion.
+        unsupported: what the model file declares as unsupported.
+        notes: expected failures, and what was not judged.
+        commands: name -> the command that repeats this part.
+        references: pages to read on.
+    """
+
+    title: str
+    model: str
+    suite_class: str
+    file_stem: str
+    counts: Mapping[str, int]
+    card: tuple[Item, ...]
+    deployment: Deployment
+    examples: Examples | None
+    start: Start
+    method: tuple[Control, ...]
+    repeats: Repeats | Missing
+    text: Comparisons | Missing
+    image: Comparisons | Missing
+    reading: Reading | Missing
+    tasks: Tasks | Missing
+    datasets: tuple[Score, ...] | Missing
+    numerics: Numerics | Missing
+    errors: ErrorAnalysis | Missing
+    speed: Speed | Missing
+    published: Published | None
+    criteria: tuple[CriterionLine, ...]
+    problems: tuple[Problem, ...]
+    steps: tuple[Step, ...]
+    conclusion: Conclusion
+    unsupported: tuple[Unsupported, ...]
+    notes: tuple[Note, ...]
+    commands: tuple[Item, ...]
+    references: tuple[Reference, ...]
+
+
+def model_page(
+    receipt: Json, model: Json, rows: Rows, *, is_alone: bool, charts: bool
+) -> ModelPage:
+    """The document of a model.
+
+    Args:
+        receipt: the receipt of the run.
+        model: the facts of the model; only its name and class if its server never started.
+        rows: the rows of its test class.
+        is_alone: True if no other test class declares this model.
+        charts: True if the page names the charts.
+    """
+    name, suite_class = str(model["model"]), str(model["suite_class"])
+    run, cases = commands(receipt, suite_class), cases_of(model)
+    found = _sections(model, rows, run, charts=charts)
+    served, compared = deployment(model), {"text": found.text, "image": found.image}
+    return ModelPage(
+        title=name if is_alone else f"{name} ({suite_class})",
+        model=name,
+        suite_class=suite_class,
+        file_stem=_file_stem(name if is_alone else f"{name}.{suite_class}"),
+        # Reference rows come from this CPU, wherever the model was served, so they do not count.
+        counts=counts([r for r in rows if needs_server(r["criterion"])] or rows),
+        card=card_items(model),
+        deployment=served,
+        examples=examples(cases, served.served_name, served.serve),
+        start=start(model, rows),
+        method=_method(found),
+        repeats=found.repeats,
+        text=found.text,
+        image=found.image,
+        reading=found.reading,
+        tasks=found.tasks,
+        datasets=found.datasets,
+        numerics=found.numerics,
+        errors=error_analysis(rows, compared, run),
+        speed=found.speed,
+        published=published(model, rows),
+        criteria=criterion_lines(rows),
+        problems=problems(rows),
+        steps=steps(found, serves=served.serve is not None),
+        conclusion=conclusion(found),
+        unsupported=unsupported(model),
+        notes=notes(rows),
+        commands=_commands(receipt, run),
+        references=_references(name, model),
+    )
+
+
+def _sections(model: Json, rows: Rows, run: Commands, *, charts: bool) -> Sections:
+    cases = cases_of(model)
+    of_numbers = numerics(rows, str(model["suite_class"]), run, charts=charts)
+    return Sections(
+        model,
+        rows,
+        repeats(rows, cases, run),
+        comparisons("baseline.text", rows, cases, run),
+        comparisons("baseline.image", rows, cases, run),
+        reading(rows, cases, run),
+        tasks(rows, cases, run),
+        of_numbers,
+        datasets(rows, run),
+        speed(rows, run, charts=charts),
+    )
+
+
+def _file_stem(name: str) -> str:
+    """A name as the beginning of a file name: "org/model" is "org--model"."""
+    return "adaptation." + re.sub(r"[^\w.-]", "-", name.replace("/", "--"))
+
+
+def _method(found: Sections) -> tuple[Control, ...]:
+    greedy = phrase("temperature 0 (greedy), the same prompt, images and token limit")
+    controls = []
+    if not isinstance(found.repeats, Missing):
+        runs = phrase("served model, {runs} runs", runs=found.repeats.runs)
+        controls.append(Control(runs, greedy, phrase("equal requests get equal tokens")))
+    for section, name, purpose in (
+        (found.text, phrase("text: served against reference"), phrase("language model")),
+        (found.image, phrase("image: served against reference"), phrase("vision and language")),
+    ):
+        if not isinstance(section, Missing):
+            controls.append(Control(name, greedy, purpose))
+    if not isinstance(found.numerics, Missing):
+        controls.append(
+            Control(
+                phrase("logits and hidden states against float32"),
+                phrase("the reference's answer is forced token by token"),
+                phrase("numerical error, position by position"),
+            )
+        )
+    return tuple(controls)
+
+
+def _commands(receipt: Json, run: Commands) -> tuple[Item, ...]:
+    return (
+        Item(phrase("this run"), shlex.join(["pytest", *map(str, receipt["argv"])])),
+        Item(phrase("all criteria that always run"), run.run()),
+        Item(phrase("performance"), run.run("performance")),
+        Item(phrase("data sets"), run.run("dataset")),
+    )
+
+
+def _references(name: str, model: Json) -> tuple[Reference, ...]:
+    found = [
+        Reference(phrase("model page on ModelScope"), f"https://modelscope.cn/models/{name}"),
+        Reference(phrase("model page on Hugging Face"), f"https://huggingface.co/{name}"),
+        Reference("vLLM-Ascend", "https://github.com/vllm-project/vllm-ascend"),
+        Reference(phrase("documentation of vLLM-Ascend"), "https://docs.vllm.ai/projects/ascend/"),
+    ]
+    source = (model.get("published") or {}).get("source")
+    return (*found, *([Reference(str(source), "")] if source else []))

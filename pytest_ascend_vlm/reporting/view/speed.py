@@ -1,0 +1,229 @@
+"""Latency, throughput and CPU usage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..charts import performance_chart_names
+from ..labels import KINDS, figure_name
+from ..phrase import Text
+from .missing import Commands, Missing, missing
+from .rows import Json, Rows, evidence, first_line, mean, number, of
+
+STATISTICS = ("value", "mean", "median", "p90", "p99", "peak")
+"""The statistics of a figure, in the order of their columns."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measured quantity.
+
+    Attributes:
+        name: its name in report.json without the statistic: "text.latency".
+        label: its name for a reader.
+        values: statistic -> value; only those that were measured.
+        unit: "s", "tok/s", "req/s", "%".
+    """
+
+    name: str
+    label: Text
+    values: Mapping[str, float | str]
+    unit: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request of a measurement; None where it cannot be told.
+
+    Attributes:
+        seconds: duration of the whole request.
+        ttft: seconds until the first token: image encoding and prefill.
+        decode: seconds from the first to the last token.
+        output_tokens: tokens of the answer.
+    """
+
+    seconds: float
+    ttft: float | None
+    decode: float | None
+    output_tokens: int | None
+
+    @property
+    def throughput(self) -> float | None:
+        """Output tokens per second of the whole request."""
+        return self.output_tokens / self.seconds if self.output_tokens and self.seconds else None
+
+    @property
+    def decode_throughput(self) -> float | None:
+        """Output tokens per second after the first token."""
+        later = (self.output_tokens or 0) - 1
+        return later / self.decode if later > 0 and self.decode else None
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The requests of one kind, sent one at a time.
+
+    Attributes:
+        kind: "text" or "image".
+        requests: the requests in their order.
+        mean: the mean of each column.
+    """
+
+    kind: str
+    requests: tuple[Request, ...]
+    mean: Request
+    mean_throughput: float | None
+    mean_decode_throughput: float | None
+
+
+@dataclass(frozen=True)
+class SpeedVerdict:
+    """The verdict of one criterion of speed.
+
+    Attributes:
+        criterion: its id.
+        case: its case, or None.
+        status: the row's status.
+        measured: the measured value.
+        threshold: the threshold.
+        sense: "at least" or "at most"; None without a verdict.
+        unit: the unit of both.
+        finding: the finding, or the reason why there is no verdict.
+    """
+
+    criterion: str
+    case: str | None
+    status: str
+    measured: float | None
+    threshold: float | None
+    sense: str | None
+    unit: str
+    finding: str
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What was measured of the speed.
+
+    Attributes:
+        verdicts: the criteria.
+        statistics: the statistics that occur, as columns.
+        figures: the measured quantities.
+        runs: the single requests, for text and for images.
+        charts: kind of chart -> file name.
+        generators: the load generators with their versions.
+    """
+
+    verdicts: tuple[SpeedVerdict, ...]
+    statistics: tuple[str, ...]
+    figures: tuple[Figure, ...]
+    runs: tuple[Runs, ...]
+    charts: Mapping[str, str]
+    generators: tuple[str, ...]
+
+
+def speed(rows: Rows, run: Commands, *, charts: bool) -> Speed | Missing:
+    """The measured speed of a model.
+
+    Args:
+        rows: the rows of the model.
+        run: the commands of the model.
+        charts: True if the view names the charts.
+    """
+    own = of(rows, "performance.")
+    measured = [row for row in own if row["status"] not in {"skip", "na"}]
+    if not measured:
+        return missing(own, run.run("performance"))
+    figures = _figures(measured)
+    occurring = {statistic for figure in figures for statistic in figure.values}
+    return Speed(
+        tuple(_verdict(row) for row in measured),
+        tuple(name for name in STATISTICS if name in occurring),
+        figures,
+        tuple(_runs(row) for row in of(measured, "performance.single_stream") if _is_timed(row)),
+        performance_chart_names(measured) if charts else {},
+        tuple(
+            dict.fromkeys(
+                str(told["generator"])
+                for row in measured
+                if (told := evidence(row)).get("generator")
+            )
+        ),
+    )
+
+
+def _verdict(row: Json) -> SpeedVerdict:
+    return SpeedVerdict(
+        row["criterion"],
+        row["case"],
+        row["status"],
+        number(row["measured"]),
+        number(row["threshold"]),
+        row["sense"],
+        str(row["unit"] or ""),
+        first_line(row.get("finding") or row["reason"]),
+    )
+
+
+def _figures(rows: Rows) -> tuple[Figure, ...]:
+    found: dict[str, dict[str, Any]] = {}
+    units: dict[str, str] = {}
+    for row in rows:
+        for figure in evidence(row).get("figures", ()):
+            name, _, statistic = figure["name"].rpartition(".")
+            if statistic not in STATISTICS:
+                name, statistic = figure["name"], "value"
+            found.setdefault(name, {})[statistic] = figure["value"]
+            units[name] = figure["unit"]
+    return tuple(
+        Figure(name, figure_name(name), values, units[name]) for name, values in found.items()
+    )
+
+
+def _is_timed(row: Json) -> bool:
+    return row["case"] in KINDS and bool(_series(row).get("latency"))
+
+
+def _series(row: Json) -> dict[str, list[float | None]]:
+    told = evidence(row).get("series") or ()
+    return {one["name"]: [number(value) for value in one["values"]] for one in told}
+
+
+def _runs(row: Json) -> Runs:
+    series = _series(row)
+    latency, ttft = series.get("latency", []), series.get("ttft", [])
+    tpot = series.get("tpot", [])
+    requests = tuple(
+        _request(
+            seconds,
+            ttft[index] if len(ttft) == len(latency) else None,
+            # Answers of one token have no TPOT, so a shorter series cannot be matched.
+            tpot[index] if len(tpot) == len(latency) else None,
+        )
+        for index, seconds in enumerate(latency)
+        if seconds is not None
+    )
+    tokens = mean(request.output_tokens for request in requests)
+    return Runs(
+        str(row["case"]),
+        requests,
+        Request(
+            mean(request.seconds for request in requests) or 0.0,
+            mean(request.ttft for request in requests),
+            mean(request.decode for request in requests),
+            None if tokens is None else round(tokens),
+        ),
+        mean(request.throughput for request in requests),
+        mean(request.decode_throughput for request in requests),
+    )
+
+
+def _request(seconds: float, ttft: float | None, tpot: float | None) -> Request:
+    if ttft is None:
+        return Request(seconds, None, None, None)
+    decode = seconds - ttft
+    # TPOT is decode / (tokens - 1), so the number of tokens follows from it.
+    tokens = round(decode / tpot) + 1 if tpot else None
+    return Request(seconds, ttft, decode, tokens)
