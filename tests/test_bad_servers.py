@@ -33,6 +33,7 @@ NOT_ON_AN_ENDPOINT = {
     "numerics.transformers",
     "numerics.fp32_probe",
     "equivalence.graphs",
+    "equivalence.full_decode_only",
     "equivalence.no_prefix_cache",
     "numerics.borders",
 }
