@@ -45,20 +45,46 @@ class TestInternVL2(VLMConformance):
             source="the InternVL2-2B adaptation document (vLLM-Ascend 0.18.0rc1)",
             figures=(
                 PublishedFigure(
-                    "weights loading", 1.46, "s", "Ascend 910 (64 GB), vLLM-Ascend 0.18.0rc1"
+                    "weights loading",
+                    1.46,
+                    "s",
+                    "Ascend 910 (64 GB), vLLM-Ascend 0.18.0rc1",
+                    "weights_seconds",
                 ),
-                PublishedFigure("device memory of the weights", 4.13, "GB", "bf16"),
-                PublishedFigure("text in scene", 1.66, "s", f"14 output tokens, {_EAGER}"),
-                PublishedFigure("document", 1.96, "s", f"149 output tokens, {_EAGER}"),
-                PublishedFigure("chart", 2.35, "s", f"170 output tokens, {_EAGER}"),
-                PublishedFigure("visual reasoning", 0.69, "s", f"52 output tokens, {_EAGER}"),
-                PublishedFigure("Chinese", 1.85, "s", f"129 output tokens, {_EAGER}"),
+                PublishedFigure("device memory of the weights", 4.13, "GB", "bf16", "weights_gib"),
                 PublishedFigure(
-                    "MMMU_val", 36.6, "%", "329 of 900, Ascend 910, vLLM-Ascend 0.18.0rc1"
+                    "text in scene",
+                    1.66,
+                    "s",
+                    f"14 output tokens, {_EAGER}",
+                    "tasks.scene_text.seconds",
                 ),
-                PublishedFigure("MMMU_val", 36.3, "%", _GPU),
+                PublishedFigure(
+                    "document", 1.96, "s", f"149 output tokens, {_EAGER}", "tasks.document.seconds"
+                ),
+                PublishedFigure(
+                    "chart", 2.35, "s", f"170 output tokens, {_EAGER}", "tasks.chart.seconds"
+                ),
+                PublishedFigure(
+                    "visual reasoning",
+                    0.69,
+                    "s",
+                    f"52 output tokens, {_EAGER}",
+                    "tasks.reasoning.seconds",
+                ),
+                PublishedFigure(
+                    "Chinese", 1.85, "s", f"129 output tokens, {_EAGER}", "tasks.chinese.seconds"
+                ),
+                PublishedFigure(
+                    "MMMU_val",
+                    36.6,
+                    "%",
+                    "329 of 900, Ascend 910, vLLM-Ascend 0.18.0rc1",
+                    "dataset.mmmu_val",
+                ),
+                PublishedFigure("MMMU_val", 36.3, "%", _GPU, "dataset.mmmu_val"),
                 PublishedFigure("DocVQA test", 86.9, "%", _GPU),
-                PublishedFigure("ChartQA test", 76.2, "%", _GPU),
+                PublishedFigure("ChartQA test", 76.2, "%", _GPU, "dataset.chartqa_test"),
                 PublishedFigure("InfoVQA test", 58.9, "%", _GPU),
                 PublishedFigure("TextVQA val", 73.4, "%", _GPU),
                 PublishedFigure("OCRBench", 784, "of 1000", _GPU),

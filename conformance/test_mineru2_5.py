@@ -45,19 +45,41 @@ class TestMinerU25(VLMConformance):
                 "text/capital": "What is the capital of France?" + 6 * "|Paris",
             },
             figures=(
-                PublishedFigure("load", 60, "s", "weights and start, Ascend 910 (64 GB)"),
-                PublishedFigure("text: latency, mean", 0.22, "s", f"6 output tokens, {_ONE_PAGE}"),
+                PublishedFigure("load", 60, "s", "weights and start, Ascend 910 (64 GB)", "start"),
                 PublishedFigure(
-                    "text: throughput", 27.47, "tok/s", f"6 output tokens, {_ONE_PAGE}"
+                    "text: latency, mean",
+                    0.22,
+                    "s",
+                    f"6 output tokens, {_ONE_PAGE}",
+                    "text.latency.mean",
                 ),
                 PublishedFigure(
-                    "image: latency, mean", 4.06, "s", f"124 output tokens, {_ONE_PAGE}"
+                    "text: throughput",
+                    27.47,
+                    "tok/s",
+                    f"6 output tokens, {_ONE_PAGE}",
+                    "text.output_throughput",
                 ),
                 PublishedFigure(
-                    "image: prefill (TTFT)", 3.84, "s", f"2560 image tokens, {_ONE_PAGE}"
+                    "image: latency, mean",
+                    4.06,
+                    "s",
+                    f"124 output tokens, {_ONE_PAGE}",
+                    "image.latency.mean",
                 ),
                 PublishedFigure(
-                    "image: throughput", 30.60, "tok/s", f"124 output tokens, {_ONE_PAGE}"
+                    "image: prefill (TTFT)",
+                    3.84,
+                    "s",
+                    f"2560 image tokens, {_ONE_PAGE}",
+                    "image.ttft.mean",
+                ),
+                PublishedFigure(
+                    "image: throughput",
+                    30.60,
+                    "tok/s",
+                    f"124 output tokens, {_ONE_PAGE}",
+                    "image.output_throughput",
                 ),
             ),
         ),

@@ -42,8 +42,10 @@ class TestMinerU25CpuTuned(VLMConformance):
                 PublishedFigure(
                     "CPU use, mean, before", 85, "%", "untuned, a CPU that is not named"
                 ),
-                PublishedFigure("CPU use, mean", 50, "%", _QUEUED),
-                PublishedFigure("CPU use, peak", 65, "%", "images of at most 768 px; 98 % before"),
+                PublishedFigure("CPU use, mean", 50, "%", _QUEUED, "cpu.mean"),
+                PublishedFigure(
+                    "CPU use, peak", 65, "%", "images of at most 768 px; 98 % before", "cpu.peak"
+                ),
                 PublishedFigure("image: latency, p95", 1.2, "s", _QUEUED),
             ),
         ),

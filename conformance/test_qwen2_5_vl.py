@@ -70,7 +70,11 @@ class TestQwen25VL32B(VLMConformance):
             source=_TUTORIAL,
             figures=(
                 PublishedFigure(
-                    "mmmu_val", 57.44, "%", "± 1.58, lm-eval, vLLM-Ascend 0.11.0rc3, 2 cards"
+                    "mmmu_val",
+                    57.44,
+                    "%",
+                    "± 1.58, lm-eval, vLLM-Ascend 0.11.0rc3, 2 cards",
+                    "dataset.mmmu_val",
                 ),
             ),
         ),

@@ -71,7 +71,11 @@ class TestQwen3VL8B(VLMConformance):
             source=_TUTORIAL,
             figures=(
                 PublishedFigure(
-                    "mmmu_val", 53.89, "%", "± 1.59, lm-eval, vLLM-Ascend 0.11.0rc3, 1 card"
+                    "mmmu_val",
+                    53.89,
+                    "%",
+                    "± 1.59, lm-eval, vLLM-Ascend 0.11.0rc3, 1 card",
+                    "dataset.mmmu_val",
                 ),
             ),
         ),

@@ -17,7 +17,8 @@ from .criteria.groups import GATE_LIST_MARKERS
 from .errors import ConfigurationError, VlmError
 from .model_files import model_files_in
 from .reporting import SCHEMA, rendered, write_files
-from .reporting.markdown import LANGUAGES, render
+from .reporting.language import LANGUAGES
+from .reporting.markdown import render
 
 _CONFORMANCE = Path("conformance")
 _BROKEN_PIPE = 128 + signal.SIGPIPE  # the exit code of a command that SIGPIPE ended, in a shell

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import jsonschema
 import pytest
+from helpers.outcome import documents
 
 from pytest_ascend_vlm import reporting
 from pytest_ascend_vlm.reporting import Report, write
@@ -108,9 +109,9 @@ def test_the_document_shows_it_beside_itself(language: str, tmp_path: Path) -> N
     written = write(report, RECEIPT, tmp_path)
 
     assert tmp_path / "logits-error.TestA.svg" in written
-    document = (tmp_path / f"adaptation.{language}.md").read_text("utf-8")
-    assert "](logits-error.TestA.svg)" in document
-    assert "| R | 1 | – | – | – |" in document
+    _, shown = documents(tmp_path, language)
+    assert "](logits-error.TestA.svg)" in shown
+    assert "| R | 1 (≤ 1.5) |" in shown
 
 
 # --- performance ---------------------------------------------------------------------------------
@@ -270,7 +271,7 @@ def test_the_document_shows_every_performance_chart(language: str, tmp_path: Pat
     rows = [single_stream(0.3), load(1, 48.0, 0.5), prefill((16, 0.05))]
     report.take(("vlm_row", one) for one in rows)
     written = write(report, RECEIPT, tmp_path)
-    text = (tmp_path / f"adaptation.{language}.md").read_text("utf-8")
+    _, text = documents(tmp_path, language)
     pictures = [path for path in written if path.suffix == ".svg"]
     assert len(pictures) == 4
     assert text.count("![") == 4
@@ -336,10 +337,18 @@ def test_the_figures_name_their_device_and_are_no_npus(language: str) -> None:
 def test_where_nothing_was_measured_the_document_says_so(status: str, language: str) -> None:
     skipped = {**single_stream(0.3), "status": status, "reason": "not asked for"}
     del skipped["evidence"]
-    text = render(document(row(), skipped), language)
-    assert text.count("`-m performance`") == 1
-    assert "**TestA**" not in text
-    assert "`-m performance`" not in render(document(single_stream(0.3)), language)
+    section = of_performance(render(document(row(), skipped), language))
+    assert "not asked for" in section
+    assert "**TestA**" not in section
+    # What is not applicable cannot be measured by another run.
+    assert ("-k TestA -m performance" in section) is (status == "skip")
+    assert "-m performance" not in of_performance(render(document(single_stream(0.3)), language))
+
+
+def of_performance(text: str) -> str:
+    """The section of a document that has the measured speed."""
+    (heading,) = {"## Performance\n", "## 性能数据\n"} & set(text.splitlines(keepends=True))
+    return text.partition(heading)[2].partition("\n## ")[0]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -109,10 +109,12 @@ def test_what_is_written_has_its_charts_beside_it(
 ) -> None:
     output = tmp_path / "out" / "文档"
     assert cli.main(["render", str(report), f"--language={language}", f"--output={output}"]) == 0
-    written = output / f"adaptation.{language}.md"
+    overview = output / f"adaptation.{language}.md"
+    written = output / f"adaptation.an-org--a-model.{language}.md"
     linked = CHART.findall(written.read_text("utf-8"))
     assert len(linked) == 2
-    assert {path.name for path in output.iterdir()} == {written.name, *linked}
+    assert f"]({written.name})" in overview.read_text("utf-8")
+    assert {path.name for path in output.iterdir()} == {overview.name, written.name, *linked}
     assert f"written: {written}\n" in capsys.readouterr().out
 
 

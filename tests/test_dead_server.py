@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.outcome import documents
 from helpers.three_models import judge
 
 from pytest_ascend_vlm.engines.client import Client
@@ -269,7 +270,7 @@ def test_a_dead_server_is_one_finding_a_model(workers: tuple[str, ...], three_mo
 def test_the_document_tells_it_once_with_the_count(language: str, three_models: Path) -> None:
     arguments = (*CPU, "-k", f"TestSmall and ({ASKED})")
     _, document = judge(three_models, *arguments, STAND_IN=NO_LIBRARY)
-    text = (three_models / "report" / f"adaptation.{language}.md").read_text("utf-8")
+    text = "\n".join(documents(three_models / "report", language))
     assert text.count(CAUSE) == 1
     assert text.count("died in the phase") == 1
     more = len(red(document, "TestSmall")) - 1

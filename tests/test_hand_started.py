@@ -22,7 +22,7 @@ from fakes.replay_server import (
     serve,
 )
 from helpers.models import few_cases, model_file
-from helpers.outcome import Judged, Outcome, Serve
+from helpers.outcome import Judged, Outcome, Serve, documents
 from helpers.paths import NOBODY
 
 from pytest_ascend_vlm.engines import connection
@@ -59,7 +59,8 @@ def test_any_name_and_any_path_is_judged_under_it(name: str, stub: Serve, judged
     assert outcome.criteria("pass") == {"serving.text", "serving.models"}
     (model,) = outcome.report["models"]
     assert (model["model"], model["served_name"]) == (MINERU, name)
-    assert name.replace("_", "\\_") in (outcome.directory / "adaptation.en.md").read_text("utf-8")
+    _, document = documents(outcome.directory, "en")
+    assert name.replace("_", "\\_") in document
 
 
 def test_a_wrong_key_is_one_line(

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from helpers.goldens import answer
 from helpers.models import model_spec
+from helpers.outcome import documents
 from helpers.paths import CHECKPOINT, FIXTURES, GOLDENS, MODEL_FILE, SLUG
 
 from pytest_ascend_vlm.checkpoints.untaught import untaught
@@ -138,7 +139,7 @@ def test_goldens_of_random_weights_cannot_be_overlooked(workers: str, tmp_path: 
     assert any(line.startswith("What to do: ") for line in lines)
     assert all(row["status"] == "recorded" and row["reason"] for row in rows)
     for language in ("zh", "en"):
-        document = (tmp_path / "report" / f"adaptation.{language}.md").read_text("utf-8")
+        _, document = documents(tmp_path / "report", language)
         assert "near-ties" in document
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from fakes import simulated_npu
+from helpers.outcome import documents
 from helpers.paths import REPOSITORY
 from helpers.three_models import judge
 
@@ -58,9 +59,11 @@ def test_a_simulation_says_so_wherever_its_result_is_shown(
     assert document["receipt"]["device"].startswith("SIMULATED")
     assert "a SIMULATED NPU" in done.stdout.splitlines()[-1]
     for language in ("zh", "en"):
-        text = (three_models / "report" / f"adaptation.{language}.md").read_text("utf-8")
-        assert text.startswith("# SIMULATED NPU")
-        assert "hardware: NPU" not in text
+        texts = documents(three_models / "report", language)
+        assert len(texts) == 4
+        for text in texts:
+            assert text.startswith("# SIMULATED NPU")
+            assert "hardware: NPU" not in text
 
 
 def test_a_simulation_opens_no_gate(three_models: Path, tmp_path: Path) -> None:

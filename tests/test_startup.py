@@ -15,7 +15,7 @@ PLUGIN = "pytest_ascend_vlm.plugin"
 # Gigabytes on disk, seconds to import.
 HEAVY = ("torch", "transformers", "vllm", "openai")
 # Tens of milliseconds each, and none is needed before the first criterion runs.
-MIDDLING = ("PIL", "httpx", "jinja2", "numpy", "psutil", "rapidfuzz", "safetensors")
+MIDDLING = ("PIL", "babel", "httpx", "jinja2", "numpy", "psutil", "rapidfuzz", "safetensors")
 
 COLLECT = """
 import json, sys

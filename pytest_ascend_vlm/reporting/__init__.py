@@ -79,7 +79,7 @@ def write(report: Report, receipt: Mapping[str, Any], directory: Path) -> list[P
     Raises:
         OSError: a file cannot be written.
     """
-    from .markdown import LANGUAGES
+    from .language import LANGUAGES
 
     document = report.document(receipt)
     text = json.dumps(document, ensure_ascii=False, indent=1) + "\n"

@@ -20,12 +20,16 @@ class PublishedFigure:
         value: the number.
         unit: "ms", "tok/s", "%".
         conditions: the conditions of the measurement; figures compare only under equal conditions.
+        metric: the report's name of the same quantity, "text.latency.mean", so that both are shown
+            side by side; empty if the suite does not measure it. docs/performance.md lists the
+            names.
     """
 
     name: str
     value: float
     unit: str
     conditions: str
+    metric: str = ""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,12 @@ Serve = Callable[..., str]
 Judged = Callable[..., "Outcome"]
 
 
+def documents(directory: Path, language: str) -> list[str]:
+    """The overview of a report in a language, then the document of each model."""
+    paths = sorted(directory.glob(f"adaptation.*{language}.md"), key=lambda path: len(path.name))
+    return [path.read_text("utf-8") for path in paths]
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a test run inside a test ended.

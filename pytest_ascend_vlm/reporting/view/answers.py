@@ -217,7 +217,7 @@ def comparisons(criterion: str, rows: Rows, cases: Cases, run: Commands) -> Comp
         sum(row.exact for row in found),
         min(known, default=None),
         sum(known) / len(known) if known else None,
-        tuple(dict.fromkeys(row.source for row in found if row.source)),
+        tuple(dict.fromkeys(row.source for row in found)),
     )
 
 

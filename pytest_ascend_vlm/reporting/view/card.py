@@ -87,7 +87,7 @@ def _heads(decoder: Json) -> Text | None:
 
 def _rope(rope: Json) -> Text | None:
     return _joined(
-        rope,
+        {**rope, **({"theta": f"{theta:g}"} if (theta := number(rope.get("theta"))) else {})},
         type=phrase("{value}"),
         mrope_section=phrase("mRoPE {value}"),
         theta=phrase("theta {value}"),

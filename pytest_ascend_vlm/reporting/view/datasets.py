@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .missing import Commands, Missing, missing
-from .rows import Json, Rows, evidence, number, of
+from .rows import Json, Rows, evidence, first_line, number, of
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _score(row: Json) -> Score:
         number(told.get("standard_error")),
         (float(bounds[0]), float(bounds[1])) if bounds else None,
         tuple(_category(name, of_one) for name, of_one in (told.get("categories") or {}).items()),
-        str(row.get("finding") or row["reason"] or ""),
+        first_line(row.get("finding") or row["reason"]),
         row["status"],
     )
 

@@ -32,6 +32,8 @@ class Deployment:
 
     Attributes:
         download: the shell commands that fetch the weights.
+        served_name: the model's name in requests.
+        cards: logical ids of the cards that the server ran on; empty without cards.
         serve: the serve command in its parts; None if the suite started no server.
         serve_text: the deployment's command line as report.json has it; empty if there is none.
         suite_arguments: what the suite added to make internal values visible; a user leaves it
@@ -40,6 +42,8 @@ class Deployment:
     """
 
     download: str
+    served_name: str
+    cards: tuple[int, ...]
     serve: ServeCommand | None
     serve_text: str
     suite_arguments: str
@@ -84,6 +88,8 @@ def deployment(model: Json) -> Deployment:
     fetch = shlex.join(["modelscope", "download", "--model", name, *pinned])
     return Deployment(
         f"pip install modelscope\n{fetch}\nexport VLLM_USE_MODELSCOPE=True",
+        str(model.get("served_name") or name),
+        tuple(model.get("cards") or ()),
         parse_serve_command(line),
         line,
         str(model.get("suite_arguments") or ""),

@@ -67,7 +67,7 @@ def _first(cases: Mapping[str, Json], groups: Sequence[str], images: int) -> _Re
     """The first case of one user message with so many images, by group in order of preference."""
     for group in groups:
         for case_id, case in cases.items():
-            files, messages = case.get("images") or (), case.get("messages") or ()
+            files, messages = list(case.get("images") or ()), list(case.get("messages") or ())
             alone = len(messages) == 1 and len(files) == images and not case.get("videos")
             if alone and case_id.startswith(group):
                 picture = str(files[0]["file"]) if files else ""
@@ -102,13 +102,13 @@ def _curl_image(request: _Request, name: str) -> str:
 
 
 def _sdk(request: _Request, name: str) -> str:
-    content, reading = _python_content(request)
-    return f"""{reading}from openai import OpenAI
+    before = "import base64\nfrom pathlib import Path\n\n" if request.picture else ""
+    return f"""{before}from openai import OpenAI
 
-client = OpenAI(base_url="{_URL}", api_key="EMPTY")
+{_reading(request)}client = OpenAI(base_url="{_URL}", api_key="EMPTY")
 response = client.chat.completions.create(
     model={_literal(name)},
-    messages=[{{"role": "user", "content": {content}}}],
+    messages={_messages(request, indent=4)},
     max_tokens={request.max_tokens},
     temperature=0,
 )
@@ -116,41 +116,58 @@ print(response.choices[0].message.content)"""
 
 
 def _offline(request: _Request, serve: ServeCommand) -> str:
-    content, reading = _python_content(request)
+    """The engine reads its environment when it is imported, so the variables come before."""
+    before = ["base64", *(["os"] if serve.env else [])] if request.picture else []
+    before = before or (["os"] if serve.env else [])
+    imports = "".join(f"import {name}\n" for name in before)
+    imports += "from pathlib import Path\n" if request.picture else ""
     variables = "".join(
         f"os.environ[{_literal(key)}] = {_literal(value)}\n" for key, value in serve.env.items()
     )
+    head = "\n".join(part for part in (imports, variables) if part)
     arguments = "".join(
         f"        {key}={_literal(value)},\n" for key, value in serve.python_arguments.items()
     )
-    opened = f"import os\n\n{variables}\n" if variables else ""
-    return f"""{opened}{reading}from vllm import LLM, SamplingParams
+    reading = _reading(request).replace("\n", "\n    ").removesuffix("    ")
+    return f"""{head}{chr(10) if head else ""}from vllm import LLM, SamplingParams
 
 if __name__ == "__main__":
-    llm = LLM(
+    {reading.lstrip()}{"    " if reading else ""}llm = LLM(
         model={_literal(serve.name)},
 {arguments}    )
     outputs = llm.chat(
-        [{{"role": "user", "content": {content}}}],
+        {_messages(request, indent=8)},
         SamplingParams(temperature=0, max_tokens={request.max_tokens}),
     )
     print(outputs[0].outputs[0].text)"""
 
 
-def _python_content(request: _Request) -> tuple[str, str]:
-    """The message's content, and the lines before it that read the image."""
+def _reading(request: _Request) -> str:
+    """The lines that read the image; empty without one."""
     if not request.picture:
-        return _literal(request.prompt), ""
-    reading = (
-        "import base64\nfrom pathlib import Path\n\n"
+        return ""
+    return (
         f"image = base64.b64encode(Path({_literal(request.picture)}).read_bytes()).decode()\n"
         f'url = f"data:{_mime(request.picture)};base64,{{image}}"\n'
     )
-    content = (
-        '[{"type": "image_url", "image_url": {"url": url}}, '
-        f'{{"type": "text", "text": {_literal(request.prompt)}}}]'
+
+
+def _messages(request: _Request, indent: int) -> str:
+    """The messages as Python source, at an indentation."""
+    if not request.picture:
+        return f'[{{"role": "user", "content": {_literal(request.prompt)}}}]'
+    lines = (
+        "[",
+        "    {",
+        '        "role": "user",',
+        '        "content": [',
+        '            {"type": "image_url", "image_url": {"url": url}},',
+        f'            {{"type": "text", "text": {_literal(request.prompt)}}},',
+        "        ],",
+        "    }",
+        "]",
     )
-    return content, reading
+    return ("\n" + " " * indent).join(lines)
 
 
 def _body(name: str, content: Any, max_tokens: int) -> Json:

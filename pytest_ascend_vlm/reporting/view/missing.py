@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-from .rows import Json, Rows
+from .rows import Json, Rows, first_line
 
 _PLACE = "conformance"
 
@@ -19,11 +17,14 @@ class Missing:
     Attributes:
         reasons: reasons of the report why its criteria were not judged, each once; empty if they
             were not run.
+        stopped: True if an error or a failure stopped a criterion; the document's problems tell
+            which.
         command: the command that measures it; empty if no command can (the model does not support
             it).
     """
 
     reasons: tuple[str, ...] = ()
+    stopped: bool = False
     command: str = ""
 
 
@@ -37,7 +38,7 @@ class Commands:
     """
 
     suite_class: str
-    options: tuple[str, ...] = field(default=())
+    options: tuple[str, ...]
 
     def run(self, marker: str = "", *more: str) -> str:
         """The command that runs the criteria of a marker and adds them to a report.
@@ -67,11 +68,10 @@ def missing(rows: Rows, command: str) -> Missing:
         rows: the rows of its criteria.
         command: the command that runs them.
     """
-    reasons = _reasons(rows)
-    unsupported = bool(rows) and all(row["status"] == "na" for row in rows)
-    return Missing(reasons, "" if unsupported else command)
-
-
-def _reasons(rows: Sequence[Any]) -> tuple[str, ...]:
-    texts = (str(row["reason"]).partition("\n")[0] for row in rows if row["reason"])
-    return tuple(dict.fromkeys(texts))
+    statuses = {row["status"] for row in rows}
+    reasons = (first_line(row["reason"]) for row in rows if row["status"] in {"na", "skip"})
+    return Missing(
+        tuple(dict.fromkeys(reason for reason in reasons if reason)),
+        bool(statuses & {"fail", "error"}),
+        "" if statuses == {"na"} else command,
+    )

@@ -9,16 +9,19 @@ from dataclasses import dataclass
 
 from ...criteria.groups import needs_server
 from ..phrase import Text, phrase
-from . import answers, numerics, reading, steps
+from .answers import Comparisons, Repeats, cases_of, comparisons, repeats
 from .card import card_items
 from .datasets import Score, datasets
 from .deployment import Deployment, Start, deployment, start
 from .environment import Item
 from .examples import Examples, examples
 from .missing import Commands, Missing, commands
+from .numerics import ErrorAnalysis, Numerics, error_analysis, numerics
 from .published import Published, published
+from .reading import Reading, Tasks, reading, tasks
 from .rows import Json, Rows, counts
 from .speed import Speed, speed
+from .steps import Conclusion, Sections, Step, conclusion, steps
 from .verdicts import (
     CriterionLine,
     Note,
@@ -106,20 +109,20 @@ class ModelPage:
     examples: Examples | None
     start: Start
     method: tuple[Control, ...]
-    repeats: answers.Repeats | Missing
-    text: answers.Comparisons | Missing
-    image: answers.Comparisons | Missing
-    reading: reading.Reading | Missing
-    tasks: reading.Tasks | Missing
+    repeats: Repeats | Missing
+    text: Comparisons | Missing
+    image: Comparisons | Missing
+    reading: Reading | Missing
+    tasks: Tasks | Missing
     datasets: tuple[Score, ...] | Missing
-    numerics: numerics.Numerics | Missing
-    errors: numerics.ErrorAnalysis | Missing
+    numerics: Numerics | Missing
+    errors: ErrorAnalysis | Missing
     speed: Speed | Missing
     published: Published | None
     criteria: tuple[CriterionLine, ...]
     problems: tuple[Problem, ...]
-    steps: tuple[steps.Step, ...]
-    conclusion: steps.Conclusion
+    steps: tuple[Step, ...]
+    conclusion: Conclusion
     unsupported: tuple[Unsupported, ...]
     notes: tuple[Note, ...]
     commands: tuple[Item, ...]
@@ -139,7 +142,7 @@ def model_page(
         charts: True if the page names the charts.
     """
     name, suite_class = str(model["model"]), str(model["suite_class"])
-    run, cases = commands(receipt, suite_class), answers.cases_of(model)
+    run, cases = commands(receipt, suite_class), cases_of(model)
     found = _sections(model, rows, run, charts=charts)
     served, compared = deployment(model), {"text": found.text, "image": found.image}
     return ModelPage(
@@ -151,7 +154,7 @@ def model_page(
         counts=counts([r for r in rows if needs_server(r["criterion"])] or rows),
         card=card_items(model),
         deployment=served,
-        examples=examples(cases, str(model.get("served_name") or name), served.serve),
+        examples=examples(cases, served.served_name, served.serve),
         start=start(model, rows),
         method=_method(found),
         repeats=found.repeats,
@@ -161,13 +164,13 @@ def model_page(
         tasks=found.tasks,
         datasets=found.datasets,
         numerics=found.numerics,
-        errors=numerics.error_analysis(rows, compared, run),
+        errors=error_analysis(rows, compared, run),
         speed=found.speed,
         published=published(model, rows),
         criteria=criterion_lines(rows),
         problems=problems(rows),
-        steps=steps.steps(found, serves=served.serve is not None),
-        conclusion=steps.conclusion(found),
+        steps=steps(found, serves=served.serve is not None),
+        conclusion=conclusion(found),
         unsupported=unsupported(model),
         notes=notes(rows),
         commands=_commands(receipt, run),
@@ -175,17 +178,17 @@ def model_page(
     )
 
 
-def _sections(model: Json, rows: Rows, run: Commands, *, charts: bool) -> steps.Sections:
-    cases = answers.cases_of(model)
-    of_numbers = numerics.numerics(rows, str(model["suite_class"]), run, charts=charts)
-    return steps.Sections(
+def _sections(model: Json, rows: Rows, run: Commands, *, charts: bool) -> Sections:
+    cases = cases_of(model)
+    of_numbers = numerics(rows, str(model["suite_class"]), run, charts=charts)
+    return Sections(
         model,
         rows,
-        answers.repeats(rows, cases, run),
-        answers.comparisons("baseline.text", rows, cases, run),
-        answers.comparisons("baseline.image", rows, cases, run),
-        reading.reading(rows, cases, run),
-        reading.tasks(rows, cases, run),
+        repeats(rows, cases, run),
+        comparisons("baseline.text", rows, cases, run),
+        comparisons("baseline.image", rows, cases, run),
+        reading(rows, cases, run),
+        tasks(rows, cases, run),
         of_numbers,
         datasets(rows, run),
         speed(rows, run, charts=charts),
@@ -197,7 +200,7 @@ def _file_stem(name: str) -> str:
     return "adaptation." + re.sub(r"[^\w.-]", "-", name.replace("/", "--"))
 
 
-def _method(found: steps.Sections) -> tuple[Control, ...]:
+def _method(found: Sections) -> tuple[Control, ...]:
     greedy = phrase("temperature 0 (greedy), the same prompt, images and token limit")
     controls = []
     if not isinstance(found.repeats, Missing):

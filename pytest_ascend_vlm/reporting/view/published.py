@@ -83,8 +83,8 @@ def quantities(model: Json, rows: Rows) -> Iterator[tuple[str, Quantity]]:
     """The measured quantities that a published figure can name in `metric`.
 
     "start", "weights_seconds", "weights_gib"; a metric of performance; "logits.max_abs_error",
-    "hidden_states.cosine_similarity"; "tasks.chart.seconds" (mean of its answers); the id of a data
-    set's criterion ("dataset.mmmu_val"), in percent.
+    "transformers.hidden_states.cosine_similarity"; "tasks.chart.seconds" (mean of its answers);
+    "dataset.mmmu_val", in percent.
     """
     phases, memory = model.get("phases_seconds") or {}, model.get("memory") or {}
     if phases:
@@ -106,9 +106,19 @@ def quantities(model: Json, rows: Rows) -> Iterator[tuple[str, Quantity]]:
 def _errors(rows: Rows) -> Iterator[tuple[str, Quantity]]:
     for numbers in ("logits", "hidden_states"):
         for row in of(rows, f"numerics.{numbers}"):
-            for name in _ERRORS:
-                if (value := number(evidence(row).get(name))) is not None:
-                    yield f"{numbers}.{name}", Quantity(value, "")
+            yield from _of_numbers(numbers, row)
+        for row in of(rows, "numerics.transformers"):
+            if str(row["case"]).startswith(f"{numbers}-"):
+                yield from _of_numbers(f"transformers.{numbers}", row)
+
+
+def _of_numbers(prefix: str, row: Json) -> Iterator[tuple[str, Quantity]]:
+    for name in _ERRORS:
+        value = number(evidence(row).get(name))
+        if value is not None and name == "relative_error":
+            yield f"{prefix}.{name}", Quantity(100 * value, "%")
+        elif value is not None:
+            yield f"{prefix}.{name}", Quantity(value, "")
 
 
 def _seconds(rows: Rows) -> Iterator[tuple[str, Quantity]]:

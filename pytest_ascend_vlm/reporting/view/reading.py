@@ -142,12 +142,15 @@ def _page(found: dict[str, Json], cases: Cases) -> Page:
     told = evidence(characters)
     truth, read = str(told["truth"]), str(told["got"])
     unread = [evidence(found.get(name, {})).get("missing") or () for name in _RECALLS]
+    rates = {name: number(row["measured"]) for name, row in found.items()}
     return Page(
         question(characters, cases),
         truth,
         read,
         number(characters["measured"]),
-        *(number(found.get(name, {}).get("measured")) for name in (*_RECALLS, "document.order")),
+        rates.get("document.lines"),
+        rates.get("document.numbers"),
+        rates.get("document.order"),
         number(told.get("golden_cer")),
         tuple(dict.fromkeys(str(text) for texts in unread for text in texts)),
         difference(normalise(truth), normalise(read)),

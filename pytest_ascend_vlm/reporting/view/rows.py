@@ -53,6 +53,11 @@ def number(value: Any) -> float | None:
     return float(value) if is_number and math.isfinite(value) else None
 
 
+def first_line(text: Any) -> str:
+    """The first line of a reason; the whole text is in the document's problems."""
+    return str(text or "").partition("\n")[0]
+
+
 def mean(values: Iterable[float | None]) -> float | None:
     """The mean of the known values; None if none is known."""
     known = [value for value in values if value is not None]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..charts import performance_chart_names
-from ..labels import figure_name
+from ..labels import KINDS, figure_name
 from ..phrase import Text
 from .missing import Commands, Missing, missing
-from .rows import Json, Rows, evidence, mean, number, of
+from .rows import Json, Rows, evidence, first_line, mean, number, of
 
 STATISTICS = ("value", "mean", "median", "p90", "p99", "peak")
 """The statistics of a figure, in the order of their columns."""
@@ -142,7 +142,7 @@ def speed(rows: Rows, run: Commands, *, charts: bool) -> Speed | Missing:
         tuple(_verdict(row) for row in measured),
         tuple(name for name in STATISTICS if name in occurring),
         figures,
-        tuple(_runs(row) for row in of(measured, "performance.single_stream") if _series(row)),
+        tuple(_runs(row) for row in of(measured, "performance.single_stream") if _is_timed(row)),
         performance_chart_names(measured) if charts else {},
         tuple(
             dict.fromkeys(
@@ -163,7 +163,7 @@ def _verdict(row: Json) -> SpeedVerdict:
         number(row["threshold"]),
         row["sense"],
         str(row["unit"] or ""),
-        str(row.get("finding") or row["reason"] or ""),
+        first_line(row.get("finding") or row["reason"]),
     )
 
 
@@ -180,6 +180,10 @@ def _figures(rows: Rows) -> tuple[Figure, ...]:
     return tuple(
         Figure(name, figure_name(name), values, units[name]) for name, values in found.items()
     )
+
+
+def _is_timed(row: Json) -> bool:
+    return row["case"] in KINDS and bool(_series(row).get("latency"))
 
 
 def _series(row: Json) -> dict[str, list[float | None]]:

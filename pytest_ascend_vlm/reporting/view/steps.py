@@ -164,19 +164,17 @@ def _compatibility(model: Json) -> tuple[str, tuple[Text, ...]]:
 
 def _changes(model: Json) -> tuple[str, tuple[Text, ...]]:
     """The engine is unmodified if every installed package equals its release."""
-    told = (model.get("unmodified") or {}).items()
-    known = {name: found for name, found in told if found is not None}
-    changed = {name: found for name, found in known.items() if found is not True}
+    told: Mapping[str, Any] = model.get("unmodified") or {}
+    changed = {name: files for name, files in told.items() if isinstance(files, (list, tuple))}
     if changed:
         return FAILED, tuple(
             phrase("{package}: changed files: {files}", package=name, files=", ".join(files))
             for name, files in changed.items()
         )
-    if not known:
-        return UNKNOWN, ()
-    return DONE, tuple(
+    unchanged = [name for name, found in told.items() if found is True]
+    return DONE if unchanged and len(unchanged) == len(told) else UNKNOWN, tuple(
         phrase("{package}: 0 lines changed (every file is that of the release)", package=name)
-        for name in known
+        for name in unchanged
     )
 
 

@@ -74,17 +74,19 @@ class Problem:
 
 @dataclass(frozen=True)
 class Note:
-    """Rows of one criterion that are no verdict, or an expected failure, with the same reason.
+    """Rows that are no verdict, or an expected failure, for the same reason.
 
     Attributes:
-        criterion: the criterion's id.
-        cases: the cases; empty if it has none.
+        criteria: their criteria.
+        cases: their cases, each once.
+        rows: number of rows.
         status: "xfail", "skip", "na", or "recorded" for a doubtful golden.
-        reason: the reason.
+        reason: the reason; where it names the row's case, it says "the case".
     """
 
-    criterion: str
+    criteria: tuple[str, ...]
     cases: tuple[str, ...]
+    rows: int
     status: str
     reason: str
 
@@ -143,16 +145,27 @@ def problems(rows: Rows) -> tuple[Problem, ...]:
 
 def notes(rows: Rows) -> tuple[Note, ...]:
     """Expected failures, doubtful goldens, skipped rows, and those that are not applicable."""
-    found: dict[tuple[str, str, str], list[str]] = {}
+    found: dict[tuple[str, str], list[Json]] = {}
     for status in ("xfail", "recorded", "skip", "na"):
         for row in rows:
             if row["status"] == status and (row["reason"] or status != "recorded"):
-                key = (status, row["criterion"], row["reason"])
-                found.setdefault(key, []).extend([row["case"]] if row["case"] else [])
+                found.setdefault((status, _general_reason(row)), []).append(row)
     return tuple(
-        Note(criterion, tuple(cases), status, reason)
-        for (status, criterion, reason), cases in found.items()
+        Note(
+            tuple(dict.fromkeys(row["criterion"] for row in own)),
+            tuple(dict.fromkeys(row["case"] for row in own if row["case"])),
+            len(own),
+            status,
+            reason,
+        )
+        for (status, reason), own in found.items()
     )
+
+
+def _general_reason(row: Json) -> str:
+    reason, case = str(row["reason"]), str(row["case"] or "")
+    # The id of a case has a slash; other cases ("text", "http") may be words of the reason.
+    return reason.replace(case, "the case") if "/" in case else reason
 
 
 def unsupported(model: Json) -> tuple[Unsupported, ...]:

@@ -1,0 +1,144 @@
+"""Renders the adaptation documents in Markdown: one a model, and an overview.
+
+All output of a model is escaped or put into a code block, because it may contain markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from ..labels import KINDS, PARTS, PHASES, STATISTICS, STATUSES
+from ..language import LANGUAGES, shown, translator
+from ..view import Missing, View, view
+from ..view.numerics import FIGURES
+from .escape import cell, code_block, short
+
+if TYPE_CHECKING:
+    import jinja2
+
+_MARKS = {
+    "pass": "✅",
+    "xfail": "⚠️",
+    "na": "N/A",
+    "skip": "⏭️",
+    "fail": "❌",
+    "error": "💥",
+    "recorded": "📝",
+    "missing": "–",
+}
+
+
+def files(document: Mapping[str, Any], languages: Iterable[str]) -> dict[str, str]:
+    """File name -> content of the overview and of each model's document, in these languages."""
+    contents = view(document)
+    found: dict[str, str] = {}
+    for language in languages:
+        found[overview_name(language)] = _overview(contents, language)
+        for index, page in enumerate(contents.models):
+            found[f"{page.file_stem}.{language}.md"] = _adaptation(contents, index, language)
+    return found
+
+
+def overview_name(language: str) -> str:
+    """The file name of the overview in a language."""
+    return f"adaptation.{language}.md"
+
+
+def render(document: Mapping[str, Any], language: str, *, charts: bool = True) -> str:
+    """The documents of a report as one text: an overview unless there is one model, then each.
+
+    Args:
+        document: the content of report.json.
+        language: one of `LANGUAGES`.
+        charts: True if the documents link their charts, which must be in the same directory.
+    """
+    contents = view(document, charts=charts)
+    pages = [_adaptation(contents, index, language) for index in range(len(contents.models))]
+    first = [] if len(pages) == 1 else [_overview(contents, language)]
+    return "\n".join([*first, *pages])
+
+
+def _overview(contents: View, language: str) -> str:
+    return _template("overview", language).render(vars(contents))
+
+
+def _adaptation(contents: View, index: int, language: str) -> str:
+    names = {"page": contents.models[index], "origin": contents.origin}
+    return _template("adaptation", language).render(
+        **names, environment=contents.environment, languages=LANGUAGES
+    )
+
+
+def _template(name: str, language: str) -> jinja2.Template:
+    import jinja2
+
+    environment = jinja2.Environment(  # noqa: S701  (Markdown: cells and code blocks are escaped here)
+        loader=jinja2.FunctionLoader(_source),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    translate = translator(language)
+    environment.filters |= {
+        "cell": lambda text: cell(_text(text, translate)),
+        "text": lambda text: _text(text, translate),
+        "short": lambda text, length=60: short(_text(text, translate), length),
+        "block": code_block,
+        "number": _number,
+        "percent": _percent,
+        "seconds": _seconds,
+        "with_unit": _with_unit,
+        "mark": _MARKS.__getitem__,
+        "threshold": _threshold,
+    }
+    environment.tests["missing"] = lambda section: isinstance(section, Missing)
+    environment.globals |= {
+        "_": translate,
+        "language": language,
+        "FIGURES": FIGURES,
+        "KINDS": KINDS,
+        "PARTS": PARTS,
+        "PHASES": PHASES,
+        "STATISTICS": STATISTICS,
+        "STATUSES": STATUSES,
+    }
+    return environment.get_template(f"{name}.md.j2")
+
+
+def _source(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text("utf-8")
+
+
+def _text(text: Any, translate: Any) -> str:
+    return "–" if text is None else shown(text, translate)
+
+
+def _threshold(judged: Any) -> str:
+    """The threshold of anything with a `threshold` and its `sense`: "≥ 0.9"."""
+    sign = {"at least": "≥ ", "at most": "≤ ", None: ""}[judged.sense]
+    return sign + _number(judged.threshold)
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, (int, float)) else "–"
+
+
+def _percent(value: Any) -> str:
+    return f"{value:.2%}" if isinstance(value, (int, float)) else "–"
+
+
+def _seconds(value: Any) -> str:
+    return _with_unit(value, "s") if isinstance(value, (int, float)) else "–"
+
+
+def _with_unit(value: Any, unit: str) -> str:
+    """A value with three significant digits and its unit; times below one second in ms."""
+    if isinstance(value, str):  # NaN and infinity are strings in JSON
+        return f"{value} {unit}".strip()
+    if unit == "s" and abs(value) < 1:
+        value, unit = value * 1000, "ms"
+    digits = f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+    return f"{digits} {unit}".strip()

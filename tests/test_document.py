@@ -1,0 +1,488 @@
+"""The adaptation document: what it shows, in which language, and that its commands can be run."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import runpy
+import shlex
+import shutil
+import string
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pytest
+from fakes.replay_server import Knowledge
+from helpers.outcome import Serve
+from helpers.paths import REPOSITORY, SLUG
+from test_report import blocks, headings, table_shapes
+
+from pytest_ascend_vlm import ModelSpec, VLMConformance, reporting
+from pytest_ascend_vlm.engines.vllm.argument_check import COMMAND
+from pytest_ascend_vlm.engines.vllm.arguments import command_line
+from pytest_ascend_vlm.reporting.language import LANGUAGES, catalogue, translator
+from pytest_ascend_vlm.reporting.markdown import files, render
+from pytest_ascend_vlm.reporting.phrase import phrase
+from pytest_ascend_vlm.reporting.view import Missing, ModelPage, view
+from pytest_ascend_vlm.reporting.view.serve_command import parse_serve_command
+
+Row = dict[str, Any]
+SOURCES = Path(str(reporting.__file__)).parent
+MODEL = SLUG.replace("--", "/")
+SERVED = "http://localhost:8000"
+BASH = str(shutil.which("bash"))
+RECEIPT = {
+    "platform": "npu",
+    "origin": "npu",
+    "checkpoint": "full",
+    "simulated": False,
+    "device": "1 x 910B4",
+    "versions": {"vllm": "0.18.0", "CANN": "8.5.1"},
+    "environment": {"python": "3.11.9", "driver": "25.2.0", "device_memory_mib": 65536},
+    "server_starts": 1,
+    "requests": 7,
+    "seconds": 60.0,
+    "argv": ["conformance", "-m", "npu"],
+}
+CARD = {
+    "architecture": "Qwen2VLForConditionalGeneration",
+    "model_type": "qwen2_vl",
+    "parameters": 1_157_000_000,
+    "bytes": 2_310_000_000,
+    "dtype": "bfloat16",
+    "max_position_embeddings": 16384,
+    "vision": {"layers": 32, "hidden_size": 1280, "patch_size": 14},
+    "decoder": {"heads": 14, "kv_heads": 2},
+    "rope": {"type": "mrope", "mrope_section": [8, 12, 12]},
+}
+CASES = {
+    "text/name": ("Hello, what is your name?", []),
+    "image/metrics": ("What are the key performance metrics in this document?", ["page-01"]),
+    "document/page-01": ("Extract all text from this document image.", ["page-01"]),
+}
+
+
+def case(prompt: str, pages: list[str]) -> Row:
+    images = [{"file": f"fixtures/documents/{page}.png"} for page in pages]
+    message = {"role": "user", "text": prompt, "images": len(pages)}
+    return {"messages": [message], "images": images, "videos": [], "max_tokens": 256}
+
+
+def facts(**changes: Any) -> Row:
+    """The facts of a model, as report.json has them."""
+    return {
+        "model": MODEL,
+        "suite_class": "TestIt",
+        "served_name": MODEL,
+        "serve_command": f"A='b c' vllm serve {MODEL} --dtype bfloat16 --enforce-eager "
+        """--limit-mm-per-prompt '{"image": 1}' --no-enable-prefix-caching""",
+        "suite_arguments": "--max-logprobs 64",
+        "phases_seconds": {"start": 30.0, "weights": 1.5},
+        "card": CARD,
+        "supports": ["text", "image"],
+        "unsupported": {"video": "documents only"},
+        "memory": {"weights_gib": 2.15, "weights_seconds": 1.4, "kv_cache_tokens": 87381},
+        "unmodified": {"vllm": True, "vllm-ascend": True},
+        "in_registry": True,
+        "cases": {name: case(*told) for name, told in CASES.items()},
+        **changes,
+    }
+
+
+def row(criterion: str, case_id: str | None, evidence: Row | None = None, **changes: Any) -> Row:
+    """A row of report.json."""
+    return {
+        "model": MODEL,
+        "suite_class": "TestIt",
+        "criterion": criterion,
+        "case": case_id,
+        "status": "pass",
+        "measured": 1.0,
+        "threshold": 1.0,
+        "sense": "at least",
+        "unit": "rate",
+        "margin": 0.0,
+        "reason": "",
+        "seconds": 0.1,
+        "told_at": None,
+        "evidence": evidence or {},
+        **changes,
+    }
+
+
+def report(*rows: Row, **changes: Any) -> Row:
+    return {"receipt": RECEIPT, "models": [facts(**changes)], "rows": list(rows)}
+
+
+def page(*rows: Row, **changes: Any) -> ModelPage:
+    """The only document of a report."""
+    (found,) = view(report(*(rows or [row("serving.text", "text/name")]), **changes)).models
+    return found
+
+
+def fenced(text: str, language: str) -> list[str]:
+    """The code blocks of a language in a document."""
+    return re.findall(rf"^```{language}\n(.*?)\n```$", text, re.MULTILINE | re.DOTALL)
+
+
+# --- languages -----------------------------------------------------------------------------------
+
+
+def texts_of_code(path: Path) -> Iterator[str]:
+    """The literal of each call of `phrase` in a module."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        called = node.func if isinstance(node, ast.Call) else None
+        if isinstance(node, ast.Call) and isinstance(called, ast.Name) and called.id == "phrase":
+            assert isinstance(node.args[0], ast.Constant), f"{path}:{node.lineno}: no literal"
+            yield node.args[0].value
+
+
+def texts_of_template(path: Path) -> Iterator[str]:
+    """The literal of each `_("...")` in a template."""
+    tree = jinja2.Environment(autoescape=True).parse(path.read_text("utf-8"))
+    for call in tree.find_all(jinja2.nodes.Call):
+        if isinstance(call.node, jinja2.nodes.Name) and call.node.name == "_":
+            assert isinstance(call.args[0], jinja2.nodes.Const), f"{path}:{call.lineno}: no literal"
+            yield call.args[0].value
+
+
+def texts() -> set[str]:
+    code = (text for path in SOURCES.rglob("*.py") for text in texts_of_code(path))
+    return {*code, *(text for path in SOURCES.rglob("*.j2") for text in texts_of_template(path))}
+
+
+@pytest.mark.parametrize("language", [language for language in LANGUAGES if language != "en"])
+def test_every_text_has_a_translation_and_no_translation_is_left_over(language: str) -> None:
+    assert len(texts()) > 300
+    assert set(catalogue(language)) == texts()
+
+
+@pytest.mark.parametrize("language", [language for language in LANGUAGES if language != "en"])
+def test_a_translation_has_the_same_values(language: str) -> None:
+    def values(text: str) -> list[tuple[str | None, str | None]]:
+        parsed = string.Formatter().parse(text)
+        return sorted((name, form) for _, name, form, _ in parsed if name is not None)
+
+    translated = catalogue(language)
+    assert [text for text in texts() if values(text) != values(translated[text])] == []
+
+
+def test_a_phrase_in_a_phrase_is_translated_and_a_value_is_not() -> None:
+    nested = phrase("{first}, {next}", first=phrase("passed"), next="passed")
+    assert translator("zh")(nested) == "通过,passed"
+    assert translator("en")(nested) == "passed, passed"
+
+
+# --- documents -----------------------------------------------------------------------------------
+
+
+def test_each_test_class_has_a_document_of_its_own() -> None:
+    rows = [row("serving.text", None, suite_class=name) for name in ("TestA", "TestB")]
+    others = [{**one, "model": "an-org/other", "suite_class": "TestC"} for one in rows[:1]]
+    names = set(files(report(*rows, *others), ["zh"]))
+    assert names == {
+        "adaptation.zh.md",
+        f"adaptation.{SLUG}.TestA.zh.md",
+        f"adaptation.{SLUG}.TestB.zh.md",
+        "adaptation.an-org--other.zh.md",
+    }
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_section_without_evidence_names_the_command_that_gives_it(language: str) -> None:
+    text = render(report(row("serving.text", "text/name")), language)
+    printed = fenced(text, "bash")
+    for marker in ("determinism", "accuracy", "numerics", "performance", "dataset"):
+        assert f"pytest conformance -k TestIt -m {marker} --vlm-report=reports" in printed
+
+
+def test_what_a_model_does_not_support_asks_for_no_run() -> None:
+    row_ = row("tasks.chart", "no-case", status="na", reason="vqa is declared unsupported: no")
+    found = page(row("serving.text", None), row_).tasks
+    assert found == Missing(("vqa is declared unsupported: no",))
+
+
+def test_what_an_error_stopped_asks_for_no_run() -> None:
+    stopped = row("dataset.mmmu_val", None, status="error", reason="no samples\nat all")
+    text = render(report(row("serving.text", None), stopped), "en")
+    assert "no samples" in fenced(text, "text")[-1]
+
+
+def test_the_table_of_the_model_is_that_of_its_checkpoint() -> None:
+    text = render(report(row("serving.text", None)), "zh")
+    for line in (
+        "| 模型架构 | Qwen2VLForConditionalGeneration (qwen2\\_vl) |",
+        "| 模型尺寸 | 2.31 GB |",
+        "| GQA 配置 | 14 heads,2 KV heads |",
+        "| RoPE 类型 | mrope,mRoPE \\[8, 12, 12\\] |",
+        "| 单卡 HBM | 64 GiB(65536 MiB) |",
+        "| 权重显存 | 2.15 GiB |",
+        "| 启动总耗时 | 31.50 秒 |",
+    ):
+        assert line in text.splitlines()
+
+
+def test_an_unknown_engine_is_not_called_unchanged() -> None:
+    def changes(**unmodified: Any) -> str:
+        (step,) = [one for one in page(unmodified=unmodified).steps if one.number == "4"]
+        return step.result
+
+    assert changes(vllm=True) == "pass"
+    assert changes(vllm=True, ascend=["a.py"]) == "fail"
+    assert changes(vllm=True, ascend=None) == "missing"
+    assert changes() == "missing"
+
+
+@pytest.mark.parametrize(
+    ("statuses", "result"),
+    [
+        (["pass", "na"], "pass"),
+        (["pass", "fail"], "fail"),
+        (["pass", "error"], "fail"),
+        (["skip"], "missing"),
+        (["na"], "missing"),
+        (["xfail"], "missing"),
+        ([], "missing"),
+    ],
+)
+def test_a_step_is_done_only_if_something_passed_and_nothing_failed(
+    statuses: list[str], result: str
+) -> None:
+    rows = [row("determinism.repeat", None, status=status) for status in statuses]
+    (step,) = [one for one in page(row("serving.text", None), *rows).steps if one.number == "8"]
+    assert step.result == result
+
+
+def read(case_id: str, truth: str, text: str, **measured: float) -> list[Row]:
+    """The rows of a page that was read."""
+    told = {"golden_cer": 0.0, "truth": truth, "got": text}
+    return [
+        row(f"document.{name}", case_id, told if name == "characters" else {}, measured=value)
+        for name, value in measured.items()
+    ]
+
+
+def test_the_accuracy_over_all_pages_counts_each_character_once() -> None:
+    long = read("document/a", "x" * 90, "x" * 90, characters=0.0, lines=1.0, numbers=1.0)
+    short = read("document/b", "12 3456789", "", characters=1.0, lines=0.0, numbers=0.0)
+    found = page(*long, *short).reading
+    assert not isinstance(found, Missing)
+    assert found.characters == pytest.approx(0.9)
+    assert found.numbers == pytest.approx(0.0)  # only the second page has numbers
+    assert found.lines == pytest.approx(0.5)
+    assert found.pages[1].difference == (("-", "12 3456789"), ("+", ""))
+
+
+def test_tokens_and_speed_of_each_run_follow_from_its_times() -> None:
+    series = [
+        {"name": "latency", "unit": "s", "values": [1.1, 2.1]},
+        {"name": "ttft", "unit": "s", "values": [0.1, 0.1]},
+        {"name": "tpot", "unit": "s", "values": [0.1, 0.2]},
+    ]
+    found = page(row("performance.single_stream", "text", {"series": series})).speed
+    assert not isinstance(found, Missing)
+    (runs,) = found.runs
+    assert [one.output_tokens for one in runs.requests] == [11, 11]
+    assert runs.requests[0].throughput == pytest.approx(10)
+    assert runs.requests[0].decode_throughput == pytest.approx(10)
+    assert runs.mean.seconds == pytest.approx(1.6)
+
+
+def test_a_published_figure_is_beside_the_measured_one() -> None:
+    figure = {"name": "latency", "value": 0.22, "unit": "s", "conditions": "an NPU"}
+    told = {"source": "a document", "figures": [{**figure, "metric": "text.latency.mean"}, figure]}
+    measured = {"figures": [{"name": "text.latency.mean", "value": 0.3, "unit": "s"}]}
+    text = render(report(row("performance.single_stream", "text", measured), published=told), "en")
+    lines = [line for line in text.splitlines() if line.startswith("| latency | 0.22 s")]
+    assert lines == ["| latency | 0.22 s | 300 ms | an NPU |", "| latency | 0.22 s | – | an NPU |"]
+
+
+def test_reasons_that_differ_only_in_the_case_are_one_line() -> None:
+    rows = [
+        row(criterion, name, status="na", reason=f"{name} is for full checkpoints")
+        for criterion in ("baseline.text", "serving.text")
+        for name in ("text/long", "text/longer")
+    ]
+    (note,) = page(row("serving.models", None), *rows).notes
+    assert note.reason == "the case is for full checkpoints"
+    assert note.cases == ("text/long", "text/longer")
+    assert note.rows == 4
+
+
+PAYLOADS = ("| a | b |\n|---|", "<script>alert(1)</script>", "```\n# 标题\n```", "![x](y) `*_~#")
+
+
+def everywhere(text: str) -> Row:
+    """A report that has a model's text in every place that can have one."""
+    parted = {"position": 1, "served": [[text, -0.1]], "reference": [[text, -0.2]], "margin": 0.1}
+    compared = {"got": f"{text}x", "expected": text, "reference": text, "exact_match": False}
+    score = {
+        "score": 0.5,
+        "samples": 1,
+        "total": 2,
+        "categories": {text: {"samples": 1, "score": 1}},
+    }
+    return report(
+        row("determinism.repeat", "text/name", {"texts": [text, f"{text}y"]}),
+        row("baseline.text", "text/name", {**compared, "parting": parted}),
+        row("baseline.image", "image/metrics", {**compared, "parting": parted}),
+        row("baseline.divergence", text, {"parting": parted}, finding=text),
+        *read("document/page-01", text, f"{text}z", characters=0.5, lines=0.5),
+        row("tasks.chart", text, {"got": text, "accepted": [text]}),
+        row("dataset.mmmu_val", None, score, finding=text),
+        row("serving.image", text, status="skip", reason=text),
+        cases={name: {**case(text, pages), "images": []} for name, (_, pages) in CASES.items()},
+    )
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("text", PAYLOADS)
+def test_no_text_of_a_model_changes_the_document(text: str, language: str) -> None:
+    harmless, hostile = (render(everywhere(one), language) for one in ("x", text))
+    assert headings(hostile) == headings(harmless)
+    assert table_shapes(hostile) == table_shapes(harmless)
+    assert not re.search(r"<\w", "\n".join(blocks(hostile)[1]))
+
+
+# --- the printed commands ------------------------------------------------------------------------
+
+
+def specs() -> list[ModelSpec]:
+    """The models of conformance/."""
+    found = []
+    for path in sorted((REPOSITORY / "conformance").glob("test_*.py")):
+        for value in runpy.run_path(str(path)).values():
+            if isinstance(value, type) and issubclass(value, VLMConformance):
+                found += [value.model] if isinstance(vars(value).get("model"), ModelSpec) else []
+    return found
+
+
+def printed_serve_words(spec: ModelSpec) -> list[str]:
+    """The words of a model's printed serve command, as bash gives them to vllm."""
+    words = ["vllm", "serve", spec.model_id, *command_line(spec.serve)]
+    env = [f"{name}={shlex.quote(value)}" for name, value in spec.env.items()]
+    line = " ".join([*env, shlex.join(words)])
+    text = render(report(row("serving.text", None), serve_command=line), "zh")
+    (block,) = [one for one in fenced(text, "bash") if one.startswith("vllm serve")]
+    script = f"vllm() {{ printf '%s\\0' \"$@\"; }}\n{block}"
+    done = subprocess.run([BASH, "-ec", script], capture_output=True, check=True)
+    return done.stdout.decode("utf-8").split("\0")[:-1]
+
+
+@pytest.mark.parametrize("spec", specs(), ids=lambda spec: spec.model_id)
+def test_the_printed_command_has_the_arguments_of_the_model_file(spec: ModelSpec) -> None:
+    words = printed_serve_words(spec)
+    address = ["--host", "0.0.0.0", "--port", "8000"]  # noqa: S104
+    assert words == ["serve", spec.model_id, *address, *command_line(spec.serve)]
+
+
+@pytest.mark.vllm
+def test_vllm_accepts_every_printed_serve_command() -> None:
+    lines = [json.dumps(printed_serve_words(spec)[2:]) for spec in specs()]
+    done = subprocess.run(
+        [sys.executable, *COMMAND[1:]],
+        input="\n".join(lines),
+        capture_output=True,
+        check=True,
+        encoding="utf-8",
+    )
+    assert [json.loads(line) for line in done.stdout.splitlines()] == len(lines) * [
+        {"problem": None}
+    ]
+
+
+@pytest.mark.parametrize("spec", specs(), ids=lambda spec: spec.model_id)
+def test_the_offline_example_has_the_arguments_of_the_model_file(spec: ModelSpec) -> None:
+    line = shlex.join(["vllm", "serve", spec.model_id, *command_line(spec.serve)])
+    parsed = parse_serve_command(line)
+    assert parsed is not None
+    assert parsed.python_arguments == dict(spec.serve)
+
+
+ENGINE = """
+import json, os
+
+class SamplingParams:
+    def __init__(self, **options): self.options = options
+
+class LLM:
+    def __init__(self, **arguments): self.arguments = arguments
+
+    def chat(self, messages, sampling):
+        text = json.dumps([self.arguments, sampling.options, messages, os.environ["A"]])
+        return [type("Request", (), {"outputs": [type("Answer", (), {"text": text})]})]
+"""
+
+
+def test_the_offline_example_runs_as_printed(tmp_path: Path) -> None:
+    (tmp_path / "vllm.py").write_text(ENGINE, "utf-8")
+    text = render(report(row("serving.text", None)), "zh")
+    (script,) = [one for one in fenced(text, "python") if "LLM(" in one]
+    (tmp_path / "example.py").write_text(script, "utf-8")
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "example.py")],
+        cwd=REPOSITORY,
+        capture_output=True,
+        check=True,
+    )
+    arguments, options, (message,), variable = json.loads(done.stdout)
+    assert arguments == {
+        "model": MODEL,
+        "dtype": "bfloat16",
+        "enforce_eager": True,
+        "limit_mm_per_prompt": {"image": 1},
+        "enable_prefix_caching": False,
+    }
+    assert options == {"temperature": 0, "max_tokens": 256}
+    image, prompt = message["content"]
+    assert image["image_url"]["url"].startswith("data:image/png;base64,iVBORw0KGgo")
+    assert prompt["text"] == CASES["document/page-01"][0]
+    assert variable == "b c"
+
+
+@pytest.fixture
+def printed(stub: Serve) -> dict[str, list[str]]:
+    """Language -> the printed requests, sent to a running server instead of port 8000."""
+    text = render(report(row("serving.text", None)), "zh")
+    url = stub()
+    return {
+        language: [one.replace(SERVED, url) for one in fenced(text, language) if SERVED in one]
+        for language in ("bash", "python")
+    }
+
+
+def expected(knowledge: Knowledge, case_id: str) -> str:
+    (known,) = [
+        known
+        for (prompt, images), known in knowledge.known.items()
+        if prompt == CASES[case_id][0] and len(images) == len(CASES[case_id][1]) and known.text
+    ][:1]
+    return known.text
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
+@pytest.mark.parametrize(("index", "case_id"), [(0, "text/name"), (1, "document/page-01")])
+def test_the_curl_examples_run_as_printed(
+    index: int, case_id: str, printed: dict[str, list[str]], knowledge: Knowledge
+) -> None:
+    done = subprocess.run(
+        [BASH, "-ec", printed["bash"][index]], cwd=REPOSITORY, capture_output=True, check=True
+    )
+    reply = json.loads(done.stdout)
+    assert reply["choices"][0]["message"]["content"] == expected(knowledge, case_id)
+
+
+def test_the_sdk_example_runs_as_printed(
+    printed: dict[str, list[str]], knowledge: Knowledge
+) -> None:
+    (script,) = printed["python"]
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, check=True
+    )
+    answer = done.stdout.decode("utf-8").removesuffix("\n")
+    assert answer == expected(knowledge, "document/page-01")
