@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from pytest_ascend_vlm.criteria.criterion import Criterion, Documentation
 from pytest_ascend_vlm.criteria.verdict import at_most, checklist
+from pytest_ascend_vlm.reporting.language import shown, translator
 from pytest_ascend_vlm.reporting.messages import messages
-from pytest_ascend_vlm.reporting.phrase import Phrase, Text
+from pytest_ascend_vlm.reporting.phrase import Phrase, Text, listed
 from pytest_ascend_vlm.reporting.sentences import pattern, sentence
 from pytest_ascend_vlm.session.explain import explain
 
@@ -110,18 +111,11 @@ def found() -> dict[str, str]:
 
 
 def chinese(text: Text) -> str:
-    return _shown(text, CATALOGUE)
+    return shown(text, translator("zh"))
 
 
 def english(text: Text) -> str:
-    return _shown(text, {})
-
-
-def _shown(text: Text, catalogue: dict[str, str]) -> str:
-    if isinstance(text, str):
-        return text
-    values = {name: _shown(value, catalogue) for name, value in text.values.items()}
-    return catalogue.get(text.text, text.text).format(**values)
+    return shown(text, translator("en"))
 
 
 def test_every_sentence_has_a_translation(found):
@@ -138,6 +132,12 @@ def test_every_translation_is_of_a_sentence(found):
     gone = [text for text in (*CATALOGUE, *NOT_SHOWN) if text not in found]
     assert not gone, "remove:\n" + "\n".join(gone)
     assert not NOT_SHOWN & CATALOGUE.keys()
+
+
+def test_a_text_has_one_translation():
+    of_documents = messages("zh")
+    both = CATALOGUE.keys() & of_documents.keys()
+    assert [text for text in both if CATALOGUE[text] != of_documents[text]] == []
 
 
 def test_a_translation_has_the_values_of_its_sentence():
@@ -208,9 +208,8 @@ def test_checks_are_recognised():
             "file:///a.png": "it was answered: 'the answer is empty'",
         }
     )
-    assert chinese(sentence(verdict.reason)) == (
-        "4 项检查中 3 项未通过：usage 合计正确，结束原因，file:///a.png"
-    )
+    names = chinese(listed("usage 合计正确", "结束原因", "file:///a.png"))
+    assert chinese(sentence(verdict.reason)) == f"4 项检查中 3 项未通过：{names}"
     assert [chinese(sentence(line)) for line in verdict.details] == [
         "usage 合计正确：其值为 None",
         "结束原因：其值为 'x'，既不是 'stop' 也不是 'length'",

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 
 from .messages import messages
-from .phrase import Phrase, Text, phrase
+from .phrase import Phrase, Text, listed
 
 _MINIMUM_LETTERS = 6  # fewer letters in common with a whole line are a coincidence
 _ADVICE = "What to try: "
@@ -181,12 +181,11 @@ def _list(text: str) -> _Reading | None:
         return None
     if not all(one or _NAME.fullmatch(item) for one, item in zip(readings, items, strict=True)):
         return None
-    joined: Text | None = None
-    for one, item in zip(readings, items, strict=True):
-        shown = one.phrase if one else item
-        joined = shown if joined is None else _LISTED.of(first=joined, next=shown)
-    assert isinstance(joined, Phrase)  # noqa: S101  (there are two items)
-    return _Reading(joined, sum(one.score for one in readings if one))
+    shown = listed(
+        *(one.phrase if one else item for one, item in zip(readings, items, strict=True))
+    )
+    assert isinstance(shown, Phrase)  # noqa: S101  (there are two items)
+    return _Reading(shown, sum(one.score for one in readings if one))
 
 
 def _joined(text: str, separator: str, form: Phrase) -> Iterator[_Reading]:
@@ -211,8 +210,7 @@ def _pair(first: str, second: str, form: Phrase) -> Iterator[_Reading]:
         yield _Reading(form.of(**shown), sum(one.score for one in readings.values()))
 
 
-_ENDED = phrase("{text}.")
-_NAMED = phrase("{first}: {second}")
-_FOLLOWED = phrase("{first}; {second}")
-_NOTED = phrase("{first} ({second})")
-_LISTED = phrase("{first}, {next}")
+_ENDED = Phrase("{text}.")
+_NAMED = Phrase("{first}: {second}")
+_FOLLOWED = Phrase("{first}; {second}")
+_NOTED = Phrase("{first} ({second})")

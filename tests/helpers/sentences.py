@@ -11,10 +11,11 @@ import ast
 import json
 import keyword
 import re
+import runpy
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pytest_ascend_vlm import VLMConformance
+from pytest_ascend_vlm import ModelSpec, VLMConformance
 from pytest_ascend_vlm.criteria.criterion import criteria, documentation
 from pytest_ascend_vlm.engines.vllm.server import Phase
 
@@ -46,7 +47,7 @@ _SILENT_CALLS = frozenset({"Case", "compile", "fullmatch", "match", "on_progress
 _SILENT_ARGUMENTS = frozenset({"shows"})
 
 # Words that are values of sentences, in addition to those that `_words` finds.
-_VALUES = ("answer", "image", "prompt", "transparency", "video")
+_VALUES = ("answer", "image", "prompt", "the case", "transparency", "video")
 
 _FUNCTIONS = frozenset({"float", "int", "join", "len", "list", "map", "repr", "round", "sorted",
                         "str", "tuple"})  # fmt: skip
@@ -90,8 +91,8 @@ def _forms() -> Iterator[str]:
     """The forms by which sentences are joined."""
     tree = ast.parse((PACKAGE / "reporting/sentences.py").read_text("utf-8"))
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "phrase":
-            yield ast.literal_eval(node.args[0])
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Phrase":
+            yield from _strings(node.args[:1])
 
 
 def _advice() -> Iterator[str]:
@@ -101,32 +102,39 @@ def _advice() -> Iterator[str]:
 
 
 def _declared() -> Iterator[str]:
-    """The reasons that the files of this project declare: models, checkpoints, cases."""
+    """The texts that the files of this project declare: models, checkpoints, cases."""
     for path in sorted((ROOT / "fixtures/tiny").glob("*/untaught.json")):
         yield from map(_pattern, json.loads(path.read_text("utf-8")).values())
     for case in json.loads((ROOT / "fixtures/cases.json").read_text("utf-8"))["cases"]:
         if reason := case.get("full_only"):
             yield _pattern(reason)
-    for path in sorted((ROOT / "conformance").glob("*.py")):
-        yield from map(_pattern, _declared_in(ast.parse(path.read_text("utf-8"))))
+    for path in sorted((ROOT / "conformance").glob("test_*.py")):
+        declared = (text for model in _models(path) for text in _declared_by(model))
+        yield from map(_pattern, filter(None, (*declared, *_of_own_tests(path))))
 
 
-def _declared_in(model_file: ast.Module) -> Iterator[str]:
-    for node in ast.walk(model_file):
-        if isinstance(node, ast.Dict) and _is_of_capabilities(node):
-            yield from (ast.literal_eval(value) for value in node.values)
-        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "not_applicable":
-            yield ast.literal_eval(node.args[0])
+def _models(path: Path) -> Iterator[ModelSpec]:
+    for one in runpy.run_path(str(path)).values():
+        if isinstance(one, type) and issubclass(one, VLMConformance) and one is not VLMConformance:
+            yield one.model
+
+
+def _declared_by(model: ModelSpec) -> Iterator[str]:
+    yield from model.unsupported.values()
+    yield from (text for one in model.expected_failures for text in (one.reason, one.issue))
+    yield model.thresholds.because
+    if model.published is not None:
+        yield model.published.source
+        yield from (text for one in model.published.figures for text in (one.name, one.conditions))
+
+
+def _of_own_tests(path: Path) -> Iterator[str]:
+    """Reasons and advice of the tests in a model file."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "not_applicable":
+            yield from _strings(node.args)
         elif isinstance(node, ast.FunctionDef):
-            advice = (ast.get_docstring(node) or "").partition("If this fails:")[2]
-            yield from [advice] if advice else []
-
-
-def _is_of_capabilities(node: ast.Dict) -> bool:
-    """True for `{C.VIDEO: "documents only"}`."""
-    return all(
-        isinstance(key, ast.Attribute) and ast.unparse(key.value) == "C" for key in node.keys
-    )
+            yield (ast.get_docstring(node) or "").partition("If this fails:")[2]
 
 
 def _pattern(text: str) -> str:
