@@ -24,7 +24,7 @@ from faults.tables import table
 from packaging.version import Version
 
 from pytest_ascend_vlm.criteria.groups import group_name
-from pytest_ascend_vlm.reporting.markdown import cell
+from pytest_ascend_vlm.reporting.markdown.escape import cell
 from pytest_ascend_vlm.reporting.rows import name_of
 
 _COUNTED = {"pass": "pass", "xfail": "known", "fail": "**fail**", "error": "**error**"}

@@ -15,7 +15,8 @@ from helpers.outcome import documents
 from pytest_ascend_vlm import reporting
 from pytest_ascend_vlm.reporting import Report, write
 from pytest_ascend_vlm.reporting.charts import charts
-from pytest_ascend_vlm.reporting.markdown import LANGUAGES, render
+from pytest_ascend_vlm.reporting.language import LANGUAGES
+from pytest_ascend_vlm.reporting.markdown import render
 
 HOSTILE = '</script><script>alert("模型")</script>&'
 SVG = "{http://www.w3.org/2000/svg}"

@@ -15,7 +15,7 @@ from test_charts import document, row, single_stream
 
 from pytest_ascend_vlm import cli
 from pytest_ascend_vlm.reporting import SCHEMA
-from pytest_ascend_vlm.reporting.markdown import LANGUAGES
+from pytest_ascend_vlm.reporting.language import LANGUAGES
 
 PROGRAM = "import sys; from pytest_ascend_vlm.cli import main; sys.exit(main())"
 READER_GONE = 141

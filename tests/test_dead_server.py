@@ -19,7 +19,7 @@ from helpers.three_models import judge
 from pytest_ascend_vlm.engines.client import Client
 from pytest_ascend_vlm.engines.vllm.server import Launch, VllmServer
 from pytest_ascend_vlm.errors import ServerError
-from pytest_ascend_vlm.reporting.markdown import LANGUAGES
+from pytest_ascend_vlm.reporting.language import LANGUAGES
 from pytest_ascend_vlm.reporting.rows import name_of
 from pytest_ascend_vlm.spec.case import Capability, Case, Sampling
 from pytest_ascend_vlm.spec.model import Budgets

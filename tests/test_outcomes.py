@@ -16,7 +16,8 @@ from helpers.outcome import Judged, Outcome, Serve
 from pytest_ascend_vlm import reporting
 from pytest_ascend_vlm.criteria.verdict import at_most
 from pytest_ascend_vlm.reporting import Report
-from pytest_ascend_vlm.reporting.markdown import LANGUAGES, render
+from pytest_ascend_vlm.reporting.language import LANGUAGES
+from pytest_ascend_vlm.reporting.markdown import render
 from pytest_ascend_vlm.reporting.origin import origin
 from pytest_ascend_vlm.reporting.rows import STATUSES, Row
 from pytest_ascend_vlm.reporting.summary import closing_line

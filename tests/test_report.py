@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from pytest_ascend_vlm import reporting
 from pytest_ascend_vlm.criteria.verdict import Verdict, at_least
 from pytest_ascend_vlm.reporting import Report, write
-from pytest_ascend_vlm.reporting.markdown import LANGUAGES, cell, code_block, render
+from pytest_ascend_vlm.reporting.language import LANGUAGES
+from pytest_ascend_vlm.reporting.markdown import render
+from pytest_ascend_vlm.reporting.markdown.escape import cell, code_block
 from pytest_ascend_vlm.reporting.rows import STATUSES, as_json
 from pytest_ascend_vlm.reporting.rows import Row as ReportRow
 from pytest_ascend_vlm.reporting.summary import closing_line, closing_table
