@@ -1,14 +1,14 @@
 """Translates the project's texts; English is the key of every translation.
 
-The catalogues are gettext's: `locale/<language>.po`.
+The catalogues are gettext's: `locale/<language>.po` has the texts of documents,
+`locale/<language>.sentences.po` those of criteria and errors (`sentences`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache
-from importlib import resources
 
+from .messages import messages
 from .phrase import Phrase, Text
 
 LANGUAGES = ("zh", "en")
@@ -26,7 +26,7 @@ def translator(language: str) -> Translate:
     Args:
         language: one of `LANGUAGES`.
     """
-    translations = catalogue(language)
+    translations = {**_sentences(language), **catalogue(language)}
 
     def translate(text: str | Phrase) -> str:
         if isinstance(text, str):
@@ -45,18 +45,14 @@ def shown(text: Text, translate: Translate) -> str:
     return translate(text) if isinstance(text, Phrase) else text
 
 
-@cache
 def catalogue(language: str) -> Mapping[str, str]:
-    """English text -> its translation; empty for English.
+    """English text of a document -> its translation; empty for English.
 
     Raises:
         FileNotFoundError: the language has no catalogue.
     """
-    if language == "en":
-        return {}
-    from babel.messages.pofile import read_po
+    return {} if language == "en" else messages(language)
 
-    path = resources.files(__package__).joinpath(f"locale/{language}.po")
-    with path.open("rb") as file:
-        messages = read_po(file, locale=language)
-    return {str(one.id): str(one.string) for one in messages if one.id and one.string}
+
+def _sentences(language: str) -> Mapping[str, str]:
+    return {} if language == "en" else messages(f"{language}.sentences")

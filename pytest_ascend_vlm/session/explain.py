@@ -25,6 +25,7 @@ def explain(
         _WIDTH,
         initial_indent="What to try: ",
         subsequent_indent="  ",
+        break_on_hyphens=False,  # an option stays in one piece
     )
     lines = [f"{criterion.id}{case}: {verdict.reason}", f"  measured {measured}", *details]
     return "\n".join([*lines, advice] if documentation.if_this_fails else lines)
