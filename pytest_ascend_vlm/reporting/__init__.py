@@ -16,7 +16,7 @@ from .reading import FILE_NAME, SCHEMA
 
 __all__ = ["SCHEMA", "Report", "rendered", "write", "write_document", "write_files"]
 
-RENDERERS = ("markdown", "charts")
+RENDERERS = ("markdown", "charts", "html")
 """The modules that make files of a report: `files(document, languages)` gives name -> content."""
 
 
