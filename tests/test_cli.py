@@ -116,7 +116,8 @@ def test_what_is_written_has_its_charts_beside_it(
     linked = CHART.findall(written.read_text("utf-8"))
     assert len(linked) == 2
     assert f"]({written.name})" in overview.read_text("utf-8")
-    assert {path.name for path in output.iterdir()} == {overview.name, written.name, *linked}
+    names = {overview.name, written.name, "report.html", *linked}
+    assert {path.name for path in output.iterdir()} == names
     assert f"written: {written}\n" in capsys.readouterr().out
 
 

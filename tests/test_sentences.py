@@ -50,6 +50,7 @@ NOT_SHOWN = {
     "generator={tool} {version}",
     "not judged",
     # what logs and tools are searched for
+    "backend extension",
     "(?:api_server|vllm).*: error:",
     "Repo id must be|No such file or directory|is not a local folder|couldn't find them in",
     "SafetensorError|Cannot find any model weights|exceeds dimension size|size mismatch"
@@ -80,6 +81,8 @@ NOT_SHOWN = {
     "token {token} ({share})",
     "token {token} {token_2}",
     # the terminal, and errors that end the whole run
+    "{variable}={path} could not be written: {strerror}",
+    "{row} (measured {number} {row_2}, {row_3} {number_2} is required)",
     "NOT APPLICABLE",
     "a verdict has no truth value: use verdict.passed",
     "and {more} more test that it stopped",

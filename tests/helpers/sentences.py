@@ -29,14 +29,16 @@ _SPEAKING = (
     "engines/vllm/*.py", "platforms/*.py", "processes/*.py", "spec/case_files.py",
     "integration/closing.py", "integration/findings.py", "integration/fixtures.py",
     "integration/outcomes.py", "integration/own_tests.py", "integration/selection.py",
-    "versions.py",
+    "reporting/rows.py", "versions.py",
 )  # fmt: skip
 
 # Of these, the modules that write only pages, lists, logs, and errors that end the whole run.
 _SILENT = frozenset({
     "checkpoints/untaught.py", "criteria/criterion.py", "criteria/groups.py", "engines/address.py",
     "engines/served_name.py", "engines/torch_companions.py", "engines/transformers/cpu_threads.py",
-    "engines/vllm/argument_check.py", "load/evalscope_perf.py", "platforms/__init__.py",
+    "engines/npu_tensors.py", "engines/vllm/argument_check.py", "engines/vllm/registry.py",
+    "load/evalscope_perf.py", "platforms/__init__.py", "platforms/hccl_ports.py",
+    "platforms/image.py",
     "processes/tracebacks.py", "session/commands.py", "session/endpoints.py",
     "session/run_logs.py", "session/setup.py", "suite/catalogue.py", "suite/conformance.py",
     "suite/gate_list.py",
