@@ -490,6 +490,22 @@ def test_few_positions_or_images_are_said_to_be_few(positions: int, images: int)
     assert ("1000 positions and 8 images are recommended" in reason) == (not is_enough)
 
 
+def test_the_report_has_the_places_of_all_image_tokens() -> None:
+    numerics = golden(0)
+    prompt = [9] * int(numerics.positions[numerics.first_answer_row])
+    for position in numerics.positions[numerics.is_image].tolist():
+        prompt[position] = 5
+    prompt[-1] = 5  # an image token at a position that the golden does not keep as one
+    forced = dataclasses.replace(seen(numerics, numerics.fp32), prompt_token_ids=tuple(prompt))
+    runs = compare_logits(forced, numerics).image_runs
+    found = [position for first, count in runs for position in range(first, first + count)]
+    assert found == [position for position, token in enumerate(prompt) if token == 5]
+    assert all(
+        later[0] > first + count for (first, count), later in zip(runs, runs[1:], strict=False)
+    )
+    assert compare_logits(seen(numerics, numerics.fp32), numerics).image_runs == ()
+
+
 def test_the_report_has_the_error_along_each_sequence() -> None:
     along = per_position(case([1, 3, 0, 1, 2, 2], part=PARTS, first=7))
     assert along == {
@@ -498,6 +514,7 @@ def test_the_report_has_the_error_along_each_sequence() -> None:
         "part": PARTS,
         "error": [0.1, 0.3, 0.0, 0.1, 0.2, 0.2],
         "rounding": [0.1] * 6,
+        "image_runs": [],
     }
     statistics = ErrorStatistics([case([1]), case([2])])
     evidence = rules.judge_error_ratio(statistics, THRESHOLDS).evidence

@@ -5,6 +5,7 @@ Three tables: y, the reference in fp32; b, the reference in bf16; x, the numbers
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +38,8 @@ class CaseComparison:
         tie: shape (m,); the preference up to which rounding alone can change the choice; None for
             hidden states.
         token_ids: shape (m, k), int64; the token of each number; None for hidden states.
+        image_runs: first position and number of tokens of each run of image tokens; empty if the
+            prompt's tokens are unknown. `positions` has only some of them.
     """
 
     case_id: str
@@ -49,6 +52,7 @@ class CaseComparison:
     flip_margin: Table | None = None
     tie: Table | None = None
     token_ids: npt.NDArray[np.int64] | None = None
+    image_runs: tuple[tuple[int, int], ...] = ()
 
     @property
     def square_errors(self) -> Table:
@@ -132,7 +136,21 @@ def _compare(
         np.where(np.isnan(observed).any(axis=1), np.inf, flips),
         _ties(numerics.fp32[known].max(axis=1), numerics.logit_rmse),
         top_tokens,
+        _image_runs(forced.prompt_token_ids or (), numerics),
     )
+
+
+def _image_runs(
+    prompt: tuple[int, ...], numerics: ReferenceNumerics
+) -> tuple[tuple[int, int], ...]:
+    kept = numerics.positions[numerics.is_image]
+    image_tokens = {prompt[position] for position in kept.tolist() if position < len(prompt)}
+    runs = []
+    for is_image, run in itertools.groupby(enumerate(prompt), lambda one: one[1] in image_tokens):
+        positions = [position for position, _ in run]
+        if is_image:
+            runs.append((positions[0], len(positions)))
+    return tuple(runs)
 
 
 def compare_hidden_states(

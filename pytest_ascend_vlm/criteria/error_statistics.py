@@ -228,7 +228,8 @@ def per_position(case: CaseComparison) -> dict[str, Any]:
 
     Returns:
         JSON values. The lists have one item a position: `error` has the root mean square of x - y,
-        `rounding` that of b - y.
+        `rounding` that of b - y. `image_runs` has the first position and the number of tokens of
+        each run of image tokens, of which only some positions are compared.
     """
     return {
         "case": case.case_id,
@@ -236,6 +237,7 @@ def per_position(case: CaseComparison) -> dict[str, Any]:
         "part": case.part.tolist(),
         "error": _rounded_list(np.sqrt(case.square_errors)),
         "rounding": _rounded_list(np.sqrt(case.own_square_errors)),
+        "image_runs": [list(run) for run in case.image_runs],
     }
 
 
