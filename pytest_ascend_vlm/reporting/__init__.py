@@ -16,7 +16,7 @@ __all__ = ["SCHEMA", "Report", "rendered", "write", "write_files"]
 
 SCHEMA = 2
 
-RENDERERS = ("markdown", "charts")
+RENDERERS = ("markdown", "charts", "html")
 """The modules that make files of a report: `files(document, languages)` gives name -> content."""
 
 
