@@ -370,6 +370,15 @@ def test_two_rows_of_one_test_have_their_own_addresses(opened: Open, picture: Js
 
 
 @needs_browser
+def test_the_evidence_of_a_test_of_the_user_may_be_anything(opened: Open, picture: Json) -> None:
+    anything = {"per_position": 3, "series": [4], "texts": 5, "got": None, "answer": "six"}
+    page = opened(report(picture, row("own.test", "text/own", evidence=anything)),
+                  "TestIt::own.test[text/own]")  # fmt: skip
+    assert page.inner_text("h1") == "own.test[text/own]"
+    assert "series" in page.inner_text("main")
+
+
+@needs_browser
 def test_the_overview_has_counts_and_margins_by_model_and_group(
     opened: Open, picture: Json
 ) -> None:

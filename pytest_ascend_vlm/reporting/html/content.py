@@ -12,7 +12,7 @@ from ..summary import group_of, worst_margin
 from ..view import ModelPage, View, view
 from ..view.environment import Environment
 from ..view.rows import Json, Rows, counts, evidence, number
-from .matter import Matter, matters
+from .matter import Matter, matters, per_position
 from .pictures import Pictures
 from .texts import Languages, said, texts
 
@@ -183,8 +183,8 @@ def row_id(row: Json) -> str:
 
 def _along(row: Json) -> list[tuple[str, float | None]]:
     """Case and R of each sequence of a comparison, the largest first."""
-    told = evidence(row).get("per_position") or ()
-    found = [(str(one["case"]), _ratio(one)) for one in told if isinstance(one, dict)]
+    told = (one for one in per_position(row) if isinstance(one, dict))
+    found = [(str(one["case"]), _ratio(one)) for one in told]
     return sorted(found, key=lambda one: float("inf") if one[1] is None else one[1], reverse=True)
 
 

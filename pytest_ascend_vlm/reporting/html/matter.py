@@ -6,8 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...criteria.groups import OWN_GROUP
 from ..labels import NUMBERS
 from ..phrase import phrase
+from ..summary import group_of
 from ..view import Missing, ModelPage
 from ..view.answers import Comparison, Cost, Parting, Repeat, cases_of
 from ..view.reading import Answered, Page
@@ -229,7 +231,7 @@ def _along(rows: Rows) -> Iterator[tuple[str, tuple[Series, Json]]]:
     """Case -> its series, with the evidence that it comes from; each comparison once."""
     seen = set()
     for row in rows:
-        for told in evidence(row).get("per_position") or ():
+        for told in per_position(row):
             if not isinstance(told, dict):
                 yield str(row["case"]), (_visible(row), {})
                 break
@@ -237,6 +239,11 @@ def _along(rows: Rows) -> Iterator[tuple[str, tuple[Series, Json]]]:
             if key not in seen:
                 seen.add(key)
                 yield str(told["case"]), (_series(row, told), told)
+
+
+def per_position(row: Json) -> Sequence[Any]:
+    """The errors along sequences in a row's evidence; a user's own evidence may be anything."""
+    return () if group_of(row) == OWN_GROUP else evidence(row).get("per_position") or ()
 
 
 def _name(row: Json) -> str:

@@ -338,8 +338,8 @@
   }
 
   function evidence(row) {
-    const rest = Object.entries(row.evidence).filter(([name]) => name !== "series"
-      && name !== "ttft_by_image_tokens");
+    const rest = Object.entries(row.evidence).filter(([name]) => row.group !== "performance"
+      || (name !== "series" && name !== "ttft_by_image_tokens"));
     if (!rest.length) return null;
     const value = (found) => (found !== null && typeof found === "object"
       ? el("pre", { tabindex: "0", lang: "en" }, JSON.stringify(found, null, 1))
@@ -422,6 +422,7 @@
   }
 
   function measuredCharts(row) {
+    if (row.group !== "performance") return []; // a user's own evidence may be anything
     const one = (values, label) => [{ label, colour: COLOURS.a, isLine: false, values }];
     const finite = (value) => (typeof value === "number" ? value : null);
     const found = (row.evidence.series || []).map((s) => chart(s.name,
