@@ -45,7 +45,9 @@ class TestMinerU25(VLMConformance):
                 "text/capital": "What is the capital of France?" + 6 * "|Paris",
             },
             figures=(
-                PublishedFigure("model loading", 60, "s", "weights and start, Ascend 910 (64 GB)", "start"),
+                PublishedFigure(
+                    "model loading", 60, "s", "weights and start, Ascend 910 (64 GB)", "start"
+                ),
                 PublishedFigure(
                     "text: latency, mean",
                     0.22,
