@@ -28,6 +28,7 @@ from pytest_ascend_vlm.engines.vllm.arguments import command_line
 from pytest_ascend_vlm.reporting.language import LANGUAGES, catalogue, translator
 from pytest_ascend_vlm.reporting.markdown import files, render
 from pytest_ascend_vlm.reporting.phrase import phrase
+from pytest_ascend_vlm.reporting.sentences import sentence
 from pytest_ascend_vlm.reporting.view import Missing, ModelPage, view
 from pytest_ascend_vlm.reporting.view.serve_command import parse_serve_command
 
@@ -178,6 +179,25 @@ def test_a_phrase_in_a_phrase_is_translated_and_a_value_is_not() -> None:
     assert translator("en")(nested) == "passed, passed"
 
 
+def test_findings_and_reasons_are_in_the_language_of_the_document() -> None:
+    failed = row(
+        "serving.models",
+        None,
+        status="fail",
+        reason="serving.models: 1 of 2 checks failed: served name listed\n"
+        "  served name listed: 'a' is not among ['b']\nRuntimeError: the engine's own words",
+    )
+    skipped = row("tasks.chart", None, status="na", reason="the reference does not name '3' itself")
+    document = report(failed, skipped)
+    assert fenced(render(document, "en"), "text")[-1] == failed["reason"]
+    assert fenced(render(document, "zh"), "text")[-1].splitlines() == [
+        "serving.models：2 项检查中 1 项未通过：已列出服务模型名",
+        "  已列出服务模型名：['b'] 中没有 'a'",
+        "RuntimeError: the engine's own words",
+    ]
+    assert "| 不适用 | 参考模型自身没有答出 '3' |" in render(document, "zh")
+
+
 # --- documents -----------------------------------------------------------------------------------
 
 
@@ -204,7 +224,7 @@ def test_a_section_without_evidence_names_the_command_that_gives_it(language: st
 def test_what_a_model_does_not_support_asks_for_no_run() -> None:
     row_ = row("tasks.chart", "no-case", status="na", reason="vqa is declared unsupported: no")
     found = page(row("serving.text", None), row_).tasks
-    assert found == Missing(("vqa is declared unsupported: no",))
+    assert found == Missing((sentence("vqa is declared unsupported: no"),))
 
 
 def test_what_an_error_stopped_asks_for_no_run() -> None:

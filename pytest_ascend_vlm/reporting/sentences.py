@@ -168,7 +168,7 @@ def _value(text: str) -> _Reading | None:
 
     What is quoted is said by a model or a user.
     """
-    if text.startswith(_QUOTES):
+    if text.startswith(_QUOTES) and text.endswith(text[0]):
         return None
     return _read(text) or _list(text)
 

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..phrase import Text
+from ..sentences import sentence
 from .environment import Environment, Origin, environment, origin_of
 from .missing import Missing
 from .page import ModelPage, model_page
@@ -32,7 +34,7 @@ class NotJudged:
 
     model: str
     suite_class: str
-    reason: str
+    reason: Text
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def view(report: Mapping[str, Any], *, charts: bool = True) -> View:
             if key in judged
         ),
         tuple(
-            NotJudged(*key, str(rows[0]["reason"]))
+            NotJudged(*key, sentence(str(rows[0]["reason"])))
             for key, rows in of_class.items()
             if key not in judged
         ),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..phrase import Text
+from ..sentences import sentence
 from .missing import Commands, Missing, missing
 from .rows import Json, Rows, evidence, first_line, number, of
 
@@ -59,7 +61,7 @@ class Score:
     standard_error: float | None
     bounds: tuple[float, float] | None
     categories: tuple[Category, ...]
-    finding: str
+    finding: Text
     status: str
 
 
@@ -87,7 +89,7 @@ def _score(row: Json) -> Score:
         number(told.get("standard_error")),
         (float(bounds[0]), float(bounds[1])) if bounds else None,
         tuple(_category(name, of_one) for name, of_one in (told.get("categories") or {}).items()),
-        first_line(row.get("finding") or row["reason"]),
+        sentence(first_line(row.get("finding") or row["reason"])),
         row["status"],
     )
 

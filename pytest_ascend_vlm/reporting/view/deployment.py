@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ..labels import PHASES, named
 from ..phrase import Text, phrase
+from ..sentences import sentence
 from .environment import Item
 from .rows import Json, Rows, evidence, number, of
 from .serve_command import ServeCommand, parse_serve_command
@@ -62,7 +63,7 @@ class Check:
 
     name: Text
     passed: bool | None
-    detail: str
+    detail: Text
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def _checks(rows: Rows) -> Iterable[Check]:
         if judged:
             bad = [row for row in judged if row["status"] != "pass"]
             shown = (bad or judged)[0]
-            yield Check(name, not bad, str(shown["reason"] or shown.get("finding") or ""))
+            yield Check(name, not bad, sentence(str(shown["reason"] or shown.get("finding") or "")))
 
 
 def _times(model: Json) -> Iterable[Item]:

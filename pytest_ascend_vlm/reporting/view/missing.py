@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
+from ..phrase import Text
+from ..sentences import sentence
 from .rows import Json, Rows, first_line
 
 _PLACE = "conformance"
@@ -23,7 +25,7 @@ class Missing:
             it).
     """
 
-    reasons: tuple[str, ...] = ()
+    reasons: tuple[Text, ...] = ()
     stopped: bool = False
     command: str = ""
 
@@ -71,7 +73,7 @@ def missing(rows: Rows, command: str) -> Missing:
     statuses = {row["status"] for row in rows}
     reasons = (first_line(row["reason"]) for row in rows if row["status"] in {"na", "skip"})
     return Missing(
-        tuple(dict.fromkeys(reason for reason in reasons if reason)),
+        tuple(sentence(reason) for reason in dict.fromkeys(reasons) if reason),
         bool(statuses & {"fail", "error"}),
         "" if statuses == {"na"} else command,
     )

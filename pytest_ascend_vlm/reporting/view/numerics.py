@@ -8,7 +8,8 @@ from typing import Any
 
 from ..charts import error_chart_name
 from ..labels import NUMBERS
-from ..phrase import Phrase
+from ..phrase import Phrase, Text
+from ..sentences import sentence
 from .answers import Comparisons, Parting, parting
 from .missing import Commands, Missing, missing
 from .rows import Json, Rows, evidence, number, of, with_verdict
@@ -94,7 +95,7 @@ class NearTie:
     excused: bool
     measured: float | None
     threshold: float | None
-    finding: str
+    finding: Text
     parting: Parting | None
 
 
@@ -258,6 +259,6 @@ def _near_tie(row: Json) -> NearTie:
         row["status"] == "pass",
         number(row["measured"]),
         number(row["threshold"]),
-        str(row.get("finding") or ""),
+        sentence(str(row.get("finding") or "")),
         parting(evidence(row).get("parting")),
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ...criteria.groups import needs_server
 from ..phrase import Text, phrase
+from ..sentences import sentence
 from .answers import Comparisons, Repeats, cases_of, comparisons, repeats
 from .card import card_items
 from .datasets import Score, datasets
@@ -240,4 +241,4 @@ def _references(name: str, model: Json) -> tuple[Reference, ...]:
         Reference(phrase("documentation of vLLM-Ascend"), "https://docs.vllm.ai/projects/ascend/"),
     ]
     source = (model.get("published") or {}).get("source")
-    return (*found, *([Reference(str(source), "")] if source else []))
+    return (*found, *([Reference(sentence(str(source)), "")] if source else []))

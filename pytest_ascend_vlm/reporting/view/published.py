@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..phrase import Text
+from ..sentences import sentence
 from .rows import Json, Rows, evidence, number, of
 
 _ERRORS = ("max_abs_error", "mean_abs_error", "relative_error", "cosine_similarity")
@@ -36,10 +38,10 @@ class PublishedFigure:
         measured: the measured value; None if it was not measured.
     """
 
-    name: str
+    name: Text
     value: float
     unit: str
-    conditions: str
+    conditions: Text
     metric: str
     measured: Quantity | None
 
@@ -53,7 +55,7 @@ class Published:
         figures: its figures.
     """
 
-    source: str
+    source: Text
     figures: tuple[PublishedFigure, ...]
 
 
@@ -64,13 +66,13 @@ def published(model: Json, rows: Rows) -> Published | None:
         return None
     measured = dict(quantities(model, rows))
     return Published(
-        str(told["source"]),
+        sentence(str(told["source"])),
         tuple(
             PublishedFigure(
-                str(figure["name"]),
+                sentence(str(figure["name"])),
                 figure["value"],
                 str(figure["unit"]),
-                str(figure["conditions"]),
+                sentence(str(figure["conditions"])),
                 str(figure.get("metric") or ""),
                 measured.get(str(figure.get("metric") or "")),
             )

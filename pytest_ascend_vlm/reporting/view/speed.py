@@ -9,6 +9,7 @@ from typing import Any
 from ..charts import performance_chart_names
 from ..labels import KINDS, figure_name
 from ..phrase import Text
+from ..sentences import sentence
 from .missing import Commands, Missing, missing
 from .rows import Json, Rows, evidence, first_line, mean, number, of
 
@@ -99,8 +100,8 @@ class SpeedVerdict:
     measured: float | None
     threshold: float | None
     sense: str | None
-    unit: str
-    finding: str
+    unit: Text
+    finding: Text
 
 
 @dataclass(frozen=True)
@@ -162,8 +163,8 @@ def _verdict(row: Json) -> SpeedVerdict:
         number(row["measured"]),
         number(row["threshold"]),
         row["sense"],
-        str(row["unit"] or ""),
-        first_line(row.get("finding") or row["reason"]),
+        sentence(str(row["unit"] or "")),
+        sentence(first_line(row.get("finding") or row["reason"])),
     )
 
 

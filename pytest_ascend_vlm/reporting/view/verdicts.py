@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ..labels import CAPABILITIES, GROUPS, named
 from ..phrase import Text
 from ..rows import name_of
+from ..sentences import sentence
 from ..summary import group_of, worst_margin
 from .rows import Json, Rows, counts, number
 
@@ -30,7 +31,7 @@ class Margin:
     measured: float | None
     threshold: float | None
     sense: str | None
-    unit: str
+    unit: Text
     margin: float | None
 
 
@@ -68,7 +69,7 @@ class Problem:
     criterion: str
     case: str | None
     status: str
-    reason: str
+    reason: Text
     more: int
 
 
@@ -88,7 +89,7 @@ class Note:
     cases: tuple[str, ...]
     rows: int
     status: str
-    reason: str
+    reason: Text
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class Unsupported:
     """
 
     capability: Text
-    reason: str
+    reason: Text
 
 
 def criterion_lines(rows: Rows) -> tuple[CriterionLine, ...]:
@@ -123,7 +124,7 @@ def _margin(row: Json) -> Margin:
         number(row["measured"]),
         number(row["threshold"]),
         row["sense"],
-        str(row["unit"] or ""),
+        sentence(str(row["unit"] or "")),
         number(row["margin"]),
     )
 
@@ -138,7 +139,7 @@ def problems(rows: Rows) -> tuple[Problem, ...]:
         shown[row["told_at"]] = row
         more[row["told_at"]] -= 1
     return tuple(
-        Problem(row["criterion"], row["case"], row["status"], row["reason"], more[name])
+        Problem(row["criterion"], row["case"], row["status"], sentence(row["reason"]), more[name])
         for name, row in shown.items()
     )
 
@@ -156,7 +157,7 @@ def notes(rows: Rows) -> tuple[Note, ...]:
             tuple(dict.fromkeys(row["case"] for row in own if row["case"])),
             len(own),
             status,
-            reason,
+            sentence(reason),
         )
         for (status, reason), own in found.items()
     )
@@ -171,4 +172,6 @@ def _general_reason(row: Json) -> str:
 def unsupported(model: Json) -> tuple[Unsupported, ...]:
     """The capabilities that a model file declares as unsupported."""
     declared = (model.get("unsupported") or {}).items()
-    return tuple(Unsupported(named(CAPABILITIES, name), str(why)) for name, why in declared)
+    return tuple(
+        Unsupported(named(CAPABILITIES, name), sentence(str(why))) for name, why in declared
+    )
