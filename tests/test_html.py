@@ -326,6 +326,13 @@ def opened(browser: Any, tmp_path: Path) -> Iterator[Open]:
 FAILED = "TestIt::baseline.image[image/page]"
 
 
+def expect_count(page: Any, selector: str, count: int) -> None:
+    """Waits until the page has this many elements; a click takes effect a moment later."""
+    from playwright.sync_api import expect
+
+    expect(page.locator(selector)).to_have_count(count)
+
+
 @needs_browser
 def test_a_click_opens_a_case_with_all_of_its_material(opened: Open, picture: Json) -> None:
     page = opened(report(picture))
@@ -429,9 +436,9 @@ def test_filter_and_search_leave_what_matches(opened: Open, picture: Json) -> No
 @needs_browser
 def test_many_results_are_shown_in_parts(opened: Open, picture: Json) -> None:
     page = opened(report(picture, *(row("baseline.text", f"text/{n}") for n in range(120))))
-    assert page.locator("#found tbody tr").count() == 100
+    expect_count(page, "#found tbody tr", 100)
     page.click("text=show 28 more")
-    assert page.locator("#found tbody tr").count() == 128
+    expect_count(page, "#found tbody tr", 128)
 
 
 @needs_browser
@@ -442,7 +449,7 @@ def test_a_chart_shows_its_values(opened: Open, picture: Json) -> None:
     assert "text of the prompt" in legend
     assert "0.1" in legend
     page.click("text=values as a table")
-    assert page.locator("details table tbody tr").count() == 15
+    expect_count(page, "details table tbody tr", 15)
     timing = opened(report(picture), "TestIt::performance.single_stream[text]")
     timing.click("text=values as a table")
     assert timing.locator("details table tbody tr").all_inner_texts()[1].split() == ["2", "0.25"]
@@ -451,7 +458,7 @@ def test_a_chart_shows_its_values(opened: Open, picture: Json) -> None:
 @needs_browser
 def test_the_map_has_the_error_of_each_patch(opened: Open, picture: Json) -> None:
     page = opened(report(picture), FAILED)
-    assert page.locator(".patch").count() == 12
+    expect_count(page, ".patch", 12)
     page.locator(".patch").nth(5).hover()
     assert page.inner_text("output") == "patch 2, 2: 7"
     page.focus(".picture svg")
@@ -468,7 +475,7 @@ def test_there_is_no_map_where_the_tokens_are_no_grid(opened: Open, picture: Jso
     document = report(picture)
     document["rows"][4] = other
     page = opened(document, FAILED)
-    assert page.locator(".patch").count() == 0
+    expect_count(page, ".patch", 0)
     assert "Numerics over the picture" not in page.inner_text("main")
     assert "Numerics along the sequence" in page.inner_text("main")
 
@@ -491,9 +498,9 @@ def test_what_a_model_says_is_text(opened: Open, picture: Json, text: str) -> No
     for address in ("", FAILED, f"TestIt::own.hostile[{written}]"):
         page = opened(document, address)
         assert page.evaluate("window.harmed") is None
-        assert page.locator("main iframe, main script, main form[action], main base").count() == 0
+        expect_count(page, "main iframe, main script, main form[action], main base", 0)
         assert page.evaluate("getComputedStyle(document.body).display") == "block"
-        assert page.locator("main h1").count() == 1
+        expect_count(page, "main h1", 1)
         shown = page.evaluate("document.querySelector('main').textContent")
         assert seen in " ".join(shown.replace("\x00", "").split())
         assert page.is_visible(".warning")
@@ -515,7 +522,7 @@ def test_every_screen_says_that_this_is_no_npu(opened: Open, picture: Json, addr
 @needs_browser
 def test_real_weights_on_an_npu_have_no_warning_on_the_page(opened: Open, picture: Json) -> None:
     page = opened(report(picture, platform="npu", checkpoint="full"))
-    assert page.locator(".warning").count() == 0
+    expect_count(page, ".warning", 0)
     assert page.title() == "VLM conformance report"
 
 
