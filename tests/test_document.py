@@ -218,7 +218,8 @@ def test_a_section_without_evidence_names_the_command_that_gives_it(language: st
     text = render(report(row("serving.text", "text/name")), language)
     printed = fenced(text, "bash")
     for marker in ("determinism", "accuracy", "numerics", "performance", "dataset"):
-        assert f"pytest conformance -k TestIt -m {marker} --vlm-report=reports" in printed
+        command = f"pytest conformance -k TestIt -m {marker} --vlm-report=reports"
+        assert f"{command} --vlm-report-append" in printed
 
 
 def test_what_a_model_does_not_support_asks_for_no_run() -> None:

@@ -42,16 +42,16 @@ class Commands:
     suite_class: str
     options: tuple[str, ...]
 
-    def run(self, marker: str = "", *more: str) -> str:
-        """The command that runs the criteria of a marker and adds them to a report.
+    def run(self, marker: str = "") -> str:
+        """The command that runs the criteria of a marker and adds them to the report.
 
         Args:
-            marker: the pytest marker; empty for the criteria that always run.
-            more: more arguments.
+            marker: the pytest marker; empty for the criteria that always run, which begin a report.
         """
         chosen = ["-m", marker] if marker else []
-        words = ["pytest", _PLACE, "-k", self.suite_class, *chosen, *self.options, *more]
-        return shlex.join([*words, "--vlm-report=reports"])
+        words = ["pytest", _PLACE, "-k", self.suite_class, *chosen, *self.options]
+        added = ["--vlm-report-append"] if marker else []
+        return shlex.join([*words, "--vlm-report=reports", *added])
 
 
 def commands(receipt: Json, suite_class: str) -> Commands:
