@@ -16,6 +16,8 @@ from ..observation.answers import TOP_LOGPROBS
 from ..observation.numerics import Forced, ReferenceNumerics, TokenScores
 
 Table = npt.NDArray[np.floating[Any]]
+TOP = 5
+"""Number of most likely tokens that adaptation documents compare as a set (top5_match)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +39,8 @@ class CaseComparison:
         tie: shape (m,); the preference up to which rounding alone can change the choice; None for
             hidden states.
         token_ids: shape (m, k), int64; the token of each number; None for hidden states.
+        same_top: shape (m,); True where x and y have the same `TOP` most likely tokens, in any
+            order; None for hidden states.
     """
 
     case_id: str
@@ -49,6 +53,7 @@ class CaseComparison:
     flip_margin: Table | None = None
     tie: Table | None = None
     token_ids: npt.NDArray[np.int64] | None = None
+    same_top: npt.NDArray[np.bool_] | None = None
 
     @property
     def square_errors(self) -> Table:
@@ -132,6 +137,7 @@ def _compare(
         np.where(np.isnan(observed).any(axis=1), np.inf, flips),
         _ties(numerics.fp32[known].max(axis=1), numerics.logit_rmse),
         top_tokens,
+        _same_top(scores, positions, top_tokens),
     )
 
 
@@ -258,6 +264,16 @@ def _flip_margins(
     column = np.where(matches.any(axis=1), matches.argmax(axis=1), top_tokens.shape[1] - 1)
     chosen = np.take_along_axis(exact, column[:, None], axis=1)[:, 0]
     return np.asarray(exact[:, 0] - chosen)
+
+
+def _same_top(
+    scores: TokenScores, positions: npt.NDArray[np.int64], top_tokens: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]:
+    """True at each position whose `TOP` most likely tokens are the same: shape (m,)."""
+    count = min(TOP, top_tokens.shape[1], scores.token_ids.shape[1])
+    order = np.argsort(-scores.values[positions], axis=1, kind="stable")[:, :count]
+    served = np.take_along_axis(scores.token_ids[positions], order, axis=1)
+    return np.asarray((np.sort(served) == np.sort(top_tokens[:, :count])).all(axis=1))
 
 
 def _ties(peaks: Table, logit_rmse: float) -> Table:
