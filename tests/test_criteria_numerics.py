@@ -171,7 +171,38 @@ def test_an_adaptation_documents_figures_are_over_all_numbers_of_all_cases() -> 
     assert summary["relative_error"] == pytest.approx(relative)
     assert summary["cosine_similarity"] == pytest.approx(cosine(x.ravel(), y.ravel()))
     assert summary["lowest_cosine"] == pytest.approx(min(map(cosine, x, y)))
+    assert summary["within_1_percent"] == (np.abs(x - y) <= np.abs(y) / 100).mean()
     assert json.loads(json.dumps(summary)) == summary
+
+
+def test_a_sound_bf16_engine_is_not_within_one_percent_everywhere() -> None:
+    numerics = golden()
+    summary = measured(numerics, numerics.bf16).summary()
+    assert 0 < summary["within_1_percent"] == summary["own_within_1_percent"] < 1
+    assert measured(numerics, numerics.fp32).summary()["within_1_percent"] == 1
+
+
+def test_the_five_most_likely_tokens_are_compared_as_a_set() -> None:
+    numerics = golden()
+    values = numerics.fp32.copy()
+    values[0, [1, 2]] = values[0, [2, 1]]  # another order
+    values[1, [4, 5]] = values[1, [5, 4]]  # another set
+    assert measured(numerics, values).summary()["top5_match"] == pytest.approx(1 - 1 / (LENGTH - 1))
+    hidden = compare_hidden_states(numerics.hidden.fp32, numerics, CASE)
+    assert "top5_match" not in ErrorStatistics([hidden]).summary()
+
+
+def test_the_order_of_a_servers_list_does_not_matter() -> None:
+    numerics = golden()
+    forced = seen(numerics, numerics.fp32)
+    scores = forced.scores
+    reverse = dataclasses.replace(
+        scores, token_ids=scores.token_ids[:, ::-1], values=scores.values[:, ::-1]
+    )
+    statistics = ErrorStatistics(
+        [compare_logits(dataclasses.replace(forced, scores=reverse), numerics)]
+    )
+    assert statistics.top5_match == 1
 
 
 def cosine(left: Table, right: Table) -> float:

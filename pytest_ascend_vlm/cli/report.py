@@ -1,9 +1,10 @@
-"""The commands `ascend-vlm report render`, `merge` and `compare`."""
+"""The commands `ascend-vlm report render`, `merge`, `compare` and `bundle`."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,14 @@ def add_to(commands: Any) -> None:
     """Adds the command `report` with its subcommands."""
     report = commands.add_parser(
         "report",
-        help="print, merge or compare reports of pytest --vlm-report",
+        help="print, merge, compare or bundle reports of pytest --vlm-report",
         description="Works on the report.json of earlier runs. No test is run.",
     )
     actions = report.add_subparsers(title="commands", dest="action", required=True)
     _add_render(actions)
     _add_merge(actions)
     _add_compare(actions)
+    _add_bundle(actions)
 
 
 def _add_render(actions: Any) -> None:
@@ -89,18 +91,45 @@ def _add_compare(actions: Any) -> None:
     command.set_defaults(run=_compare)
 
 
-def _render(options: argparse.Namespace) -> int:
+def _add_bundle(actions: Any) -> None:
+    command = actions.add_parser(
+        "bundle",
+        help="write what is handed in to an Ascend community, for one model",
+        description="Writes README.md (Chinese), inference.py, eval/, results/ and logs/ of one "
+        "model; of a run of the real checkpoint on an NPU also the files for vllm-ascend's "
+        "repository. Run it in the root of the project that has the model file.",
+    )
+    command.add_argument("report", type=Path, metavar="REPORT", help=_REPORT)
+    command.add_argument(
+        "--model",
+        metavar="CLASS",
+        help="test class of the model (needed if the report has several)",
+    )
+    command.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="directory of the bundle"
+    )
+    command.set_defaults(run=_bundle)
+
+
+@contextlib.contextmanager
+def _shaped(report: Path) -> Iterator[None]:
+    """Tells in one line that a report lacks what a renderer reads."""
     import jinja2
 
-    document = read(options.report)
     try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, jinja2.UndefinedError) as error:
+        raise ConfigurationError(no_report(report, error)) from error
+
+
+def _render(options: argparse.Namespace) -> int:
+    document = read(options.report)
+    with _shaped(options.report):
         if options.output is None:
             text = render(document, options.language, charts=False)
             print(text.encode("utf-8", "replace").decode("utf-8"))
             return 0
         files = rendered(document, [options.language])
-    except (ValueError, LookupError, TypeError, AttributeError, jinja2.UndefinedError) as error:
-        raise ConfigurationError(no_report(options.report, error)) from error
     _print_written(write_output(files, options.output))
     return 0
 
@@ -127,7 +156,30 @@ def _compare(options: argparse.Namespace) -> int:
     return 1 if comparison.is_worse else 0
 
 
-def write_output(files: Mapping[str, str], directory: Path) -> list[Path]:
+def _bundle(options: argparse.Namespace) -> int:
+    from ..reporting import bundle
+    from ..reporting.bundle.attached import attached
+
+    document = read(options.report)
+    with _shaped(options.report):
+        classes = bundle.suite_classes(document)
+        chosen = options.model or (classes[0] if len(classes) == 1 else None)
+        if chosen not in classes:
+            raise ConfigurationError(_which(options, classes))
+        of_class = bundle.of_class(document, chosen)
+        files = bundle.files(of_class, attached(of_class, Path.cwd()))
+    _print_written(write_output(files, options.output))
+    return 0
+
+
+def _which(options: argparse.Namespace, classes: Sequence[str]) -> str:
+    if not classes:
+        return f"{options.report} has no judged model."
+    named = f"has no judged test class {options.model}" if options.model else "has several models"
+    return f"{options.report} {named}; choose with --model one of: {', '.join(classes)}"
+
+
+def write_output(files: Mapping[str, str | bytes], directory: Path) -> list[Path]:
     """Writes the files of a command.
 
     Raises:

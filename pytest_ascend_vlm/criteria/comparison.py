@@ -17,6 +17,8 @@ from ..observation.answers import TOP_LOGPROBS
 from ..observation.numerics import Forced, ReferenceNumerics, TokenScores
 
 Table = npt.NDArray[np.floating[Any]]
+TOP = 5
+"""Number of most likely tokens that adaptation documents compare as a set (top5_match)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +42,8 @@ class CaseComparison:
         token_ids: shape (m, k), int64; the token of each number; None for hidden states.
         image_runs: first position and number of tokens of each run of image tokens; empty if the
             prompt's tokens are unknown. `positions` has only some of them.
+        same_top: shape (m,); True where x and y have the same `TOP` most likely tokens, in any
+            order; None for hidden states.
     """
 
     case_id: str
@@ -53,6 +57,7 @@ class CaseComparison:
     tie: Table | None = None
     token_ids: npt.NDArray[np.int64] | None = None
     image_runs: tuple[tuple[int, int], ...] = ()
+    same_top: npt.NDArray[np.bool_] | None = None
 
     @property
     def square_errors(self) -> Table:
@@ -137,6 +142,7 @@ def _compare(
         _ties(numerics.fp32[known].max(axis=1), numerics.logit_rmse),
         top_tokens,
         _image_runs(forced.prompt_token_ids or (), numerics),
+        _same_top(scores, positions, top_tokens),
     )
 
 
@@ -276,6 +282,16 @@ def _flip_margins(
     column = np.where(matches.any(axis=1), matches.argmax(axis=1), top_tokens.shape[1] - 1)
     chosen = np.take_along_axis(exact, column[:, None], axis=1)[:, 0]
     return np.asarray(exact[:, 0] - chosen)
+
+
+def _same_top(
+    scores: TokenScores, positions: npt.NDArray[np.int64], top_tokens: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]:
+    """True at each position whose `TOP` most likely tokens are the same: shape (m,)."""
+    count = min(TOP, top_tokens.shape[1], scores.token_ids.shape[1])
+    order = np.argsort(-scores.values[positions], axis=1, kind="stable")[:, :count]
+    served = np.take_along_axis(scores.token_ids[positions], order, axis=1)
+    return np.asarray((np.sort(served) == np.sort(top_tokens[:, :count])).all(axis=1))
 
 
 def _ties(peaks: Table, logit_rmse: float) -> Table:

@@ -114,6 +114,22 @@ class ErrorStatistics:
         norms = np.linalg.norm(self._observed, axis=1) * np.linalg.norm(self._exact, axis=1)
         return float(((self._observed * self._exact).sum(axis=1) / norms).min())
 
+    @property
+    def within_one_percent(self) -> float:
+        """The share of values of x that differ from y by at most 1 % of y."""
+        return _share_within_one_percent(self._observed, self._exact)
+
+    @property
+    def own_within_one_percent(self) -> float:
+        """The same share of b: even a sound bf16 engine does not reach 1."""
+        return _share_within_one_percent(self._rounded, self._exact)
+
+    @property
+    def top5_match(self) -> float:
+        """The share of positions where x and y have the same five most likely tokens."""
+        same = [case.same_top for case in self.comparisons if case.same_top is not None]
+        return float(np.concatenate(same).mean())
+
     @cached_property
     def error_ratio(self) -> RoundingRatio:
         """R: the root mean square error in units of the reference's own bf16 error."""
@@ -205,6 +221,8 @@ class ErrorStatistics:
             "relative_error": self.relative_error,
             "cosine_similarity": self.cosine_similarity,
             "lowest_cosine": self.lowest_cosine,
+            "within_1_percent": self.within_one_percent,
+            "own_within_1_percent": self.own_within_one_percent,
             "R": self.error_ratio.value,
             "R_low": self.error_ratio.low,
             "R_high": self.error_ratio.high,
@@ -220,6 +238,8 @@ class ErrorStatistics:
                 "flips": self.flips,
                 "unexcused_flips": self.unexcused_flips,
             }
+        if self.comparisons[0].same_top is not None:
+            figures["top5_match"] = self.top5_match
         return figures
 
 
@@ -267,6 +287,10 @@ def _onset(case: CaseComparison) -> Onset | None:
     return Onset(
         int(case.positions[first]) + 1, str(case.part[first]), case.case_id, float(error[first]), 1
     )
+
+
+def _share_within_one_percent(values: Table, exact: Table) -> float:
+    return float((np.abs(values - exact) <= 0.01 * np.abs(exact)).mean())
 
 
 def _centred(errors: Table) -> Table:

@@ -34,7 +34,13 @@ def receipt(run: Run, argv: list[str]) -> dict[str, Any]:
         **({"environment": _environment(run, versions.get("driver"))} if here else {}),
         "serve_overrides": dict(run.options.serve_overrides),
         **own,
-        "runs": [{**own, "date": run.started.isoformat(timespec="milliseconds")}],
+        "runs": [
+            {
+                **own,
+                "date": run.started.isoformat(timespec="milliseconds"),
+                **({"logs": str((run.logs.home / run.logs.name).absolute())} if here else {}),
+            }
+        ],
     }
 
 

@@ -126,12 +126,13 @@ def rendered(document: Mapping[str, Any], languages: Iterable[str]) -> dict[str,
     return found
 
 
-def write_files(files: Mapping[str, str], directory: Path) -> list[Path]:
+def write_files(files: Mapping[str, str | bytes], directory: Path) -> list[Path]:
     """Writes files, given as name -> content, to a directory; returns their paths.
 
     Raises:
         OSError: a file cannot be written.
     """
     for name, content in files.items():
-        write_atomically(directory / name, content.encode("utf-8", "replace"))
+        data = content if isinstance(content, bytes) else content.encode("utf-8", "replace")
+        write_atomically(directory / name, data)
     return [directory / name for name in files]

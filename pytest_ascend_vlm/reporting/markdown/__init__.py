@@ -6,6 +6,7 @@ All output of a model is escaped or put into a code block, because it may contai
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -61,21 +62,28 @@ def render(document: Mapping[str, Any], language: str, *, charts: bool = True) -
 
 
 def _overview(contents: View, language: str) -> str:
-    return _template("overview", language).render(vars(contents))
+    return template("overview.md", language).render(vars(contents))
 
 
 def _adaptation(contents: View, index: int, language: str) -> str:
     names = {"page": contents.models[index], "origin": contents.origin}
-    return _template("adaptation", language).render(
+    return template("adaptation.md", language).render(
         **names, environment=contents.environment, languages=LANGUAGES
     )
 
 
-def _template(name: str, language: str) -> jinja2.Template:
+def template(name: str, language: str, package: str = __package__) -> jinja2.Template:
+    """A template with the filters and names of all documents.
+
+    Args:
+        name: its file name without ".j2".
+        language: one of `LANGUAGES`.
+        package: the package that contains it; it can extend or import the templates of this one.
+    """
     import jinja2
 
     environment = jinja2.Environment(  # noqa: S701  (Markdown: cells and code blocks are escaped here)
-        loader=jinja2.FunctionLoader(_source),
+        loader=jinja2.FunctionLoader(partial(_source, (package, __package__))),
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
@@ -105,11 +113,13 @@ def _template(name: str, language: str) -> jinja2.Template:
         "STATISTICS": STATISTICS,
         "STATUSES": STATUSES,
     }
-    return environment.get_template(f"{name}.md.j2")
+    return environment.get_template(f"{name}.j2")
 
 
-def _source(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text("utf-8")
+def _source(packages: Iterable[str], name: str) -> str | None:
+    """The template of this name in the first package that has it."""
+    paths = (resources.files(package).joinpath(name) for package in packages)
+    return next((path.read_text("utf-8") for path in paths if path.is_file()), None)
 
 
 def _text(text: Any, translate: Any) -> str:

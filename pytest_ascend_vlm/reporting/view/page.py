@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ...criteria.groups import needs_server
 from ..phrase import Text, phrase
 from ..sentences import sentence
+from .agreement import Figure, agreement
 from .answers import Comparisons, Repeats, cases_of, comparisons, repeats
 from .card import card_items
 from .datasets import Score, datasets
@@ -88,6 +89,7 @@ class ModelPage:
         datasets: the scores of data sets.
         numerics: logits and hidden states against the reference.
         errors: where the error is.
+        agreement: the figures of the community's section about the reference and the device.
         speed: latency, throughput, CPU usage.
         published: published figures beside the measured ones; None if the model file has none.
         criteria: all criteria with their worst case.
@@ -118,6 +120,7 @@ class ModelPage:
     datasets: tuple[Score, ...] | Missing
     numerics: Numerics | Missing
     errors: ErrorAnalysis | Missing
+    agreement: tuple[Figure, ...]
     speed: Speed | Missing
     published: Published | None
     criteria: tuple[CriterionLine, ...]
@@ -166,6 +169,7 @@ def model_page(
         datasets=found.datasets,
         numerics=found.numerics,
         errors=error_analysis(rows, compared, run),
+        agreement=agreement(rows, found.speed, run),
         speed=found.speed,
         published=published(model, rows),
         criteria=criterion_lines(rows),

@@ -1,0 +1,102 @@
+"""Reads what a bundle has besides the report: model file, goldens, pictures, logs."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import ConfigurationError
+from ...model_files import model_files_in
+from ...search_path import roots
+
+_CONFORMANCE = "conformance"
+
+
+@dataclass(frozen=True)
+class Attached:
+    """Files of a bundle that are copied.
+
+    Attributes:
+        model_file: the copied model file's path in the bundle.
+        files: path in the bundle -> content.
+        lost_logs: the log directories of runs that no longer have logs of the model.
+        knows_logs: False if the report does not say where the logs are.
+    """
+
+    model_file: str
+    files: Mapping[str, bytes]
+    lost_logs: tuple[str, ...]
+    knows_logs: bool
+
+
+def attached(document: Mapping[str, Any], project: Path) -> Attached:
+    """The files to copy.
+
+    Args:
+        document: the report of one test class.
+        project: directory of the project with the model file.
+
+    Raises:
+        ConfigurationError: no model file of the project has the test class.
+    """
+    row = document["rows"][0]
+    slug = str(row["model"]).replace("/", "--")
+    source = _model_file(project, row["suite_class"])
+    model_file = f"{_CONFORMANCE}/{source.name}"
+    runs = [str(run["logs"]) for run in document["receipt"].get("runs", ()) if run.get("logs")]
+    logs = {path: dict(_logs(Path(path), f"{slug}-{row['suite_class']}")) for path in runs}
+    return Attached(
+        model_file,
+        {
+            model_file: source.read_bytes(),
+            **dict(_goldens(project, slug, document["receipt"]["checkpoint"])),
+            **dict(_pictures(project, document["models"])),
+            **{name: content for found in logs.values() for name, content in found.items()},
+        },
+        tuple(path for path, found in logs.items() if not found),
+        bool(runs),
+    )
+
+
+def _model_file(project: Path, suite_class: str) -> Path:
+    conformance = project / _CONFORMANCE
+    for path in model_files_in(conformance if conformance.is_dir() else project):
+        nodes = ast.walk(ast.parse(path.read_bytes()))
+        if any(isinstance(node, ast.ClassDef) and node.name == suite_class for node in nodes):
+            return path
+    raise ConfigurationError(
+        f"no model file in {conformance} or {project} has the test class {suite_class}; run this "
+        "command in the root of the project that has it"
+    )
+
+
+def _goldens(project: Path, slug: str, checkpoint: str) -> Iterator[tuple[str, bytes]]:
+    """The recorded answers, which the scripts compare with."""
+    for root in roots("golden", project / "golden"):
+        home = root / slug / checkpoint
+        paths = sorted(path for path in home.rglob("*") if path.is_file())
+        for path in paths:
+            yield f"golden/{path.relative_to(root).as_posix()}", path.read_bytes()
+        if paths:
+            return
+
+
+def _pictures(project: Path, models: list[Any]) -> Iterator[tuple[str, bytes]]:
+    """The pictures of all requests; a picture that has changed since the run is left out."""
+    searched = roots("fixtures", project / "fixtures")
+    images = (i for m in models for case in (m.get("cases") or {}).values() for i in case["images"])
+    for name, sha256 in {str(image["file"]): image.get("sha256") for image in images}.items():
+        path = next((p for root in searched if (p := root.parent / name).is_file()), None)
+        if path and hashlib.sha256(content := path.read_bytes()).hexdigest() == sha256:
+            yield name, content
+
+
+def _logs(directory: Path, label: str) -> Iterator[tuple[str, bytes]]:
+    for path in sorted(directory.glob(f"{label}*.log")) if directory.is_dir() else ():
+        # TestA is a prefix of TestAB.
+        if path.name.removeprefix(label)[:1] in {".", "-"}:
+            yield f"logs/{directory.name}/{path.name}", path.read_bytes()
