@@ -62,6 +62,14 @@ FULL = (
     row("performance.single_stream", "text", SINGLE),
     row("dataset.mmmu_val", None, SCORE),
 )
+COMPARED = {"got": "a", "expected": "a", "reference": "Transformers", "exact_match": True}
+COMPLETE = (
+    row("serving.ready", None),
+    row("serving.text", "text/name"),
+    row("baseline.text", "text/name", COMPARED),
+    row("numerics.logits", "error_ratio", LOGITS),
+    row("determinism.repeat", "text/name", {"texts": ["a", "a"]}),
+)
 ATTACHED = Attached("conformance/test_it.py", {}, (), knows_logs=True)
 
 
@@ -325,6 +333,22 @@ def cells(text: str) -> dict[str, str]:
     return dict(zip(head, values, strict=True))
 
 
+def row_of_the_models(*rows: Row, **changes: Any) -> dict[str, str]:
+    found = bundle(*rows, **changes)
+    (text,) = [text for name, text in found.items() if name.endswith("supported_models.row.md")]
+    return cells(text)
+
+
+@pytest.mark.parametrize("group", ["serving", "baseline", "numerics", "determinism"])
+@pytest.mark.parametrize("status", ["fail", "error", "skip", "xfail"])
+def test_a_model_that_was_not_verified_has_no_tick(group: str, status: str) -> None:
+    changed = {"status": status, "reason": "no"}
+    rows = [{**one, **(changed if group in one["criterion"] else {})} for one in COMPLETE]
+    variant = row("equivalence.tp2", "answers")
+    variants = {"tp2": {"serve_command": f"vllm serve {MODEL} --tensor-parallel-size 2"}}
+    assert "✅" not in row_of_the_models(*rows, variant, variants=variants).values()
+
+
 def test_the_row_of_the_models_has_a_tick_for_what_was_verified_alone() -> None:
     variants = {
         name: {"serve_command": f"vllm serve {MODEL} {flags}"}
@@ -336,9 +360,7 @@ def test_the_row_of_the_models_has_a_tick_for_what_was_verified_alone() -> None:
     }
     failed = row("equivalence.w8a8", "answers", status="xfail", reason="known")
     rows = (row("equivalence.tp2", "answers"), row("equivalence.piecewise", "answers"), failed)
-    found = bundle(*FULL, *rows, variants=variants)
-    (text,) = [text for name, text in found.items() if name.endswith("supported_models.row.md")]
-    told = cells(text)
+    told = row_of_the_models(*COMPLETE, *rows, variants=variants)
     assert len(told) == 20
     ticked = {name for name, cell in told.items() if cell == "✅"}
     assert ticked == {"Support", "BF16", "Tensor Parallel", "Piecewise AclGraph"}

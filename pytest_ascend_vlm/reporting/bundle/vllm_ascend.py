@@ -71,6 +71,8 @@ _FEATURES: Mapping[str, Callable[[Arguments], bool]] = {
 """Column of the table of models -> True if served arguments ask for it."""
 
 _VERIFIED, _UNKNOWN = "✅", "🟡"
+_NEEDED = {"serving", "baseline", "numerics", "determinism"}
+"""The groups of criteria without which a model is not called supported."""
 
 
 def files(contents: View, page: ModelPage) -> dict[str, str]:
@@ -123,13 +125,13 @@ def configuration(page: ModelPage, scores: Iterable[Score], series: str) -> str:
 
 def row(page: ModelPage, name: str, hardware: str) -> str:
     """The row of the table of models with its head: verified features alone have a tick."""
-    passed = page.conclusion.result == "pass"
-    lines = [page.deployment.serve_text] if passed else []
-    lines += [one.command for one in page.deployment.variants if _passed(page, one.name)]
+    passed = _is_verified(page)
+    variants = [one.command for one in page.deployment.variants if _passed(page, one.name)]
+    lines = [page.deployment.serve_text, *variants] if passed else []
     verified = [_served(line) for line in lines]
     cells = {
         "Model": name,
-        "Support": {"pass": _VERIFIED, "fail": "❌"}.get(page.conclusion.result, _UNKNOWN),
+        "Support": _VERIFIED if passed else _UNKNOWN,
         "Note": "",
         **{
             column: _VERIFIED if any(map(asks, verified)) else _UNKNOWN
@@ -142,6 +144,12 @@ def row(page: ModelPage, name: str, hardware: str) -> str:
     return "".join(
         f"| {' | '.join(line)} |\n" for line in (cells, ["---"] * len(cells), cells.values())
     )
+
+
+def _is_verified(page: ModelPage) -> bool:
+    """True if nothing failed, and each of `_NEEDED` has a pass."""
+    passed = {line.group for line in page.criteria if "pass" in line.counts}
+    return page.conclusion.result == "pass" and passed >= _NEEDED
 
 
 def _passed(page: ModelPage, variant: str) -> bool:
