@@ -413,3 +413,16 @@ def test_a_mistake_is_one_line(
     assert cli.main([*command, *options]) == 2
     assert said in capsys.readouterr().err
     assert not (empty / "o").exists()
+
+
+def test_a_bundle_is_mixed_with_no_other_files(
+    written: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The project keeps its README.md, and no file of a run on an NPU stays in a bundle."""
+    readme = written / "README.md"
+    readme.write_text("my own", "utf-8")
+    command = ["report", "bundle", str(written.parent), f"--output={written}"]
+    assert cli.main(command) == 2
+    problem = f"{written} is not empty; name a new or an empty directory with --output.\n"
+    assert capsys.readouterr().err.endswith(problem)
+    assert readme.read_text("utf-8") == "my own"

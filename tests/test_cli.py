@@ -121,7 +121,11 @@ def test_what_is_written_has_its_charts_beside_it(
     assert f"written: {written}\n" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"receipt": {}, "models": [], "rows": []}'])
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{}", '{"receipt": {}, "models": [], "rows": []}', "[" * 200_000],
+    ids=["empty", "a list", "no receipt", "empty parts", "nested deeply"],
+)
 def test_what_is_no_report_is_told_in_one_line(
     content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,6 +143,31 @@ def test_a_report_of_another_schema_is_told_apart(
     assert cli.main([*RENDER, str(report)]) == 2
     problem = f"has schema {SCHEMA - 1}, but this version reads schema {SCHEMA}"
     assert problem in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("action", ["compare", "merge"])
+def test_a_corrupt_field_is_told_in_one_line_of_both_reports(
+    action: str, report: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corrupt = json.loads(report.read_text("utf-8"))
+    corrupt["models"] = [{"model": "a", "suite_class": "TestA", "variants": {"eager": {}}}]
+    path = tmp_path / "corrupt.json"
+    path.write_text(json.dumps(corrupt), "utf-8")
+    options = [f"--output={tmp_path / 'merged'}"] if action == "merge" else []
+    assert cli.main(["report", action, str(path), str(path), *options]) == 2
+    problem = f"ascend-vlm: {path} or {path} is not a report written by pytest"
+    assert problem in capsys.readouterr().err
+
+
+def test_half_a_surrogate_pair_can_be_compared(
+    report: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = json.loads(report.read_text("utf-8"))
+    failed["rows"][0] |= {"status": "fail", "finding": "half \ud800", "reason": "half \ud800"}
+    path = tmp_path / "failed.json"
+    path.write_text(json.dumps(failed), "utf-8")
+    assert cli.main(["report", "compare", str(report), str(path)]) == 1
+    assert "half ?" in capsys.readouterr().out
 
 
 def test_a_directory_is_the_report_in_it(report: Path, capsys: pytest.CaptureFixture[str]) -> None:

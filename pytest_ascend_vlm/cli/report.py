@@ -106,28 +106,28 @@ def _add_bundle(actions: Any) -> None:
         help="test class of the model (needed if the report has several)",
     )
     command.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="directory of the bundle"
+        "--output", type=Path, required=True, metavar="DIR", help="a new or an empty directory"
     )
     command.set_defaults(run=_bundle)
 
 
 @contextlib.contextmanager
-def _shaped(report: Path) -> Iterator[None]:
-    """Tells in one line that a report lacks what a renderer reads."""
+def _shaped(*reports: Path) -> Iterator[None]:
+    """Tells in one line that one of the reports lacks what a command reads."""
     import jinja2
 
     try:
         yield
     except (ValueError, LookupError, TypeError, AttributeError, jinja2.UndefinedError) as error:
-        raise ConfigurationError(no_report(report, error)) from error
+        names = " or ".join(str(report) for report in reports)
+        raise ConfigurationError(no_report(names, error)) from error
 
 
 def _render(options: argparse.Namespace) -> int:
     document = read(options.report)
     with _shaped(options.report):
         if options.output is None:
-            text = render(document, options.language, charts=False)
-            print(text.encode("utf-8", "replace").decode("utf-8"))
+            _print(render(document, options.language, charts=False))
             return 0
         files = rendered(document, [options.language])
     _print_written(write_output(files, options.output))
@@ -136,9 +136,11 @@ def _render(options: argparse.Namespace) -> int:
 
 def _merge(options: argparse.Namespace) -> int:
     paths = [options.first, *options.others]
-    merged = merge([Named(str(path), read(path)) for path in paths])
+    reports = [Named(str(path), read(path)) for path in paths]
     try:
-        written = write_document(merged.document, options.output)
+        with _shaped(*paths):
+            merged = merge(reports)
+            written = write_document(merged.document, options.output)
     except OSError as error:
         raise unwritable(options.output, error) from error
     rows = len(merged.document["rows"])
@@ -151,8 +153,9 @@ def _merge(options: argparse.Namespace) -> int:
 
 def _compare(options: argparse.Namespace) -> int:
     old, new = (Named(str(path), read(path)) for path in (options.old, options.new))
-    comparison = compare(old, new)
-    print(comparison)
+    with _shaped(options.old, options.new):
+        comparison = compare(old, new)
+        _print(str(comparison))
     return 1 if comparison.is_worse else 0
 
 
@@ -161,6 +164,7 @@ def _bundle(options: argparse.Namespace) -> int:
     from ..reporting.bundle.attached import attached
 
     document = read(options.report)
+    _require_empty(options.output)
     with _shaped(options.report):
         classes = bundle.suite_classes(document)
         chosen = options.model or (classes[0] if len(classes) == 1 else None)
@@ -170,6 +174,22 @@ def _bundle(options: argparse.Namespace) -> int:
         files = bundle.files(of_class, attached(of_class, Path.cwd()))
     _print_written(write_output(files, options.output))
     return 0
+
+
+def _require_empty(directory: Path) -> None:
+    """Raises an error if a bundle would be mixed with other files.
+
+    The project's README.md would be lost; the vllm-ascend/ of an earlier run on an NPU would stay
+    beside the results of a run that was none.
+    """
+    try:
+        is_empty = not directory.exists() or not any(directory.iterdir())
+    except OSError as error:
+        raise unwritable(directory, error) from error
+    if not is_empty:
+        raise ConfigurationError(
+            f"{directory} is not empty; name a new or an empty directory with --output."
+        )
 
 
 def _which(options: argparse.Namespace, classes: Sequence[str]) -> str:
@@ -196,6 +216,11 @@ def unwritable(directory: Path, error: OSError) -> ConfigurationError:
     return ConfigurationError(
         f"cannot write to {directory} ({error.strerror}); name another directory with --output."
     )
+
+
+def _print(text: str) -> None:
+    """Prints text that may contain half a surrogate pair, which no stream can encode."""
+    print(text.encode("utf-8", "replace").decode("utf-8"))
 
 
 def _print_written(paths: list[Path]) -> None:

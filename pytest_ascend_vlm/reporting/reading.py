@@ -30,7 +30,7 @@ def read(path: Path) -> dict[str, Any]:
         document = json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigurationError(f"cannot read {path} ({error.strerror}).") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(no_report(path, error)) from error
     schema = document.get("schema") if isinstance(document, dict) else None
     if isinstance(schema, int) and schema != SCHEMA:
@@ -45,7 +45,7 @@ def read(path: Path) -> dict[str, Any]:
     return dict(document)
 
 
-def no_report(path: Path, error: Exception) -> str:
+def no_report(path: Path | str, error: Exception) -> str:
     """The message about a file that is no report."""
     return f"{path} is not a report written by pytest --vlm-report ({error!r})."
 
