@@ -426,3 +426,10 @@ def test_a_bundle_is_mixed_with_no_other_files(
     problem = f"{written} is not empty; name a new or an empty directory with --output.\n"
     assert capsys.readouterr().err.endswith(problem)
     assert readme.read_text("utf-8") == "my own"
+
+
+def test_the_tutorial_says_that_a_model_failed() -> None:
+    found = bundle(*FULL, row("serving.text", "text/sum", status="fail"))
+    (text,) = [text for name, text in found.items() if "/tutorials/" in name]
+    assert "**Result: ❌ Not ready: 1 checks failed" in text
+    assert "verified" not in text

@@ -282,7 +282,7 @@ def test_statements_are_told_as_statements(stub: Serve, judged: Judged) -> None:
     assert "The suite did not start this server and cannot see its device." in texts["en"]
     assert "not an NPU result" in texts["en"]
     assert "hardware: NPU" not in texts["en"] + texts["zh"]
-    assert "本套件没有启动该服务,也看不到它的设备。" in texts["zh"]
+    assert "本套件没有启动该服务，也看不到它的设备。" in texts["zh"]
 
 
 def test_without_a_statement_the_device_is_unknown(stub: Serve, judged: Judged) -> None:

@@ -43,7 +43,7 @@ def test_everything_sees_the_argument_and_the_report_names_it(
     }
     for language in ("en", "zh"):
         page = (outcome.directory / f"adaptation.{language}.md").read_text("utf-8")
-        assert "(`--vlm-serve`)" in page
+        assert "`--vlm-serve`" in page
         assert "max\\_model\\_len=4096" in page
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..origin import origin
 from ..phrase import Text
 from ..sentences import sentence
 from .environment import Environment, Origin, environment, origin_of
@@ -61,7 +62,8 @@ def view(report: Mapping[str, Any], *, charts: bool = True) -> View:
         report: the content of report.json.
         charts: True if the view names the charts of the report.
     """
-    receipt = report["receipt"]
+    # The rows decide it, whatever the file says.
+    receipt = {**report["receipt"], "origin": origin(report["receipt"], report["rows"])}
     of_class = _by_class(report["rows"])
     judged = {key for key, rows in of_class.items() if any(r["status"] != "na" for r in rows)}
     known = {(model["model"], model["suite_class"]): model for model in report["models"]}
