@@ -80,7 +80,7 @@ class TestQwen3VL8B(VLMConformance):
                 "chunked_prefill",
                 {
                     "enable_chunked_prefill": True,
-                    "max_num_batched_tokens": 256,
+                    "max_num_batched_tokens": 128,
                     # vLLM requires at least one token for each sequence of a step.
                     "max_num_seqs": 32,
                 },
