@@ -277,6 +277,14 @@ def test_only_real_weights_on_an_npu_have_no_warning(
     assert len(texts.warning(origin)) == sentences
 
 
+def test_a_report_that_calls_itself_an_npus_is_judged_by_its_rows(picture: Json) -> None:
+    document = report(picture)
+    document["receipt"]["origin"] = "npu"
+    for text in rendered(document, ("en",)).values():
+        assert "hardware: NPU" not in text
+    assert "<title>Run on the platform CPU: not an NPU result." in page_of(document)
+
+
 def test_every_text_of_the_script_is_in_its_texts() -> None:
     script = resources.files(html).joinpath("page.js").read_text("utf-8")
     script = re.sub(r'"\s*\+ "', "", script)  # a text over two lines

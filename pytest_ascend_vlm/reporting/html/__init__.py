@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from importlib import resources
 from typing import Any
 
-from ..view.environment import origin_of
+from ..view import view
 from .content import content
 from .pictures import Pictures
 from .texts import NO_SCRIPT, TITLE, said, warning
@@ -43,9 +43,8 @@ def page(document: Mapping[str, Any], languages: tuple[str, ...]) -> str:
 
     styles = [_asset("vendor/uplot.css"), _asset("style.css")]
     scripts = [_asset("vendor/uplot.js"), _asset("page.js")]
-    taken = sum(len(text.encode()) for text in (*styles, *scripts))
-    pictures = Pictures()
-    data = _json(content(document, languages, pictures))
+    contents, pictures = view(document), Pictures()
+    data = _json(content(document, contents, languages, pictures))
     taken = sum(len(text.encode("utf-8", "replace")) for text in (*styles, *scripts, data))
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
         _asset("report.html.j2")
@@ -55,7 +54,7 @@ def page(document: Mapping[str, Any], languages: tuple[str, ...]) -> str:
         languages=languages,
         title=said(TITLE, languages),
         no_script=said(NO_SCRIPT, languages),
-        warnings=[said(text, languages) for text in warning(origin_of(document["receipt"]))],
+        warnings=[said(text, languages) for text in warning(contents.origin)],
         # Our own files and JSON without markup: they are what the policy's digests are about.
         styles=[Markup(text) for text in styles],  # noqa: S704
         scripts=[Markup(text) for text in scripts],  # noqa: S704

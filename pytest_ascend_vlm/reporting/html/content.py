@@ -9,7 +9,7 @@ from typing import Any
 from ..labels import GROUPS, named
 from ..rows import name_of
 from ..summary import group_of, worst_margin
-from ..view import ModelPage, View, view
+from ..view import ModelPage, View
 from ..view.environment import Environment
 from ..view.rows import Json, Rows, counts, evidence, number
 from .matter import Matter, matters, per_position
@@ -81,15 +81,15 @@ class Content:
     matters: Sequence[Matter]
 
 
-def content(document: Json, languages: Languages, pictures: Pictures) -> Content:
+def content(document: Json, contents: View, languages: Languages, pictures: Pictures) -> Content:
     """The content of the page, without its pictures.
 
     Args:
         document: the content of report.json.
+        contents: its view.
         languages: the languages of the page.
         pictures: the pictures, which those of the cases are added to.
     """
-    contents = view(document)
     materials, places = list[Matter](), dict[Any, int]()
     keys = list(dict.fromkeys(map(_key, document["rows"])))
     facts = {_key(model): model for model in document["models"]}
