@@ -334,6 +334,16 @@ def opened(browser: Any, tmp_path: Path) -> Iterator[Open]:
 FAILED = "TestIt::baseline.image[image/page]"
 
 
+NEXT_SCREEN = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+"""A script that ends when the page has drawn what a new address shows."""
+
+
+def follow(page: Any, selector: str) -> None:
+    """Chooses a link, and waits for what it shows."""
+    page.click(selector)
+    page.evaluate(NEXT_SCREEN)
+
+
 def expect_count(page: Any, selector: str, count: int) -> None:
     """Waits until the page has this many elements; a click takes effect a moment later."""
     from playwright.sync_api import expect
@@ -344,7 +354,7 @@ def expect_count(page: Any, selector: str, count: int) -> None:
 @needs_browser
 def test_a_click_opens_a_case_with_all_of_its_material(opened: Open, picture: Json) -> None:
     page = opened(report(picture))
-    page.click("text=baseline.image[image/page]")
+    follow(page, "text=baseline.image[image/page]")
     text = page.inner_text("main")
     for shown in ("failed", "at least 1 rate", "-0.1", "the finding", "Read the page.",
                   "recorded on CPU", "token 4 of the answer", "2.125 nats", "-2.25", "4 tok/s",
@@ -354,7 +364,7 @@ def test_a_click_opens_a_case_with_all_of_its_material(opened: Open, picture: Js
     assert page.locator("del").all_inner_texts() == ["4"]
     assert page.evaluate("document.querySelector('img').naturalWidth") == 112
     assert page.evaluate("document.activeElement.tagName") == "H1"
-    page.click("text=Back to all results")
+    follow(page, "text=Back to all results")
     assert page.evaluate("document.activeElement.textContent") == "baseline.image[image/page]"
 
 
@@ -362,9 +372,10 @@ def test_a_click_opens_a_case_with_all_of_its_material(opened: Open, picture: Js
 def test_the_address_of_a_row_opens_it(opened: Open, picture: Json) -> None:
     page = opened(report(picture), FAILED)
     assert page.inner_text("h1") == "baseline.image[image/page]"
-    page.click("a:has-text('document.characters')")
+    follow(page, "a:has-text('document.characters')")
     assert page.inner_text("h1") == "document.characters[image/page]"
     page.go_back()
+    page.evaluate(NEXT_SCREEN)
     assert page.inner_text("h1") == "baseline.image[image/page]"
 
 
@@ -373,7 +384,7 @@ def test_the_address_of_a_row_opens_it(opened: Open, picture: Json) -> None:
 def test_an_address_without_a_row_says_so(opened: Open, picture: Json, address: str) -> None:
     page = opened(report(picture), address)
     assert page.inner_text("h1") == "No result has this address."
-    page.click("text=Back to all results")
+    follow(page, "text=Back to all results")
     assert page.inner_text("h1") == "VLM conformance report"
 
 
@@ -405,7 +416,7 @@ def test_the_overview_has_counts_and_margins_by_model_and_group(
     assert "-0.1 rate" in of["answers against the reference"]
     assert "✓ 1" in of["serving and API"]
     assert "an-org/absent" not in page.inner_text(".groups")
-    page.click(".groups a:has-text('-0.1 rate')")
+    follow(page, ".groups a:has-text('-0.1 rate')")
     assert page.inner_text("h1") == "baseline.image[image/page]"
 
 
