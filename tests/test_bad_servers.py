@@ -186,6 +186,8 @@ CAUGHT = {
     Defect.LOGPROBS_ARE_NOISY: Caught(
         {*LOGITS, "numerics.tokens", "numerics.answers", "numerics.long_answer"}
     ),
+    # The answer ends where it always does, so nothing far behind the prompt was computed.
+    Defect.IGNORES_IGNORE_EOS: Caught(errors={"numerics.long_answer"}),
     Defect.LONG_ANSWERS_GO_WRONG: Caught({"numerics.long_answer"}),
     Defect.PROMPT_LOGPROBS_ARE_DROPPED: Caught(
         errors={*LOGITS, *COMPARED, *READINGS, "numerics.long_answer"}

@@ -23,7 +23,11 @@ from pytest_ascend_vlm.criteria.comparison import (
     log_softmax,
 )
 from pytest_ascend_vlm.criteria.error_statistics import ErrorStatistics, per_position
-from pytest_ascend_vlm.criteria.generation import judge_generation, judge_long_answer
+from pytest_ascend_vlm.criteria.generation import (
+    judge_generation,
+    judge_long_answer,
+    require_length,
+)
 from pytest_ascend_vlm.errors import PreconditionError
 from pytest_ascend_vlm.observation.answers import Completion, TopLogprobs
 from pytest_ascend_vlm.observation.numerics import (
@@ -652,6 +656,13 @@ def test_an_error_far_behind_the_prompt_shows_in_a_long_answer(begin: int | None
         start = begin // 128 * 128 + 1
         assert f"of tokens {start} to " in verdict.reason
         assert f"it begins at token {start} or soon after it" in verdict.details
+
+
+def test_an_answer_that_ends_early_is_no_long_answer() -> None:
+    answer = generated(golden(), golden().fp32, golden().token_ids)
+    require_length(answer, ANSWER)
+    with pytest.raises(PreconditionError, match=f"{ANSWER} of 1024 tokens.*ignore_eos"):
+        require_length(answer, 1024)
 
 
 def test_an_answer_without_lists_gives_no_verdict() -> None:

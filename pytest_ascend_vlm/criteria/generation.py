@@ -56,6 +56,21 @@ def judge_generation(
     )
 
 
+def require_length(answer: Completion, tokens: int) -> None:
+    """Requires that an answer has as many tokens with log-probabilities as were asked for.
+
+    Raises:
+        PreconditionError: it has fewer, or none.
+    """
+    _, listed = _listed(answer)
+    if len(listed) < tokens:
+        raise PreconditionError(
+            f"{answer.case_id}: {len(listed)} of {tokens} tokens came with log-probabilities, so "
+            "the rest could not be judged. The server, or a proxy in between, may ignore the "
+            "field ignore_eos."
+        )
+
+
 def judge_long_answer(
     answer: Completion, forced: Forced, numerics: ReferenceNumerics, thresholds: Thresholds
 ) -> Verdict:

@@ -115,11 +115,15 @@ class Client:
         return answers
 
     def _send(
-        self, chat: Chat, case_id: str, sampling: Sampling
+        self,
+        chat: Chat,
+        case_id: str,
+        sampling: Sampling,
+        extra_body: Mapping[str, Any] | None = None,
     ) -> tuple[Completion, ...] | Refusal:
         since = time.perf_counter()
         try:
-            reply = self._connection.complete(chat, sampling)
+            reply = self._connection.complete(chat, sampling, extra_body)
         except openai.APIStatusError as error:
             return refusal(error.response)
         return completions(reply, case_id, time.perf_counter() - since)
@@ -239,13 +243,8 @@ class Client:
         Raises:
             ServerError: if the server rejects the request or cannot be reached.
         """
-        since = time.perf_counter()
         sampling = Sampling(max_tokens=tokens)
-        try:
-            reply = self._connection.complete(messages(case), sampling, {"ignore_eos": True})
-        except openai.APIStatusError as error:
-            return require_answer(case.id, refusal(error.response))
-        answers = completions(reply, case.id, time.perf_counter() - since)
+        answers = self._send(messages(case), case.id, sampling, {"ignore_eos": True})
         return require_answer(case.id, answers if isinstance(answers, Refusal) else answers[0])
 
     def score(self, case_id: str, prompt: Sequence[int], answer: Sequence[int]) -> Forced:

@@ -11,7 +11,7 @@ from ..criteria.baseline import require_same_prompt
 from ..criteria.borders import judge_chunks, judge_hit
 from ..criteria.comparison import compare_logits
 from ..criteria.criterion import Cases
-from ..criteria.generation import judge_generation, judge_long_answer
+from ..criteria.generation import judge_generation, judge_long_answer, require_length
 from ..session.answers import ForcedAnswers
 from ..session.borders import Borders
 from ..session.comparison import Comparison
@@ -171,10 +171,12 @@ class NumericsCriteria(Criteria):
         case = _first_with_numerics(all_cases, golden)
         reference = golden(case)
         numerics = require_numerics(reference, judge)
-        answer = client.long_answer(case, _answer_length(client, reference))
+        tokens = _answer_length(client, reference)
+        answer = client.long_answer(case, tokens)
         require_same_prompt(answer, reference)
         if not answer.prompt_token_ids or not answer.token_ids:
             judge.cannot_run("the server reports no token ids (return_token_ids)")
+        require_length(answer, tokens)
         forced = client.score(case.id, answer.prompt_token_ids, answer.token_ids)
         judge(judge_long_answer(answer, forced, numerics, self.model.thresholds))
 

@@ -1031,6 +1031,7 @@ class Defect(enum.Enum):
     ANOTHER_PAGE_IS_READ = Behaviour(seen=_other_page)
     LOGPROBS_ARE_NOISY = Behaviour(candidates=_noisy)
     LOGPROBS_OF_THE_NEXT_TOKEN = Behaviour(reply=_lists_of_the_next_token)
+    IGNORES_IGNORE_EOS = Behaviour(seen=_without(ignores_end=False))
     LONG_ANSWERS_GO_WRONG = Behaviour(reply=_lists_end_at_512)
     LOGPROBS_ARE_NAN = Behaviour(candidates=_nan)
     PROMPT_LOGPROBS_ARE_DROPPED = Behaviour(reply=_less("prompt_logprobs"))
