@@ -47,8 +47,10 @@ def test_images_that_the_server_has_no_room_for_are_named() -> None:
     assert verdict.passed
     assert verdict.reason.endswith("; the server has no room for 1 more")
     assert "not judged: size/a4: HTTP 400: no room" in verdict.details
-    with pytest.raises(PreconditionError, match="size/a4"):
-        judge_chunks([], ["size/a4: HTTP 400: no room"])
+    refused = ["size/a4: HTTP 400: no room", "size/odd: HTTP 400: no room"]
+    for compared in ([], [right]):
+        with pytest.raises(PreconditionError, match=r"size/a4"):
+            judge_chunks(compared, refused)
 
 
 @pytest.mark.parametrize(("factor", "passes"), [(0.02, True), (1.0, False)])

@@ -29,10 +29,13 @@ def judge_chunks(
         too_large: the replies to images that the server has no room for.
 
     Raises:
-        PreconditionError: the server has no room for any image.
+        PreconditionError: the server has no room for most of the images.
     """
-    if not compared:
-        raise PreconditionError("; ".join(too_large))
+    if len(too_large) > len(compared):
+        raise PreconditionError(
+            f"the server has no room for {len(too_large)} of {len(too_large) + len(compared)} "
+            f"prompts, so the few others prove little. The first reply: {too_large[0]}"
+        )
     statistics = [ErrorStatistics([compare_logits(*pair)]) for pair in compared]
     worst = largest(statistics, lambda one: one.error_ratio.value)
     case_id = worst.comparisons[0].case_id
