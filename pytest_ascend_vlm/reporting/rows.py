@@ -20,7 +20,6 @@ is a problem of the set-up. skip could not run here. na is not applicable. recor
 ACCEPTED = frozenset({"pass", "xfail", "na"})
 """The statuses that a gate accepts: passed, declared as expected to fail, or not applicable."""
 
-
 VERDICTS = frozenset({"pass", "fail", "xfail"})
 """The statuses of a row that was judged."""
 

@@ -11,6 +11,7 @@ from ..rows import name_of
 from ..summary import group_of, worst_margin
 from ..view import ModelPage, View
 from ..view.environment import Environment
+from ..view.numerics import rounding_ratio
 from ..view.rows import Json, Rows, counts, evidence, number
 from .matter import Matter, matters, per_position
 from .pictures import Pictures
@@ -190,11 +191,7 @@ def _along(row: Json) -> list[tuple[str, float | None]]:
 
 def _ratio(told: Json) -> float | None:
     """R of a sequence; None if a value is not finite."""
-    error, rounding = ([number(value) for value in told[name]] for name in ("error", "rounding"))
-    if None in error or None in rounding:
-        return None
-    squares = sum(value**2 for value in rounding if value is not None)
-    return (sum(v**2 for v in error if v is not None) / squares) ** 0.5 if squares else None
+    return rounding_ratio(map(number, told["error"]), map(number, told["rounding"]))
 
 
 def _rest(told: Json) -> Json:

@@ -9,9 +9,14 @@ Parts = tuple[tuple[str, str], ...]
 
 
 def difference(served: str, other: str) -> Parts:
-    """The pieces of two texts, with the fewest edits: those that a character error rate counts."""
+    """The pieces of two texts, with the fewest edits: those that a character error rate counts.
+
+    Equal texts have none.
+    """
     from rapidfuzz.distance import Levenshtein
 
+    if served == other:
+        return ()
     found: list[tuple[str, str]] = []
     for edit in Levenshtein.opcodes(other, served):
         before = other[edit.src_start : edit.src_end]

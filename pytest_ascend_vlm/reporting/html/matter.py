@@ -184,12 +184,12 @@ def _of_sections(
 
 
 def _compared(row: Comparison, criterion: str) -> Answer:
-    parts = () if row.served == row.reference else difference(row.served, row.reference)
+    parts = difference(row.served, row.reference)
     return Answer(criterion, row.status, "reference", row.source, row.served, parts, cost=row.cost)
 
 
 def _read(page: Page) -> Answer:
-    parts = () if page.read == page.truth else difference(page.read, page.truth)
+    parts = difference(page.read, page.truth)
     status = "pass" if page.passed else "fail"
     return Answer(
         "document.characters", status, "ground truth", "", page.read, parts, cost=page.cost

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .missing import Commands, Missing, missing
-from .rows import Json, Rows, evidence, number, of
+from .rows import Json, Rows, first_evidence, number, of
 from .speed import Speed
 
 
@@ -47,7 +47,7 @@ def agreement(rows: Rows, speed: Speed | Missing, run: Commands) -> tuple[Figure
         run: the commands of the model.
     """
     of_logits = of(rows, "numerics.logits")
-    told = next((evidence(row) for row in of_logits if evidence(row)), {})
+    told = first_evidence(of_logits)
     # A report of an older version lacks some figures; its passes are no reason to give none.
     absent = missing([] if told else of_logits, run.run("numerics"))
     told = {**told, "top1_match": _top1_match(told)}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .missing import Commands, Missing, missing
-from .rows import Json, Rows, evidence, number, of, with_verdict
+from .rows import Json, Rows, evidence, mean, number, of, with_verdict
 
 Cases = Mapping[str, Json]
 """Case id -> the case, as in report.json; empty in a report that does not have them."""
@@ -216,7 +216,7 @@ def comparisons(criterion: str, rows: Rows, cases: Cases, run: Commands) -> Comp
         found,
         sum(row.exact for row in found),
         min(known, default=None),
-        sum(known) / len(known) if known else None,
+        mean(known),
         tuple(dict.fromkeys(row.source for row in found)),
     )
 

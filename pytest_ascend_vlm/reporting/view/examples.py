@@ -117,9 +117,8 @@ print(response.choices[0].message.content)"""
 
 def _offline(request: _Request, serve: ServeCommand) -> str:
     """The engine reads its environment when it is imported, so the variables come before."""
-    before = ["base64", *(["os"] if serve.env else [])] if request.picture else []
-    before = before or (["os"] if serve.env else [])
-    imports = "".join(f"import {name}\n" for name in before)
+    used = {"base64": request.picture, "os": serve.env}
+    imports = "".join(f"import {name}\n" for name, user in used.items() if user)
     imports += "from pathlib import Path\n" if request.picture else ""
     variables = "".join(
         f"os.environ[{_literal(key)}] = {_literal(value)}\n" for key, value in serve.env.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from ..phrase import Phrase, Text
 from ..sentences import sentence
 from .answers import Comparisons, Parting, parting
 from .missing import Commands, Missing, missing
-from .rows import Json, Rows, evidence, number, of, with_verdict
+from .rows import Json, Rows, evidence, first_evidence, number, of, with_verdict
 
 FIGURES = (
     "max_abs_error",
@@ -164,7 +164,7 @@ def _column(name: str, rows: Rows) -> Column | None:
     criterion = f"numerics.{numbers}" if engine == "served" else "numerics.transformers"
     prefix = "" if engine == "served" else f"{numbers}-"
     own = [row for row in of(rows, criterion) if str(row["case"]).startswith(prefix)]
-    told = next((evidence(row) for row in own if evidence(row)), {})
+    told = first_evidence(own)
     if not told:
         return None
     judged = with_verdict(own)
@@ -195,7 +195,7 @@ def error_analysis(
         run: the commands of the model.
     """
     of_logits = of(rows, "numerics.logits")
-    told = next((evidence(row) for row in of_logits if evidence(row)), {})
+    told = first_evidence(of_logits)
     deviations = tuple(
         _deviation(kind, found) for kind, found in answers.items() if isinstance(found, Comparisons)
     )
@@ -226,16 +226,36 @@ def _parts(series: Sequence[Json]) -> tuple[PartError, ...]:
 
 
 def _part(part: str, points: Sequence[Any], whole: float | None) -> PartError:
-    error, rounding = (_squares(point[index] for point in points) for index in (1, 2))
+    errors, roundings = ([point[index] for point in points] for index in (1, 2))
+    error = _squares(errors)
     share = error / whole if error is not None and whole else None
-    ratio = (error / rounding) ** 0.5 if error is not None and rounding else None
-    return PartError(part, len(points), share, ratio)
+    return PartError(part, len(points), share, rounding_ratio(errors, roundings))
 
 
-def _squares(values: Any) -> float | None:
+def rounding_ratio(
+    errors: Iterable[float | None], roundings: Iterable[float | None]
+) -> float | None:
+    """R of some positions: their error in units of the reference's own bf16 rounding.
+
+    Args:
+        errors: the error of each position; None where it is not finite.
+        roundings: the reference's own bf16 error at each position.
+
+    Returns:
+        None if a value is not finite, or the reference has no rounding there.
+    """
+    error, rounding = _squares(errors), _squares(roundings)
+    return (error / rounding) ** 0.5 if error is not None and rounding else None
+
+
+def _squares(values: Iterable[float | None]) -> float | None:
     """The sum of the squares; None if a value is not finite."""
-    known = list(values)
-    return None if None in known else sum(value**2 for value in known)
+    total = 0.0
+    for value in values:
+        if value is None:
+            return None
+        total += value**2
+    return total
 
 
 def _deviation(kind: str, found: Comparisons) -> AnswerError:

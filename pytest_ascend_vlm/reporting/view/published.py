@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from ..phrase import Text
 from ..sentences import sentence
-from .rows import Json, Rows, evidence, number, of
+from .answers import cost
+from .rows import Json, Rows, evidence, mean, number, of
 
 _ERRORS = ("max_abs_error", "mean_abs_error", "relative_error", "cosine_similarity")
 
@@ -124,10 +125,9 @@ def _of_numbers(prefix: str, row: Json) -> Iterator[tuple[str, Quantity]]:
 
 
 def _seconds(rows: Rows) -> Iterator[tuple[str, Quantity]]:
-    found: dict[str, list[float]] = {}
+    found: dict[str, list[float | None]] = {}
     for row in of(rows, "tasks."):
-        seconds = number((evidence(row).get("answer") or {}).get("seconds"))
-        if seconds is not None:
-            found.setdefault(row["criterion"], []).append(seconds)
+        found.setdefault(row["criterion"], []).append(cost(row).seconds)
     for criterion, values in found.items():
-        yield f"{criterion}.seconds", Quantity(sum(values) / len(values), "s")
+        if (seconds := mean(values)) is not None:
+            yield f"{criterion}.seconds", Quantity(seconds, "s")

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..rows import STATUSES
+from ..rows import STATUSES, VERDICTS
 
 Json = Mapping[str, Any]
 """An object of report.json."""
@@ -15,13 +15,15 @@ Json = Mapping[str, Any]
 Rows = Sequence[Json]
 """Rows of report.json; see `reporting.rows.Row`."""
 
-JUDGED = frozenset({"pass", "fail", "xfail"})
-"""The statuses of a row with a verdict."""
-
 
 def evidence(row: Json) -> Json:
     """The evidence of a row; empty if it has none."""
     return row.get("evidence") or {}
+
+
+def first_evidence(rows: Iterable[Json]) -> Json:
+    """The evidence of the first row that has any: the rules of a criterion share it."""
+    return next((found for row in rows if (found := evidence(row))), {})
 
 
 def of(rows: Iterable[Json], *criteria: str) -> list[Json]:
@@ -38,7 +40,7 @@ def of(rows: Iterable[Json], *criteria: str) -> list[Json]:
 
 def with_verdict(rows: Iterable[Json]) -> list[Json]:
     """The rows that were judged."""
-    return [row for row in rows if row["status"] in JUDGED]
+    return [row for row in rows if row["status"] in VERDICTS]
 
 
 def counts(rows: Iterable[Json]) -> dict[str, int]:

@@ -12,7 +12,7 @@ from .datasets import Score
 from .missing import Missing
 from .numerics import Numerics
 from .reading import Reading, Tasks
-from .rows import JUDGED, Json, Rows, counts, of
+from .rows import Json, Rows, counts, of
 from .speed import Runs, Speed
 
 DONE, FAILED, UNKNOWN = "pass", "fail", "missing"
@@ -207,7 +207,7 @@ def _result(rows: Rows, *criteria: str) -> str:
     statuses = {row["status"] for row in of(rows, *criteria)}
     if statuses & {"fail", "error"}:
         return FAILED
-    return DONE if "pass" in statuses & JUDGED else UNKNOWN
+    return DONE if "pass" in statuses else UNKNOWN
 
 
 def _exact(found: Comparisons | Missing) -> tuple[Text, ...]:
@@ -241,8 +241,8 @@ def _tasks(sections: Sections) -> tuple[Text, ...]:
     found = sections.tasks
     if isinstance(found, Missing):
         return ()
-    values = {"passed": found.passed, "total": len(found.rows)}
-    return (phrase("{passed} of {total} answers accepted").of(**values),)
+    total = len(found.rows)
+    return (phrase("{passed} of {total} answers accepted", passed=found.passed, total=total),)
 
 
 def _numerics(sections: Sections) -> tuple[Text, ...]:
