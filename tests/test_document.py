@@ -25,7 +25,7 @@ from test_report import blocks, headings, table_shapes
 from pytest_ascend_vlm import ModelSpec, VLMConformance, reporting
 from pytest_ascend_vlm.engines.vllm.argument_check import COMMAND
 from pytest_ascend_vlm.engines.vllm.arguments import command_line
-from pytest_ascend_vlm.reporting.language import LANGUAGES, catalogue, translator
+from pytest_ascend_vlm.reporting.language import LANGUAGES, catalogue, shown, translator
 from pytest_ascend_vlm.reporting.markdown import files, render
 from pytest_ascend_vlm.reporting.phrase import phrase
 from pytest_ascend_vlm.reporting.sentences import sentence
@@ -297,6 +297,15 @@ def test_the_accuracy_over_all_pages_counts_each_character_once() -> None:
     assert found.numbers == pytest.approx(0.0)  # only the second page has numbers
     assert found.lines == pytest.approx(0.5)
     assert found.pages[1].difference == (("-", "12 3456789"), ("+", ""))
+
+
+@pytest.mark.parametrize("truth", ["a page without numbers", "page 7"])
+def test_nothing_is_said_of_numbers_that_nobody_read(truth: str) -> None:
+    rates = {"characters": 0.0, **({"numbers": 1.0} if "7" in truth else {})}
+    found = page(*read("document/a", truth, truth, **rates)).conclusion.dimensions
+    (dimension,) = [one for one in found if one.name.text == "reading of documents"]
+    texts = [shown(text, translator("en")) for text in dimension.evidence]
+    assert texts == ["characters 100.00% right", "numbers 100.00% right"][: len(rates)]
 
 
 def test_tokens_and_speed_of_each_run_follow_from_its_times() -> None:

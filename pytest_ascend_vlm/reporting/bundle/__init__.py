@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..charts import charts
 from ..markdown import template
 from ..origin import origin
-from ..view import view
+from ..view import judged_classes, view
 from ..view.missing import Missing, commands
 from ..view.page import ModelPage
 from . import vllm_ascend
@@ -31,7 +31,7 @@ _RESULTS = ("performance", "dataset")
 
 def suite_classes(document: Mapping[str, Any]) -> tuple[str, ...]:
     """The test classes of a report that have a document."""
-    return tuple(page.suite_class for page in view(document, charts=False).models)
+    return tuple(suite_class for _, suite_class in judged_classes(document["rows"]))
 
 
 def of_class(document: Mapping[str, Any], suite_class: str) -> dict[str, Any]:

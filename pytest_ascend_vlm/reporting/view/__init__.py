@@ -20,7 +20,7 @@ from .missing import Missing
 from .page import ModelPage, model_page
 from .rows import Json, Rows
 
-__all__ = ["Missing", "ModelPage", "NotJudged", "View", "view"]
+__all__ = ["Missing", "ModelPage", "NotJudged", "View", "judged_classes", "view"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def view(report: Mapping[str, Any], *, charts: bool = True) -> View:
     # The rows decide it, whatever the file says.
     receipt = {**report["receipt"], "origin": origin(report["receipt"], report["rows"])}
     of_class = _by_class(report["rows"])
-    judged = {key for key, rows in of_class.items() if any(r["status"] != "na" for r in rows)}
+    judged = judged_classes(report["rows"])
     known = {(model["model"], model["suite_class"]): model for model in report["models"]}
     classes = Counter(model for model, _ in of_class)
     return View(
@@ -88,6 +88,13 @@ def view(report: Mapping[str, Any], *, charts: bool = True) -> View:
             for key, rows in of_class.items()
             if key not in judged
         ),
+    )
+
+
+def judged_classes(rows: Rows) -> tuple[tuple[str, str], ...]:
+    """Model and test class of each document: those with a row that is applicable."""
+    return tuple(
+        dict.fromkeys((row["model"], row["suite_class"]) for row in rows if row["status"] != "na")
     )
 
 

@@ -227,14 +227,10 @@ def _read(sections: Sections) -> tuple[Text, ...]:
     found = sections.reading
     if isinstance(found, Missing) or found.characters is None:
         return ()
-    numbers = found.numbers if found.numbers is not None else 1.0
-    return (
-        phrase(
-            "characters {characters:.2%} right, numbers {numbers:.2%} right",
-            characters=found.characters,
-            numbers=numbers,
-        ),
-    )
+    characters = phrase("characters {rate:.2%} right", rate=found.characters)
+    if found.numbers is None:
+        return (characters,)
+    return (characters, phrase("numbers {rate:.2%} right", rate=found.numbers))
 
 
 def _tasks(sections: Sections) -> tuple[Text, ...]:
