@@ -34,6 +34,7 @@ from test_report import headings, table_shapes
 
 from pytest_ascend_vlm import cli
 from pytest_ascend_vlm.reporting.bundle import Attached, files, of_class
+from pytest_ascend_vlm.reporting.bundle.attached import attached
 
 CLASS = "TestMinerU25"
 NPU_WORDS = re.compile(r"hardware: NPU|#\+NPU|GPU/CPU 与 NPU")
@@ -224,6 +225,24 @@ def written(
     assert cli.main(["report", "bundle", str(tmp_path), f"--output={output}"]) == 0
     assert f"written: {output / 'README.md'}\n" in capsys.readouterr().out
     return output
+
+
+@pytest.mark.parametrize("name", ["{tmp}/page.png", "fixtures/../page.png", "fixtures/page.png"])
+def test_a_picture_is_copied_into_the_bundle_only(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in ("page.png", "fixtures/page.png"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_bytes(b"pixels")
+    source = f"from pytest_ascend_vlm import VLMConformance\nclass {CLASS}(VLMConformance): pass"
+    (tmp_path / "test_a.py").write_text(source, "utf-8")
+    image = {"file": name.format(tmp=tmp_path), "sha256": hashlib.sha256(b"pixels").hexdigest()}
+    model = facts(suite_class=CLASS, cases={"a": {"images": [image]}})
+    rows = [row("serving.text", "text/name", suite_class=CLASS)]
+    document = {"receipt": RECEIPT, "models": [model], "rows": rows}
+    pictures = [path for path in attached(document, tmp_path).files if path.endswith(".png")]
+    assert pictures == ([name] if name == "fixtures/page.png" else [])
 
 
 def run(script: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

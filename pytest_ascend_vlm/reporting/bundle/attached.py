@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...errors import ConfigurationError
 from ...model_files import model_files_in
 from ...search_path import roots
+from ..sent_files import sent_file
 
 _CONFORMANCE = "conformance"
 
@@ -87,12 +87,17 @@ def _goldens(project: Path, slug: str, checkpoint: str) -> Iterator[tuple[str, b
 
 def _pictures(project: Path, models: list[Any]) -> Iterator[tuple[str, bytes]]:
     """The pictures of all requests; a picture that has changed since the run is left out."""
-    searched = roots("fixtures", project / "fixtures")
     images = (i for m in models for case in (m.get("cases") or {}).values() for i in case["images"])
-    for name, sha256 in {str(image["file"]): image.get("sha256") for image in images}.items():
-        path = next((p for root in searched if (p := root.parent / name).is_file()), None)
-        if path and hashlib.sha256(content := path.read_bytes()).hexdigest() == sha256:
+    for name, sha256 in {str(image["file"]): str(image.get("sha256")) for image in images}.items():
+        content = sent_file(name, sha256, project)
+        if content is not None and _stays_inside(name):
             yield name, content
+
+
+def _stays_inside(name: str) -> bool:
+    """True if a path of a report leads to a place in the bundle."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
 
 
 def _logs(directory: Path, label: str) -> Iterator[tuple[str, bytes]]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...search_path import roots
+from ..sent_files import sent_file
 
 _SIDE = 720
 """The longer side of a picture on the page, pixels."""
@@ -74,14 +73,13 @@ class Pictures:
 def _uri(name: str, sha256: str) -> str:
     from PIL import Image
 
-    for path in (*(root.parent / name for root in roots("fixtures", Path("fixtures"))), Path(name)):
-        # A report may come from elsewhere: only the very file that was sent is shown.
-        if path.is_file() and hashlib.sha256(content := path.read_bytes()).hexdigest() == sha256:
-            try:
-                return _encoded(content)
-            except (OSError, ValueError, Image.DecompressionBombError):
-                return NOT_FOUND
-    return NOT_FOUND
+    content = sent_file(name, sha256, Path())
+    if content is None:
+        return NOT_FOUND
+    try:
+        return _encoded(content)
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return NOT_FOUND
 
 
 def _encoded(content: bytes) -> str:
