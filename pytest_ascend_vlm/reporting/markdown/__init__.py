@@ -6,7 +6,7 @@ All output of a model is escaped or put into a code block, because it may contai
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import partial
+from functools import cache, partial
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -72,8 +72,9 @@ def _adaptation(contents: View, index: int, language: str) -> str:
     )
 
 
+@cache
 def template(name: str, language: str, package: str = __package__) -> jinja2.Template:
-    """A template with the filters and names of all documents.
+    """A template with the filters and names of all documents; compiled once, for all models.
 
     Args:
         name: its file name without ".j2".
