@@ -249,7 +249,8 @@ def options() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--keep", type=Path, metavar="FILE",
-        help="add each run to this file, and do not repeat the runs that it has",
+        help="add each run to this file, and do not repeat the runs that it has; delete it when "
+        "you change the suite or a fault",
     )  # fmt: skip
     parser.add_argument("--output", type=Path, help="write the tables in Markdown to this file")
     return parser.parse_args()
