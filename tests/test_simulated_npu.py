@@ -213,4 +213,5 @@ def test_real_vllm_serves_on_simulated_cards(tmp_path: Path) -> None:
     assert {row["status"] for row in of_logits} == {"pass"}
     assert all("log-probabilities of " in row["finding"] for row in of_logits)
     (hit,) = [row for row in rows if row["criterion"] == "determinism.prefix_cache"]
-    assert hit["evidence"]["cached_tokens_same_image"] in {128, 256}
+    cached = hit["evidence"]["cached_tokens_same_image"]
+    assert cached and cached % 128 == 0, "vllm-ascend shares whole blocks of 128 tokens"
