@@ -289,6 +289,13 @@ def test_an_older_vllm_can_be_installed_beside_the_project(recipe: Path) -> None
     assert recipe.stem.removeprefix("vllm-") in (REPOSITORY / "tox.ini").read_text("utf-8")
 
 
+def test_the_nightly_run_has_a_recipe_and_a_model() -> None:
+    script = (REPOSITORY / ".ci" / "nightly").read_text("utf-8")
+    ((recipe, file, name),) = re.findall(r"^tox -e (vllm-\S+) -- (\S+)::(\w+)$", script, re.M)
+    assert (REPOSITORY / ".ci" / "vllm" / f"{recipe}.txt").is_file()
+    assert f"class {name}(" in (REPOSITORY / file).read_text("utf-8")
+
+
 @pytest.mark.parametrize("name", ["main.txt", "harness.txt"])
 def test_the_constraints_fit_every_machine(name: str) -> None:
     """What only some have, a GPU's libraries or a build for one processor, is not pinned."""
