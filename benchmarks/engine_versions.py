@@ -5,13 +5,15 @@ Each argument is the directory of a report, as `--vlm-report` writes it:
     tox -e vllm-0.18
     tox -e bench -- engine_versions reports/vllm-* --output docs/versions.md
 
-The page has one line per release and model, and the reason of each row that is no pass. A row that
-is not applicable or was skipped is counted nowhere, because nothing was asked.
+A release may have several reports, one a model. The page has one line per release and model, and
+the reason of each row that is no pass. A row that is not applicable or was skipped is counted
+nowhere, because nothing was asked.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from collections import Counter
@@ -25,7 +27,6 @@ from packaging.version import Version
 
 from pytest_ascend_vlm.criteria.groups import group_name
 from pytest_ascend_vlm.reporting.markdown.escape import cell
-from pytest_ascend_vlm.reporting.rows import name_of
 
 _COUNTED = {"pass": "pass", "xfail": "known", "fail": "**fail**", "error": "**error**"}
 _HEAD = """\
@@ -70,9 +71,10 @@ def page(runs: Iterable[Run]) -> str:
     groups = list(dict.fromkeys(group_name(row["criterion"]) for row in asked))
     head = ("vLLM", "torch, Transformers", "model", *groups)
     lines = [line for run in ordered for line in _lines(run, groups)]
-    findings = [line for run in ordered for line in _findings(run)]
-    parts = [_HEAD, table(head, lines), "", "## What is not a pass", "", *findings]
-    return "\n".join(parts) + "\n"
+    parts = [_HEAD, table(head, lines), "", "## What is not a pass", ""]
+    for release, same in itertools.groupby(ordered, key=lambda run: run.vllm):
+        parts += [f"### vLLM {release}", "", *_findings(same), ""]
+    return "\n".join(parts).rstrip("\n") + "\n"
 
 
 def _lines(run: Run, groups: Sequence[str]) -> list[list[str]]:
@@ -95,18 +97,25 @@ def _cell(counts: Counter[tuple[str, str]], group: str) -> str:
     return ", ".join(shown) or "-"
 
 
-def _findings(run: Run) -> list[str]:
-    """The reasons of a release's rows that are no pass, each with the rows that have it."""
-    reasons: dict[tuple[str, str], list[str]] = {}
-    for row in run.rows:
+def _findings(runs: Iterable[Run]) -> list[str]:
+    """The reasons of a release's rows that are no pass, and the models and criteria of each."""
+    reasons: dict[tuple[str, str], dict[str, Counter[str]]] = {}
+    for row in (row for run in runs for row in run.rows):
         if row["status"] in _COUNTED and row["status"] != "pass":
             reason = _COUNTED[row["status"]], str(row["reason"]).partition("\n")[0]
-            reasons.setdefault(reason, []).append(
-                f"{row['model']} {name_of(row['criterion'], row['case'])}"
-            )
+            models = reasons.setdefault(reason, {})
+            models.setdefault(row["model"], Counter())[row["criterion"]] += 1
     return [
-        f"- vLLM {run.vllm}, {word}: {cell(reason)}: {', '.join(map(cell, names))}"
-        for (word, reason), names in reasons.items()
+        f"- {word}: {cell(reason)}\n" + "\n".join(f"    - {line}" for line in _where(models))
+        for (word, reason), models in reasons.items()
+    ] or ["Every criterion passes."]
+
+
+def _where(models: Mapping[str, Counter[str]]) -> list[str]:
+    """A line per model: its criteria, each with the number of its rows."""
+    return [
+        f"{cell(model)}: " + ", ".join(f"{cell(name)} ({rows})" for name, rows in counts.items())
+        for model, counts in models.items()
     ]
 
 
