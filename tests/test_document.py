@@ -83,6 +83,7 @@ def facts(**changes: Any) -> Row:
         "serve_command": f"A='b c' vllm serve {MODEL} --dtype bfloat16 --enforce-eager "
         """--limit-mm-per-prompt '{"image": 1}' --no-enable-prefix-caching""",
         "suite_arguments": "--max-logprobs 64",
+        "env": {"A": "b c"},
         "phases_seconds": {"start": 30.0, "weights": 1.5},
         "card": CARD,
         "supports": ["text", "image"],
@@ -397,7 +398,8 @@ def printed_serve_words(spec: ModelSpec) -> list[str]:
     words = ["vllm", "serve", spec.model_id, *command_line(spec.serve)]
     env = [f"{name}={shlex.quote(value)}" for name, value in spec.env.items()]
     line = " ".join([*env, shlex.join(words)])
-    text = render(report(row("serving.text", None), serve_command=line), "zh")
+    changes = {"serve_command": line, "env": dict(spec.env)}
+    text = render(report(row("serving.text", None), **changes), "zh")
     (block,) = [one for one in fenced(text, "bash") if one.startswith("vllm serve")]
     script = f"vllm() {{ printf '%s\\0' \"$@\"; }}\n{block}"
     done = subprocess.run([BASH, "-ec", script], capture_output=True, check=True)
@@ -432,6 +434,29 @@ def test_the_offline_example_has_the_arguments_of_the_model_file(spec: ModelSpec
     parsed = parse_serve_command(line)
     assert parsed is not None
     assert parsed.python_arguments == dict(spec.serve)
+
+
+OF_THE_HOST = "LD_PRELOAD=/venv/lib/libiomp5.so VLLM_CPU_KVCACHE_SPACE=1 A='b c'"
+
+
+def test_what_the_suite_adds_for_its_own_host_is_not_printed() -> None:
+    """A platform's variables and the server of numerics.borders are of no use to a reader."""
+    command = f"{OF_THE_HOST} vllm serve {MODEL} --seed 7"
+    variants = {
+        "eager": {"serve_command": f"B=1 {command} --enforce-eager"},
+        "small_steps": {"serve_command": f"{command} --max-num-batched-tokens 64"},
+    }
+    rows = [row("serving.text", None), row("equivalence.eager", "answers")]
+    text = render(report(*rows, serve_command=command, variants=variants), "zh")
+    for word in ("LD_PRELOAD", "VLLM_CPU_KVCACHE_SPACE", "small_steps", "batched-tokens"):
+        assert word not in text
+    address = "--host 0.0.0.0 \\\n  --port 8000 \\\n"
+    start = f"vllm serve {MODEL} \\\n  {address}  --seed 7"
+    assert fenced(text, "bash")[1:4] == [
+        "export A='b c'",
+        start,
+        f"export B=1\nexport A='b c'\n{start} \\\n  --enforce-eager",
+    ]
 
 
 ENGINE = """

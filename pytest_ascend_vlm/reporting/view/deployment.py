@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Container, Iterable
+from dataclasses import dataclass, replace
 
 from ..labels import PHASES, named
 from ..phrase import Text, phrase
@@ -20,11 +20,13 @@ class Variant:
 
     Attributes:
         name: its name in the model file.
-        command: its command.
+        command: its command line as report.json has it.
+        serve: the command in its parts.
     """
 
     name: str
     command: str
+    serve: ServeCommand
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,13 @@ class Deployment:
         download: the shell commands that fetch the weights.
         served_name: the model's name in requests.
         cards: logical ids of the cards that the server ran on; empty without cards.
-        serve: the serve command in its parts; None if the suite started no server.
+        serve: the serve command in its parts, with the variables that the model file declares;
+            None if the suite started no server.
         serve_text: the deployment's command line as report.json has it; empty if there is none.
         suite_arguments: what the suite added to make internal values visible; a user leaves it
             out. Empty if it added nothing.
-        variants: the other ways to serve the model that were judged.
+        variants: the other ways to serve the model that the model file declares and the suite
+            judged. The servers that the suite starts for a measurement are not among them.
     """
 
     download: str
@@ -81,24 +85,39 @@ class Start:
     memory: tuple[Item, ...]
 
 
-def deployment(model: Json) -> Deployment:
+def deployment(model: Json, rows: Rows) -> Deployment:
     """The deployment of a model."""
     line = str(model.get("serve_command") or "")
     name, revision = str(model["model"]), model.get("revision")
     pinned = ["--revision", str(revision)] if revision else []
     fetch = shlex.join(["modelscope", "download", "--model", name, *pinned])
+    served = parse_serve_command(line)
+    # A platform adds variables for its own host: the path of a library, the size of a cache.
+    added = set(served.env if served else ()) - set(model.get("env") or ())
     return Deployment(
         f"pip install modelscope\n{fetch}\nexport VLLM_USE_MODELSCOPE=True",
         str(model.get("served_name") or name),
         tuple(model.get("cards") or ()),
-        parse_serve_command(line),
+        _without(served, added) if served else None,
         line,
         str(model.get("suite_arguments") or ""),
-        tuple(
-            Variant(name, str(facts["serve_command"]))
-            for name, facts in (model.get("variants") or {}).items()
-        ),
+        tuple(_variants(model, rows, added)),
     )
+
+
+def _variants(model: Json, rows: Rows, added: Container[str]) -> Iterable[Variant]:
+    """The variants that a criterion judged; the suite's own servers have none of this name."""
+    for name, facts in (model.get("variants") or {}).items():
+        command = str(facts["serve_command"])
+        served = parse_serve_command(command)
+        if served and of(rows, f"equivalence.{name}"):
+            yield Variant(name, command, _without(served, added))
+
+
+def _without(served: ServeCommand, names: Container[str]) -> ServeCommand:
+    """The command without these environment variables."""
+    kept = {name: value for name, value in served.env.items() if name not in names}
+    return replace(served, env=kept)
 
 
 def start(model: Json, rows: Rows) -> Start:

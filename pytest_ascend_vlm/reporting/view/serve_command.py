@@ -42,6 +42,11 @@ class ServeCommand:
         return " \\\n  ".join(lines)
 
     @property
+    def lines(self) -> str:
+        """The environment variables, then the command, as lines of a shell."""
+        return "\n".join(filter(None, (self.exports, self.shell)))
+
+    @property
     def python_arguments(self) -> dict[str, Any]:
         """The flags as arguments of `vllm.LLM`: `--no-x` is x=False, a number or JSON its value."""
         return dict(_python_argument(flag) for flag in self.flags)
