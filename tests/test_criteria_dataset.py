@@ -163,6 +163,21 @@ def test_a_bound_of_many_values_is_the_normal_one() -> None:
     assert lower_bound(values) == pytest.approx(normal - 0.001, abs=0.0005)
 
 
+@pytest.mark.parametrize("judged", ["pair", "published"])
+def test_a_score_has_its_own_standard_error(judged: str) -> None:
+    """Right or wrong it is the binomial one; a score in between varies less."""
+
+    def error(values: list[float]) -> float:
+        served = evaluation(values)
+        if judged == "pair":
+            return float(judge_paired(served, served).evidence["score_standard_error"])
+        return float(judge_published(INTERNVL, served).evidence["score_standard_error"])
+
+    binomial = math.sqrt(329 / 900 * 571 / 900 / 900)
+    assert error([1.0] * 329 + [0.0] * 571) == pytest.approx(binomial, abs=1e-5)
+    assert error([0.5] * 658 + [0.0] * 242) == pytest.approx(0.00739, abs=1e-5)
+
+
 def test_the_standard_error_is_that_of_discordant_pairs() -> None:
     verdict = judge_paired(*pair(20, 18))
     expected = math.sqrt(38 - (20 - 18) ** 2 / 900) / 900

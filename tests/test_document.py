@@ -324,6 +324,22 @@ def test_tokens_and_speed_of_each_run_follow_from_its_times() -> None:
     assert runs.mean.seconds == pytest.approx(1.6)
 
 
+def test_a_score_has_two_standard_errors() -> None:
+    told = {
+        "score": 0.36556,
+        "score_standard_error": 0.01605,
+        "samples": 900,
+        "total": 900,
+        "reference": {"score": 0.363, "source": "a document"},
+        "difference": 0.00256,
+        "standard_error": 0.0227,
+        "protocol": {"benchmark": "mmmu_val", "metric": "acc"},
+    }
+    text = render(report(row("dataset.mmmu_val", None, told)), "en")
+    cells = "mmmu\\_val | acc | 36.56% | 1.60% | 900/900 | 36.30% (a document) | 0.26% | 2.27%"
+    assert f"| {cells} | ✅ |" in text.splitlines()
+
+
 def test_a_published_figure_is_beside_the_measured_one() -> None:
     figure = {"name": "latency", "value": 0.22, "unit": "s", "conditions": "an NPU"}
     told = {"source": "a document", "figures": [{**figure, "metric": "text.latency.mean"}, figure]}

@@ -191,12 +191,13 @@ def _require_same_prompts(reference: Evaluation, evaluation: Evaluation) -> None
         )
 
 
-def _standard_error(differences: npt.NDArray[np.float64]) -> float:
-    """The standard error of the mean difference.
+def _standard_error(values: npt.NDArray[np.float64]) -> float:
+    """The standard error of a mean.
 
-    With scores of 0 and 1, b samples lost and c won, it is sqrt(b + c - (b - c)^2 / n) / n.
+    Of n scores of 0 and 1 with the mean p, it is the binomial sqrt(p (1 - p) / n). Of their
+    differences, b samples lost and c won, it is sqrt(b + c - (b - c)^2 / n) / n.
     """
-    return float(differences.std() / math.sqrt(len(differences)))
+    return float(values.std() / math.sqrt(len(values)))
 
 
 def _own_standard_error(scores: Sequence[float]) -> float:
@@ -222,8 +223,10 @@ def _needed(differences: npt.NDArray[np.float64], tolerance: float) -> str:
 
 
 def _evidence(evaluation: Evaluation) -> dict[str, Any]:
+    scores = np.array([sample.score for sample in evaluation.samples.values()])
     return {
         "score": round(evaluation.score, 5),
+        "score_standard_error": round(_standard_error(scores), 5),
         "samples": len(evaluation.samples),
         "total": evaluation.total,
         "subset": not evaluation.is_complete,

@@ -36,12 +36,13 @@ class Score:
         metric: the harness's metric.
         harness: the harness with its version.
         score: the score, 0..1; None if the run gave none (the reason is in `finding`).
+        standard_error: standard error of the score, over the samples.
         samples: number of evaluated samples.
         total: number of samples of the data set.
         reference: the reference's score, 0..1.
         source: where the reference's score comes from.
         difference: score minus reference.
-        standard_error: standard error of that difference.
+        difference_error: standard error of that difference.
         bounds: both ends of the difference's 95 % interval; None if only a published score is
             known.
         categories: the scores by category.
@@ -53,12 +54,13 @@ class Score:
     metric: str
     harness: str
     score: float | None
+    standard_error: float | None
     samples: int | None
     total: int | None
     reference: float | None
     source: str
     difference: float | None
-    standard_error: float | None
+    difference_error: float | None
     bounds: tuple[float, float] | None
     categories: tuple[Category, ...]
     finding: Text
@@ -81,6 +83,7 @@ def _score(row: Json) -> Score:
         str(protocol.get("metric") or ""),
         f"{protocol.get('harness', '')} {protocol.get('version', '')}".strip(),
         number(told.get("score")),
+        number(told.get("score_standard_error")),
         told.get("samples"),
         told.get("total"),
         number(reference.get("score")),
