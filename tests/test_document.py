@@ -25,6 +25,7 @@ from test_report import blocks, headings, table_shapes
 from pytest_ascend_vlm import ModelSpec, VLMConformance, reporting
 from pytest_ascend_vlm.engines.vllm.argument_check import COMMAND
 from pytest_ascend_vlm.engines.vllm.arguments import command_line
+from pytest_ascend_vlm.reporting.labels import CONTENTS
 from pytest_ascend_vlm.reporting.language import LANGUAGES, catalogue, shown, translator
 from pytest_ascend_vlm.reporting.markdown import files, render
 from pytest_ascend_vlm.reporting.phrase import phrase
@@ -298,6 +299,30 @@ def test_the_accuracy_over_all_pages_counts_each_character_once() -> None:
     assert found.numbers == pytest.approx(0.0)  # only the second page has numbers
     assert found.lines == pytest.approx(0.5)
     assert found.pages[1].difference == (("-", "12 3456789"), ("+", ""))
+
+
+def test_pages_are_counted_by_kind_of_content() -> None:
+    rows = [
+        *read("document/page-01", "x" * 30, "x" * 30, characters=0.0, lines=1.0),
+        *read("document/page-02", "x" * 10, "", characters=1.0, lines=0.0),
+        *read("document/formula", "E = mc", "E = mc", characters=0.0, lines=1.0, numbers=1.0),
+        *read("document/invoice-1", "7", "1", characters=1.0, lines=0.0, numbers=0.0),
+    ]
+    lines = render(report(*rows), "zh").splitlines()
+    start = lines.index("| 内容 | 页数 | 字符 | 字符（参考模型） | 整行 | 数字 |")
+    assert lines[start + 2 : start + 5] == [
+        "| 标题、正文与列表 | 2 | 75.00% | 100.00% | 50.00% | – |",
+        "| 公式 | 1 | 100.00% | 100.00% | 100.00% | – |",
+        "| document/invoice | 1 | 0.00% | 100.00% | 0.00% | 0.00% |",
+    ]
+
+
+def test_every_page_of_the_suite_has_a_kind_of_content() -> None:
+    cases = json.loads((REPOSITORY / "fixtures" / "cases.json").read_text("utf-8"))["cases"]
+    pages = [one["id"] for one in cases if one["id"].startswith("document/")]
+    found = page(*(line for name in pages for line in read(name, "x", "x", characters=0.0))).reading
+    assert not isinstance(found, Missing)
+    assert [one.name for one in found.contents] == list(CONTENTS.values())
 
 
 @pytest.mark.parametrize("truth", ["a page without numbers", "page 7"])

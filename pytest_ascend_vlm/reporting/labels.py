@@ -65,6 +65,18 @@ CATEGORIES: Mapping[str, Phrase] = {
 }
 """Criterion of a question -> its category."""
 
+CONTENTS: Mapping[str, Phrase] = {
+    "document/page": phrase("title, text and list"),
+    "document/chinese": phrase("Chinese text"),
+    "document/table": phrase("table"),
+    "document/formula": phrase("formulas"),
+    "document/code": phrase("source code"),
+    "document/seal": phrase("contract with a seal"),
+    "document/references": phrase("references and links"),
+    "document/columns": phrase("two columns"),
+}
+"""Case of a page, without its number -> the kind of its content."""
+
 NUMBERS: Mapping[str, Phrase] = {
     "served logits": phrase("served: logits"),
     "served hidden_states": phrase("served: hidden states"),

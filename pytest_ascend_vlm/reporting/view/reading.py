@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ...criteria.document import normalise, numbers
-from ..labels import CATEGORIES, named
+from ..labels import CATEGORIES, CONTENTS, named
 from ..phrase import Text
 from .answers import Cases, Cost, Question, cost, question
 from .missing import Commands, Missing, missing
@@ -58,6 +59,27 @@ class Page:
 
 
 @dataclass(frozen=True)
+class Content:
+    """The pages with one kind of content.
+
+    Attributes:
+        name: the kind of content.
+        pages: number of pages.
+        characters: rate of characters read right over these pages: 1 - errors / characters.
+        lines: rate of lines read exactly.
+        numbers: rate of numbers read exactly; None if the pages have no number.
+        reference_characters: rate of characters that the reference read right.
+    """
+
+    name: Text
+    pages: int
+    characters: float | None
+    lines: float | None
+    numbers: float | None
+    reference_characters: float | None
+
+
+@dataclass(frozen=True)
 class Reading:
     """All pages that were read, and their sum.
 
@@ -68,6 +90,7 @@ class Reading:
         numbers: rate of numbers read exactly, over all pages.
         order: mean rate of pairs of lines in the right order.
         reference_characters: rate of characters that the reference read right.
+        contents: the same by kind of content, as the pages' cases name it.
     """
 
     pages: tuple[Page, ...]
@@ -76,6 +99,7 @@ class Reading:
     numbers: float | None
     order: float | None
     reference_characters: float | None
+    contents: tuple[Content, ...]
 
 
 @dataclass(frozen=True)
@@ -130,7 +154,24 @@ def reading(rows: Rows, cases: Cases, run: Commands) -> Reading | Missing:
         _rate(pages, lambda page: page.numbers, _numbers),
         _rate(pages, lambda page: page.order, lambda _: 1),
         _complement(_rate(pages, lambda page: page.reference_errors, _characters)),
+        tuple(_contents(pages)),
     )
+
+
+def _contents(pages: list[Page]) -> Iterator[Content]:
+    """The rates by kind of content, in the order of the pages."""
+    by_name: dict[str, list[Page]] = {}
+    for page in pages:
+        by_name.setdefault(re.sub(r"-\d+$", "", page.question.case), []).append(page)
+    for name, of_kind in by_name.items():
+        yield Content(
+            named(CONTENTS, name),
+            len(of_kind),
+            _complement(_rate(of_kind, lambda page: page.character_errors, _characters)),
+            _rate(of_kind, lambda page: page.lines, _lines),
+            _rate(of_kind, lambda page: page.numbers, _numbers),
+            _complement(_rate(of_kind, lambda page: page.reference_errors, _characters)),
+        )
 
 
 def _has_truth(found: dict[str, Json]) -> bool:
