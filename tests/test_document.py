@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import runpy
 import shlex
 import shutil
+import socket
 import string
 import subprocess
 import sys
@@ -36,7 +38,7 @@ from pytest_ascend_vlm.reporting.view.serve_command import parse_serve_command
 Row = dict[str, Any]
 SOURCES = Path(str(reporting.__file__)).parent
 MODEL = SLUG.replace("--", "/")
-SERVED = "http://localhost:8000"
+SERVED, FILES = "http://localhost:8000", "8001"
 BASH = str(shutil.which("bash"))
 RECEIPT = {
     "platform": "npu",
@@ -68,6 +70,20 @@ CASES = {
     "document/page-01": ("Extract all text from this document image.", ["page-01"]),
 }
 
+SYSTEM = {
+    "messages": [
+        {
+            "role": "system",
+            "text": "You read texts in images. Answer with the text and nothing else.",
+            "images": 0,
+        },
+        {"role": "user", "text": "What is the text in this image?", "images": 1},
+    ],
+    "images": [{"file": "fixtures/pictures/cloud.png"}],
+    "videos": [],
+    "max_tokens": 32,
+}
+
 
 def case(prompt: str, pages: list[str]) -> Row:
     images = [{"file": f"fixtures/documents/{page}.png"} for page in pages]
@@ -92,7 +108,10 @@ def facts(**changes: Any) -> Row:
         "memory": {"weights_gib": 2.15, "weights_seconds": 1.4, "kv_cache_tokens": 87381},
         "unmodified": {"vllm": True, "vllm-ascend": True},
         "in_registry": True,
-        "cases": {name: case(*told) for name, told in CASES.items()},
+        "cases": {
+            **{name: case(*told) for name, told in CASES.items()},
+            "order/system": SYSTEM,
+        },
         **changes,
     }
 
@@ -493,7 +512,8 @@ def test_what_the_suite_adds_for_its_own_host_is_not_printed() -> None:
         assert word not in text
     address = "--host 0.0.0.0 \\\n  --port 8000 \\\n"
     start = f"vllm serve {MODEL} \\\n  {address}  --seed 7"
-    assert fenced(text, "bash")[1:4] == [
+    shown = [one for one in fenced(text, "bash") if one.startswith(("export", "vllm serve"))]
+    assert shown == [
         "export A='b c'",
         start,
         f"export B=1\nexport A='b c'\n{start} \\\n  --enforce-eager",
@@ -561,16 +581,83 @@ def expected(knowledge: Knowledge, case_id: str) -> str:
     return known.text
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
+def bash(script: str) -> str:
+    """The output of a script that runs where the document's paths begin."""
+    done = subprocess.run([BASH, "-ec", script], cwd=REPOSITORY, capture_output=True, check=True)
+    return done.stdout.decode("utf-8")
+
+
+def answered(script: str) -> str:
+    return str(json.loads(bash(script))["choices"][0]["message"]["content"])
+
+
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
+
+
+@needs_curl
 @pytest.mark.parametrize(("index", "case_id"), [(0, "text/name"), (1, "document/page-01")])
 def test_the_curl_examples_run_as_printed(
     index: int, case_id: str, printed: dict[str, list[str]], knowledge: Knowledge
 ) -> None:
-    done = subprocess.run(
-        [BASH, "-ec", printed["bash"][index]], cwd=REPOSITORY, capture_output=True, check=True
-    )
-    reply = json.loads(done.stdout)
-    assert reply["choices"][0]["message"]["content"] == expected(knowledge, case_id)
+    assert answered(printed["bash"][index]) == expected(knowledge, case_id)
+
+
+@needs_curl
+def test_the_example_with_an_address_runs_as_printed(
+    printed: dict[str, list[str]], knowledge: Knowledge
+) -> None:
+    text = render(report(row("serving.text", None)), "zh")
+    (command,) = [one for one in fenced(text, "bash") if "http.server" in one]
+    words = shlex.split(command.replace(FILES, "0").replace("python3", sys.executable))
+    with subprocess.Popen(
+        words,
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        encoding="utf-8",
+    ) as files:
+        assert files.stdout is not None
+        port = re.findall(r"port (\d+)", files.stdout.readline())[0]
+        answer = answered(printed["bash"][2].replace(FILES, port))
+        files.kill()
+    assert answer == expected(knowledge, "document/page-01")
+
+
+@needs_curl
+def test_the_example_with_a_system_message_runs_as_printed(
+    printed: dict[str, list[str]], knowledge: Knowledge
+) -> None:
+    (known,) = {
+        known.text for (text, _), known in knowledge.known.items() if text.startswith("system:")
+    }
+    assert answered(printed["bash"][3]) == known
+
+
+@needs_curl
+def test_the_served_models_are_asked_as_printed(printed: dict[str, list[str]]) -> None:
+    assert [one["id"] for one in json.loads(bash(printed["bash"][4]))["data"]] == [MODEL]
+    assert len(printed["bash"]) == 5
+
+
+@pytest.mark.skipif(shutil.which("ss") is None, reason="no ss")
+def test_the_check_of_the_port_shows_who_listens() -> None:
+    text = render(report(row("serving.text", None)), "zh")
+    (command,) = [one for one in fenced(text, "bash") if one.startswith("ss ")]
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = str(listening.getsockname()[1])
+        assert port in bash(command.replace("8000", port))
+    assert bash(command.replace("8000", port)) == ""
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_without_such_cases_there_is_no_request_with_an_address_or_a_system_message(
+    language: str,
+) -> None:
+    cases = {"text/name": case(*CASES["text/name"])}
+    text = render(report(row("serving.text", None), cases=cases), language)
+    assert len([one for one in fenced(text, "bash") if SERVED in one]) == 2
+    assert "http.server" not in text
 
 
 def test_the_sdk_example_runs_as_printed(

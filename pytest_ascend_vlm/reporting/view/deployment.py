@@ -11,7 +11,7 @@ from ..phrase import Text, phrase
 from ..sentences import sentence
 from .environment import Item
 from .rows import Json, Rows, evidence, number, of
-from .serve_command import ServeCommand, parse_serve_command
+from .serve_command import PORT, URL, ServeCommand, parse_serve_command
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class Deployment:
     Attributes:
         download: the shell commands that fetch the weights.
         served_name: the model's name in requests.
+        port_check: the shell command that shows who listens on the server's port.
+        models_check: the shell command that asks the running server for its models.
         cards: logical ids of the cards that the server ran on; empty without cards.
         serve: the serve command in its parts, with the variables that the model file declares;
             None if the suite started no server.
@@ -48,6 +50,8 @@ class Deployment:
 
     download: str
     served_name: str
+    port_check: str
+    models_check: str
     cards: tuple[int, ...]
     serve: ServeCommand | None
     serve_text: str
@@ -97,6 +101,8 @@ def deployment(model: Json, rows: Rows) -> Deployment:
     return Deployment(
         f"pip install modelscope\n{fetch}\nexport VLLM_USE_MODELSCOPE=True",
         str(model.get("served_name") or name),
+        f"ss -lntp | grep ':{PORT} ' || true",
+        f"curl {URL}/models",
         tuple(model.get("cards") or ()),
         _without(served, added) if served else None,
         line,

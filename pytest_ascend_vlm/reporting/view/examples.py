@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import shlex
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from .rows import Json
-from .serve_command import PORT, ServeCommand
+from .serve_command import URL, ServeCommand
 
-_URL = f"http://localhost:{PORT}/v1"
+_FILES_PORT = 8001
+_CURL = f"""curl {URL}/chat/completions \\
+  -H "Content-Type: application/json" \\
+"""
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,10 @@ class Examples:
     Attributes:
         curl_text: a text request, for bash; empty if the report has no text case.
         curl_image: an image request, for bash; empty if the report has no image case.
+        file_server: the command that serves the directory of this image; empty without one.
+        curl_url: the image request with the image's address at that server, for bash.
+        curl_system: a request with a system message, for bash; empty if the report has no such
+            case.
         sdk: the same request with the OpenAI SDK, a Python script.
         offline: the same request with `LLM.chat`, a Python script; empty if the suite started no
             server.
@@ -29,6 +38,9 @@ class Examples:
 
     curl_text: str
     curl_image: str
+    file_server: str
+    curl_url: str
+    curl_system: str
     sdk: str
     offline: str
     picture: str
@@ -39,6 +51,7 @@ class _Request:
     prompt: str
     picture: str
     max_tokens: int
+    system: str = ""
 
 
 def examples(cases: Mapping[str, Json], name: str, serve: ServeCommand | None) -> Examples | None:
@@ -55,8 +68,11 @@ def examples(cases: Mapping[str, Json], name: str, serve: ServeCommand | None) -
     if shown is None:
         return None
     return Examples(
-        _curl_text(text, name) if text else "",
+        _curl(text, name) if text else "",
         _curl_image(image, name) if image else "",
+        _file_server(image) if image else "",
+        _curl(image, name, _file_url(image)) if image else "",
+        _curl_system(cases, name),
         _sdk(shown, name),
         _offline(shown, serve) if serve else "",
         shown.picture,
@@ -67,45 +83,69 @@ def _first(cases: Mapping[str, Json], groups: Sequence[str], images: int) -> _Re
     """The first case of one user message with so many images, by group in order of preference."""
     for group in groups:
         for case_id, case in cases.items():
-            files, messages = list(case.get("images") or ()), list(case.get("messages") or ())
-            alone = len(messages) == 1 and len(files) == images and not case.get("videos")
-            if alone and case_id.startswith(group):
-                picture = str(files[0]["file"]) if files else ""
-                prompt = str(messages[0]["text"]).replace("<image>", "").strip()
-                return _Request(prompt, picture, int(case.get("max_tokens") or 256))
+            is_wanted = _roles(case) == ["user"] and len(case.get("images") or ()) == images
+            if is_wanted and not case.get("videos") and case_id.startswith(group):
+                return _request(case)
     return None
 
 
-def _curl_text(request: _Request, name: str) -> str:
-    body = _body(name, request.prompt, request.max_tokens)
-    return (
-        f"curl {_URL}/chat/completions \\\n"
-        '  -H "Content-Type: application/json" \\\n'
-        f"  -d {shlex.quote(json.dumps(body, ensure_ascii=False, indent=2))}"
+def _curl_system(cases: Mapping[str, Json], name: str) -> str:
+    """The first case of a system message and one of the user, with one image or none."""
+    for case in cases.values():
+        is_simple = len(case.get("images") or ()) < 2 and not case.get("videos")
+        if _roles(case) == ["system", "user"] and is_simple:
+            request = _request(case)
+            return _curl_image(request, name) if request.picture else _curl(request, name)
+    return ""
+
+
+def _roles(case: Json) -> list[str]:
+    return [str(message["role"]) for message in case.get("messages") or ()]
+
+
+def _request(case: Json) -> _Request:
+    """The request of a case with at most one image, and at most a system message before."""
+    files, messages = list(case.get("images") or ()), list(case["messages"])
+    return _Request(
+        str(messages[-1]["text"]).replace("<image>", "").strip(),
+        str(files[0]["file"]) if files else "",
+        int(case.get("max_tokens") or 256),
+        str(messages[0]["text"]) if len(messages) > 1 else "",
     )
+
+
+def _curl(request: _Request, name: str, url: str = "") -> str:
+    """A request without an image, or with the image at an address."""
+    body = json.dumps(_body(request, name, url), ensure_ascii=False, indent=2)
+    return _CURL + f"  -d {shlex.quote(body)}"
 
 
 def _curl_image(request: _Request, name: str) -> str:
     """The image is read by the shell: a page is too large for an argument of a command."""
     place = "IMAGE_AS_BASE64"
     url = f"data:{_mime(request.picture)};base64,{place}"
-    parts = [_image(url), {"type": "text", "text": request.prompt}]
-    body = json.dumps(_body(name, parts, request.max_tokens), ensure_ascii=False, indent=2)
+    body = json.dumps(_body(request, name, url), ensure_ascii=False, indent=2)
     for special in ("\\", "$", "`"):  # these three have a meaning in a here-document
         body = body.replace(special, f"\\{special}")
     encoded = f"$(base64 < {shlex.quote(request.picture)} | tr -d '\\n')"
-    return (
-        f"curl {_URL}/chat/completions \\\n"
-        '  -H "Content-Type: application/json" \\\n'
-        f"  -d @- <<EOF\n{body.replace(place, encoded)}\nEOF"
-    )
+    return _CURL + f"  -d @- <<EOF\n{body.replace(place, encoded)}\nEOF"
+
+
+def _file_server(request: _Request) -> str:
+    directory = shlex.quote(str(PurePosixPath(request.picture).parent))
+    return f"python3 -m http.server {_FILES_PORT} --bind 127.0.0.1 --directory {directory}"
+
+
+def _file_url(request: _Request) -> str:
+    name = urllib.parse.quote(PurePosixPath(request.picture).name)
+    return f"http://127.0.0.1:{_FILES_PORT}/{name}"
 
 
 def _sdk(request: _Request, name: str) -> str:
     before = "import base64\nfrom pathlib import Path\n\n" if request.picture else ""
     return f"""{before}from openai import OpenAI
 
-{_reading(request)}client = OpenAI(base_url="{_URL}", api_key="EMPTY")
+{_reading(request)}client = OpenAI(base_url="{URL}", api_key="EMPTY")
 response = client.chat.completions.create(
     model={_literal(name)},
     messages={_messages(request, indent=4)},
@@ -169,13 +209,17 @@ def _messages(request: _Request, indent: int) -> str:
     return ("\n" + " " * indent).join(lines)
 
 
-def _body(name: str, content: Any, max_tokens: int) -> Json:
-    messages = [{"role": "user", "content": content}]
-    return {"model": name, "messages": messages, "max_tokens": max_tokens, "temperature": 0}
-
-
-def _image(url: str) -> Json:
-    return {"type": "image_url", "image_url": {"url": url}}
+def _body(request: _Request, name: str, url: str) -> Json:
+    """The body of a request, with an image at a URL if there is one."""
+    image = {"type": "image_url", "image_url": {"url": url}}
+    content = [image, {"type": "text", "text": request.prompt}] if url else request.prompt
+    system = [{"role": "system", "content": request.system}] if request.system else []
+    return {
+        "model": name,
+        "messages": [*system, {"role": "user", "content": content}],
+        "max_tokens": request.max_tokens,
+        "temperature": 0,
+    }
 
 
 def _literal(value: Any) -> str:

@@ -12,6 +12,9 @@ from typing import Any
 PORT = 8000
 """vLLM's default port."""
 
+URL = f"http://localhost:{PORT}/v1"
+"""The address of the server's API."""
+
 _VARIABLE = re.compile(r"[A-Za-z_]\w*=")
 
 
