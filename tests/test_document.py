@@ -520,6 +520,47 @@ def test_what_the_suite_adds_for_its_own_host_is_not_printed() -> None:
     ]
 
 
+IMAGE = "quay.io/ascend/vllm-ascend:v0.18.0rc1"
+
+
+def containers(receipt: Row, **changes: Any) -> list[str]:
+    """The commands of a document that start a container."""
+    document = report(row("serving.text", None), **{"cards": [4, 6], **changes})
+    environment = {**RECEIPT["environment"], "image": IMAGE}
+    document["receipt"] = {**RECEIPT, "environment": environment, **receipt}
+    return [one for one in fenced(render(document, "zh"), "bash") if "docker run" in one]
+
+
+def test_the_container_of_an_npu_run_has_its_image_and_as_many_cards() -> None:
+    (script,) = containers({})
+    words = bash(f"docker() {{ printf '%s\\n' \"$@\"; }}\n{script}").splitlines()
+    devices = [words[at + 1] for at, word in enumerate(words) if word == "--device"]
+    cards = [one for one in devices if re.fullmatch(r"/dev/davinci\d+", one)]
+    assert cards == ["/dev/davinci0", "/dev/davinci1"]
+    assert words[-2:] == [IMAGE, "bash"]
+    guide = (REPOSITORY / "docs" / "npu.md").read_text("utf-8")
+    assert [line for line in script.splitlines()[1:] if line not in guide.splitlines()] == [
+        "  --device /dev/davinci0 \\",
+        "  --device /dev/davinci1 \\",
+        "  --device /dev/davinci_manager \\",
+        "  --device /dev/devmm_svm \\",
+        "  --device /dev/hisi_hdc \\",
+    ]  # the guide has these in two lines
+
+
+@pytest.mark.parametrize(
+    ("receipt", "changes"),
+    [
+        ({"environment": {"image": None}}, {}),
+        ({"environment": None}, {}),
+        ({"platform": "cpu", "origin": "cpu"}, {}),
+        ({}, {"cards": []}),
+    ],
+)
+def test_without_an_image_or_cards_no_container_is_printed(receipt: Row, changes: Row) -> None:
+    assert containers(receipt, **changes) == []
+
+
 ENGINE = """
 import json, os
 

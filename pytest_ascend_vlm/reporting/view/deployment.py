@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from ..labels import PHASES, named
 from ..phrase import Text, phrase
 from ..sentences import sentence
+from .container import docker_run
 from .environment import Item
 from .rows import Json, Rows, evidence, number, of
 from .serve_command import PORT, URL, ServeCommand, parse_serve_command
@@ -34,6 +35,7 @@ class Deployment:
     """The commands that fetch and serve the model.
 
     Attributes:
+        container: the shell commands that start the container; empty if the image is unknown.
         download: the shell commands that fetch the weights.
         served_name: the model's name in requests.
         port_check: the shell command that shows who listens on the server's port.
@@ -48,6 +50,7 @@ class Deployment:
             judged. The servers that the suite starts for a measurement are not among them.
     """
 
+    container: str
     download: str
     served_name: str
     port_check: str
@@ -89,7 +92,7 @@ class Start:
     memory: tuple[Item, ...]
 
 
-def deployment(model: Json, rows: Rows) -> Deployment:
+def deployment(receipt: Json, model: Json, rows: Rows) -> Deployment:
     """The deployment of a model."""
     line = str(model.get("serve_command") or "")
     name, revision = str(model["model"]), model.get("revision")
@@ -98,12 +101,14 @@ def deployment(model: Json, rows: Rows) -> Deployment:
     served = parse_serve_command(line)
     # A platform adds variables for its own host: the path of a library, the size of a cache.
     added = set(served.env if served else ()) - set(model.get("env") or ())
+    cards = tuple(model.get("cards") or ())
     return Deployment(
+        docker_run(receipt, len(cards)),
         f"pip install modelscope\n{fetch}\nexport VLLM_USE_MODELSCOPE=True",
         str(model.get("served_name") or name),
         f"ss -lntp | grep ':{PORT} ' || true",
         f"curl {URL}/models",
-        tuple(model.get("cards") or ()),
+        cards,
         _without(served, added) if served else None,
         line,
         str(model.get("suite_arguments") or ""),

@@ -148,7 +148,7 @@ def model_page(
     name, suite_class = str(model["model"]), str(model["suite_class"])
     run, cases = commands(receipt, suite_class), cases_of(model)
     found = _sections(model, rows, run, charts=charts)
-    served, compared = deployment(model, rows), {"text": found.text, "image": found.image}
+    served, compared = deployment(receipt, model, rows), {"text": found.text, "image": found.image}
     return ModelPage(
         title=name if is_alone else f"{name} ({suite_class})",
         model=name,
