@@ -33,6 +33,7 @@ from pytest_ascend_vlm.reporting.markdown import files, render
 from pytest_ascend_vlm.reporting.phrase import phrase
 from pytest_ascend_vlm.reporting.sentences import sentence
 from pytest_ascend_vlm.reporting.view import Missing, ModelPage, view
+from pytest_ascend_vlm.reporting.view.serve_arguments import PURPOSES
 from pytest_ascend_vlm.reporting.view.serve_command import parse_serve_command
 
 Row = dict[str, Any]
@@ -471,6 +472,26 @@ def test_the_printed_command_has_the_arguments_of_the_model_file(spec: ModelSpec
     words = printed_serve_words(spec)
     address = ["--host", "0.0.0.0", "--port", "8000"]  # noqa: S104
     assert words == ["serve", spec.model_id, *address, *command_line(spec.serve)]
+
+
+@pytest.mark.parametrize("spec", specs(), ids=lambda spec: spec.model_id)
+def test_every_argument_of_a_model_file_has_its_purpose(spec: ModelSpec) -> None:
+    for serve in (spec.serve, *(variant.serve for variant in spec.variants)):
+        flags = [word for word in command_line(serve) if word.startswith("--")]
+        assert [flag for flag in flags if flag not in PURPOSES] == []
+
+
+def test_arguments_have_their_value_and_purpose_and_unknown_ones_are_left_out() -> None:
+    command = f"vllm serve {MODEL} --max-model-len 8192 --no-enable-prefix-caching --made-up 7"
+    lines = render(report(row("serving.text", None), serve_command=command), "zh").splitlines()
+    start = lines.index("| 参数 | 说明 |")
+    assert lines[start + 2 : start + 7] == [
+        "| --host 0.0.0.0 | 服务监听地址，0.0.0.0 表示监听本机所有地址 |",
+        "| --port 8000 | API 端口 |",
+        "| --max-model-len 8192 | 最大上下文长度（输入与输出 token 之和） |",
+        "| --no-enable-prefix-caching | 关闭前缀缓存：每个请求都从头计算 |",
+        "",
+    ]
 
 
 @pytest.mark.vllm

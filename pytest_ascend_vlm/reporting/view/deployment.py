@@ -12,6 +12,7 @@ from ..sentences import sentence
 from .container import docker_run
 from .environment import Item
 from .rows import Json, Rows, evidence, number, of
+from .serve_arguments import purposes
 from .serve_command import PORT, URL, ServeCommand, parse_serve_command
 
 
@@ -43,6 +44,7 @@ class Deployment:
         cards: logical ids of the cards that the server ran on; empty without cards.
         serve: the serve command in its parts, with the variables that the model file declares;
             None if the suite started no server.
+        arguments: the arguments of the serve command, each with what it is for.
         serve_text: the deployment's command line as report.json has it; empty if there is none.
         suite_arguments: what the suite added to make internal values visible; a user leaves it
             out. Empty if it added nothing.
@@ -57,6 +59,7 @@ class Deployment:
     models_check: str
     cards: tuple[int, ...]
     serve: ServeCommand | None
+    arguments: tuple[Item, ...]
     serve_text: str
     suite_arguments: str
     variants: tuple[Variant, ...]
@@ -110,6 +113,7 @@ def deployment(receipt: Json, model: Json, rows: Rows) -> Deployment:
         f"curl {URL}/models",
         cards,
         _without(served, added) if served else None,
+        tuple(purposes(served)) if served else (),
         line,
         str(model.get("suite_arguments") or ""),
         tuple(_variants(model, rows, added)),

@@ -38,10 +38,15 @@ class ServeCommand:
         return "\n".join(f"export {key}={shlex.quote(value)}" for key, value in self.env.items())
 
     @property
+    def printed(self) -> tuple[tuple[str, ...], ...]:
+        """The flags of the printed command: vLLM's usual address, then its own."""
+        return ("--host", "0.0.0.0"), ("--port", str(PORT)), *self.flags  # noqa: S104
+
+    @property
     def shell(self) -> str:
-        """The command as lines of a shell, with vLLM's usual address."""
-        flags = [("--host", "0.0.0.0"), ("--port", str(PORT)), *self.flags]  # noqa: S104
-        lines = [f"vllm serve {shlex.quote(self.name)}", *(shlex.join(flag) for flag in flags)]
+        """The command as lines of a shell."""
+        flags = (shlex.join(flag) for flag in self.printed)
+        lines = [f"vllm serve {shlex.quote(self.name)}", *flags]
         return " \\\n  ".join(lines)
 
     @property
