@@ -270,6 +270,13 @@ def test_the_table_of_the_model_is_that_of_its_checkpoint() -> None:
         assert line in text.splitlines()
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_lines_of_the_log_are_printed_as_they_are(language: str) -> None:
+    lines = ["INFO:     Application startup complete.", "[acl_graph.py:187] Replaying aclgraph"]
+    text = render(report(row("serving.text", None), log_lines=lines), language)
+    assert "\n".join(lines) in fenced(text, "text")
+
+
 def test_an_unknown_engine_is_not_called_unchanged() -> None:
     def changes(**unmodified: Any) -> str:
         (step,) = [one for one in page(unmodified=unmodified).steps if one.number == "4"]
@@ -429,6 +436,7 @@ def everywhere(text: str) -> Row:
         row("dataset.mmmu_val", None, score, finding=text),
         row("serving.image", text, status="skip", reason=text),
         cases={name: {**case(text, pages), "images": []} for name, (_, pages) in CASES.items()},
+        log_lines=[text],
     )
 
 

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_ascend_vlm.engines.vllm.log import Phase, architecture_of, memory_of, phase_of
+from pytest_ascend_vlm.engines.vllm.log import (
+    Phase,
+    architecture_of,
+    memory_of,
+    milestones_of,
+    phase_of,
+)
 from pytest_ascend_vlm.observation.memory import EngineMemory
 
 CPU_032 = """
@@ -87,6 +93,18 @@ def test_the_class_that_serves_the_model_is_found() -> None:
     line = "(APIServer pid=1) INFO [model.py:733] Resolved architecture: InternVLChatModel"
     assert architecture_of(f"{line}\n{CPU_032}") == "InternVLChatModel"
     assert architecture_of(CPU_032) is None
+
+
+CAPTURED = "INFO [gpu_model_runner.py:3480] Graph capturing finished in 8 secs, took 0.31 GiB"
+READY = "INFO:     Application startup complete."
+REPLAYED = "INFO 12-05 08:42:11 [acl_graph.py:187] Replaying aclgraph"
+
+
+def test_the_lines_that_show_a_complete_start_are_found() -> None:
+    log = f"a\n\x1b[1;36m{CAPTURED}\x1b[0m\nWorker_TP1 {CAPTURED}\n{READY}\nb\n{REPLAYED}\nc"
+    assert milestones_of(log) == (CAPTURED, READY, REPLAYED)
+    assert milestones_of(f"{CPU_032}\n{READY}\n{READY}") == (READY,)
+    assert milestones_of(CPU_032) == ()
 
 
 def test_a_warning_about_memory_is_no_figure() -> None:

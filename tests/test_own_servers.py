@@ -96,6 +96,7 @@ def test_a_server_of_the_suite_is_reported_with_its_weights_memory_and_host(
         f"Resolved architecture: {served}",
         "Loading model weights took 2.1563 GB",
         "GPU KV cache size: 1,024 tokens",
+        "Graph capturing finished in 8 secs, took 0.31 GiB",
     )
     options = ("test_own_model.py", "--vlm-platform=cpu", "-k", "text_is_answered and capital]")
     plan = json.dumps({"log": [(0, line) for line in lines]})
@@ -107,6 +108,7 @@ def test_a_server_of_the_suite_is_reported_with_its_weights_memory_and_host(
     assert model["memory"]["weights_gib"] == 2.1563
     assert model["memory"]["kv_cache_tokens"] == 1024
     assert model["memory"]["kv_cache_gib"] is None
+    assert model["log_lines"] == ["Graph capturing finished in 8 secs, took 0.31 GiB"]
     assert model["card"]["architecture"] == "Qwen2VLForConditionalGeneration"
     assert model["card"]["rope"]["mrope_section"] == [4, 6, 6]
     assert model["unmodified"]["vllm"] is True

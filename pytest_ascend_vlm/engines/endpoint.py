@@ -79,6 +79,10 @@ class Server(Protocol):
     def logged_architecture(self) -> str | None:
         """The class that serves the model, as the log names it; None if it is unknown."""
 
+    @property
+    def logged_milestones(self) -> tuple[str, ...]:
+        """Lines of its log: graphs captured, ready, graphs replayed; empty if it is not visible."""
+
     def processes(self) -> list[psutil.Process]:
         """Its processes on this host; empty if they are not visible or it is not running."""
 
@@ -114,6 +118,7 @@ class RunningServer:
     memory_mib: float | None = None
     logged_memory = EngineMemory()
     logged_architecture: str | None = None
+    logged_milestones: tuple[str, ...] = ()
     shutdown_report: ShutdownReport | None = None
     mode = ServingMode()
 

@@ -74,6 +74,7 @@ def server_facts(server: Server, requests: int) -> dict[str, Any]:
         "suite_arguments": server.suite_arguments,
         "server_starts": server.starts,
         "memory": dataclasses.asdict(server.logged_memory),
+        "log_lines": list(server.logged_milestones),
     }
 
 

@@ -1,4 +1,4 @@
-"""Reads a vLLM server's log: the phases of its start, the model's class, and its memory."""
+"""Reads a vLLM server's log: the phases of its start, the model's class, its memory, its state."""
 
 from __future__ import annotations
 
@@ -34,6 +34,12 @@ _KV_CACHE = re.compile(
 )
 # vllm-ascend before 0.18.
 _KV_CACHE_BYTES = re.compile(r"Available memory: (\d+), total memory: \d+")
+_MILESTONES = (
+    re.compile(r"Graph capturing finished in "),
+    re.compile(r"\bApplication startup complete\b"),
+    re.compile(r"\bReplaying aclgraph\b"),  # vllm-ascend, once, at the first replay
+)
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _KV_CACHE_TOKENS = re.compile(r"KV cache size: ([\d,]+) tokens")
 
 
@@ -64,6 +70,21 @@ def memory_of(log: str) -> EngineMemory:
         kv_cache_gib=kv_cache,
         kv_cache_tokens=int(tokens.replace(",", "")) if tokens else None,
     )
+
+
+def milestones_of(log: str) -> tuple[str, ...]:
+    """The lines that show that graphs were captured, the server is ready, and graphs are used.
+
+    They are in the order of the log. A line that repeats, or that each worker writes, is the first.
+    """
+    lines = lines_of(log)
+    found = (next(filter(one.search, lines), None) for one in _MILESTONES)
+    return tuple(sorted({line for line in found if line is not None}, key=lines.index))
+
+
+def lines_of(log: str) -> list[str]:
+    """The lines of a log without the codes of their colours."""
+    return _COLOUR.sub("", log).splitlines()
 
 
 def _first(pattern: re.Pattern[str], log: str) -> str | None:

@@ -41,7 +41,7 @@ from ..client import Client
 from ..endpoint import Endpoint
 from . import serving_mode
 from .arguments import command_line
-from .log import Phase, architecture_of, memory_of, phase_of
+from .log import Phase, architecture_of, memory_of, milestones_of, phase_of
 
 _POLL_SECONDS = 0.25
 _EXIT_GRACE_SECONDS = supervisor.DESCENDANT_GRACE_SECONDS + 2.0
@@ -190,6 +190,11 @@ class VllmServer:
     def logged_architecture(self) -> str | None:
         """The class that serves the model, as the log of the latest start names it."""
         return architecture_of(self._log())
+
+    @property
+    def logged_milestones(self) -> tuple[str, ...]:
+        """The lines in the log of the latest start that show its state; see `milestones_of`."""
+        return milestones_of(self._log())
 
     def processes(self) -> list[psutil.Process]:
         """The server's process and all of its descendants."""

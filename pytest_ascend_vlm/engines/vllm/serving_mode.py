@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator
 
 from ...observation.serving_mode import ServingMode, Told
+from .log import lines_of
 
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _CONFIG = re.compile(r"Initializing a .*LLM engine \(v?(?P<release>[^)]+)\) with config: .*")
 
 _FIELDS = {
@@ -64,7 +64,7 @@ def read(log: str) -> ServingMode:
     Args:
         log: the whole log, with the lines of all processes.
     """
-    lines = _COLOUR.sub("", log).splitlines()
+    lines = lines_of(log)
     own = dict(_lines(lines))
     config = _last(_CONFIG, lines)
     if config is None:

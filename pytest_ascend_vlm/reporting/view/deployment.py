@@ -88,11 +88,13 @@ class Start:
         checks: the basic checks: the API's two endpoints, with text and with an image.
         times: phase of the start -> seconds, and their sum.
         memory: memory of weights and KV cache, and of the whole server.
+        log_lines: lines of the server's log that show its state.
     """
 
     checks: tuple[Check, ...]
     times: tuple[Item, ...]
     memory: tuple[Item, ...]
+    log_lines: tuple[str, ...]
 
 
 def deployment(receipt: Json, model: Json, rows: Rows) -> Deployment:
@@ -137,7 +139,12 @@ def _without(served: ServeCommand, names: Container[str]) -> ServeCommand:
 
 def start(model: Json, rows: Rows) -> Start:
     """The start of a model's server, and the basic checks of its API."""
-    return Start(tuple(_checks(rows)), tuple(_times(model)), tuple(_memory(model, rows)))
+    return Start(
+        tuple(_checks(rows)),
+        tuple(_times(model)),
+        tuple(_memory(model, rows)),
+        tuple(map(str, model.get("log_lines") or ())),
+    )
 
 
 def _checks(rows: Rows) -> Iterable[Check]:
