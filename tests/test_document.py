@@ -432,6 +432,7 @@ def everywhere(text: str) -> Row:
         row("baseline.image", "image/metrics", {**compared, "parting": parted}),
         row("baseline.divergence", text, {"parting": parted}, finding=text),
         *read("document/page-01", text, f"{text}z", characters=0.5, lines=0.5),
+        row("serving.text", "text/name", {"got": text, "answer": {"output_tokens": 1}}),
         row("tasks.chart", text, {"got": text, "accepted": [text]}),
         row("dataset.mmmu_val", None, score, finding=text),
         row("serving.image", text, status="skip", reason=text),
@@ -708,6 +709,26 @@ def test_the_example_with_a_system_message_runs_as_printed(
 def test_the_served_models_are_asked_as_printed(printed: dict[str, list[str]]) -> None:
     assert [one["id"] for one in json.loads(bash(printed["bash"][4]))["data"]] == [MODEL]
     assert len(printed["bash"]) == 5
+
+
+def test_the_reply_is_that_of_the_printed_image_request() -> None:
+    answer = {"prompt_tokens": 154, "output_tokens": 3, "seconds": 1.6, "finish_reason": "stop"}
+    told = {"got": "标题\nx", "answer": answer}
+    other = row("serving.text", "text/name", {**told, "got": "another"})
+    text = render(report(other, row("serving.image", "document/page-01", told)), "zh")
+    (reply,) = fenced(text, "json")
+    assert json.loads(reply) == {
+        "model": MODEL,
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "标题\nx"},
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": {"prompt_tokens": 154, "completion_tokens": 3},
+    }
+    assert fenced(render(report(other), "zh"), "json") == []
 
 
 @pytest.mark.skipif(shutil.which("ss") is None, reason="no ss")

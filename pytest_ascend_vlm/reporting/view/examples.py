@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from .rows import Json
+from .answers import cost
+from .rows import Json, Rows, evidence, of
 from .serve_command import URL, ServeCommand
 
 _FILES_PORT = 8001
@@ -26,6 +27,8 @@ class Examples:
     Attributes:
         curl_text: a text request, for bash; empty if the report has no text case.
         curl_image: an image request, for bash; empty if the report has no image case.
+        reply: the reply to the image request, or to the text request without one, in JSON: the
+            fields that the report has. Empty if no criterion judged this answer.
         file_server: the command that serves the directory of this image; empty without one.
         curl_url: the image request with the image's address at that server, for bash.
         curl_system: a request with a system message, for bash; empty if the report has no such
@@ -38,6 +41,7 @@ class Examples:
 
     curl_text: str
     curl_image: str
+    reply: str
     file_server: str
     curl_url: str
     curl_system: str
@@ -48,17 +52,21 @@ class Examples:
 
 @dataclass(frozen=True)
 class _Request:
+    case: str
     prompt: str
     picture: str
     max_tokens: int
     system: str = ""
 
 
-def examples(cases: Mapping[str, Json], name: str, serve: ServeCommand | None) -> Examples | None:
+def examples(
+    cases: Mapping[str, Json], rows: Rows, name: str, serve: ServeCommand | None
+) -> Examples | None:
     """The requests of a model's document; None if the report has no case to make them from.
 
     Args:
         cases: case id -> the case, as in report.json.
+        rows: the rows of the model's test class.
         name: the served model's name.
         serve: the serve command in its parts, if there is one.
     """
@@ -70,6 +78,7 @@ def examples(cases: Mapping[str, Json], name: str, serve: ServeCommand | None) -
     return Examples(
         _curl(text, name) if text else "",
         _curl_image(image, name) if image else "",
+        _reply(shown, name, rows),
         _file_server(image) if image else "",
         _curl(image, name, _file_url(image)) if image else "",
         _curl_system(cases, name),
@@ -85,16 +94,16 @@ def _first(cases: Mapping[str, Json], groups: Sequence[str], images: int) -> _Re
         for case_id, case in cases.items():
             is_wanted = _roles(case) == ["user"] and len(case.get("images") or ()) == images
             if is_wanted and not case.get("videos") and case_id.startswith(group):
-                return _request(case)
+                return _request(case_id, case)
     return None
 
 
 def _curl_system(cases: Mapping[str, Json], name: str) -> str:
     """The first case of a system message and one of the user, with one image or none."""
-    for case in cases.values():
+    for case_id, case in cases.items():
         is_simple = len(case.get("images") or ()) < 2 and not case.get("videos")
         if _roles(case) == ["system", "user"] and is_simple:
-            request = _request(case)
+            request = _request(case_id, case)
             return _curl_image(request, name) if request.picture else _curl(request, name)
     return ""
 
@@ -103,10 +112,11 @@ def _roles(case: Json) -> list[str]:
     return [str(message["role"]) for message in case.get("messages") or ()]
 
 
-def _request(case: Json) -> _Request:
+def _request(case_id: str, case: Json) -> _Request:
     """The request of a case with at most one image, and at most a system message before."""
     files, messages = list(case.get("images") or ()), list(case["messages"])
     return _Request(
+        case_id,
         str(messages[-1]["text"]).replace("<image>", "").strip(),
         str(files[0]["file"]) if files else "",
         int(case.get("max_tokens") or 256),
@@ -129,6 +139,20 @@ def _curl_image(request: _Request, name: str) -> str:
         body = body.replace(special, f"\\{special}")
     encoded = f"$(base64 < {shlex.quote(request.picture)} | tr -d '\\n')"
     return _CURL + f"  -d @- <<EOF\n{body.replace(place, encoded)}\nEOF"
+
+
+def _reply(request: _Request, name: str, rows: Rows) -> str:
+    """The reply to a request, as the criteria of plain answers recorded it."""
+    for row in of(rows, "serving.text", "serving.image", "baseline.text", "baseline.image"):
+        told, spent = evidence(row), cost(row)
+        if row["case"] != request.case or "got" not in told or spent.output_tokens is None:
+            continue
+        message = {"role": "assistant", "content": told["got"]}
+        choice = {"index": 0, "message": message, "finish_reason": spent.finish_reason}
+        usage = {"prompt_tokens": spent.prompt_tokens, "completion_tokens": spent.output_tokens}
+        reply = {"model": name, "choices": [choice], "usage": usage}
+        return json.dumps(reply, ensure_ascii=False, indent=2)
+    return ""
 
 
 def _file_server(request: _Request) -> str:

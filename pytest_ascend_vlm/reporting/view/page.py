@@ -158,7 +158,7 @@ def model_page(
         counts=counts([r for r in rows if needs_server(r["criterion"])] or rows),
         card=card_items(model),
         deployment=served,
-        examples=examples(cases, served.served_name, served.serve),
+        examples=examples(cases, rows, served.served_name, served.serve),
         start=start(model, rows),
         method=_method(found),
         repeats=found.repeats,
