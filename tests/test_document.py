@@ -413,6 +413,43 @@ def test_reasons_that_differ_only_in_the_case_are_one_line() -> None:
     assert note.rows == 4
 
 
+def named_sections() -> Iterator[str]:
+    """The sections that the table of docs/document.md names, "title" and "–" aside."""
+    guide = (REPOSITORY / "docs" / "document.md").read_text("utf-8")
+    for line in guide.splitlines():
+        if re.match(r"\|[^|]+\| [MIGQ ]+ \|", line):
+            yield from (part.strip() for part in line.split("|")[3].split(";"))
+
+
+def has_section(text: str, name: str) -> bool:
+    """True if a document has the headings of a name like "Accuracy: text" or "Deployment, 3"."""
+    _, *parts = re.split(r"^## ", text, flags=re.MULTILINE)
+    chapter, _, section = name.partition(":")
+    chapter, _, number = chapter.partition(",")
+    found = [part for part in parts if part.startswith(chapter)]
+    if number.strip().isdigit():
+        return f"### {number.strip()}. " in found[0]
+    if chapter not in {"Accuracy", "Performance"} or not section:
+        return bool(found)
+    wanted = re.split(r"[,:]", section)[0].strip()
+    return f"\n### {wanted}" in found[0].lower()
+
+
+def test_the_document_has_every_section_that_its_guide_names() -> None:
+    runs = {
+        "series": [{"name": "latency", "unit": "s", "values": [1.1]}],
+        "figures": [{"name": "text.latency.mean", "value": 1.1, "unit": "s"}],
+    }
+    rows = [row("performance.single_stream", kind, runs) for kind in ("text", "image")]
+    figure = {"name": "latency", "value": 1, "unit": "s", "conditions": "an NPU"}
+    published = {"source": "a document", "figures": [figure]}
+    text = render(report(row("serving.text", None), *rows, published=published), "en")
+    names = set(named_sections()) - {"title", "–"}
+    assert len(names) > 20
+    assert [name for name in sorted(names) if not has_section(text, name)] == []
+    assert not has_section(text, "Accuracy: made up")
+
+
 PAYLOADS = ("| a | b |\n|---|", "<script>alert(1)</script>", "```\n# 标题\n```", "![x](y) `*_~#")
 
 
