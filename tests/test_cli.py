@@ -66,6 +66,14 @@ def test_a_reader_that_has_enough_is_no_error(
     assert said == ""
 
 
+@pytest.mark.parametrize("arguments", [["criteria"], RENDER], ids=lambda words: words[0])
+def test_a_command_without_stdout_ends_as_ever(arguments: list[str], report: Path) -> None:
+    words = [*arguments, *([str(report)] if arguments == RENDER else [])]
+    closed = ["sh", "-c", 'exec "$@" >&-', "sh", *command(*words)]
+    done = subprocess.run(closed, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr.decode()) == (0, "")
+
+
 @pytest.mark.parametrize(
     "environment",
     [

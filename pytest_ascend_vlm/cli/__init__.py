@@ -31,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return _main(arguments)
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:  # None if the command was started with a closed stdout
+                sys.stdout.flush()
     except BrokenPipeError:
         # The interpreter flushes stdout again at exit; that must not fail a second time.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
