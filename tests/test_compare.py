@@ -16,7 +16,11 @@ from pytest_ascend_vlm import cli
 from pytest_ascend_vlm.errors import ConfigurationError
 from pytest_ascend_vlm.reporting.compare import Comparison, compare
 from pytest_ascend_vlm.reporting.merge import Named
-from pytest_ascend_vlm.reporting.rows import STATUSES, VERDICTS
+from pytest_ascend_vlm.reporting.rows import STATUSES
+
+NO_OTHER = "0 now a known failure, 0 better, 0 new"
+ABSENT = "absent"
+ASKED = frozenset({"pass", "fail", "xfail", "error"})
 
 Document = dict[str, Any]
 Plant = Callable[[Document], None]
@@ -99,9 +103,13 @@ WORSE: dict[str, tuple[Plant, str]] = {
         lambda new: put(new, row("serving.text", "xfail", case="text/a")),
         "pass -> xfail: serving.text[text/a]: serving.text: why",
     ),
+    "an error that nobody asks about": (
+        lambda new: put(new, row("serving.urls", "skip")),
+        "error -> skip: serving.urls: serving.urls: why",
+    ),
     "a row less": (
         lambda new: new["rows"].pop(0),
-        "gone: serving.text[text/a]: the verdict was pass",
+        "gone: serving.text[text/a]: it was pass",
     ),
     "a larger error": (
         lambda new: put(new, numbers(1.1)),
@@ -149,7 +157,7 @@ def test_a_planted_regression_is_found_and_nothing_else(planted: str) -> None:
     _, model, shown, counts = str(found).splitlines()
     assert model == "an-org/a-model (TestIt)"
     assert shown.strip().startswith(line)
-    assert counts == "1 worse, 0 better, 0 new, 7 without a change"
+    assert counts == f"1 worse, {NO_OTHER}, 7 without a change"
 
 
 @pytest.mark.parametrize("planted", BETTER)
@@ -159,7 +167,9 @@ def test_what_got_better_is_told_and_is_not_worse(planted: str) -> None:
     BETTER[planted](new)
     found = compared(old, new)
     assert not found.is_worse
-    assert str(found).endswith("\n0 worse, 1 better, 0 new, 7 without a change")
+    assert str(found).endswith(
+        "\n0 worse, 0 now a known failure, 1 better, 0 new, 7 without a change"
+    )
 
 
 @pytest.mark.parametrize("planted", NOTHING)
@@ -169,18 +179,40 @@ def test_nothing_is_told_where_nothing_shows_a_change(planted: str) -> None:
     NOTHING[planted](new)
     expected = [
         "OLD -> NEW (npu, full checkpoints)",
-        "0 worse, 0 better, 0 new, 8 without a change",
+        f"0 worse, {NO_OTHER}, 8 without a change",
     ]
     assert str(compared(old, new)).splitlines() == expected
 
 
-@pytest.mark.parametrize("after", STATUSES)
-@pytest.mark.parametrize("before", STATUSES)
-def test_each_turn_is_worse_or_not(before: str, after: str) -> None:
-    old, new = (report(row("serving.text", status)) for status in (before, after))
-    lost = before in VERDICTS and after not in VERDICTS
-    fails = after in {"fail", "error"} or (before, after) == ("pass", "xfail")
-    assert compared(old, new).is_worse == (before != after and (lost or fails))
+@pytest.mark.parametrize("after", [*STATUSES, ABSENT])
+@pytest.mark.parametrize("before", [*STATUSES, ABSENT])
+def test_each_turn_is_worse_better_or_neither(before: str, after: str) -> None:
+    other = row("serving.models")
+    old, new = (
+        report(other, *([] if status == ABSENT else [row("serving.text", status)]))
+        for status in (before, after)
+    )
+    is_lost = before in ASKED and after not in ASKED
+    is_bad = after in {"fail", "error"} or (before, after) == ("pass", "xfail")
+    is_better = after == "pass" and before != ABSENT
+    found = compared(old, new)
+    changes = [(change.is_worse, change.kind == "better") for change in found.changes]
+    if before == after or not {before, after} & ASKED:
+        assert not any(map(any, changes))
+    else:
+        assert changes == [(is_lost or is_bad, is_better)]
+    assert found.is_worse == (before != after and (is_lost or is_bad))
+
+
+@pytest.mark.parametrize("before", ["fail", "error", "skip", ABSENT])
+def test_a_declared_failure_is_a_known_one_and_no_improvement(before: str) -> None:
+    other = row("serving.models")
+    old = report(other, *([] if before == ABSENT else [row("serving.text", before)]))
+    found = compared(old, report(other, row("serving.text", "xfail")))
+    assert not found.is_worse
+    assert str(found).endswith(
+        "\n0 worse, 1 now a known failure, 0 better, 0 new, 1 without a change"
+    )
 
 
 def test_times_of_two_devices_are_not_compared() -> None:
@@ -195,11 +227,22 @@ def test_figures_that_are_no_numbers_compare_as_well() -> None:
     assert [change.kind for change in found.changes] == ["moved"]
 
 
-def test_what_is_new_is_told_and_is_not_worse() -> None:
-    new = report(row("serving.text"), *(row("tasks.size", "fail", case=f"{n}") for n in range(5)))
+@pytest.mark.parametrize("status", ["fail", "error", "pass"])
+def test_what_is_new_has_to_pass(status: str) -> None:
+    new = report(row("serving.text"), *(row("tasks.size", status, case=f"{n}") for n in range(5)))
     found = compared(report(row("serving.text")), new)
-    assert not found.is_worse
-    assert "  new: fail: tasks.size: 5 cases (0, 1, 2, ...): tasks.size: why" in str(found)
+    assert found.is_worse == (status != "pass")
+    assert f"  new: {status}: tasks.size: 5 cases (0, 1, 2, ...): " in str(found)
+
+
+@pytest.mark.parametrize("status", ["fail", "error"])
+def test_a_class_that_is_new_has_to_pass(status: str) -> None:
+    mine, other = row("serving.text"), row("serving.text", status, suite_class="TestOther")
+    found = compared(
+        report(mine), report(mine, row("serving.models", suite_class="TestOther"), other)
+    )
+    assert [(change.kind, change.what) for change in found.changes] == [(status, "new")]
+    assert found.is_worse
 
 
 def test_a_class_that_is_gone_is_one_change() -> None:
@@ -207,7 +250,7 @@ def test_a_class_that_is_gone_is_one_change() -> None:
     mine = row("serving.text")
     found = compared(report(mine, *other), report(mine))
     assert [change.what for change in found.changes] == ["gone"]
-    assert "the old one has 9 verdicts" in str(found)
+    assert "9 of its tests ran in the old one" in str(found)
     back = compared(report(mine), report(mine, *other))
     assert not back.is_worse
     assert "9 tests, 0 of them a failure or an error" in str(back)
@@ -231,7 +274,7 @@ def test_the_worst_is_first_and_versions_are_at_the_top() -> None:
         "R moved",
         "fail -> pass",
     ]
-    assert lines[7] == "2 worse, 1 better, 0 new, 5 without a change"
+    assert lines[7] == "2 worse, 0 now a known failure, 1 better, 0 new, 5 without a change"
 
 
 @pytest.mark.parametrize(

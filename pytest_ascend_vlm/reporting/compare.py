@@ -17,10 +17,28 @@ Owner = tuple[str, str]
 """Model and test class."""
 
 _REFUSED = ("platform", "checkpoint", "simulated")
-_BAD = frozenset({"fail", "error"})
+_BAD = ("fail", "error")
+_GONE, _UNASKED = "gone", "not asked"
+_TURNS: Mapping[str, Mapping[str, str | None]] = {
+    old: dict(zip(("pass", "xfail", "fail", "error", _UNASKED, _GONE), kinds, strict=True))
+    for old, kinds in {
+        "pass": (None, "xfail", "fail", "error", "lost", "gone"),
+        "xfail": ("better", None, "fail", "error", "lost", "gone"),
+        "fail": ("better", "known", None, "error", "lost", "gone"),
+        "error": ("better", "known", "fail", None, "lost", "gone"),
+        _UNASKED: ("better", "known", "fail", "error", None, None),
+        _GONE: ("new", "known", "fail", "error", "new", None),
+    }.items()
+}
+"""Old -> new status -> kind of change; None if there is nothing to tell.
+
+A gate must not open because a question was not asked. So what was asked once and is skipped, not
+applicable or gone is worse, and a test that is new has to pass.
+"""
 _WORSE = ("fail", "error", "moved", "gone", "xfail", "lost")
-"""The kinds of change that are worse, worst first; a result that turned has its new status."""
-_OTHER = ("better", "new")
+"""The kinds of change that are worse, worst first."""
+_OTHER = ("known", "better", "new")
+_NAMES = {"known": "now a known failure"}
 _ALONE = 3
 """Number of cases of one criterion with the same change that have a line each."""
 
@@ -32,7 +50,7 @@ class Change:
     Attributes:
         owner: the model and its test class.
         kind: one of `_WORSE` and `_OTHER`.
-        what: the change: "pass -> fail", "R is higher", "gone".
+        what: the change: "pass -> fail", "R moved", "gone".
         criterion: the criterion; empty for all of the class.
         case: the case, or None.
         text: the new finding, or the two numbers.
@@ -47,7 +65,7 @@ class Change:
 
     @property
     def is_worse(self) -> bool:
-        """True for a new failure or error, a number that moved to the worse, a lost verdict."""
+        """True for a new failure or error, a number that moved to the worse, a lost result."""
         return self.kind in _WORSE
 
 
@@ -93,7 +111,7 @@ class Comparison:
     def _counts(self) -> str:
         kinds = [change.kind for change in self.changes]
         worse = sum(kind in _WORSE for kind in kinds)
-        others = ", ".join(f"{kinds.count(kind)} {kind}" for kind in _OTHER)
+        others = ", ".join(f"{kinds.count(kind)} {_NAMES.get(kind, kind)}" for kind in _OTHER)
         return f"{worse} worse, {others}, {self.same} without a change"
 
 
@@ -136,17 +154,25 @@ def _whole_classes(
     before: Mapping[Key, Sequence[Row]], after: Mapping[Key, Sequence[Row]]
 ) -> Iterator[Change]:
     """One change for each test class that only one report has."""
-    old, new = ({key[:2]: 0 for key in rows} for rows in (before, after))
+    old, new = (_statuses(rows) for rows in (before, after))
     for owner in (one for one in old if one not in new):
-        verdicts = sum(_is_judged(rows) for key, rows in before.items() if key[:2] == owner)
-        if verdicts:
-            text = f"the new report has no row of this class; the old one has {verdicts} verdicts"
+        ran = sum(_asked(status) != _UNASKED for status in old[owner])
+        if ran:
+            text = f"the new report has no row of this class; {ran} of its tests ran in the old one"
             yield Change(owner, "gone", "gone", "", None, text)
     for owner in (one for one in new if one not in old):
-        statuses = [_status(rows) for key, rows in after.items() if key[:2] == owner]
-        bad = sum(status in _BAD for status in statuses)
-        text = f"{len(statuses)} tests, {bad} of them a failure or an error"
-        yield Change(owner, "new", "new", "", None, text)
+        kind = next((status for status in _BAD if status in new[owner]), "new")
+        bad = sum(status in _BAD for status in new[owner])
+        text = f"{len(new[owner])} tests, {bad} of them a failure or an error"
+        yield Change(owner, kind, "new", "", None, text)
+
+
+def _statuses(rows: Mapping[Key, Sequence[Row]]) -> dict[Owner, list[str]]:
+    """The statuses of the tests of each class."""
+    found: dict[Owner, list[str]] = {}
+    for key, of_test in rows.items():
+        found.setdefault(key[:2], []).append(_status(of_test))
+    return found
 
 
 def _changes(
@@ -155,14 +181,10 @@ def _changes(
     def change(kind: str, what: str, text: str) -> Change:
         return Change(key[:2], kind, what, key[2], key[3], text)
 
-    if not old:
-        yield change("new", f"new: {_status(new)}", _finding(new))
-    elif not new:
-        if _is_judged(old):
-            yield change("gone", "gone", f"the verdict was {_status(old)}")
-    elif (kind := _turned(_status(old), _status(new))) is not None:
-        yield change(kind, f"{_status(old)} -> {_status(new)}", _finding(new))
-    elif _is_judged(old) and len(old) == len(new):
+    before, after = (_status(rows) if rows else _GONE for rows in (old, new))
+    if (kind := _TURNS[_asked(before)][_asked(after)]) is not None:
+        yield change(kind, *_turned(before, after, new))
+    elif before == after and before in VERDICTS and len(old) == len(new):
         for one, other in zip(old, new, strict=True):
             yield from (
                 change("moved" if is_worse else "better", f"{name} moved", text)
@@ -170,15 +192,17 @@ def _changes(
             )
 
 
-def _turned(old: str, new: str) -> str | None:
-    """The kind of change between two statuses, or None if nothing that counts has changed."""
-    if old == new or not {old, new} & {*VERDICTS, "error"}:
-        return None
-    if new in _BAD:
-        return new
-    if old == "pass":
-        return "xfail" if new == "xfail" else "lost"
-    return "lost" if old in VERDICTS and new not in VERDICTS else "better"
+def _turned(before: str, after: str, new: Sequence[Row]) -> tuple[str, str]:
+    """The change of a test's status, and the finding of the new report."""
+    if after == _GONE:
+        return "gone", f"it was {before}"
+    what = f"new: {after}" if before == _GONE else f"{before} -> {after}"
+    return what, _finding(new)
+
+
+def _asked(status: str) -> str:
+    """A status as `_TURNS` has it: skip, not applicable and recorded judged nothing."""
+    return status if status in _TURNS else _UNASKED
 
 
 def _moves(old: Row, new: Row, devices: tuple[str, str]) -> Iterator[tuple[str, bool, str]]:
@@ -196,10 +220,6 @@ def _moves(old: Row, new: Row, devices: tuple[str, str]) -> Iterator[tuple[str, 
 def _threshold(row: Row, interval: Interval) -> str:
     judged = isinstance(row["threshold"], (int, float)) and row["measured"] == interval.value
     return f", {row['sense']} {row['threshold']:.3g} is required" if judged else ""
-
-
-def _is_judged(rows: Iterable[Row]) -> bool:
-    return _status(rows) in VERDICTS
 
 
 def _status(rows: Iterable[Row]) -> str:
