@@ -109,7 +109,7 @@ def test_the_document_shows_it_beside_itself(language: str, tmp_path: Path) -> N
     report.take([("vlm_row", row())])
     written = write(report, RECEIPT, tmp_path)
 
-    assert tmp_path / "logits-error.TestA.svg" in written
+    assert tmp_path / "logits-error.TestA.svg" in written.paths
     _, shown = documents(tmp_path, language)
     assert "](logits-error.TestA.svg)" in shown
     assert "| R | 1 (≤ 1.5) |" in shown
@@ -273,7 +273,7 @@ def test_the_document_shows_every_performance_chart(language: str, tmp_path: Pat
     report.take(("vlm_row", one) for one in rows)
     written = write(report, RECEIPT, tmp_path)
     _, text = documents(tmp_path, language)
-    pictures = [path for path in written if path.suffix == ".svg"]
+    pictures = [path for path in written.paths if path.suffix == ".svg"]
     assert len(pictures) == 4
     assert text.count("![") == 4
     assert all(f"]({picture.name})" in text for picture in pictures)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -14,7 +15,8 @@ import pytest
 from test_charts import document, row, single_stream
 
 from pytest_ascend_vlm import cli
-from pytest_ascend_vlm.reporting import SCHEMA
+from pytest_ascend_vlm.reporting import SCHEMA, write_document
+from pytest_ascend_vlm.reporting.directory import LIST
 from pytest_ascend_vlm.reporting.language import LANGUAGES
 
 PROGRAM = "import sys; from pytest_ascend_vlm.cli import main; sys.exit(main())"
@@ -22,6 +24,7 @@ READER_GONE = 141
 HALF = "读出 \ud800"  # a surrogate by itself, which JSON can hold and UTF-8 cannot
 LINK = re.compile(r"\]\(([^)#:]+)\)")
 RENDER = ["report", "render"]
+EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 CHART = re.compile(r"!\[.*\]\(([\w.-]+\.svg)\)")
 
 
@@ -124,9 +127,76 @@ def test_what_is_written_has_its_charts_beside_it(
     linked = CHART.findall(written.read_text("utf-8"))
     assert len(linked) == 2
     assert f"]({written.name})" in overview.read_text("utf-8")
-    names = {overview.name, written.name, "report.html", *linked}
+    names = {overview.name, written.name, "report.html", LIST, *linked}
     assert {path.name for path in output.iterdir()} == names
     assert f"written: {written}\n" in capsys.readouterr().out
+
+
+def names_in(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir() if path.name != LIST}
+
+
+def test_the_files_of_a_model_that_the_report_no_longer_has_are_removed(
+    report: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, other = tmp_path / "out", tmp_path / "other.json"
+    rows = [row(sense="at most") | {"model": "an-org/other", "suite_class": "TestOther"}]
+    other.write_text(json.dumps(document(*rows)), "utf-8")
+    cli.main([*RENDER, str(report), f"--output={output}"])
+    first = names_in(output)
+    capsys.readouterr()
+    cli.main([*RENDER, str(other), f"--output={output}"])
+    second = names_in(output)
+    assert second == {
+        "adaptation.zh.md",
+        "adaptation.an-org--other.zh.md",
+        "logits-error.TestOther.svg",
+        "report.html",
+    }
+    told = {Path(line.partition(": ")[2]).name for line in lines_of(capsys) if "removed" in line}
+    assert told == first - second != set()
+
+
+def lines_of(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return capsys.readouterr().out.splitlines()
+
+
+def test_what_nobody_wrote_as_a_report_stays(report: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    told = json.loads(report.read_text("utf-8"))
+    write_document(told, output)
+    foreign = {"adaptation.mine.zh.md", "logits-error.TestMine.svg", "notes.md"}
+    for name in foreign:
+        (output / name).write_text("mine", "utf-8")
+    changed = output / "adaptation.an-org--a-model.en.md"
+    changed.write_text(changed.read_text("utf-8") + "my own words", "utf-8")
+    outside = tmp_path / "outside.md"
+    outside.write_bytes(b"")
+    listed = json.loads((output / LIST).read_text("utf-8"))
+    (output / LIST).write_text(json.dumps(listed | {"../outside.md": EMPTY_SHA256}), "utf-8")
+    write_document({**told, "rows": [], "models": []}, output)
+    left = {"report.json", "report.html", *(f"adaptation.{one}.md" for one in LANGUAGES)}
+    assert names_in(output) == {*left, *foreign, changed.name}
+    assert outside.exists()
+
+
+def test_a_document_in_one_language_leaves_the_others_of_its_report(
+    report: Path, tmp_path: Path
+) -> None:
+    write_document(json.loads(report.read_text("utf-8")), tmp_path / "out")
+    before = names_in(tmp_path / "out")
+    cli.main([*RENDER, str(report), "--language=zh", f"--output={tmp_path / 'out'}"])
+    assert names_in(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"a": 1}', "[" * 200_000, '{"/": "x"}'])
+def test_a_list_of_files_that_is_none_removes_nothing(
+    content: str, report: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a").write_text("a", "utf-8")
+    (tmp_path / LIST).write_text(content, "utf-8")
+    cli.main([*RENDER, str(report), f"--output={tmp_path}"])
+    assert (tmp_path / "a").exists()
 
 
 @pytest.mark.parametrize(

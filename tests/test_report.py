@@ -277,8 +277,8 @@ def test_numbers_that_json_has_not_are_named() -> None:
 def test_a_lone_surrogate_does_not_lose_the_report(tmp_path: Any, receipt: Row) -> None:
     report = Report()
     report.take([("vlm_row", as_json(report_row("broken \ud83d half")))])
-    paths = write(report, receipt, tmp_path)
-    assert json.loads(paths[0].read_text("utf-8"))["rows"]
+    written = write(report, receipt, tmp_path)
+    assert json.loads(written.paths[0].read_text("utf-8"))["rows"]
 
 
 # --- Markdown ------------------------------------------------------------------------------------

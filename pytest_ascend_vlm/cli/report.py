@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigurationError
-from ..reporting import rendered, write_document, write_files
+from ..reporting import rendered, write_document, write_files, write_report
 from ..reporting.compare import compare
 from ..reporting.language import LANGUAGES
 from ..reporting.markdown import render
@@ -131,24 +131,23 @@ def _render(options: argparse.Namespace) -> int:
             _print(render(document, options.language, charts=False))
             return 0
         files = rendered(document, [options.language])
-    _print_written(write_output(files, options.output))
+    with _writing_to(options.output):
+        written = write_report(files, options.output)
+    _print_lines(written.lines)
     return 0
 
 
 def _merge(options: argparse.Namespace) -> int:
     paths = [options.first, *options.others]
     reports = [Named(str(path), read(path)) for path in paths]
-    try:
-        with _shaped(*paths):
-            merged = merge(reports)
-            written = write_document(merged.document, options.output)
-    except OSError as error:
-        raise unwritable(options.output, error) from error
+    with _writing_to(options.output), _shaped(*paths):
+        merged = merge(reports)
+        written = write_document(merged.document, options.output)
     rows = len(merged.document["rows"])
     print(f"{rows} rows; {merged.replaced} earlier results were replaced by later ones")
     for name in merged.outlived:
         print(f"an earlier verdict stays, a later run has an error: {name}")
-    _print_written(written)
+    _print_lines(written.lines)
     return 0
 
 
@@ -173,7 +172,7 @@ def _bundle(options: argparse.Namespace) -> int:
             raise ConfigurationError(_which(options, classes))
         of_class = bundle.of_class(document, chosen)
         files = bundle.files(of_class, attached(of_class, Path.cwd()))
-    _print_written(write_output(files, options.output))
+    _print_lines(f"written: {path}" for path in write_output(files, options.output))
     return 0
 
 
@@ -183,10 +182,8 @@ def _require_empty(directory: Path) -> None:
     The project's README.md would be lost; the vllm-ascend/ of an earlier run on an NPU would stay
     beside the results of a run that was none.
     """
-    try:
+    with _writing_to(directory):
         is_empty = not directory.exists() or not any(directory.iterdir())
-    except OSError as error:
-        raise unwritable(directory, error) from error
     if not is_empty:
         raise ConfigurationError(
             f"{directory} is not empty; name a new or an empty directory with --output."
@@ -206,17 +203,19 @@ def write_output(files: Mapping[str, str | bytes], directory: Path) -> list[Path
     Raises:
         ConfigurationError: the directory cannot be written to.
     """
-    try:
+    with _writing_to(directory):
         return write_files(files, directory)
+
+
+@contextlib.contextmanager
+def _writing_to(directory: Path) -> Iterator[None]:
+    """Tells in one line that a directory cannot be written to."""
+    try:
+        yield
     except OSError as error:
-        raise unwritable(directory, error) from error
-
-
-def unwritable(directory: Path, error: OSError) -> ConfigurationError:
-    """The error about a directory that cannot be written to."""
-    return ConfigurationError(
-        f"cannot write to {directory} ({error.strerror}); name another directory with --output."
-    )
+        raise ConfigurationError(
+            f"cannot write to {directory} ({error.strerror}); name another directory with --output."
+        ) from error
 
 
 def _print(text: str) -> None:
@@ -224,6 +223,6 @@ def _print(text: str) -> None:
     print(text.encode("utf-8", "replace").decode("utf-8"))
 
 
-def _print_written(paths: list[Path]) -> None:
-    for path in paths:
-        print(f"written: {path}")
+def _print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)

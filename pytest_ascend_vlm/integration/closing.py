@@ -73,11 +73,11 @@ class Closing:
             with exclusive(directory):
                 own = Appended(document, directory)
                 result = appended(document, directory) if appends else own
-                paths = write_document(result.document, result.directory)
+                written = write_document(result.document, result.directory)
         except OSError as error:
             self.written = [f"the report could not be written to {directory}: {error.strerror}"]
             return False
-        self.written = [*result.lines, *(f"written: {path}" for path in paths)]
+        self.written = [*result.lines, *written.lines]
         return not result.refused
 
     def write_step_summary(self) -> None:

@@ -11,10 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from ..writing import write_atomically
+from .directory import Written, write_report
 from .origin import origin
 from .reading import FILE_NAME, SCHEMA
 
-__all__ = ["SCHEMA", "Report", "rendered", "write", "write_document", "write_files"]
+__all__ = [
+    "SCHEMA",
+    "Report",
+    "Written",
+    "rendered",
+    "write",
+    "write_document",
+    "write_files",
+    "write_report",
+]
 
 RENDERERS = ("markdown", "charts", "html")
 """The modules that make files of a report: `files(document, languages)` gives name -> content."""
@@ -97,8 +107,8 @@ def _with_named_cases(
     return {**model, **({"cases": cases} if "cases" in model else {})}
 
 
-def write(report: Report, receipt: Mapping[str, Any], directory: Path) -> list[Path]:
-    """Writes report.json, the documents and the charts; returns their paths.
+def write(report: Report, receipt: Mapping[str, Any], directory: Path) -> Written:
+    """Writes report.json, the documents and the charts.
 
     Raises:
         OSError: a file cannot be written.
@@ -106,8 +116,8 @@ def write(report: Report, receipt: Mapping[str, Any], directory: Path) -> list[P
     return write_document(report.document(receipt), directory)
 
 
-def write_document(document: Mapping[str, Any], directory: Path) -> list[Path]:
-    """Writes the content of report.json, and the documents and charts; returns their paths.
+def write_document(document: Mapping[str, Any], directory: Path) -> Written:
+    """Writes the content of report.json, and the documents and charts.
 
     Raises:
         OSError: a file cannot be written.
@@ -115,7 +125,7 @@ def write_document(document: Mapping[str, Any], directory: Path) -> list[Path]:
     from .language import LANGUAGES
 
     text = json.dumps(document, ensure_ascii=False, indent=1) + "\n"
-    return write_files({FILE_NAME: text, **rendered(document, LANGUAGES)}, directory)
+    return write_report({FILE_NAME: text, **rendered(document, LANGUAGES)}, directory)
 
 
 def rendered(document: Mapping[str, Any], languages: Iterable[str]) -> dict[str, str]:
