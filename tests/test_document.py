@@ -244,6 +244,18 @@ def test_a_section_without_evidence_names_the_command_that_gives_it(language: st
         assert f"{command} --vlm-report-append" in printed
 
 
+def test_the_printed_commands_select_one_class_alone() -> None:
+    document = report(row("serving.text", "text/name"))
+    document["receipt"] = {
+        **document["receipt"],
+        "tests": {"TestIt": "conformance/test_it.py::TestIt"},
+    }
+    (found,) = view(document).models
+    printed = [command.value for command in found.commands[1:]]
+    assert printed[0] == "pytest conformance/test_it.py::TestIt --vlm-report=reports"
+    assert all(line.startswith("pytest conformance/test_it.py::TestIt ") for line in printed)
+
+
 def test_what_a_model_does_not_support_asks_for_no_run() -> None:
     row_ = row("tasks.chart", "no-case", status="na", reason="vqa is declared unsupported: no")
     found = page(row("serving.text", None), row_).tasks

@@ -219,12 +219,20 @@ def test_facts_that_one_run_knows_are_kept() -> None:
     knows = {**MODEL, "memory": {"weights_gib": 2.5}, "cases": {"text/a": {"truth": "a"}}}
     other = {**MODEL, "memory": None, "cases": {"text/b": {"truth": "b"}}}
     host = {"os": "x", "image": None}
-    first = report(row("serving.text", case="text/a"), models=(knows,), environment=host)
-    second = report(row("serving.text", case="text/b"), models=(other,), environment={"image": "i"})
+    first = report(
+        row("serving.text", case="text/a"), models=(knows,), environment=host, tests={"TestIt": "a"}
+    )
+    second = report(
+        row("serving.text", case="text/b"),
+        models=(other,),
+        environment={"image": "i"},
+        tests={"TestOther": "b"},
+    )
     both = merged(first, second).document
     assert both["models"][0]["memory"] == {"weights_gib": 2.5}
     assert set(both["models"][0]["cases"]) == {"text/a", "text/b"}
     assert both["receipt"]["environment"] == {"os": "x", "image": "i"}
+    assert both["receipt"]["tests"] == {"TestIt": "a", "TestOther": "b"}
 
 
 def test_where_it_comes_from_is_told_anew() -> None:

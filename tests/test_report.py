@@ -122,6 +122,9 @@ def test_the_report_has_the_fields_of_the_published_schema(stub: Serve, judged: 
         resources.files(reporting).joinpath("report.schema.json").read_text("utf-8")
     )
     jsonschema.validate(report, schema)
+    ((suite_class, test),) = report["receipt"]["tests"].items()
+    assert suite_class == report["rows"][0]["suite_class"]
+    assert re.fullmatch(rf"[\w/]*test_\w+\.py::{suite_class}", test)
     for part in (report, report["receipt"], report["models"][0], report["rows"][0]):
         part["unknown"] = 1
         with pytest.raises(jsonschema.ValidationError, match="unknown"):

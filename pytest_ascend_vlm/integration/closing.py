@@ -35,6 +35,7 @@ class Closing:
     crashed: list[str] = field(default_factory=list)
     written: list[str] = field(default_factory=list)
     _report: Report = field(default_factory=Report)
+    _tests: dict[str, str] = field(default_factory=dict)
     _repeats: findings.Repeats = field(default_factory=findings.Repeats)
 
     def take(self, report: pytest.TestReport) -> None:
@@ -42,7 +43,10 @@ class Closing:
         if str(report.outcome) == "rerun":
             return
         key = getattr(report, order.SORT_KEY, ())
-        self._report.take(getattr(report, outcomes.EVIDENCE, ()), key)
+        evidence = getattr(report, outcomes.EVIDENCE, ())
+        self._report.take(evidence, key)
+        for suite_class in {row["suite_class"] for name, row in evidence if name == "vlm_row"}:
+            self._tests[suite_class] = _class_in(report.nodeid, suite_class)
         self._repeats.take(report)
         if report.failed and not hasattr(report, outcomes.EVIDENCE):
             self.crashed.append(report.nodeid)
@@ -68,7 +72,8 @@ class Closing:
             return True
         if self._report.models and self.run.options.server_url is None:
             self._report.add_to_models({"unmodified": unmodified_engines()})
-        document = self._report.document(receipt(self.run, list(argv)))
+        told = {**receipt(self.run, list(argv)), "tests": self._tests}
+        document = self._report.document(told)
         try:
             with exclusive(directory):
                 own = Appended(document, directory)
@@ -111,3 +116,8 @@ class Closing:
         if not self.crashed:
             return line
         return f"{line}; {len(self.crashed)} lost with a worker that crashed"
+
+
+def _class_in(test: str, suite_class: str) -> str:
+    """The node id of a test's class: "conformance/test_glm_ocr.py::TestGlmOcr"."""
+    return f"{test.partition(f'::{suite_class}::')[0]}::{suite_class}"

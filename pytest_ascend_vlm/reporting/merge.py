@@ -196,13 +196,12 @@ def _place(row: Mapping[str, Any]) -> tuple[list[int], str, str]:
 
 def _document(earlier: Document, later: Document, rows: list[dict[str, Any]]) -> dict[str, Any]:
     old, new = earlier["receipt"], later["receipt"]
-    receipt = {**new, **old, "environment": _filled(*(r.get("environment") for r in (old, new)))}
+    both = {name: _filled(old.get(name), new.get(name)) for name in ("environment", "tests")}
+    receipt = {**new, **old, **{name: facts for name, facts in both.items() if facts}}
     receipt |= {name: old.get(name, 0) + new.get(name, 0) for name in _ADDED}
     receipt["seconds"] = round(old["seconds"] + new["seconds"], 1)
     receipt["runs"] = [*runs_of(earlier), *runs_of(later)]
     receipt["origin"] = origin(old, rows)
-    if not receipt["environment"]:
-        del receipt["environment"]
     models = _models([*earlier["models"], *later["models"]], rows)
     return {**later, **earlier, "receipt": receipt, "models": models, "rows": rows}
 

@@ -35,11 +35,11 @@ class Commands:
     """The commands that repeat a run, or a part of it, for one test class.
 
     Attributes:
+        selection: the words that select the tests of the class.
         options: the options that chose platform and checkpoint.
-        suite_class: the test class.
     """
 
-    suite_class: str
+    selection: tuple[str, ...]
     options: tuple[str, ...]
 
     def run(self, marker: str = "") -> str:
@@ -49,7 +49,7 @@ class Commands:
             marker: the pytest marker; empty for the criteria that always run, which begin a report.
         """
         chosen = ["-m", marker] if marker else []
-        words = ["pytest", _PLACE, "-k", self.suite_class, *chosen, *self.options]
+        words = ["pytest", *self.selection, *chosen, *self.options]
         added = ["--vlm-report-append"] if marker else []
         return shlex.join([*words, "--vlm-report=reports", *added])
 
@@ -60,7 +60,9 @@ def commands(receipt: Json, suite_class: str) -> Commands:
     options = [] if platform in {"npu", "endpoint"} else [f"--vlm-platform={platform}"]
     options += ["--vlm-server-url=http://HOST:8000"] if platform == "endpoint" else []
     options += ["--vlm-checkpoint=tiny"] if checkpoint == "tiny" else []
-    return Commands(suite_class, tuple(options))
+    # -k would also select a class whose name begins with this one.
+    test = (receipt.get("tests") or {}).get(suite_class)
+    return Commands((test,) if test else (_PLACE, "-k", suite_class), tuple(options))
 
 
 def missing(rows: Rows, command: str) -> Missing:
