@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import xml.etree.ElementTree as ET
 from importlib import resources
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from fakes.replay_server import Behaviour, Defect, Refused, Request, State
@@ -20,6 +22,7 @@ from pytest_ascend_vlm.reporting.language import LANGUAGES
 from pytest_ascend_vlm.reporting.markdown import render
 from pytest_ascend_vlm.reporting.origin import origin
 from pytest_ascend_vlm.reporting.rows import STATUSES, Row
+from pytest_ascend_vlm.reporting.step_summary import step_summary
 from pytest_ascend_vlm.reporting.summary import closing_line
 
 GIGAPIXEL = "bad_input and gigapixel"
@@ -216,6 +219,40 @@ def verdicts_in(element: ET.Element) -> list[str]:
     return [one.get("value", "") for one in named]
 
 
+def test_junit_has_the_address_of_each_row_on_the_page(
+    project: pytest.Pytester, stub: Serve, judged: Judged
+) -> None:
+    xml = project.path / "junit.xml"
+    report = judged(stub(), "-k", "capital] and text or models", f"--junitxml={xml}").report
+    named = {
+        one.get("value", "")
+        for one in ET.parse(xml).getroot().iter("property")  # noqa: S314
+        if one.get("name") == "row"
+    }
+    page = (project.path / "report" / "report.html").read_text("utf-8")
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page)
+    on_the_page = {row["id"] for row in json.loads(data)["rows"]}
+    assert {unquote(one) for one in named} == on_the_page
+    assert len(named) == len(report["rows"])
+    assert "TestMinerU25%3A%3Aserving.text%5Btext%2Fcapital%5D" in named
+
+
+def test_a_pass_says_its_finding_to_plugins_that_show_the_log(
+    project: pytest.Pytester, stub: Serve, judged: Judged
+) -> None:
+    # As Allure's plugin does.
+    project.makeconftest("""
+        from pathlib import Path
+
+        def pytest_runtest_logreport(report):
+            if report.when == "teardown":
+                Path("log.txt").write_text(report.caplog, "utf-8")
+    """)
+    judged(stub(), "-k", "models")
+    told = (project.path / "log.txt").read_text("utf-8")
+    assert told.startswith("pass: all 2 checks passed (measured 1 rate, ")
+
+
 def test_each_try_of_a_test_has_one_verdict_in_junit(
     project: pytest.Pytester, stub: Serve, judged: Judged
 ) -> None:
@@ -240,7 +277,33 @@ def test_the_step_summary_gets_the_table_and_the_failures(
     assert "1 of 2 criteria verified" in lines[3]
     (row,) = (line for line in lines if line.startswith("| TestMinerU25"))
     assert "| serving | 1 fail, 1 pass |" in row
-    assert outcome.reasons("serving.models")[0] in "\n".join(lines)
+    text = "\n".join(lines)
+    assert outcome.reasons("serving.models")[0] in text
+    assert "serving.models `report.html#TestMinerU25%3A%3Aserving.models`" in text
+    assert "artifacts" not in text
+
+
+def test_the_step_summary_links_the_artifacts_of_its_run(
+    stub: Serve, judged: Judged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summary = tmp_path / "summary.md"
+    for name, value in {
+        "GITHUB_STEP_SUMMARY": str(summary),
+        "GITHUB_SERVER_URL": "https://github.example",
+        "GITHUB_REPOSITORY": "an-org/a-repository",
+        "GITHUB_RUN_ID": "7",
+    }.items():
+        monkeypatch.setenv(name, value)
+    judged(stub(), "-k", "models")
+    place = "https://github.example/an-org/a-repository/actions/runs/7#artifacts"
+    assert f"report.html is in the [artifacts]({place})" in summary.read_text("utf-8")
+
+
+def test_without_a_page_the_step_summary_has_no_address() -> None:
+    bad = Row("m", "T", "serving.text", None, "fail", "why", 0.1).with_verdict(None)
+    text = step_summary([bad], "the last line", has_page=False, place="https://github.example")
+    assert "why" in text
+    assert "report.html" not in text
 
 
 def test_a_step_summary_that_cannot_be_written_costs_no_run(

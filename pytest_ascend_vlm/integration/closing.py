@@ -12,7 +12,7 @@ import pytest
 from .. import gate
 from ..reporting import Report, write_document
 from ..reporting.origin import origin
-from ..reporting.step_summary import VARIABLE, step_summary
+from ..reporting.step_summary import VARIABLE, artifacts, step_summary
 from ..reporting.summary import closing_line, closing_table, doubtful_goldens
 from ..session.run import Run
 from ..writing import exclusive
@@ -90,9 +90,11 @@ class Closing:
         path, last_line = os.environ.get(VARIABLE), self.last_line()
         if not path or last_line is None:
             return
+        has_page, place = self.run.options.report is not None, artifacts(os.environ)
+        text = step_summary(self._report.rows, last_line, has_page=has_page, place=place)
         try:
             with Path(path).open("a", encoding="utf-8", errors="replace") as file:
-                file.write(step_summary(self._report.rows, last_line))
+                file.write(text)
         except OSError as error:
             self.written.append(f"{VARIABLE}={path} could not be written: {error.strerror}")
 

@@ -10,7 +10,7 @@ import pytest
 
 from ..criteria.verdict import Verdict
 from ..errors import CriterionFailed, NoAnswer, VlmError
-from ..reporting.rows import Row, as_json, in_one_line, name_of, told
+from ..reporting.rows import Row, address, as_json, in_one_line, name_of, row_ids, told
 from ..session.judge import Judge, NotApplicable
 from ..session.run import Run
 from ..spec.model import ExpectedFailure
@@ -23,8 +23,8 @@ EVIDENCE = "ascend_vlm"
 """The attribute of a test's report that holds its rows; xdist sends it to the controller."""
 
 
-VERDICT = "verdict"
-"""The name of the JUnit property that holds a verdict's text."""
+ROW, VERDICT = "row", "verdict"
+"""The names of the JUnit properties that hold a row's address in report.html, and its text."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,10 @@ def finish(
         [*(("vlm_row", row) for row in rows), *(("vlm_model", facts) for facts in servers)],
     )
     if ending is not None:
-        _set_property(item, rows)
+        _set_properties(item, rows)
+        if ending.status == "pass":
+            # Allure attaches what was logged; of a pass it shows nothing else.
+            item.add_report_section("call", "log", "\n".join(map(_told, rows)))
         _show(item, call, report, ending)
     return report
 
@@ -242,12 +245,17 @@ def _endings(ending: _Ending, verdicts: list[Verdict]) -> Iterator[tuple[_Ending
         yield ending, None
 
 
-def _set_property(item: pytest.Item, rows: list[dict[str, Any]]) -> None:
+def _set_properties(item: pytest.Item, rows: list[dict[str, Any]]) -> None:
     """Gives JUnit XML the text of each verdict; without it, a pass has no text there."""
-    of_earlier_tries = [one for one in item.user_properties if one[0] == VERDICT]
+    of_earlier_tries = [one for one in item.user_properties if one[0] in {ROW, VERDICT}]
     for one in of_earlier_tries:
         item.user_properties.remove(one)
-    item.user_properties += [(VERDICT, f"{row['status']}: {told(row)}") for row in rows]
+    for row_id, row in zip(row_ids(rows), rows, strict=True):
+        item.user_properties += [(ROW, address(row_id)), (VERDICT, _told(row))]
+
+
+def _told(row: dict[str, Any]) -> str:
+    return f"{row['status']}: {told(row)}"
 
 
 def _show(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from ..criteria.verdict import Verdict
 
@@ -78,6 +80,23 @@ class Row:
 def name_of(criterion: str, case: str | None) -> str:
     """The name of a criterion with its case: `baseline.text[text/capital]`."""
     return f"{criterion}[{case}]" if case else criterion
+
+
+def row_ids(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """The id of each row: "TestQwen3VL8B::baseline.image[document/page-01]".
+
+    A test with several verdicts has several rows; the second one ends with "~2".
+    """
+    seen: Counter[str] = Counter()
+    for row in rows:
+        name = f"{row['suite_class']}::{name_of(row['criterion'], row['case'])}"
+        seen[name] += 1
+        yield name if seen[name] == 1 else f"{name}~{seen[name]}"
+
+
+def address(row_id: str) -> str:
+    """A row's id as the part of an address behind "report.html#"."""
+    return quote(row_id.encode("utf-8", "replace"), safe="")
 
 
 def in_one_line(text: str, told_at: str) -> str:

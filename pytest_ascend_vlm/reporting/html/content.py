@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..labels import GROUPS, named
-from ..rows import name_of
+from ..rows import row_ids
 from ..summary import group_of, worst_margin
 from ..view import ModelPage, View
 from ..view.environment import Environment
@@ -154,16 +154,13 @@ def _group(name: str, found: Sequence[tuple[int, Json]], languages: Languages) -
 
 
 def _rows(rows: Rows, keys: Sequence[tuple[str, str]], places: Mapping[Any, int]) -> list[Json]:
-    seen: dict[str, int] = {}
     found: list[Json] = []
-    for row in rows:
-        name = row_id(row)
-        seen[name] = seen.get(name, 0) + 1
+    for name, row in zip(row_ids(rows), rows, strict=True):
         own = {key: value for key, value in row.items() if key not in _REPLACED}
         found.append(
             {
                 **own,
-                "id": name if seen[name] == 1 else f"{name}~{seen[name]}",
+                "id": name,
                 "class": keys.index(_key(row)),
                 "group": group_of(row),
                 "matter": places.get((*_key(row), row["case"])),
@@ -175,11 +172,6 @@ def _rows(rows: Rows, keys: Sequence[tuple[str, str]], places: Mapping[Any, int]
 
 
 _REPLACED = frozenset({"model", "suite_class", "reference_knows", "order"})
-
-
-def row_id(row: Json) -> str:
-    """The address of a row on the page: "TestQwen3VL8B::baseline.image[document/page-01]"."""
-    return f"{row['suite_class']}::{name_of(row['criterion'], row['case'])}"
 
 
 def _along(row: Json) -> list[tuple[str, float | None]]:
