@@ -37,6 +37,7 @@ Json = dict[str, Any]
 Open = Callable[..., Any]
 
 SERVED, REFERENCE = "bridge 661 model\n年度数据", "bridge 664 model\n年度数据"
+TOLD = "R = 1.07 at 10 positions, 2.07 at 24 of images"
 HOSTILE = {
     "script": "</script><script>window.harmed = 1</script>",
     "data block": '</script><script type="application/json" id="data">{}</script>',
@@ -291,6 +292,32 @@ def test_every_text_of_the_script_is_in_its_texts() -> None:
     used = set(re.findall(r'\bt\("([^"]+)"', script))
     assert len(used) > 40
     assert used <= texts.texts(("en",))["en"].keys()
+
+
+def data_of(document: Json) -> Json:
+    """The data of a report's page."""
+    pattern = r'<script type="application/json" id="data">(.*?)</script>'
+    (data,) = re.findall(pattern, page_of(document))
+    return dict(json.loads(data))
+
+
+def test_every_sentence_of_a_run_is_chinese_on_the_page(picture: Json) -> None:
+    texts = json.loads((Path(__file__).parent / "logs/findings.json").read_text("utf-8"))
+    rows = [
+        row("serving.text", f"text/{n}", "fail", finding=text, reason=f"{text}\nas said")
+        for n, text in enumerate(texts)
+    ]
+    known = data_of(report(picture, *rows))["sentences"]
+    assert [text for text in texts if text not in known["zh"]] == []
+    assert [text for text in texts if f"{text}\nas said" not in known["zh"]] == []
+    assert known.keys() == {"zh"}
+
+
+def test_a_sentence_of_many_rows_is_there_once(picture: Json) -> None:
+    many = [row("serving.text", f"text/{n}", "fail", finding=TOLD, reason=TOLD) for n in range(300)]
+    document = report(picture, *many)
+    translation = data_of(document)["sentences"]["zh"][TOLD]
+    assert page_of(document).count(translation) == 1
 
 
 # --- in a browser --------------------------------------------------------------------------------
@@ -573,6 +600,45 @@ def test_the_reader_chooses_the_language(opened: Open, picture: Json) -> None:
     assert page.inner_text("#results") == "Results"
     assert "not an NPU result" in page.inner_text(".warning")
     assert page.evaluate("document.activeElement.textContent") == "English"
+
+
+@needs_browser
+def test_findings_reasons_and_units_are_in_the_readers_language(
+    opened: Open, picture: Json
+) -> None:
+    reason = (
+        f"numerics.images [size/a]: {TOLD}\n"
+        "  measured 2.068 bf16 roundings, at most 2 is required (margin -0.068)\n"
+        "  got: 'the answers do not diverge'"
+    )
+    told = {
+        "finding": TOLD,
+        "reason": reason,
+        "unit": "bf16 roundings",
+        "evidence": {"numbers": "raw logits of 32 tokens", "cold": "__proto__"},
+    }
+    # What a user's own test found is the user's.
+    own = row("own.test_mine", "a", evidence={"numbers": "raw logits of 32 tokens"})
+    document = report(picture, row("numerics.images", "size/a", "fail", **told), own)
+    page = opened(document, "TestIt::numerics.images[size/a]", locale="zh-CN")
+    words = page.inner_text("main")
+    for shown in ("10 个位置的 R = 1.07", "倍 bf16 舍入误差", "测得 2.068", "__proto__",
+                  "32 个 token 的原始 logits", "got: 'the answers do not diverge'"):  # fmt: skip
+        assert shown in words
+    for english in ("positions", "bf16 roundings", "measured 2.068", "raw logits"):
+        assert english not in words
+    assert page.get_attribute("pre", "lang") == "zh"
+    page.click("text=English")
+    words = page.inner_text("main")
+    assert TOLD in words
+    assert "bf16 roundings" in words
+    assert page.get_attribute("pre", "lang") == "en"
+    page = opened(document, "", locale="zh-CN")
+    assert "倍 bf16 舍入误差" in page.inner_text(".groups")
+    page.fill("[name=words]", "个位置的 R")
+    expect_count(page, "#found tbody tr", 1)
+    page = opened(document, "TestIt::own.test_mine[a]", locale="zh-CN")
+    assert "raw logits of 32 tokens" in page.inner_text("main")
 
 
 @needs_browser

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..labels import GROUPS, named
+from ...criteria.groups import OWN_GROUP
+from ..labels import GROUPS, figure_name, named
+from ..language import shown, translator
+from ..phrase import Text
 from ..rows import row_ids
+from ..sentences import sentence
 from ..summary import group_of, worst_margin
 from ..view import ModelPage, View
 from ..view.environment import Environment
@@ -22,6 +26,9 @@ Said = Mapping[str, str]
 
 _SHOWN_ELSEWHERE = frozenset({"got", "expected", "truth", "accepted", "parting", "texts", "answer"})
 """The evidence that is part of a case's material."""
+
+_SENTENCES = ("numbers", "cold", "limited_by", "misread")
+"""The evidence that is a sentence of the criterion; no model says it."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,7 @@ class Content:
     Attributes:
         languages: the languages of the page.
         texts: language -> English text -> its translation.
+        sentences: language -> English text of a row -> its translation; only those that differ.
         environment: name and value of each fact.
         classes: the test classes.
         rows: the rows of report.json, with `id`, `class` and `matter` in place of the model and its
@@ -76,6 +84,7 @@ class Content:
 
     languages: Languages
     texts: Mapping[str, Mapping[str, str]]
+    sentences: Mapping[str, Mapping[str, str]]
     environment: Sequence[tuple[Said, Said]]
     classes: Sequence[Class]
     rows: Sequence[Json]
@@ -103,6 +112,7 @@ def content(document: Json, contents: View, languages: Languages, pictures: Pict
     return Content(
         languages,
         texts(languages),
+        _sentences(document["rows"], materials, languages),
         _environment(contents.environment, languages),
         _classes(contents, document["rows"], keys, languages),
         _rows(document["rows"], keys, places),
@@ -112,6 +122,38 @@ def content(document: Json, contents: View, languages: Languages, pictures: Pict
 
 def _key(entry: Json) -> tuple[str, str]:
     return entry["model"], entry["suite_class"]
+
+
+def _sentences(
+    rows: Rows, materials: Iterable[Matter], languages: Languages
+) -> dict[str, dict[str, str]]:
+    """The sentences of all rows in the languages besides English, each once."""
+    phrases = {text: sentence(text) for text in _texts(rows, materials)} | dict(_figures(rows))
+    found: dict[str, dict[str, str]] = {}
+    for language in (name for name in languages if name != "en"):
+        translate = translator(language)
+        own = {text: shown(one, translate) for text, one in phrases.items()}
+        found[language] = {text: said for text, said in own.items() if said != text}
+    return found
+
+
+def _texts(rows: Rows, materials: Iterable[Matter]) -> Iterator[str]:
+    for row in rows:
+        told = (row.get("finding"), row["reason"], row.get("unit"))
+        yield from (text for text in told if text)
+        if group_of(row) != OWN_GROUP:
+            values = (evidence(row).get(name) for name in _SENTENCES)
+            yield from (text for text in values if isinstance(text, str))
+    for matter in materials:
+        yield from (answer.source for answer in matter.answers)
+
+
+def _figures(rows: Rows) -> Iterator[tuple[str, Text]]:
+    """Name of each measured series -> its name for a reader."""
+    for row in rows:
+        if group_of(row) == "performance":
+            names = (str(one["name"]) for one in evidence(row).get("series") or ())
+            yield from ((name, figure_name(name)) for name in names)
 
 
 def _environment(told: Environment, languages: Languages) -> list[tuple[Said, Said]]:

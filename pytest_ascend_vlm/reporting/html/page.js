@@ -24,6 +24,14 @@
     (text, [name, value]) => text.replace(`{${name}}`, () => value),
     data.texts[language][english] ?? english,
   );
+  // A sentence of a criterion, a unit or a figure's name; what a model said has no translation.
+  const translated = (text, name = language) => {
+    const known = data.sentences[name];
+    return known && Object.hasOwn(known, text) ? known[text] : null;
+  };
+  const tell = (text) => translated(text) ?? text;
+  const told = (tag, text, attributes = {}) =>
+    el(tag, { lang: translated(text) === null ? "en" : language, ...attributes }, tell(text));
   const said = (pair) => (typeof pair === "string" ? pair : pair[language]);
 
   function build(node, attributes, children) {
@@ -46,13 +54,12 @@
     return size < 1e-3 || size >= 1e6 ? value.toExponential(2) : String(+value.toPrecision(4));
   };
   const signed = (value) => (value > 0 ? "+" : "") + number(value);
-  const withUnit = (value, unit) => (unit ? `${number(value)} ${unit}` : number(value));
+  const withUnit = (value, unit) => (unit ? `${number(value)} ${tell(unit)}` : number(value));
   const nameOf = (row) => (row.case ? `${row.criterion}[${row.case}]` : row.criterion);
   const hashOf = (row) => `#${encodeURIComponent(row.id)}`;
   const linkTo = (row, text = nameOf(row)) => el("a", { href: hashOf(row) }, text);
   const badge = (status, text = t(STATUSES[status])) =>
     el("span", { class: `status ${status}` }, text);
-  const english = (tag, text, attributes = {}) => el(tag, { lang: "en", ...attributes }, text);
   const counts = (found) => Object.entries(found).map(([status, count]) =>
     badge(status, `${count} ${t(STATUSES[status])}`));
 
@@ -97,8 +104,9 @@
       el("button", { type: "button", "aria-label": label, onclick: () => choose(index, group.id) },
         Object.entries(group.counts).map(([s, n]) => badge(s, `${mark(s)}${n}`))),
       worst && el("a", { class: "worst", href: hashOf(worst), title: nameOf(worst),
-        "aria-label": `${t("smallest margin")} ${signed(worst.margin)} ${worst.unit}: ${nameOf(worst)}` },
-      `${signed(worst.margin)} ${worst.unit}`));
+        "aria-label": `${t("smallest margin")} ${signed(worst.margin)} ${
+          tell(worst.unit)}: ${nameOf(worst)}` },
+      `${signed(worst.margin)} ${tell(worst.unit)}`));
   }
   const mark = (status) => ({
     pass: "✓ ", fail: "✗ ", error: "⚡ ", xfail: "! ", na: "– ", skip: "» ", recorded: "✎ ",
@@ -124,7 +132,7 @@
       others.length ? el("details", {},
         el("summary", {}, `${t("not applicable in this run")}: ${others.length}`),
         el("ul", {}, others.map((one) => el("li", {}, `${one.title} (${one.suite_class}): `,
-          english("span", said(one.conclusion)))))) : null,
+          said(one.conclusion))))) : null,
       el("p", { class: "soft" }, Object.keys(STATUSES).filter((s) => s !== "missing")
         .map((s) => [badge(s, `${mark(s)}${t(STATUSES[s])}`), " "]).flat()),
     ];
@@ -147,7 +155,9 @@
       const texts = matter ? [
         ...matter.messages.map((one) => one.text), ...matter.answers.map((one) => one.served),
       ] : [];
-      row.searchable = [row.id, data.classes[row.class].title, row.reason, row.finding, ...texts]
+      const verdicts = [row.reason, row.finding].flatMap((text) =>
+        [text, ...data.languages.map((name) => translated(text, name))]);
+      row.searchable = [row.id, data.classes[row.class].title, ...verdicts, ...texts]
         .join("\n").toLowerCase();
     }
     return row.searchable;
@@ -242,7 +252,7 @@
   // --- one result ---------------------------------------------------------------------------------
 
   function verdict(row) {
-    const told = row.told_at && data.rows.find(
+    const first = row.told_at && data.rows.find(
       (other) => nameOf(other) === row.told_at && other.class === row.class);
     return section(t("Verdict"), facts([
       [t("status"), badge(row.status)],
@@ -250,9 +260,9 @@
       [t("threshold"), row.measured === null ? null
         : `${t(row.sense)} ${withUnit(row.threshold, row.unit)}`],
       [t("margin"), row.measured === null ? null : signed(row.margin)],
-      [t("finding"), row.finding ? english("span", row.finding) : null],
-      [t("reason"), row.reason ? english("pre", row.reason, { tabindex: "0" }) : null],
-      [t("the error is shown in full at"), told ? linkTo(told) : null],
+      [t("finding"), row.finding ? told("span", row.finding) : null],
+      [t("reason"), row.reason ? told("pre", row.reason, { tabindex: "0" }) : null],
+      [t("the error is shown in full at"), first ? linkTo(first) : null],
       [t("duration of the test"), `${number(row.seconds)} s`],
     ]));
   }
@@ -296,7 +306,7 @@
 
   function answer(found) {
     const run = t("served model");
-    const title = found.other ? `${t(found.other)}${found.source ? ` (${found.source})` : ""}` : "";
+    const title = found.other ? `${t(found.other)}${found.source ? ` (${tell(found.source)})` : ""}` : "";
     const served = side(run, found.parts, "+", found.served);
     const isSame = found.other && !found.parts.length && found.other !== "accepted answers";
     let other = null;
@@ -343,7 +353,8 @@
     if (!rest.length) return null;
     const value = (found) => (found !== null && typeof found === "object"
       ? el("pre", { tabindex: "0", lang: "en" }, JSON.stringify(found, null, 1))
-      : typeof found === "number" ? number(found) : String(found));
+      : typeof found === "number" ? number(found)
+        : row.group === "own" ? String(found) : tell(String(found)));
     return section(t("Evidence"), facts(rest.map(([name, found]) => [name, value(found)])));
   }
 
@@ -354,7 +365,7 @@
     return section(t("Other criteria of this case"), el("ul", {}, others.map((other) =>
       el("li", {}, badge(other.status), " ", linkTo(other, other.criterion),
         other.margin === null ? "" : el("span", { class: "soft" },
-          ` ${t("margin")} ${signed(other.margin)} ${other.unit}`)))));
+          ` ${t("margin")} ${signed(other.margin)} ${tell(other.unit)}`)))));
   }
 
   function along(row) {
@@ -425,9 +436,9 @@
     if (row.group !== "performance") return []; // a user's own evidence may be anything
     const one = (values, label) => [{ label, colour: COLOURS.a, isLine: false, values }];
     const finite = (value) => (typeof value === "number" ? value : null);
-    const found = (row.evidence.series || []).map((s) => chart(s.name,
-      [t("request"), `${s.name}, ${s.unit}`], s.values.map((_, index) => index + 1),
-      one(s.values.map(finite), s.name)));
+    const found = (row.evidence.series || []).map((s) => chart(tell(s.name),
+      [t("request"), `${tell(s.name)}, ${s.unit}`], s.values.map((_, index) => index + 1),
+      one(s.values.map(finite), tell(s.name))));
     const sizes = [...(row.evidence.ttft_by_image_tokens || [])]
       .sort((a, b) => a.image_tokens - b.image_tokens);
     if (sizes.length) {
