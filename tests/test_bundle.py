@@ -33,6 +33,7 @@ from test_document import (
 from test_report import headings, table_shapes
 
 from pytest_ascend_vlm import cli
+from pytest_ascend_vlm.reporting import bundle as bundles
 from pytest_ascend_vlm.reporting.bundle import Attached, files, of_class
 from pytest_ascend_vlm.reporting.bundle.attached import attached
 
@@ -116,14 +117,22 @@ def test_figures_without_evidence_name_the_command_that_gives_them() -> None:
     readme = bundle(row("serving.text", None))["README.md"]
     section = readme.partition("精度对比数据")[2].partition("\n## ")[0]
     for marker, names in (("numerics", "max\\_abs\\_diff"), ("performance", "latency\\_ms (text)")):
-        assert f"没有数据的对比项:{names}、" in section
+        assert f"没有数据的对比项：{names}、" in section
         assert section.count(f"-m {marker} --vlm-report=reports") == 1
 
 
 def test_a_report_of_an_older_version_lacks_single_figures() -> None:
     older = {key: value for key, value in LOGITS.items() if key != "top5_match"}
     readme = bundle(row("numerics.logits", "error_ratio", older))["README.md"]
-    assert "没有数据的对比项:top5\\_match\n" in readme
+    assert "没有数据的对比项：top5\\_match\n" in readme
+
+
+def test_punctuation_of_chinese_text_is_full_width() -> None:
+    narrow = re.compile(r"[一-鿿][,:;!?()]|[,:;!?()](?=[一-鿿])")
+    templates = [path.read_text("utf-8") for path in Path(bundles.__file__).parent.glob("*.j2")]
+    lines = [line for text in templates for line in text.splitlines()]
+    assert len(lines) > 100
+    assert [line for line in lines if narrow.search(line)] == []
 
 
 @pytest.mark.parametrize(
@@ -262,7 +271,7 @@ def test_the_bundle_has_the_logs_and_says_which_are_gone(written: Path) -> None:
     assert names == {f"{SLUG}-{CLASS}.log", f"{SLUG}-{CLASS}-graphs.2.log"}
     readme = (written / "README.md").read_text("utf-8")
     escaped = str(written.parent / "gone").replace("_", "\\_")
-    assert f"* 没有服务日志:{escaped} 中已经没有此模型的日志。" in readme
+    assert f"* 没有服务日志：{escaped} 中已经没有此模型的日志。" in readme
 
 
 def test_every_file_of_the_readme_is_there(written: Path) -> None:
