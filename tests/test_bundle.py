@@ -127,6 +127,41 @@ def test_a_report_of_an_older_version_lacks_single_figures() -> None:
     assert "没有数据的对比项：top5\\_match\n" in readme
 
 
+def test_the_counts_are_those_of_the_model() -> None:
+    own, other = (
+        row("serving.text", "text/name"),
+        row("serving.text", None, suite_class="TestOther"),
+    )
+    document = {
+        "schema": 2,
+        "receipt": {**RECEIPT, "requests": 900, "runs": [{"argv": [], "statuses": {"pass": 2}}]},
+        "models": [
+            facts(
+                server_starts=2,
+                requests=30,
+                variants={"eager": {"serve_command": "v", "requests": 3}},
+            ),
+            facts(suite_class="TestOther", requests=867),
+        ],
+        "rows": [own, other],
+    }
+    found = of_class(document, "TestIt")
+    assert (found["receipt"]["server_starts"], found["receipt"]["requests"]) == (3, 33)
+    assert found["receipt"]["runs"] == [{"argv": []}]
+    readme = str(files(found, ATTACHED)["README.md"])
+    assert "| 33 |" in readme
+    assert "900" not in readme
+
+
+@pytest.mark.parametrize("verified", [True, False, None])
+def test_an_image_that_somebody_only_stated_is_left_out(verified: bool | None) -> None:
+    image = "quay.io/ascend/vllm-ascend:v0.18.0rc1"
+    known = {**RECEIPT["environment"], "image": image, "image_verified": verified}
+    found = bundle(receipt={"environment": known})
+    assert [name for name, text in found.items() if image in text and not verified] == []
+    assert (f"| {image} |" in found["README.md"]) == bool(verified)
+
+
 def test_punctuation_of_chinese_text_is_full_width() -> None:
     narrow = re.compile(r"[一-鿿][,:;!?()]|[,:;!?()](?=[一-鿿])")
     templates = [path.read_text("utf-8") for path in Path(bundles.__file__).parent.glob("*.j2")]
@@ -148,7 +183,7 @@ def test_what_did_not_come_from_an_npu_does_not_look_as_if_it_did(receipt: Row) 
     found = bundle(receipt=receipt)
     assert not vllm_ascend(found)
     assert [name for name, text in found.items() if NPU_WORDS.search(text)] == []
-    assert "## 精度对比数据(不是 NPU 结果)" in found["README.md"].splitlines()
+    assert "## 精度对比数据（不是 NPU 结果）" in found["README.md"].splitlines()
 
 
 @pytest.mark.parametrize("status", ["fail", "error", "skip"])

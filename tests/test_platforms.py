@@ -340,6 +340,7 @@ def test_the_image_of_a_container_is_known_if_something_tells_it(
     if variable is not None:
         monkeypatch.setenv("IMAGE", variable)
     assert image.image_name() == (variable if name is ... else name)
+    assert image.is_verified() == bool(file)
 
 
 def test_the_operating_system_is_named_with_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:

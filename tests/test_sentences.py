@@ -93,7 +93,6 @@ NOT_SHOWN = {
     "nothing can be judged here:",
     "the report could not be written to {directory}: {strerror}",
     "the supervisor was started without its pipes",
-    "written: {path}",
     "{doing} {number} of {max}",
     "{doing} {number} of {max}, about {duration_text} left",
     "{line}; {crashed} lost with a worker that crashed",

@@ -46,13 +46,15 @@ def receipt(run: Run, argv: list[str]) -> dict[str, Any]:
 
 def _environment(run: Run, driver: str | None) -> dict[str, Any]:
     from ..platforms.host import operating_system, python_version
-    from ..platforms.image import image_name
+    from ..platforms.image import image_name, is_verified
 
+    image = image_name()
     return {
         "python": python_version(),
         "os": operating_system(),
         "driver": driver,
-        "image": image_name(),
+        "image": image,
+        "image_verified": is_verified() if image else None,
         "device_memory_mib": run.platform.device_memory_mib(),
     }
 

@@ -21,9 +21,18 @@ def image_name() -> str | None:
 
     Only Podman writes it into its containers. For others, the caller may state it.
     """
-    written = re.search(r'^image="(.+)"$', _text("run/.containerenv"), re.MULTILINE)
-    name = written[1] if written else os.environ.get(IMAGE_VARIABLE, "")
+    name = _written_name() or os.environ.get(IMAGE_VARIABLE, "")
     return name if _NAME.fullmatch(name) else None
+
+
+def is_verified() -> bool:
+    """True if the container itself tells its image; what the caller states may be another."""
+    return _written_name() is not None and image_name() is not None
+
+
+def _written_name() -> str | None:
+    written = re.search(r'^image="(.+)"$', _text("run/.containerenv"), re.MULTILINE)
+    return written[1] if written else None
 
 
 def image_lines() -> list[str]:

@@ -14,6 +14,7 @@ from ..writing import write_atomically
 from .directory import Written, write_report
 from .origin import origin
 from .reading import FILE_NAME, SCHEMA
+from .totals import totals
 
 __all__ = [
     "SCHEMA",
@@ -75,7 +76,6 @@ class Report:
         in_order = dict.fromkeys((row["model"], row["suite_class"]) for row in rows)
         keys = dict.fromkeys([*in_order, *self.models])
         models = [_with_named_cases(self.models[key], rows) for key in keys if key in self.models]
-        others = [facts for model in models for facts in model["variants"].values()]
         return {
             "schema": SCHEMA,
             "receipt": {
@@ -85,9 +85,7 @@ class Report:
                     for run in receipt.get("runs", ())
                 ],
                 "origin": origin(receipt, rows),
-                "server_starts": sum(model.get("server_starts", 0) for model in models)
-                + len(others),
-                "requests": sum(facts.get("requests", 0) for facts in [*models, *others]),
+                **totals(models),
             },
             "models": models,
             "rows": rows,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..charts import charts
 from ..markdown import template
 from ..origin import origin
+from ..totals import totals
 from ..view import judged_classes, view
 from ..view.missing import Missing, commands
 from ..view.page import ModelPage
@@ -38,6 +39,8 @@ def of_class(document: Mapping[str, Any], suite_class: str) -> dict[str, Any]:
     """The report of one test class.
 
     Its origin is determined from its own rows: another model's pass on an NPU proves nothing here.
+    Its server starts and requests are its own as well. An image that somebody only stated is left
+    out.
     """
     return _with_rows(document, [r for r in document["rows"] if r["suite_class"] == suite_class])
 
@@ -77,8 +80,27 @@ def files(document: Mapping[str, Any], attached: Attached) -> dict[str, str | by
 def _with_rows(document: Mapping[str, Any], rows: list[Any]) -> dict[str, Any]:
     keys = {(row["model"], row["suite_class"]) for row in rows}
     models = [m for m in document["models"] if (m["model"], m["suite_class"]) in keys]
-    receipt = {**document["receipt"], "origin": origin(document["receipt"], rows)}
-    return {**document, "receipt": receipt, "models": models, "rows": rows}
+    return {
+        **document,
+        "receipt": _receipt(document["receipt"], models, rows),
+        "models": models,
+        "rows": rows,
+    }
+
+
+def _receipt(told: Mapping[str, Any], models: list[Any], rows: list[Any]) -> dict[str, Any]:
+    """The receipt of a part of a report."""
+    # How many rows of one model a run had is not known once runs are merged.
+    runs = [{k: v for k, v in run.items() if k != "statuses"} for run in told.get("runs", ())]
+    known = told.get("environment") or {}
+    image = {} if known.get("image_verified") else {"image": None}
+    return {
+        **told,
+        **totals(models),
+        **({"environment": {**known, **image}} if known else {}),
+        **({"runs": runs} if runs else {}),
+        "origin": origin(told, rows),
+    }
 
 
 def _scripts(
