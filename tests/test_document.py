@@ -413,6 +413,19 @@ def test_a_published_figure_is_beside_the_measured_one() -> None:
     assert lines == ["| latency | 0.22 s | 300 ms | an NPU |", "| latency | 0.22 s | – | an NPU |"]
 
 
+@pytest.mark.parametrize(
+    ("metric", "measured"),
+    [("start", "31.5 s"), ("weights_seconds", "1.4 s"), ("weights_gib", "2.15 GiB")],
+)
+def test_a_published_loading_is_beside_what_was_loaded(metric: str, measured: str) -> None:
+    figure = {"name": "model loading", "value": 60, "unit": "s", "conditions": "an NPU"}
+    told = {"source": "a document", "figures": [{**figure, "metric": metric}]}
+    phases = {"start": 30.0, "weights": 1.5, "first image": 12.0}
+    one = row("serving.text", "text/name")
+    text = render(report(one, published=told, phases_seconds=phases), "en")
+    assert f"| model loading | 60 s | {measured} | an NPU |" in text.splitlines()
+
+
 def test_reasons_that_differ_only_in_the_case_are_one_line() -> None:
     rows = [
         row(criterion, name, status="na", reason=f"{name} is for full checkpoints")
