@@ -40,8 +40,18 @@ from faults.outcome import Control, Result, holds, red_criteria
 from faults.proxy import Changes, proxy
 from faults.tables import line, tables
 from faults.wire import WireFault
-from tiny_model import FIXTURES, MODELS, SuiteDidNotRunError, judge, run_suite, running, server
+from tiny_model import (
+    FIXTURES,
+    MODELS,
+    Rows,
+    SuiteDidNotRunError,
+    judge,
+    run_suite,
+    running,
+    server,
+)
 
+from pytest_ascend_vlm.criteria.diagnosis import diagnose
 from pytest_ascend_vlm.engines.endpoint import Endpoint
 from pytest_ascend_vlm.engines.vllm.server import VllmServer
 from pytest_ascend_vlm.errors import ServerError
@@ -107,7 +117,7 @@ class Bench:
                     yield self._on_the_wire(fault, sound, endpoint)
         except ServerError as error:
             mode = controls[0] if controls else PROXY
-            yield Control(self.name, mode, {}, f"the server does not start: {error}")
+            yield Control(self.name, mode, {}, problem=f"the server does not start: {error}")
 
     def _control(self, mode: str, sound: VllmServer, endpoint: Endpoint) -> Control:
         if mode != PROXY:
@@ -158,7 +168,7 @@ class Bench:
             served.require_alive()
         except (SuiteDidNotRunError, ServerError) as error:
             return {"red": {}, "problem": str(error)}
-        return {"red": red_criteria(rows)}
+        return _seen(rows)
 
     def _judged_by_suite(self, env: Mapping[str, str]) -> dict[str, Any]:
         """The same for servers that the suite starts."""
@@ -166,10 +176,16 @@ class Bench:
             rows = run_suite(MODELS[self.name], self.work, ("--vlm-platform=cpu",), env)
         except SuiteDidNotRunError as error:
             return {"red": {}, "problem": str(error)}
-        return {"red": red_criteria(rows)}
+        return _seen(rows)
 
     def _empty(self, name: str) -> Path:
         return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.work))
+
+
+def _seen(rows: Rows) -> dict[str, Any]:
+    """The red criteria of a run, and the parts that its diagnosis suspects."""
+    suspects = tuple(one.part.value for one in diagnose(rows))
+    return {"red": red_criteria(rows), "suspects": suspects}
 
 
 def needs_own_servers(fault: Fault) -> bool:

@@ -242,11 +242,33 @@ def test_other_tokens_of_the_same_number_are_another_prompt() -> None:
 def test_an_unknown_prompt_is_not_the_reference_s() -> None:
     """The answers can still be compared; only the criterion about the prompt fails."""
     silent = dataclasses.replace(served("巴黎"), prompt_token_ids=None, usage=None)
-    verdict = rules.judge_prompt(silent, reference())
+    verdict = rules.judge_prompt(silent, reference(), "?")
     assert not verdict.passed
     assert "its prompt is unknown" in verdict.details[0]
     rules.require_same_prompt(silent, reference())
-    assert rules.judge_prompt(served("巴黎"), reference()).passed
+    assert rules.judge_prompt(served("巴黎"), reference(), "?").passed
+
+
+@pytest.mark.parametrize(
+    ("got", "differs"),
+    [((7,) * PROMPT, None), ((7,) * (PROMPT + 4), "images"), ((*(7,) * 30, 8), "text")],
+)
+def test_a_prompt_tells_the_part_that_differs(got: tuple[int, ...], differs: str | None) -> None:
+    answer = dataclasses.replace(served("巴黎"), prompt_token_ids=got, usage=None)
+    evidence = rules.judge_prompt(answer, reference(), "法国").evidence
+    assert evidence["differs"] == differs
+    assert evidence["image_tokens"] == PROMPT
+    assert evidence["ascii"] is False
+
+
+def test_an_answer_that_ends_elsewhere_is_told_in_tokens() -> None:
+    ids = reference().token_ids or ()
+    for got, told in ((ids[:1], "the served answer has ended"), ((*ids, 88, 88), "goes on")):
+        verdict = rules.judge_divergence(served("?", got), reference())
+        assert not verdict.passed
+        assert (verdict.measured, verdict.unit) == (abs(len(got) - len(ids)), "tokens")
+        assert any(told in line for line in verdict.details)
+        assert not any("inf" in line for line in (verdict.reason, *verdict.details))
 
 
 def test_placeholders_are_one_token() -> None:

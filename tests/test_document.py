@@ -201,6 +201,18 @@ def test_a_phrase_in_a_phrase_is_translated_and_a_value_is_not() -> None:
     assert translator("en")(nested) == "passed, passed"
 
 
+def test_the_document_has_the_diagnosis_in_its_language() -> None:
+    wrong = row("numerics.hidden_states", "error_ratio", status="fail", reason="R is 9.")
+    right = report(row("numerics.hidden_states", "error_ratio"))
+    english, chinese = (render(report(wrong), language) for language in ("en", "zh"))
+    assert (
+        "| 1 | the offline engine that returns hidden states, not the server | "
+        "the server's numbers are right | " in english
+    )
+    assert "| 1 | 返回隐藏状态的离线引擎，而不是服务端 | 服务端的数值正确 | " in chinese
+    assert "The results together point to" not in render(right, "en")
+
+
 def test_findings_and_reasons_are_in_the_language_of_the_document() -> None:
     failed = row(
         "serving.models",

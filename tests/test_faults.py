@@ -25,7 +25,7 @@ from faults.kept import Kept
 from faults.library import FAULTS
 from faults.marks import Marks
 from faults.outcome import Conclusion, Control, Result, holds, rates, red_criteria
-from faults.tables import criterion_table, fault_table, rate_table, tables
+from faults.tables import criterion_table, diagnosis_line, fault_table, rate_table, tables
 from helpers.models import criteria
 from helpers.paths import REPOSITORY
 from helpers.watch import GONE_WITHIN_SECONDS, Watch
@@ -105,7 +105,7 @@ def test_failures_and_errors_are_red() -> None:
 
 
 RESULTS = [
-    Result(NOISE, MINERU, NAMED),
+    Result(NOISE, MINERU, NAMED, ("vision tower", "weights")),
     Result(NOISE, MINERU, {}),
     Result(USAGE, MINERU, {"serving.text": 2, "document.order": 1}),
     Result(CLIP, QWEN2_5, {}, was_reached=False),
@@ -124,6 +124,13 @@ def test_rates_leave_out_what_was_not_judged() -> None:
     assert found == [(Kind.COLD, 2, 1, 1), (Kind.NUMBERS, 1, 1, 0), (None, 3, 2, 1)]
     assert rates(RESULTS)[0].share == 0.5
     assert rates(RESULTS[3:]) == []
+
+
+def test_a_right_suspect_counts_for_a_detected_fault() -> None:
+    assert diagnosis_line(RESULTS).endswith(
+        "of 2 detected faults the right part was suspected first for 1, and among the first two "
+        "for 1."
+    )
 
 
 def test_the_promise_needs_every_fault_and_every_control() -> None:
@@ -145,14 +152,15 @@ def test_the_table_of_rates() -> None:
 
 def test_the_table_of_faults() -> None:
     lines = fault_table(RESULTS).splitlines()
-    assert {line.count(" | ") for line in lines} == {6}
+    assert {line.count(" | ") for line in lines} == {7}
     _, _, caught, missed, inactive, dead, partly = lines  # kind by kind
     assert caught.startswith("| `tower-noise-5` | cold | engine | qwen2_vl | each call of ")
-    assert caught.endswith(f"| caught | **`{ONE}`** 3, **`{NOISE.caught_by[1]}`** 3 |")
+    named = f"**`{ONE}`** 3, **`{NOISE.caught_by[1]}`** 3"
+    assert caught.endswith(f"| caught | {named} | **vision tower**, weights |")
     assert f"| missed | ✗ `{ONE}`, ✗ " in missed
     assert "partly caught | **`serving.text`** 2, `document.order` 1, ✗ `serving.image`" in partly
     assert "ERROR: the fault was not active" in inactive
-    assert dead.endswith(r"could not be judged | it died \| early |")
+    assert dead.endswith(r"could not be judged | it died \| early | – |")
 
 
 def test_the_table_of_criteria() -> None:

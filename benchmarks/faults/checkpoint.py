@@ -256,7 +256,13 @@ _LIMITED = (MINERU, QWEN2_5, QWEN3, GLM)
 def _weights(name: str, what: str, harm: Harm, *more: str) -> CheckpointFault:
     caught_by = (*_NUMERIC, *more)
     return CheckpointFault(
-        name=name, kind=Kind.WEIGHTS, what=what, harm=harm, caught_by=caught_by, models=ANY
+        name=name,
+        kind=Kind.WEIGHTS,
+        what=what,
+        harm=harm,
+        caught_by=caught_by,
+        suspect="weights",
+        models=ANY,
     )
 
 
@@ -266,8 +272,13 @@ FAULTS = (
     _weights(
         "weights-noise-40", "all weights have noise of 40 %", weights("", noise(0.40)), *_READING
     ),
-    _weights(
-        "weights-int4", "all matrices are rounded to int4", weights("", rounded(INT4)), *_READING
+    CheckpointFault(
+        name="weights-int4",
+        kind=Kind.WEIGHTS,
+        what="all matrices are rounded to int4",
+        harm=weights("", rounded(INT4)),
+        caught_by=(*_NUMERIC, *_READING),
+        suspect="quantisation",
     ),
     CheckpointFault(
         name="weights-int8",
@@ -275,6 +286,7 @@ FAULTS = (
         what="all matrices are rounded to int8",
         harm=weights("weight$", rounded(INT8)),
         caught_by=("numerics.logits",),
+        suspect="quantisation",
     ),
     CheckpointFault(
         name="tower-weights-noise-5",
@@ -282,6 +294,7 @@ FAULTS = (
         what="the weights of the vision tower have noise of 5 %",
         harm=weights("visual|vision_tower", noise(0.05)),
         caught_by=("numerics.images", "numerics.logits"),
+        suspect="vision tower",
     ),
     _weights(
         "zeroed-row",
@@ -295,6 +308,7 @@ FAULTS = (
         what="the base of the rotary positions is 1 % too large",
         harm=settings("rope_theta", lambda base: base * 1.01),
         caught_by=("numerics.logits",),
+        suspect="weights",
     ),
     _weights(
         "rms-norm-epsilon",
@@ -307,6 +321,7 @@ FAULTS = (
         what="two rotary frequencies of height and width belong to time",
         harm=settings("mrope_section", another_split, "it has no mRoPE"),
         caught_by=_NUMERIC,
+        suspect="places of images",
         models=_LIMITED,
     ),
     CheckpointFault(
@@ -315,6 +330,7 @@ FAULTS = (
         what="pictures are normalised with the mean of another family of models",
         harm=wrong_image_mean,
         caught_by=("numerics.images",),
+        suspect="preprocessing",
     ),
     CheckpointFault(
         name="output-row-3",
@@ -322,6 +338,7 @@ FAULTS = (
         what="one token's row of the output layer is 3 % too large",
         harm=larger_output_row,
         caught_by=("numerics.tokens",),
+        suspect="output layer",
         models=_LIMITED,
     ),
     CheckpointFault(
@@ -330,6 +347,7 @@ FAULTS = (
         what="mean and deviation of red and blue are exchanged in the processor",
         harm=_processor(_channels_exchanged),
         caught_by=("numerics.images",),
+        suspect="preprocessing",
         models=(MINERU, QWEN2_5, GLM, INTERNVL),
     ),
     CheckpointFault(
@@ -338,6 +356,7 @@ FAULTS = (
         what="pictures are resized by bilinear instead of bicubic interpolation",
         harm=_processor(_bilinear),
         caught_by=("numerics.images",),
+        suspect="preprocessing",
     ),
     CheckpointFault(
         name="max-pixels-fifth",
@@ -345,6 +364,7 @@ FAULTS = (
         what="the largest number of pixels is a fifth of the declared one",
         harm=_processor(_pixels(largest=0.2)),
         caught_by=("baseline.prompt", "serving.image_sizes"),
+        suspect="preprocessing",
         models=_LIMITED,
     ),
     CheckpointFault(
@@ -353,6 +373,7 @@ FAULTS = (
         what="the smallest number of pixels is sixteen times the declared one",
         harm=_processor(_pixels(smallest=16)),
         caught_by=("serving.image_sizes",),
+        suspect="preprocessing",
         models=_LIMITED,
     ),
     CheckpointFault(
@@ -361,6 +382,7 @@ FAULTS = (
         what="a picture is cut into at most 40 tiles, not 160",
         harm=_processor(_fewer_tiles),
         caught_by=("baseline.prompt", "serving.image_sizes"),
+        suspect="preprocessing",
         models=(INTERNVL,),
     ),
     CheckpointFault(
@@ -369,6 +391,7 @@ FAULTS = (
         what="the chat template puts the pictures of a message before its text",
         harm=_template(_pictures_first),
         caught_by=_PROMPT,
+        suspect="messages",
     ),
     CheckpointFault(
         name="template-without-system",
@@ -376,6 +399,7 @@ FAULTS = (
         what="the chat template leaves out the system message",
         harm=_template(_without_system),
         caught_by=_PROMPT,
+        suspect="messages",
     ),
     CheckpointFault(
         name="template-of-equal-length",
@@ -383,5 +407,6 @@ FAULTS = (
         what="the chat template prints the user's turns as the system's, in as many tokens",
         harm=_template(_another_role),
         caught_by=_PROMPT,
+        suspect="messages",
     ),
 )

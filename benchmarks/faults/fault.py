@@ -54,6 +54,7 @@ class Fault:
         what: one line about what goes wrong.
         caught_by: the criteria that must turn red, each of them. One red criterion would be enough
             to reject the model, but then a criterion that has gone blind would never be noticed.
+        suspect: the part that a diagnosis has to suspect, by the value of `Part`.
         models: the tiny checkpoints that it can be put into, the preferred one first.
     """
 
@@ -63,4 +64,5 @@ class Fault:
     kind: Kind
     what: str
     caught_by: tuple[str, ...]
+    suspect: str
     models: tuple[str, ...] = ANY

@@ -78,5 +78,10 @@ def _versions() -> dict[str, str]:
 
 def _result(run: Mapping[str, Any], fault: Fault) -> Result:
     return Result(
-        fault, run["model"], run["red"], was_reached=run["was_reached"], has_acted=run["has_acted"]
+        fault,
+        run["model"],
+        run["red"],
+        tuple(run.get("suspects", ())),
+        was_reached=run["was_reached"],
+        has_acted=run["has_acted"],
     )

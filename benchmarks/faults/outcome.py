@@ -36,6 +36,7 @@ class Result:
         fault: the fault.
         model: the tiny checkpoint that had it.
         red: criterion -> number of its cases that failed or were errors.
+        suspects: the parts that the diagnosis suspects, the likelier one first.
         was_reached: True if the code with the fault ran.
         has_acted: True if it changed something while the suite ran.
         problem: reason why the model could not be judged; empty if it was.
@@ -44,6 +45,7 @@ class Result:
     fault: Fault
     model: str
     red: Mapping[str, int]
+    suspects: tuple[str, ...] = ()
     was_reached: bool = True
     has_acted: bool = True
     problem: str = ""
@@ -76,6 +78,7 @@ class Result:
             "conclusion": self.conclusion.name.lower(),
             "red": dict(self.red),
             "still_green": list(self.still_green),
+            "suspects": list(self.suspects),
             "was_reached": self.was_reached,
             "has_acted": self.has_acted,
             "problem": self.problem,
@@ -90,12 +93,14 @@ class Control:
         model: the tiny checkpoint.
         mode: how it was served.
         red: criterion -> number of its cases that failed or were errors: false alarms, all of them.
+        suspects: the parts that the diagnosis suspects; none if nothing is red.
         problem: reason why the model could not be judged; empty if it was.
     """
 
     model: str
     mode: str
     red: Mapping[str, int]
+    suspects: tuple[str, ...] = ()
     problem: str = ""
 
     @property
@@ -105,7 +110,7 @@ class Control:
 
     def to_json(self) -> dict[str, Any]:
         """All that is known, for the last line of the benchmark."""
-        return {**vars(self), "red": dict(self.red)}
+        return {**vars(self), "red": dict(self.red), "suspects": list(self.suspects)}
 
 
 @dataclass(frozen=True)
@@ -147,6 +152,11 @@ def _rate(kind: Kind | None, judged: Sequence[Result]) -> Rate:
     detected = [one for one in judged if one.conclusion in DETECTED]
     as_named = [one for one in judged if one.conclusion is Conclusion.CAUGHT]
     return Rate(kind, len(judged), len(detected), len(as_named))
+
+
+def diagnosed(results: Iterable[Result], first: int) -> int:
+    """Number of faults whose part is among the first suspects."""
+    return sum(one.fault.suspect in one.suspects[:first] for one in results)
 
 
 def holds(results: Iterable[Result], controls: Iterable[Control]) -> bool:

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from .fault import Kind
-from .outcome import Control, Result, rates
+from .outcome import Control, Result, diagnosed, rates
 
 
 def tables(results: Sequence[Result], controls: Sequence[Control]) -> str:
@@ -16,8 +16,10 @@ def tables(results: Sequence[Result], controls: Sequence[Control]) -> str:
         parts += [
             "Faults that were detected, by kind:",
             rate_table(results),
+            diagnosis_line(results),
             "Each fault, with the criteria that were red and their number of red cases. **Bold**: "
-            "named by the fault. Behind ✗: named by the fault, and not red.",
+            "named by the fault. Behind ✗: named by the fault, and not red. Then the suspects of "
+            "the diagnosis. **Bold**: the right one.",
             fault_table(results),
             "Each criterion that was red, with the faults that no other criterion showed:",
             criterion_table(results),
@@ -41,6 +43,15 @@ def rate_table(results: Sequence[Result]) -> str:
     return table(("kind", "detected", "rate", "by every named criterion"), lines)
 
 
+def diagnosis_line(results: Sequence[Result]) -> str:
+    """The number of faults whose part was suspected, as a sentence."""
+    judged = [one for one in results if one.red]
+    return (
+        f"Diagnosis: of {len(judged)} detected faults the right part was suspected first for "
+        f"{diagnosed(judged, 1)}, and among the first two for {diagnosed(judged, 2)}."
+    )
+
+
 def fault_table(results: Iterable[Result]) -> str:
     """Fault x criterion: one line a fault, kind by kind."""
     kinds = list(Kind)
@@ -53,10 +64,20 @@ def fault_table(results: Iterable[Result]) -> str:
             one.fault.what,
             one.conclusion.value,
             one.problem.partition("\n")[0] or _criteria(one),
+            _diagnosis(one),
         )
         for one in sorted(results, key=lambda one: kinds.index(one.fault.kind))
     ]
-    head = ("fault", "kind", "place", "model", "what is wrong", "outcome", "red criteria")
+    head = (
+        "fault",
+        "kind",
+        "place",
+        "model",
+        "what is wrong",
+        "outcome",
+        "red criteria",
+        "suspected",
+    )
     return table(head, lines)
 
 
@@ -101,6 +122,12 @@ def _criteria(result: Result) -> str:
     others = [f"`{name}` {n}" for name, n in sorted(result.red.items()) if name not in named]
     green = [f"✗ `{name}`" for name in result.still_green]
     return ", ".join([*expected, *others, *green])
+
+
+def _diagnosis(result: Result) -> str:
+    """The suspects, the likelier one first; the right one is bold."""
+    right = result.fault.suspect
+    return ", ".join(f"**{part}**" if part == right else part for part in result.suspects) or "–"
 
 
 def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

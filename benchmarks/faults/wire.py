@@ -268,6 +268,7 @@ FAULTS = (
         what="every picture is replaced by a white one of its size",
         changes=_pixels(_blank),
         caught_by=("baseline.image", "document.characters", "numerics.images"),
+        suspect="picture bytes",
     ),
     WireFault(
         name="pictures-upside-down",
@@ -275,6 +276,7 @@ FAULTS = (
         what="every picture is turned by 180 degrees",
         changes=_pixels(_turned),
         caught_by=("baseline.image", "document.characters", "numerics.images"),
+        suspect="picture bytes",
     ),
     WireFault(
         name="pictures-lossy",
@@ -282,6 +284,7 @@ FAULTS = (
         what="every picture is compressed as a JPEG of quality 20",
         changes=_pixels(lambda picture: picture, format="JPEG", quality=_LOSSY_QUALITY),
         caught_by=("numerics.images",),
+        suspect="picture bytes",
     ),
     WireFault(
         name="text-in-another-encoding",
@@ -289,6 +292,7 @@ FAULTS = (
         what="texts of requests are decoded as Latin-1",
         changes=_messages(_another_encoding),
         caught_by=("baseline.text", "baseline.prompt"),
+        suspect="messages",
     ),
     WireFault(
         name="pictures-halved",
@@ -296,6 +300,7 @@ FAULTS = (
         what="every picture is scaled to half of its sides",
         changes=_pixels(_halved),
         caught_by=("baseline.prompt", "serving.image_sizes"),
+        suspect="picture bytes",
     ),
     WireFault(
         name="pictures-exchanged",
@@ -303,6 +308,7 @@ FAULTS = (
         what="the pictures of a request are in reverse order",
         changes=_reordered(lambda pictures: pictures[::-1]),
         caught_by=("baseline.order",),
+        suspect="places of images",
         models=SEVERAL_PICTURES,
     ),
     WireFault(
@@ -311,6 +317,7 @@ FAULTS = (
         what="every picture of a request is its first one",
         changes=_reordered(lambda pictures: pictures[:1] * len(pictures)),
         caught_by=("baseline.order",),
+        suspect="places of images",
         models=SEVERAL_PICTURES,
     ),
     WireFault(
@@ -319,6 +326,7 @@ FAULTS = (
         what="the pictures of a message are moved before its text",
         changes=_messages(_contents(_pictures_first)),
         caught_by=_PROMPT,
+        suspect="messages",
     ),
     WireFault(
         name="one-picture-kept",
@@ -326,6 +334,7 @@ FAULTS = (
         what="all pictures of a message but the last are left out",
         changes=_messages(_contents(_one_picture)),
         caught_by=_PROMPT,
+        suspect="messages",
         models=SEVERAL_PICTURES,
     ),
     WireFault(
@@ -334,6 +343,7 @@ FAULTS = (
         what="the turns before the last question are left out",
         changes=_messages(_last_turn),
         caught_by=_PROMPT,
+        suspect="messages",
     ),
     WireFault(
         name="system-message-dropped",
@@ -341,6 +351,7 @@ FAULTS = (
         what="the system message is left out",
         changes=_messages(_no_system),
         caught_by=_PROMPT,
+        suspect="messages",
     ),
     WireFault(
         name="history-without-pictures",
@@ -348,6 +359,7 @@ FAULTS = (
         what="the pictures of earlier turns are left out",
         changes=_messages(_history_without_pictures),
         caught_by=_PROMPT,
+        suspect="messages",
         models=(QWEN2_5, QWEN3, MINERU),
     ),
     WireFault(
@@ -356,6 +368,7 @@ FAULTS = (
         what="every fifth answer is that of the request before",
         changes=_of_another_request,
         caught_by=("baseline.text", "determinism.repeat"),
+        suspect="another request's answer",
     ),
     WireFault(
         name="temperature-zero-as-0.7",
@@ -363,6 +376,7 @@ FAULTS = (
         what="a greedy request is sampled at temperature 0.7",
         changes=_request(_warm),
         caught_by=("determinism.unsure",),
+        suspect="parameters",
     ),
     WireFault(
         name="seed-dropped",
@@ -370,6 +384,7 @@ FAULTS = (
         what="the seed of a request is left out",
         changes=_without("seed"),
         caught_by=("determinism.seeded",),
+        suspect="parameters",
     ),
     WireFault(
         name="stop-dropped",
@@ -377,6 +392,7 @@ FAULTS = (
         what="the stop strings of a request are left out",
         changes=_without("stop"),
         caught_by=("serving.limits",),
+        suspect="parameters",
     ),
     WireFault(
         name="answers-cut-at-32",
@@ -384,6 +400,7 @@ FAULTS = (
         what="an answer ends after 32 tokens",
         changes=_request(_cut),
         caught_by=("baseline.image", "document.characters"),
+        suspect="end of answers",
     ),
     WireFault(
         name="answers-never-end",
@@ -391,6 +408,7 @@ FAULTS = (
         what="an answer goes on behind its end until max_tokens",
         changes=_request(_endless),
         caught_by=("baseline.text", "baseline.image"),
+        suspect="end of answers",
     ),
     WireFault(
         name="usage-too-low",
@@ -398,6 +416,7 @@ FAULTS = (
         what="usage reports a third fewer prompt tokens",
         changes=_reply(_low_usage),
         caught_by=("serving.text", "serving.image"),
+        suspect="reply",
     ),
     WireFault(
         name="logprobs-of-the-neighbour",
@@ -405,6 +424,7 @@ FAULTS = (
         what="each token of an answer has the log-probabilities of the token behind it",
         changes=_reply(_of_the_neighbour),
         caught_by=("serving.text", "serving.image"),
+        suspect="reply",
     ),
     WireFault(
         name="logprobs-flat",
@@ -412,5 +432,6 @@ FAULTS = (
         what="the log-probabilities that an answer lists are a tenth smaller",
         changes=_reply(_flat),
         caught_by=("numerics.answers",),
+        suspect="reply",
     ),
 )

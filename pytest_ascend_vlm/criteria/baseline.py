@@ -6,6 +6,7 @@ rounding causes an error of that size on any hardware. An error several times la
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -52,12 +53,13 @@ def require_same_forced_prompt(forced: Forced, reference: Reference) -> None:
         raise _other_input(reference.case_id, problem)
 
 
-def judge_prompt(served: Completion | Refusal, reference: Reference) -> Verdict:
+def judge_prompt(served: Completion | Refusal, reference: Reference, text: str) -> Verdict:
     """The served prompt's tokens are the reference's, and usage counts them.
 
     Args:
         served: an answer to the case, or the HTTP error.
         reference: the reference, with its prompt's tokens.
+        text: the case's texts.
     """
     if isinstance(served, Refusal):
         return checklist({"answered": str(served)})
@@ -71,8 +73,33 @@ def judge_prompt(served: Completion | Refusal, reference: Reference) -> Verdict:
             "prompt": UNKNOWN_PROMPT if served.prompt_tokens is None else other,
             "usage": wrong if ids is not None and counted != len(ids) else None,
         },
-        {"prompt_tokens": served.prompt_tokens, "compared": "ids" if ids else "length"},
+        {
+            "prompt_tokens": served.prompt_tokens,
+            "compared": "ids" if ids else "length",
+            "ascii": text.isascii(),
+            "image_tokens": _image_tokens(reference.prompt_token_ids or ()),
+            "differs": None if other is None else _differing_part(ids, reference),
+        },
     )
+
+
+def _image_tokens(prompt: Sequence[int]) -> int:
+    """Number of tokens of the largest image: the longest run of one token."""
+    return max((len(list(run)) for _, run in itertools.groupby(prompt)), default=0)
+
+
+def _differing_part(got: tuple[int, ...] | None, reference: Reference) -> str | None:
+    """The part of two prompts that differs: "images" if only runs of one token have other lengths.
+
+    None if the served tokens are unknown.
+    """
+    if got is None:
+        return None
+    served, expected = (
+        [token for token, _ in itertools.groupby(_with_one(reference.placeholders, prompt))]
+        for prompt in (got, reference.prompt_token_ids or ())
+    )
+    return "images" if served == expected else "text"
 
 
 def _prompt_problem(
@@ -177,8 +204,12 @@ def judge_divergence(served: Completion, reference: Reference) -> Verdict:
         *side_by_side(reference.text, served.text),
         *describe(divergence, served, reference),
     )
-    reason = f"the answers diverge at token {divergence.position + 1}"
     evidence = {"position": divergence.position, "expected": reference.text, "got": served.text}
+    if divergence.expected is None or divergence.got is None:
+        other = abs(len(served.token_ids or ()) - len(reference.token_ids or ()))
+        reason = f"one of the two answers ends at token {divergence.position}, the other goes on"
+        return with_answer(at_most(other, 0, "tokens", reason, details, evidence), served)
+    reason = f"the answers diverge at token {divergence.position + 1}"
     verdict = at_most(divergence.preference, divergence.tie, "nats", reason, details, evidence)
     return with_answer(verdict, served)
 
@@ -229,9 +260,13 @@ def describe(divergence: Divergence, served: Completion, reference: Reference) -
         lines.append(
             "the served model's candidates: " + _candidates(served.top.at(divergence.position))
         )
+    if divergence.got is None:
+        return (*lines, "the served answer has ended there, the reference's goes on")
+    if divergence.expected is None:
+        return (*lines, "the reference's answer has ended there, the served one goes on")
     state = "was near a tie" if divergence.is_near_tie else "was not near a tie"
     lines.append(
-        f"the reference {state}: it preferred its choice by {divergence.preference:.3g} nats; "
+        f"the reference {state}: it preferred its choice by {divergence.preferred_by}; "
         f"rounding explains up to {divergence.tie:.3g} nats"
     )
     return tuple(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,12 @@ class Divergence:
     got: int | None
     preference: float
     tie: float
+
+    @property
+    def preferred_by(self) -> str:
+        """The preference as a text."""
+        known = math.isfinite(self.preference)
+        return f"{self.preference:.3g} nats" if known else "an amount that is not known"
 
     @property
     def is_near_tie(self) -> bool:

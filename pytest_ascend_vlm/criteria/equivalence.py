@@ -42,8 +42,7 @@ def judge_answers(
         first = divergences[case_id]
         details = (
             f"{case_id}: the answers diverge at token {first.position + 1}, which the base server "
-            f"preferred by {first.preference:.3g} nats; rounding explains up to {first.tie:.3g} "
-            "nats",
+            f"preferred by {first.preferred_by}; rounding explains up to {first.tie:.3g} nats",
             *side_by_side(expected[case_id].text, got[case_id].text, "base"),
         )
     equal, near = len(expected) - len(divergences), len(divergences) - len(unexcused)

@@ -178,8 +178,16 @@ def judge_image(comparison: CaseComparison) -> Verdict:
         {
             "ratios": {part: round(float(ratio), 4) for part, ratio in ratios.items()},
             "image_positions": count,
+            "onset_behind_image": _onset_behind_image(statistics, comparison),
         },
     )
+
+
+def _onset_behind_image(statistics: ErrorStatistics, comparison: CaseComparison) -> int | None:
+    """Number of tokens from the first image token to the first large error; None if unknown."""
+    if statistics.onset is None or not comparison.image_runs:
+        return None
+    return statistics.onset.position - 1 - comparison.image_runs[0][0]
 
 
 def judge_tokens(statistics: ErrorStatistics) -> Verdict:

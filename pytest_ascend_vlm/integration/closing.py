@@ -11,6 +11,7 @@ import pytest
 
 from .. import gate
 from ..reporting import Report, write_document
+from ..reporting.diagnosis import diagnosis_lines
 from ..reporting.origin import origin
 from ..reporting.step_summary import VARIABLE, artifacts, step_summary
 from ..reporting.summary import closing_line, closing_table, doubtful_goldens
@@ -99,9 +100,9 @@ class Closing:
             self.written.append(f"{VARIABLE}={path} could not be written: {error.strerror}")
 
     def table(self) -> list[str]:
-        """Model x criterion group with counts and worst margins; empty without rows."""
+        """The table of models and criterion groups, and the diagnoses; empty without rows."""
         rows = self._report.rows
-        return [*closing_table(rows), *self.written] if rows else []
+        return [*closing_table(rows), *diagnosis_lines(rows), *self.written] if rows else []
 
     def doubts(self) -> list[str]:
         """Doubts about the goldens that were recorded."""

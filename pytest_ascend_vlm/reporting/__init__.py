@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..writing import write_atomically
+from .diagnosis import diagnosis_json
 from .directory import Written, write_report
 from .origin import origin
 from .reading import FILE_NAME, SCHEMA
@@ -88,6 +89,7 @@ class Report:
                 **totals(models),
             },
             "models": models,
+            "diagnosis": diagnosis_json(rows),
             "rows": rows,
         }
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ConfigurationError
+from .diagnosis import diagnosis_json
 from .differences import Difference, differences
 from .origin import origin
 from .rows import Key, grouped, in_one_line, name_of
@@ -203,7 +204,14 @@ def _document(earlier: Document, later: Document, rows: list[dict[str, Any]]) ->
     receipt["runs"] = [*runs_of(earlier), *runs_of(later)]
     receipt["origin"] = origin(old, rows)
     models = _models([*earlier["models"], *later["models"]], rows)
-    return {**later, **earlier, "receipt": receipt, "models": models, "rows": rows}
+    return {
+        **later,
+        **earlier,
+        "receipt": receipt,
+        "models": models,
+        "diagnosis": diagnosis_json(rows),
+        "rows": rows,
+    }
 
 
 def _models(

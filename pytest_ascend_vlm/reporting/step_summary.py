@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from .diagnosis import diagnosis_lines
 from .markdown.escape import cell, code_block
 from .rows import address, name_of, row_ids
 from .summary import Rows, by_class, counts_text, not_applicable, worst_text
@@ -24,7 +25,7 @@ def artifacts(environment: Mapping[str, str]) -> str | None:
 
 
 def step_summary(rows: Rows, last_line: str, *, has_page: bool, place: str | None) -> str:
-    """The closing table, and the text of each failure and error.
+    """The closing table, the diagnoses, and the text of each failure and error.
 
     Args:
         rows: the report's rows.
@@ -36,8 +37,10 @@ def step_summary(rows: Rows, last_line: str, *, has_page: bool, place: str | Non
     if has_page and place:
         head += [f"report.html is in the [artifacts]({place}), if the job uploads them.", ""]
     table = ["| model | criteria | results | worst margin |", "|---|---|---|---|"]
+    found = diagnosis_lines(rows)
+    diagnosis = [code_block("\n".join(found)), ""] if found else []
     reasons = _reasons(rows, has_page=has_page)
-    return "\n".join([*head, *table, *_table(rows), "", *reasons]) + "\n"
+    return "\n".join([*head, *table, *_table(rows), "", *diagnosis, *reasons]) + "\n"
 
 
 def _table(rows: Rows) -> Iterator[str]:

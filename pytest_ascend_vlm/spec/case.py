@@ -135,6 +135,11 @@ class Case:
             if isinstance(part, Path)
         )
 
+    @property
+    def text(self) -> str:
+        """The texts of all messages, one a line."""
+        return "\n".join(text for one in self.conversation for text in _texts(one.content))
+
     def without_media(self) -> Case:
         """The same texts without any image or video."""
         earlier = tuple(
@@ -152,5 +157,5 @@ class Case:
         return tuple(part for part in (*between, texts[-1]) if part)
 
 
-def _texts(content: Content) -> Content:
+def _texts(content: Content) -> tuple[str, ...]:
     return tuple(part for part in content if isinstance(part, str))

@@ -44,7 +44,7 @@ class BaselineCriteria(Criteria):
         reference = golden(case)
         if reference.prompt_token_ids is None:
             judge.not_applicable(f"the reference's prompt is not known ({reference.source})")
-        judge(rules.judge_prompt(answers.prompt(case), reference))
+        judge(rules.judge_prompt(answers.prompt(case), reference, case.text))
 
     @criterion("baseline.order", needs=Capability.IMAGE)
     def test_images_keep_their_order(

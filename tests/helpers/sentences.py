@@ -24,8 +24,9 @@ PACKAGE = ROOT / "pytest_ascend_vlm"
 
 # The modules whose texts become a finding, a detail or the reason of a row.
 _SPEAKING = (
-    "criteria/*.py", "suite/*.py", "session/*.py", "observation/*.py", "checkpoints/*.py",
-    "golden/*.py", "harnesses/harness.py", "load/*.py", "engines/*.py", "engines/transformers/*.py",
+    "criteria/*.py", "criteria/diagnosis/*.py", "suite/*.py", "session/*.py", "observation/*.py",
+    "checkpoints/*.py", "golden/*.py", "harnesses/harness.py", "load/*.py", "engines/*.py",
+    "engines/transformers/*.py",
     "engines/vllm/*.py", "platforms/*.py", "processes/*.py", "spec/case_files.py",
     "integration/closing.py", "integration/findings.py", "integration/fixtures.py",
     "integration/outcomes.py", "integration/own_tests.py", "integration/selection.py",

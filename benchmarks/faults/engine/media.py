@@ -199,12 +199,20 @@ def _clip(name: str, what: str, change: Callable[[Frames], Frames]) -> EngineFau
         what=what,
         hooks=_clips(change),
         caught_by=_CLIPS,
+        suspect="frames of clips",
         models=_READS_CLIPS,
     )
 
 
 def _format(name: str, what: str, hooks: tuple[Hook, ...]) -> EngineFault:
-    return EngineFault(name=name, kind=Kind.FORMATS, what=what, hooks=hooks, caught_by=_FORMATS)
+    return EngineFault(
+        name=name,
+        kind=Kind.FORMATS,
+        what=what,
+        hooks=hooks,
+        caught_by=_FORMATS,
+        suspect="picture bytes",
+    )
 
 
 FAULTS = (
@@ -244,6 +252,7 @@ FAULTS = (
         what="red and blue of every picture are exchanged",
         hooks=_pictures(_red_for_blue),
         caught_by=("numerics.images",),
+        suspect="preprocessing",
     ),
     EngineFault(
         name="downloads-at-half-resolution",
@@ -257,6 +266,7 @@ FAULTS = (
             ),
         ),
         caught_by=("serving.urls",),
+        suspect="picture bytes",
     ),
     EngineFault(
         name="cropped-to-patches",
@@ -264,6 +274,7 @@ FAULTS = (
         what="a picture is cropped to whole patches instead of resized",
         hooks=_pictures(_cropped),
         caught_by=("numerics.images",),
+        suspect="preprocessing",
     ),
     _clip("clip-reversed", "the frames of a clip are in reverse order", _reversed),
     _clip("clip-first-repeated", "every frame of a clip is its first one", _first_repeated),
@@ -291,6 +302,7 @@ FAULTS = (
             *of_models([QWEN2_5], "iter_mm_grid_thw", _doubled_in_positions),
         ),
         caught_by=_CLIPS,
+        suspect="frames of clips",
         models=(QWEN3, QWEN2_5),
     ),
 )

@@ -193,6 +193,7 @@ FAULTS = (
         what="the embeddings of a request's pictures are put into the prompt in reverse order",
         hooks=_gathered(_exchanged),
         caught_by=("baseline.order",),
+        suspect="places of images",
         models=SEVERAL_PICTURES,
     ),
     EngineFault(
@@ -201,6 +202,7 @@ FAULTS = (
         what="all pictures of a request get the embeddings of its first one",
         hooks=_gathered(_first_for_all),
         caught_by=("baseline.order", "numerics.images"),
+        suspect="places of images",
         models=SEVERAL_PICTURES,
     ),
     EngineFault(
@@ -209,6 +211,7 @@ FAULTS = (
         what="the mRoPE positions of every picture but a request's first begin at zero",
         hooks=of_models(SEVERAL_WITH_MROPE, "get_mrope_input_positions", _second_from_zero),
         caught_by=("numerics.images",),
+        suspect="places of images",
         models=SEVERAL_WITH_MROPE,
     ),
     EngineFault(
@@ -217,6 +220,7 @@ FAULTS = (
         what="a step that begins inside a picture takes its embeddings one row too late",
         hooks=_gathered(_next_rows(is_first_step=False)),
         caught_by=_BORDERS,
+        suspect="steps of a prompt",
     ),
     EngineFault(
         name="chunk-loses-picture",
@@ -224,6 +228,7 @@ FAULTS = (
         what="what is left of a picture behind the border of a step is blank",
         hooks=_gathered(_blank_rest),
         caught_by=_BORDERS,
+        suspect="steps of a prompt",
     ),
     EngineFault(
         name="prefix-hit-shifts-picture",
@@ -231,6 +236,7 @@ FAULTS = (
         what="a prefix cache hit that ends inside a picture takes the rest one row too late",
         hooks=_gathered(_next_rows(is_first_step=True)),
         caught_by=_BORDERS,
+        suspect="caches",
     ),
     EngineFault(
         name="chunk-shifts-positions",
@@ -238,6 +244,7 @@ FAULTS = (
         what="the mRoPE positions of every chunk of a prompt but the first are one too large",
         hooks=(Hook(_RUNNER, "GPUModelRunner._calc_mrope_positions", _later_chunk_one_further),),
         caught_by=_BORDERS,
+        suspect="steps of a prompt",
         models=WITH_MROPE,
     ),
     EngineFault(
@@ -246,6 +253,7 @@ FAULTS = (
         what="the first token of a block of the KV cache is written over the one before",
         hooks=_kv_cache(in_answers_only=False),
         caught_by=("baseline.logprobs", "numerics.logits"),
+        suspect="decode path",
     ),
     EngineFault(
         name="kv-block-border-in-answers",
@@ -253,6 +261,7 @@ FAULTS = (
         what="the first token of a KV cache block is written over the one before, in answers only",
         hooks=_kv_cache(in_answers_only=True),
         caught_by=("baseline.image", "baseline.divergence"),
+        suspect="decode path",
     ),
     EngineFault(
         name="positions-end-at-512",
@@ -266,6 +275,7 @@ FAULTS = (
             ),
         ),
         caught_by=("numerics.long_answer",),
+        suspect="decode path",
         models=WITH_MROPE,
     ),
 )

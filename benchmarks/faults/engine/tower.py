@@ -263,6 +263,7 @@ FAULTS = (
         what="each call of the vision tower adds fresh noise of 5 % to the embeddings",
         hooks=_embeddings(_fresh(0.05)),
         caught_by=("determinism.cold", "numerics.images"),
+        suspect="vision tower",
     ),
     EngineFault(
         name="tower-noise-1",
@@ -270,6 +271,7 @@ FAULTS = (
         what="each call of the vision tower adds fresh noise of 1 % to the embeddings",
         hooks=_embeddings(_fresh(0.01)),
         caught_by=("determinism.cold",),
+        suspect="vision tower",
     ),
     EngineFault(
         name="embeddings-exchanged",
@@ -277,6 +279,7 @@ FAULTS = (
         what="pictures of one size that are encoded in one call get each other's embeddings",
         hooks=_embeddings(_exchange),
         caught_by=_BATCH,
+        suspect="images encoded together",
     ),
     EngineFault(
         name="first-picture-for-all",
@@ -284,6 +287,7 @@ FAULTS = (
         what="every picture of a call gets the embeddings of the call's first one",
         hooks=_embeddings(_repeat_first),
         caught_by=_BATCH,
+        suspect="images encoded together",
     ),
     EngineFault(
         name="embeddings-ordered-by-size",
@@ -291,6 +295,7 @@ FAULTS = (
         what="a call encodes its largest picture first, and nobody restores the order",
         hooks=_embeddings(_ordered_by_size),
         caught_by=_BATCH,
+        suspect="images encoded together",
     ),
     EngineFault(
         name="third-picture-blank",
@@ -298,6 +303,7 @@ FAULTS = (
         what="of the pictures of a call only the first two are encoded",
         hooks=_embeddings(_blank_third),
         caught_by=_BATCH,
+        suspect="images encoded together",
     ),
     EngineFault(
         name="noise-if-several",
@@ -305,6 +311,7 @@ FAULTS = (
         what="pictures that are encoded with others in one call get noise of 5 %",
         hooks=_embeddings(_if_several),
         caught_by=_BATCH,
+        suspect="images encoded together",
     ),
     EngineFault(
         name="attention-across-pictures",
@@ -312,6 +319,7 @@ FAULTS = (
         what="the tower's attention does not stop at the border between two pictures of a call",
         hooks=_attention(_one_sequence),
         caught_by=_BATCH,
+        suspect="images encoded together",
         models=_QWEN,
     ),
     EngineFault(
@@ -320,6 +328,7 @@ FAULTS = (
         what="the tower's attention takes each picture of a call to be as long as the first",
         hooks=_attention(_not_cumulative),
         caught_by=_BATCH,
+        suspect="images encoded together",
         models=_QWEN,
     ),
     EngineFault(
@@ -328,6 +337,7 @@ FAULTS = (
         what="a picture gets the embeddings of the last one that has as many tokens",
         hooks=_embeddings(_stale()),
         caught_by=("baseline.image", "determinism.batched_images"),
+        suspect="caches",
     ),
     EngineFault(
         name="cache-key-without-pixels",
@@ -336,6 +346,7 @@ FAULTS = (
         hooks=(Hook("vllm.multimodal.hasher", "MultiModalHasher.hash_kwargs", _hash_of_size),),
         # A cold request names each picture, so its key in the caches is not the hash.
         caught_by=("determinism.prefix_cache",),
+        suspect="caches",
     ),
     EngineFault(
         name="noise-above-256-tokens",
@@ -343,6 +354,7 @@ FAULTS = (
         what="pictures of more than 256 tokens get noise of 5 %",
         hooks=_embeddings(_if_large),
         caught_by=_IMAGES,
+        suspect="vision tower",
     ),
     EngineFault(
         name="first-of-a-size-garbled",
@@ -350,6 +362,7 @@ FAULTS = (
         what="the first picture of each number of tokens is garbled (noise of 100 %)",
         hooks=_embeddings(_first_of_a_size()),
         caught_by=("serving.largest_image",),
+        suspect="vision tower",
     ),
     EngineFault(
         name="window-mask-above-16",
@@ -361,6 +374,7 @@ FAULTS = (
             _sequences(_last_windows_joined, "cu_window_seqlens"),
         ),
         caught_by=_IMAGES,
+        suspect="vision tower",
         models=(QWEN2_5,),
     ),
     EngineFault(
@@ -369,6 +383,7 @@ FAULTS = (
         what="the tower takes the height of a picture's grid for its width",
         hooks=of_models(WITH_MROPE, "embed_multimodal", _sides_exchanged),
         caught_by=_IMAGES,
+        suspect="places of images",
         models=WITH_MROPE,
     ),
     EngineFault(
@@ -383,6 +398,7 @@ FAULTS = (
             ),
         ),
         caught_by=_IMAGES,
+        suspect="vision tower",
         models=WITH_MROPE,
     ),
     EngineFault(
@@ -397,6 +413,7 @@ FAULTS = (
             ),
         ),
         caught_by=("baseline.prompt", "serving.image_sizes"),
+        suspect="preprocessing",
         models=_QWEN,
     ),
 )

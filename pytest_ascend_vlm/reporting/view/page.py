@@ -28,10 +28,12 @@ from .verdicts import (
     CriterionLine,
     Note,
     Problem,
+    Suspect,
     Unsupported,
     criterion_lines,
     notes,
     problems,
+    suspects,
     unsupported,
 )
 
@@ -93,6 +95,7 @@ class ModelPage:
         speed: latency, throughput, CPU usage.
         published: published figures beside the measured ones; None if the model file has none.
         criteria: all criteria with their worst case.
+        suspects: the parts that the failures point to.
         problems: failures and errors.
         steps: the ten steps of the adaptation.
         conclusion: the conclusion.
@@ -124,6 +127,7 @@ class ModelPage:
     speed: Speed | Missing
     published: Published | None
     criteria: tuple[CriterionLine, ...]
+    suspects: tuple[Suspect, ...]
     problems: tuple[Problem, ...]
     steps: tuple[Step, ...]
     conclusion: Conclusion
@@ -173,6 +177,7 @@ def model_page(
         speed=found.speed,
         published=published(model, rows),
         criteria=criterion_lines(rows),
+        suspects=suspects(rows),
         problems=problems(rows),
         steps=steps(found, serves=served.serve is not None),
         conclusion=conclusion(found),

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ...criteria.diagnosis import TITLES, diagnose
 from ..labels import CAPABILITIES, GROUPS, named
 from ..phrase import Text
 from ..rows import name_of
@@ -74,6 +75,21 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class Suspect:
+    """A part of the served model that the results point to.
+
+    Attributes:
+        part: the part, as a noun phrase.
+        because: the results that point to it.
+        next_step: the next thing to do.
+    """
+
+    part: Text
+    because: Text
+    next_step: Text
+
+
+@dataclass(frozen=True)
 class Note:
     """Rows that are no verdict, or an expected failure, for the same reason.
 
@@ -126,6 +142,14 @@ def _margin(row: Json) -> Margin:
         row["sense"],
         sentence(str(row["unit"] or "")),
         number(row["margin"]),
+    )
+
+
+def suspects(rows: Rows) -> tuple[Suspect, ...]:
+    """The parts that the results of a model point to, the likelier one first."""
+    return tuple(
+        Suspect(sentence(TITLES[one.part]), sentence(one.because), sentence(one.next_step))
+        for one in diagnose(rows)
     )
 
 

@@ -1,0 +1,325 @@
+"""The rules of a diagnosis: from the pattern of results to the parts that explain it.
+
+The rules are a decision list: the first one that matches decides. Rules about what was asked come
+before rules about what was computed, because an answer to another question says nothing about the
+engine. Among the others, the one that explains fewer kinds of results comes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from .pattern import Pattern, Row, are_the_largest, evidence, number, with_image
+from .suspects import Part, Suspect
+
+Rule = Callable[[Pattern], tuple[Suspect, ...]]
+
+_ANSWERS = ("baseline.text", "baseline.image")
+_FORCED = ("numerics.logits", "baseline.logprobs")
+_FAR_BEHIND = 64
+"""Tokens between an image's start and the first error, from which on the image is not its cause."""
+_NEARLY_ALL = 0.8
+"""Share of the cases with images that nearly all are wrong from."""
+_ALONE = 3.0
+"""One row of the output layer is off if its error is this many times that of the next token."""
+
+
+def _suspects(because: str, *parts: Part) -> tuple[Suspect, ...]:
+    return tuple(Suspect(part, because) for part in parts)
+
+
+def usage(pattern: Pattern) -> tuple[Suspect, ...]:
+    """The prompts are right, and only the number of tokens in `usage` is not."""
+    wrong = pattern.failed("baseline.prompt")
+    if wrong and all(_checks(row).get("prompt") == "holds" for row in wrong):
+        because = f"{len(wrong)} prompts have the right tokens, but usage counts others"
+        return _suspects(because, Part.REPLY)
+    return ()
+
+
+def prompts(pattern: Pattern) -> tuple[Suspect, ...]:
+    """The prompts differ from the reference's."""
+    wrong = [
+        row
+        for row in pattern.failed("baseline.prompt")
+        if _checks(row).get("prompt", "holds") != "holds"
+    ]
+    if not wrong:
+        return ()
+    right = pattern.passed("baseline.prompt")
+    count, asked = len(wrong), len(wrong) + len(right)
+    if all(str(row["case"]).startswith("clip/") for row in wrong):
+        because = f"{count} of {asked} prompts differ, and they are all those of clips"
+        return _suspects(because, Part.FRAMES, Part.MESSAGES)
+    if all(evidence(row).get("differs") == "images" for row in wrong):
+        because = f"{count} of {asked} prompts have another number of image tokens, and equal texts"
+        if pattern.failed("serving.formats"):
+            return _suspects(because, Part.PICTURE_BYTES, Part.PREPROCESSING)
+        return _suspects(because, Part.PREPROCESSING, Part.PICTURE_BYTES)
+    ascii_text = [evidence(row).get("ascii", True) for row in wrong]
+    if not any(ascii_text) and any(evidence(row).get("ascii", True) for row in right):
+        because = f"{count} of {asked} prompts differ, and their texts are all beyond ASCII"
+        return _suspects(because, Part.MESSAGES, Part.REPLY)
+    because = f"{count} of {asked} prompts have other text tokens, so they ask something else"
+    return _suspects(because, Part.MESSAGES, Part.PLACES)
+
+
+def other_answers(pattern: Pattern) -> tuple[Suspect, ...]:
+    """A case got the answer of another one."""
+    judged = [*pattern.failed(*_ANSWERS), *pattern.passed(*_ANSWERS)]
+    owner = {evidence(row)["expected"]: row["case"] for row in judged if _has_texts(row)}
+    exchanged = [
+        row
+        for row in pattern.failed(*_ANSWERS)
+        if _has_texts(row) and owner.get(evidence(row)["got"], row["case"]) != row["case"]
+    ]
+    if not exchanged:
+        return ()
+    first = exchanged[0]
+    because = f"{first['case']} got the answer of {owner[evidence(first)['got']]}"
+    if all(map(with_image, exchanged)) and not pattern.failed("baseline.text"):
+        return _suspects(because, Part.CACHES, Part.TOGETHER)
+    return _suspects(because, Part.OTHER_REQUEST, Part.CACHES)
+
+
+def ends(pattern: Pattern) -> tuple[Suspect, ...]:
+    """The answers are the reference's, but end before it or go on behind it."""
+    wrong = [evidence(row) for row in pattern.failed(*_ANSWERS) if _has_texts(row)]
+    pairs = [(str(texts["got"]), str(texts["expected"])) for texts in wrong]
+    if not pairs or not all(
+        got.startswith(expected) or expected.startswith(got) for got, expected in pairs
+    ):
+        return ()
+    longer = sum(len(got) > len(expected) for got, expected in pairs)
+    because = (
+        f"{longer} answers go on behind the reference's end, and {len(pairs) - longer} end before "
+        "it, with equal texts up to there"
+    )
+    return _suspects(because, Part.END, Part.REPLY)
+
+
+def parameters(pattern: Pattern) -> tuple[Suspect, ...]:
+    """The numbers are right, but a parameter of the request has no effect."""
+    if not pattern.holds(*_FORCED) or pattern.failed("determinism.cold"):
+        return ()
+    if pattern.failed("determinism.unsure"):
+        because = "forced numbers are right, but a greedy answer is not always the same"
+        return _suspects(because, Part.PARAMETERS, Part.DECODE)
+    if pattern.only("determinism.seeded", "serving.limits", "determinism.unsure"):
+        names = ", ".join(sorted({row["criterion"] for row in pattern.rows if _fails(row)}))
+        because = f"greedy answers and numbers are right, and nothing but {names} fails"
+        return _suspects(because, Part.PARAMETERS, Part.REPLY)
+    return ()
+
+
+def reply(pattern: Pattern) -> tuple[Suspect, ...]:
+    """The texts and the forced numbers are right; the numbers of the replies are not."""
+    wrong = pattern.failed("numerics.answers")
+    if not wrong or pattern.passed("numerics.answers") or pattern.failed(*_ANSWERS, *_FORCED):
+        return ()
+    because = "texts and forced numbers are right, but not the log-probabilities of any reply"
+    return _suspects(because, Part.REPLY, Part.DECODE)
+
+
+def cold(pattern: Pattern) -> tuple[Suspect, ...]:
+    """The same pixels, computed again, give other numbers."""
+    if not pattern.failed("determinism.cold"):
+        return ()
+    because = "the same pixels, computed again, give other numbers"
+    return _suspects(because, Part.TOWER, Part.PREPROCESSING)
+
+
+def first_use(pattern: Pattern) -> tuple[Suspect, ...]:
+    """An image gets another answer only the first time."""
+    repeated = pattern.failed("determinism.repeat")
+    if not repeated or not all(map(with_image, repeated)) or pattern.failed("numerics.images"):
+        return ()
+    because = "only repeated answers about images differ, though their forced numbers are right"
+    return _suspects(because, Part.TOWER, Part.CACHES)
+
+
+def together(pattern: Pattern) -> tuple[Suspect, ...]:
+    """Images are right alone, and wrong together."""
+    if not pattern.failed("determinism.batched_images") or pattern.failed("numerics.images"):
+        return ()
+    because = "each image is right alone, and wrong if it arrives with others"
+    return _suspects(because, Part.TOGETHER, Part.CACHES)
+
+
+def caches(pattern: Pattern) -> tuple[Suspect, ...]:
+    """A hit in the prefix cache changes the answer."""
+    if not pattern.failed("determinism.prefix_cache") or pattern.failed("numerics.images"):
+        return ()
+    return _suspects("an answer changes with a hit in the cache", Part.CACHES, Part.STEPS)
+
+
+def steps(pattern: Pattern) -> tuple[Suspect, ...]:
+    """A prompt in steps gives other numbers than in one."""
+    if not pattern.only("numerics.borders"):
+        return ()
+    because = "numbers are right in one step, and wrong where a step or a cached prefix ends"
+    return _suspects(because, Part.STEPS, Part.CACHES)
+
+
+def decode(pattern: Pattern) -> tuple[Suspect, ...]:
+    """Forced numbers are right, generated answers are not."""
+    if not pattern.holds(*_FORCED):
+        return ()
+    if pattern.failed("numerics.long_answer"):
+        because = "answers of usual length are right, but the numbers of a long one are not"
+        return _suspects(because, Part.DECODE, Part.WEIGHTS)
+    wrong = pattern.failed("baseline.divergence")
+    if not wrong or not pattern.failed(*_ANSWERS):
+        return ()
+    known = [number(row, "position") for row in wrong]
+    positions = sorted({int(position) + 1 for position in known if position is not None})
+    because = (
+        f"forced numbers are right, but {len(wrong)} generated answers diverge, at the tokens "
+        f"{', '.join(map(str, positions))}"
+    )
+    return _suspects(because, Part.DECODE, Part.END)
+
+
+def frames(pattern: Pattern) -> tuple[Suspect, ...]:
+    """Images are right, clips are not."""
+    if not pattern.failed("baseline.frames", "numerics.clips") or not pattern.holds(
+        "numerics.images"
+    ):
+        return ()
+    return _suspects("single images are right, clips are not", Part.FRAMES, Part.PLACES)
+
+
+def places(pattern: Pattern) -> tuple[Suspect, ...]:
+    """Single images are right, several in one request are not."""
+    wrong = pattern.failed("numerics.images")
+    if not pattern.failed("baseline.order") or not all(
+        str(row["case"]).startswith("order/") for row in wrong
+    ):
+        return ()
+    because = "requests with one image are right, those with several are not"
+    return _suspects(because, Part.PLACES, Part.MESSAGES)
+
+
+def far_behind_images(pattern: Pattern) -> tuple[Suspect, ...]:
+    """Each error begins far behind the image's start."""
+    wrong = pattern.failed("numerics.images")
+    distances = [number(row, "onset_behind_image") for row in wrong]
+    known = [one for one in distances if one is not None]
+    if len(known) < len(wrong) or not known or min(known) < _FAR_BEHIND:
+        return ()
+    because = (
+        f"in {len(wrong)} cases with images, errors begin {min(known)} or more tokens behind the "
+        "first token of the image"
+    )
+    return _suspects(because, Part.DECODE, Part.TOWER)
+
+
+def picture_files(pattern: Pattern) -> tuple[Suspect, ...]:
+    """The same picture in another file, or from another place, is another picture."""
+    files = ("serving.formats", "serving.urls", "serving.encodings")
+    wrong = [*pattern.failed(*files), *pattern.errors(*files)]
+    if not wrong:
+        return ()
+    if pattern.failed("numerics.images"):
+        because = "the numbers of images are wrong, and differ by the format of their file"
+    else:
+        because = "RGB PNG files are right, but other files or another transport are not"
+    return _suspects(because, Part.PICTURE_BYTES, Part.PREPROCESSING)
+
+
+def output_row(pattern: Pattern) -> tuple[Suspect, ...]:
+    """One token alone is off everywhere."""
+    for row in pattern.failed("numerics.tokens"):
+        of_tokens = dict(evidence(row).get("errors", {})).values()
+        errors = sorted((abs(one) for one in of_tokens if isinstance(one, float)), reverse=True)
+        if len(errors) > 1 and errors[0] >= _ALONE * errors[1]:
+            because = (
+                f"one token is off by {errors[0]:.2g} roundings everywhere, and no other by more "
+                f"than {errors[1]:.2g}"
+            )
+            return _suspects(because, Part.OUTPUT_ROW, Part.WEIGHTS)
+    return ()
+
+
+def images(pattern: Pattern) -> tuple[Suspect, ...]:
+    """Texts are right, images are not."""
+    wrong, right = pattern.failed("numerics.images"), pattern.passed("numerics.images")
+    if not wrong or not pattern.texts_hold():
+        return ()
+    count, asked = len(wrong), len(wrong) + len(right)
+    if count < _NEARLY_ALL * asked:
+        tokens = pattern.image_tokens()
+        sizes = ([tokens.get(row["case"], 0) for row in rows] for rows in (wrong, right))
+        if are_the_largest(*sizes):
+            because = f"texts are right, but not the {count} largest of {asked} cases with images"
+            return _suspects(because, Part.TOWER, Part.PREPROCESSING)
+        because = f"texts are right, but not {count} of {asked} cases with images, small and large"
+        return _suspects(because, Part.PREPROCESSING, Part.TOWER)
+    if len(pattern.failed("baseline.image")) > len(pattern.passed("baseline.image")):
+        because = "texts are right, but neither numbers nor answers with images"
+        return _suspects(because, Part.PLACES, Part.TOWER)
+    because = "texts are right, and most answers about images, but not the numbers of images"
+    return _suspects(because, Part.TOWER, Part.PREPROCESSING)
+
+
+def weights(pattern: Pattern) -> tuple[Suspect, ...]:
+    """Numbers are wrong with and without images."""
+    if not pattern.failed(*_FORCED, "numerics.tokens", "numerics.images"):
+        return ()
+    because = "the numbers are wrong with and without images, in one pass over the same tokens"
+    return _suspects(because, Part.WEIGHTS, Part.QUANTISATION)
+
+
+def pooled_engine(pattern: Pattern) -> tuple[Suspect, ...]:
+    """The server is right, the engine that returns hidden states is not."""
+    if not pattern.only("numerics.hidden_states"):
+        return ()
+    return _suspects("the server's numbers are right", Part.POOLED_ENGINE)
+
+
+def variant(pattern: Pattern) -> tuple[Suspect, ...]:
+    """The model is right, a variant is not."""
+    wrong = [
+        row for row in pattern.rows if _fails(row) and row["criterion"].startswith("equivalence.")
+    ]
+    if not wrong or not pattern.only(*{row["criterion"] for row in wrong}):
+        return ()
+    names = ", ".join(sorted({row["criterion"].partition(".")[2] for row in wrong}))
+    return _suspects(f"the model is right as declared, and wrong as {names}", Part.VARIANT)
+
+
+RULES: Sequence[Rule] = (
+    usage,
+    prompts,
+    other_answers,
+    ends,
+    parameters,
+    reply,
+    cold,
+    first_use,
+    together,
+    caches,
+    steps,
+    decode,
+    frames,
+    places,
+    far_behind_images,
+    picture_files,
+    output_row,
+    images,
+    weights,
+    pooled_engine,
+    variant,
+)
+
+
+def _fails(row: Row) -> bool:
+    return bool(row["status"] == "fail")
+
+
+def _has_texts(row: Row) -> bool:
+    return {"got", "expected"} <= set(evidence(row))
+
+
+def _checks(row: Row) -> dict[str, str]:
+    return dict(evidence(row).get("checks", {}))

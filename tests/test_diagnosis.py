@@ -1,0 +1,163 @@
+"""The diagnosis of a model as a whole, on patterns of results that real faults gave.
+
+`patterns.json` has the rows of sound tiny checkpoints, and for each fault of the library the rows
+that were otherwise, with the evidence that the rules read. Real vLLM gave them:
+`fault_detection` (docs/detection.md).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+from faults.fault import Fault
+from faults.library import FAULTS
+from helpers.paths import REPOSITORY
+
+from pytest_ascend_vlm.criteria.diagnosis import NEXT, TITLES, Part, diagnose
+from pytest_ascend_vlm.reporting.diagnosis import diagnosis_json, diagnosis_lines
+
+Row = Mapping[str, Any]
+
+
+@functools.cache
+def patterns() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((REPOSITORY / "tests" / "patterns.json").read_text("utf-8"))
+    return found
+
+
+def rows_of(nested: Mapping[str, Mapping[str, Any]], status: str) -> Iterator[Row]:
+    for criterion, of_cases in nested.items():
+        for case, evidence in of_cases.items():
+            yield row(criterion, case or None, status, evidence)
+
+
+def row(
+    criterion: str, case: str | None = None, status: str = "fail", evidence: Row | None = None
+) -> Row:
+    return {
+        "model": "org/model",
+        "suite_class": "TestIt",
+        "criterion": criterion,
+        "case": case,
+        "status": status,
+        "evidence": evidence or {},
+    }
+
+
+def sound(model: str = "qwen2_vl") -> list[Row]:
+    return list(rows_of(patterns()["sound"][model], "pass"))
+
+
+def with_fault(name: str) -> list[Row]:
+    """The rows of a sound model, with those that a fault changed in their places."""
+    fault = patterns()["faults"][name]
+    changed = [
+        one
+        for status in ("fail", "error", "pass")
+        for one in rows_of(fault.get(status, {}), status)
+    ]
+    return changing(sound(fault["model"]), *changed)
+
+
+def changing(rows: list[Row], *others: Row) -> list[Row]:
+    known = {(one["criterion"], one["case"]) for one in others}
+    return [*(one for one in rows if (one["criterion"], one["case"]) not in known), *others]
+
+
+def suspected(name: str) -> list[str]:
+    return [one.part.value for one in diagnose(with_fault(name))]
+
+
+def test_every_fault_has_a_pattern() -> None:
+    assert set(patterns()["faults"]) == {fault.name for fault in FAULTS}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_a_fault_names_a_part(fault: Fault) -> None:
+    assert fault.suspect in {part.value for part in Part}
+
+
+def test_the_right_part_is_suspected_first_in_most_cases() -> None:
+    wrong = {
+        fault.name: (fault.suspect, suspected(fault.name))
+        for fault in FAULTS
+        if suspected(fault.name)[:1] != [fault.suspect]
+    }
+    assert len(wrong) <= 0.2 * len(FAULTS), wrong
+
+
+def test_the_right_part_is_among_the_two_suspects_in_nearly_all_cases() -> None:
+    wrong = {
+        fault.name: (fault.suspect, suspected(fault.name))
+        for fault in FAULTS
+        if fault.suspect not in suspected(fault.name)
+    }
+    assert len(wrong) <= 0.05 * len(FAULTS), wrong
+
+
+@pytest.mark.parametrize("model", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl"])
+def test_a_sound_model_has_no_suspect(model: str) -> None:
+    assert sound(model)
+    assert diagnose(sound(model)) == ()
+
+
+@pytest.mark.parametrize("status", ["xfail", "error", "skip", "na"])
+def test_only_failures_are_explained(status: str) -> None:
+    changed = [
+        {**one, "status": status} for one in with_fault("output-row-3") if one["status"] == "fail"
+    ]
+    assert diagnose(changing(sound(), *changed)) == ()
+
+
+def test_a_failure_that_no_rule_knows_has_no_suspect() -> None:
+    assert diagnose(changing(sound(), row("lifecycle.stop"))) == ()
+
+
+def test_the_engine_of_hidden_states_is_suspected_if_the_server_is_right() -> None:
+    (one,) = diagnose(changing(sound(), row("numerics.hidden_states", "error_ratio")))
+    assert one.part is Part.POOLED_ENGINE
+
+
+def test_a_variant_is_suspected_by_its_name() -> None:
+    (one,) = diagnose(changing(sound(), row("equivalence.graphs", "graphs-answers")))
+    assert one.part is Part.VARIANT
+    assert one.because.endswith("wrong as graphs")
+
+
+def test_a_variant_of_a_wrong_model_is_not_suspected() -> None:
+    rows = changing(with_fault("mrope-section"), row("equivalence.graphs", "graphs-answers"))
+    assert [one.part for one in diagnose(rows)] == [Part.PLACES, Part.TOWER]
+
+
+def test_the_evidence_has_the_numbers_of_the_run() -> None:
+    (first, _) = diagnose(with_fault("kv-block-border-in-answers"))
+    assert first.because == (
+        "forced numbers are right, but 3 generated answers diverge, at the tokens 84, 104"
+    )
+
+
+@pytest.mark.parametrize("part", Part)
+def test_a_part_has_a_title_and_a_next_step(part: Part) -> None:
+    assert TITLES[part]
+    assert NEXT[part]
+
+
+def test_the_terminal_has_suspects_evidence_and_next_steps() -> None:
+    lines = diagnosis_lines(with_fault("output-row-3"))
+    assert lines[0] == "what the results of TestIt (org/model) point to:"
+    assert lines[1] == f"  1. {TITLES[Part.OUTPUT_ROW]}"
+    assert lines[2] == f"     next: {NEXT[Part.OUTPUT_ROW]}"
+    assert lines[3].startswith("  2. ")
+    assert lines[-1].startswith("  because one token is off by 2.6 roundings")
+    assert diagnosis_lines(sound()) == []
+
+
+def test_the_report_has_the_diagnosis_of_each_class() -> None:
+    others = [{**one, "suite_class": "TestOther"} for one in sound()]
+    (found,) = diagnosis_json([*with_fault("output-row-3"), *others])
+    assert (found["model"], found["suite_class"]) == ("org/model", "TestIt")
+    assert [one["part"] for one in found["suspects"]] == ["output layer", "weights"]
