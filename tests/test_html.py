@@ -396,6 +396,17 @@ def test_a_click_opens_a_case_with_all_of_its_material(opened: Open, picture: Js
 
 
 @needs_browser
+def test_the_overview_has_the_diagnosis(opened: Open, picture: Json) -> None:
+    page = opened(report(picture, row("baseline.divergence", "image/page", "fail")))
+    page.wait_for_selector("text=The results together point to:")
+    assert "the decode path: KV cache" in page.inner_text("ol")
+    page.click("text=中文")
+    page.wait_for_selector("text=综合所有结果")
+    assert "解码路径：KV 缓存" in page.inner_text("ol")
+    assert opened(report(picture)).locator("ol").count() == 0
+
+
+@needs_browser
 def test_the_address_of_a_row_opens_it(opened: Open, picture: Json) -> None:
     page = opened(report(picture), FAILED)
     assert page.inner_text("h1") == "baseline.image[image/page]"

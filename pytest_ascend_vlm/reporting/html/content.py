@@ -49,6 +49,21 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Suspected:
+    """A part of a served model that its results point to.
+
+    Attributes:
+        part: the part.
+        because: the results that point to it.
+        next_step: the next thing to do.
+    """
+
+    part: Said
+    because: Said
+    next_step: Said
+
+
+@dataclass(frozen=True)
 class Class:
     """A model as one test class declares it.
 
@@ -58,6 +73,7 @@ class Class:
         result: the conclusion: "pass", "fail" or "missing"; "na" if it is not applicable.
         conclusion: the conclusion, or the reason why it is not applicable.
         groups: its groups of criteria.
+        suspects: the parts that its failures point to, the likelier one first.
     """
 
     title: str
@@ -65,6 +81,7 @@ class Class:
     result: str
     conclusion: Said
     groups: tuple[Group, ...]
+    suspects: tuple[Suspected, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -185,6 +202,14 @@ def _judged(page: ModelPage, rows: Rows, languages: Languages) -> Class:
         page.conclusion.result,
         said(page.conclusion.sentence, languages),
         tuple(_group(name, found, languages) for name, found in groups.items()),
+        tuple(
+            Suspected(
+                said(one.part, languages),
+                said(one.because, languages),
+                said(one.next_step, languages),
+            )
+            for one in page.suspects
+        ),
     )
 
 

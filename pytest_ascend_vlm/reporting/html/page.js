@@ -235,7 +235,14 @@
       } }, t("reset the filter")));
   }
 
+  const suspects = () => data.classes.filter((one) => one.suspects.length).map((one) =>
+    el("div", {}, el("h3", {}, one.title),
+      el("ol", {}, one.suspects.map((suspect) => el("li", {}, el("strong", {}, said(suspect.part)),
+        facts([[t("because"), said(suspect.because)], [t("next step"), said(suspect.next_step)]]),
+      )))));
+
   function overview() {
+    const suspected = suspects();
     main.replaceChildren(
       el("div", { class: "top" }, el("h1", { tabindex: "-1" }, t("VLM conformance report")),
         languageButtons() ?? ""),
@@ -243,6 +250,8 @@
         ([name, value]) => [said(name), said(value)]))),
       el("section", {}, el("h2", {}, t("Models and groups of criteria")), ...overviewTable()
         .filter((part) => part !== null)),
+      suspected.length ? el("section", {}, el("h2", {}, t("The results together point to:")),
+        suspected) : "",
       el("section", {}, el("h2", { id: "results", tabindex: "-1" }, t("Results")), filterForm(),
         el("p", { id: "count", class: "soft", role: "status" }), el("div", { id: "found" })),
     );

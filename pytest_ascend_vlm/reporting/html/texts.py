@@ -31,6 +31,9 @@ _LABELS = (
         "Each field has the number of results by status, and the smallest margin to a threshold. "
         "Choose the numbers to see the results, or the margin to see its case."
     ),
+    phrase("The results together point to:"),
+    phrase("because"),
+    phrase("next step"),
     phrase("Results"),
     phrase("search"),
     phrase("criterion, case, prompt, answer, reason"),
