@@ -113,6 +113,20 @@ def test_only_failures_are_explained(status: str) -> None:
     assert diagnose(changing(sound(), *changed)) == ()
 
 
+def test_errors_alone_have_no_suspect() -> None:
+    dead = [{**one, "status": "error"} for one in sound()]
+    assert diagnose(dead) == ()
+
+
+def test_wrong_images_of_a_model_that_was_asked_no_text_have_no_suspect() -> None:
+    rows = [
+        one
+        for one in with_fault("mrope-section")
+        if one["criterion"] != "baseline.text" and not str(one["case"]).startswith("text/")
+    ]
+    assert diagnose(rows) == ()
+
+
 def test_a_failure_that_no_rule_knows_has_no_suspect() -> None:
     assert diagnose(changing(sound(), row("lifecycle.stop"))) == ()
 

@@ -57,13 +57,23 @@ class Pattern:
 
         Right are those whose mean error is that of the reference's own rounding.
         """
-        if any(not with_image(row) for row in self.failed("baseline.text", "baseline.logprobs")):
-            return False
-        ratios = [
-            number(row, "ratio") for row in self.passed("baseline.logprobs") if not with_image(row)
-        ]
-        known = [ratio for ratio in ratios if ratio is not None]
-        return bool(known) and sum(known) / len(known) <= SOUND_RATIO
+        ratio = self._text_ratio()
+        return not self._failing_texts() and ratio is not None and ratio <= SOUND_RATIO
+
+    def texts_are_wrong(self) -> bool:
+        """True if cases without an image have been judged, and their numbers are not right."""
+        ratio = self._text_ratio()
+        return bool(self._failing_texts()) or (ratio is not None and ratio > SOUND_RATIO)
+
+    def _failing_texts(self) -> list[Row]:
+        wrong = self.failed("baseline.text", "baseline.logprobs")
+        return [row for row in wrong if not with_image(row)]
+
+    def _text_ratio(self) -> float | None:
+        """The mean error of the texts in bf16 roundings; None if none was judged."""
+        passed = [row for row in self.passed("baseline.logprobs") if not with_image(row)]
+        known = [ratio for row in passed if (ratio := number(row, "ratio")) is not None]
+        return sum(known) / len(known) if known else None
 
     def _of(self, criteria: tuple[str, ...], status: str) -> list[Row]:
         return [

@@ -217,14 +217,14 @@ def far_behind_images(pattern: Pattern) -> tuple[Suspect, ...]:
 def picture_files(pattern: Pattern) -> tuple[Suspect, ...]:
     """The same picture in another file, or from another place, is another picture."""
     files = ("serving.formats", "serving.urls", "serving.encodings")
-    wrong = [*pattern.failed(*files), *pattern.errors(*files)]
-    if not wrong:
-        return ()
     if pattern.failed("numerics.images"):
+        # Without a right answer for an RGB PNG, the comparison with other files is an error.
         because = "the numbers of images are wrong, and differ by the format of their file"
+        wrong = [*pattern.failed(*files), *pattern.errors(*files)]
     else:
         because = "RGB PNG files are right, but other files or another transport are not"
-    return _suspects(because, Part.PICTURE_BYTES, Part.PREPROCESSING)
+        wrong = pattern.failed(*files)
+    return _suspects(because, Part.PICTURE_BYTES, Part.PREPROCESSING) if wrong else ()
 
 
 def output_row(pattern: Pattern) -> tuple[Suspect, ...]:
@@ -264,7 +264,7 @@ def images(pattern: Pattern) -> tuple[Suspect, ...]:
 
 def weights(pattern: Pattern) -> tuple[Suspect, ...]:
     """Numbers are wrong with and without images."""
-    if not pattern.failed(*_FORCED, "numerics.tokens", "numerics.images"):
+    if not pattern.texts_are_wrong() or not pattern.failed(*_FORCED, "numerics.tokens"):
         return ()
     because = "the numbers are wrong with and without images, in one pass over the same tokens"
     return _suspects(because, Part.WEIGHTS, Part.QUANTISATION)
