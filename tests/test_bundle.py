@@ -200,7 +200,7 @@ def test_another_models_pass_on_an_npu_proves_nothing(status: str) -> None:
 def test_a_tiny_checkpoint_gives_nothing_to_vllm_ascend() -> None:
     found = bundle(receipt={"checkpoint": "tiny"})
     assert not vllm_ascend(found)
-    assert "| 权重 | 小型测试权重(tiny),不是真实权重 |" in found["README.md"].splitlines()
+    assert "| 权重 | 微型检查点（tiny），不是真实权重 |" in found["README.md"].splitlines()
 
 
 @pytest.mark.parametrize("text", PAYLOADS)

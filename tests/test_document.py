@@ -197,7 +197,7 @@ def test_a_translation_has_the_same_values(language: str) -> None:
 
 def test_a_phrase_in_a_phrase_is_translated_and_a_value_is_not() -> None:
     nested = phrase("{first}, {next}", first=phrase("passed"), next="passed")
-    assert translator("zh")(nested) == "通过,passed"
+    assert translator("zh")(nested) == "通过、passed"
     assert translator("en")(nested) == "passed, passed"
 
 
@@ -285,8 +285,8 @@ def test_the_table_of_the_model_is_that_of_its_checkpoint() -> None:
     for line in (
         "| 模型架构 | Qwen2VLForConditionalGeneration (qwen2\\_vl) |",
         "| 模型尺寸 | 2.31 GB |",
-        "| GQA 配置 | 14 heads,2 KV heads |",
-        "| RoPE 类型 | mrope,mRoPE \\[8, 12, 12\\] |",
+        "| GQA 配置 | 14 heads、2 KV heads |",
+        "| RoPE 类型 | mrope、mRoPE \\[8, 12, 12\\] |",
         "| 单卡 HBM | 64 GiB(65536 MiB) |",
         "| 权重显存 | 2.15 GiB |",
         "| 启动总耗时 | 31.50 秒 |",
