@@ -47,7 +47,8 @@ class Kept:
             if run.pop("versions") != _versions() or run["problem"]:
                 continue
             if "mode" in run:
-                kept.controls.append(Control(**run))
+                suspects = tuple(run.pop("suspects", ()))
+                kept.controls.append(Control(**run, suspects=suspects))
             elif run["fault"] in by_name:
                 kept.results.append(_result(run, by_name[run["fault"]]))
         return kept
