@@ -239,7 +239,9 @@ def test_a_port_that_is_taken_is_named() -> None:
         port = other.getsockname()[1]
         base = min(port, 65504)
         first, advice = port_lines({"HCCL_IF_BASE_PORT": str(base)})[:2]
-    assert first == f"{base}-{base + 31} (HCCL_IF_BASE_PORT is '{base}'): taken: {port}"
+    head, _, taken = first.partition(": taken: ")
+    assert head == f"{base}-{base + 31} (HCCL_IF_BASE_PORT is '{base}')"
+    assert str(port) in taken.split(", ")  # others of this host may be taken as well
     assert "EJ0003" in advice
 
 

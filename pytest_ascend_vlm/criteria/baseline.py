@@ -7,6 +7,7 @@ rounding causes an error of that size on any hardware. An error several times la
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -205,13 +206,23 @@ def judge_divergence(served: Completion, reference: Reference) -> Verdict:
         *describe(divergence, served, reference),
     )
     evidence = {"position": divergence.position, "expected": reference.text, "got": served.text}
-    if divergence.expected is None or divergence.got is None:
-        other = abs(len(served.token_ids or ()) - len(reference.token_ids or ()))
-        reason = f"one of the two answers ends at token {divergence.position}, the other goes on"
-        return with_answer(at_most(other, 0, "tokens", reason, details, evidence), served)
+    if not math.isfinite(divergence.preference):
+        longest = max(len(served.token_ids or ()), len(reference.token_ids or ()))
+        differing = longest - divergence.position
+        reason = _unknown_preference(divergence)
+        return with_answer(at_most(differing, 0, "tokens", reason, details, evidence), served)
     reason = f"the answers diverge at token {divergence.position + 1}"
     verdict = at_most(divergence.preference, divergence.tie, "nats", reason, details, evidence)
     return with_answer(verdict, served)
+
+
+def _unknown_preference(divergence: Divergence) -> str:
+    if divergence.expected is None or divergence.got is None:
+        return f"one of the two answers ends at token {divergence.position}, the other goes on"
+    return (
+        f"the answers diverge at token {divergence.position + 1}, and how much the reference "
+        "preferred its choice is not known"
+    )
 
 
 def with_parting(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 
 from ..criteria.criterion import Criterion, Documentation
@@ -16,11 +15,9 @@ def explain(
 ) -> str:
     """The message of a failed verdict: case, finding, measured value, details, and advice."""
     case = f" [{case_id}]" if case_id else ""
-    required = f"{verdict.sense} {verdict.threshold:.4g} is required"
     measured = (
-        f"{verdict.measured:.4g} {verdict.unit}, {required} (margin {verdict.margin:+.4g})"
-        if math.isfinite(verdict.measured)
-        else f"no finite number of {verdict.unit}, {required}"
+        f"{verdict.measured:.4g} {verdict.unit}, {verdict.sense} {verdict.threshold:.4g} is "
+        f"required (margin {verdict.margin:+.4g})"
     )
     details = [f"  {line}" for line in "\n".join(verdict.details).splitlines()]
     advice = textwrap.fill(
