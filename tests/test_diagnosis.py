@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from faults.fault import Fault
 from faults.library import FAULTS
 from helpers.paths import REPOSITORY
 
+from pytest_ascend_vlm import VLMConformance
 from pytest_ascend_vlm.criteria.diagnosis import NEXT, TITLES, Part, diagnose
 from pytest_ascend_vlm.reporting.diagnosis import diagnosis_json, diagnosis_lines
 
@@ -152,6 +154,17 @@ def test_the_evidence_has_the_numbers_of_the_run() -> None:
     assert first.because == (
         "forced numbers are right, but 3 generated answers diverge, at the tokens 84, 104"
     )
+
+
+def test_a_prompt_of_unknown_tokens_is_not_said_to_ask_something_else() -> None:
+    unknown = {"checks": {"prompt": "its prompt is unknown"}, "differs": None}
+    assert diagnose(changing(sound(), row("baseline.prompt", "text/name", "fail", unknown))) == ()
+
+
+@pytest.mark.parametrize("part", Part)
+def test_a_next_step_names_tests_of_the_suite(part: Part) -> None:
+    named = re.findall(r"\btest_\w+", NEXT[part])
+    assert [name for name in named if not hasattr(VLMConformance, name)] == []
 
 
 @pytest.mark.parametrize("part", Part)

@@ -43,8 +43,11 @@ class Pattern:
 
     def only(self, *criteria: str) -> bool:
         """True if some of these criteria fail, and no other criterion does."""
-        failing = {row["criterion"] for row in self.rows if row["status"] == "fail"}
-        return bool(failing) and failing <= set(criteria)
+        return bool(self.failing()) and self.failing() <= set(criteria)
+
+    def failing(self) -> set[str]:
+        """The criteria that fail in some case."""
+        return {row["criterion"] for row in self.rows if row["status"] == "fail"}
 
     def image_tokens(self) -> dict[str, float]:
         """Case -> number of image tokens in its prompt, as far as known."""

@@ -39,11 +39,8 @@ def usage(pattern: Pattern) -> tuple[Suspect, ...]:
 
 def prompts(pattern: Pattern) -> tuple[Suspect, ...]:
     """The prompts differ from the reference's."""
-    wrong = [
-        row
-        for row in pattern.failed("baseline.prompt")
-        if _checks(row).get("prompt", "holds") != "holds"
-    ]
+    # Without the tokens of a prompt nobody knows in what it differs.
+    wrong = [row for row in pattern.failed("baseline.prompt") if evidence(row).get("differs")]
     if not wrong:
         return ()
     right = pattern.passed("baseline.prompt")
@@ -106,7 +103,7 @@ def parameters(pattern: Pattern) -> tuple[Suspect, ...]:
         because = "forced numbers are right, but a greedy answer is not always the same"
         return _suspects(because, Part.PARAMETERS, Part.DECODE)
     if pattern.only("determinism.seeded", "serving.limits", "determinism.unsure"):
-        names = ", ".join(sorted({row["criterion"] for row in pattern.rows if _fails(row)}))
+        names = ", ".join(sorted(pattern.failing()))
         because = f"greedy answers and numbers are right, and nothing but {names} fails"
         return _suspects(because, Part.PARAMETERS, Part.REPLY)
     return ()
@@ -281,12 +278,10 @@ def pooled_engine(pattern: Pattern) -> tuple[Suspect, ...]:
 
 def variant(pattern: Pattern) -> tuple[Suspect, ...]:
     """The model is right, a variant is not."""
-    wrong = [
-        row for row in pattern.rows if _fails(row) and row["criterion"].startswith("equivalence.")
-    ]
-    if not wrong or not pattern.only(*{row["criterion"] for row in wrong}):
+    failing = sorted(pattern.failing())
+    if not failing or not all(name.startswith("equivalence.") for name in failing):
         return ()
-    names = ", ".join(sorted({row["criterion"].partition(".")[2] for row in wrong}))
+    names = ", ".join(name.removeprefix("equivalence.") for name in failing)
     return _suspects(f"the model is right as declared, and wrong as {names}", Part.VARIANT)
 
 
@@ -313,10 +308,6 @@ RULES: Sequence[Rule] = (
     pooled_engine,
     variant,
 )
-
-
-def _fails(row: Row) -> bool:
-    return bool(row["status"] == "fail")
 
 
 def _has_texts(row: Row) -> bool:
