@@ -6,16 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..criteria.diagnosis import TITLES, Suspect, diagnose
+from .rows import by_owner
 
 Rows = Sequence[Mapping[str, Any]]
 
 
 def diagnoses(rows: Rows) -> dict[tuple[str, str], tuple[Suspect, ...]]:
     """Model and test class -> the parts that its results point to; those without any left out."""
-    of_class: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        of_class.setdefault((row["model"], row["suite_class"]), []).append(row)
-    found = {key: diagnose(own) for key, own in of_class.items()}
+    found = {key: diagnose(own) for key, own in by_owner(rows).items()}
     return {key: suspects for key, suspects in found.items() if suspects}
 
 

@@ -114,6 +114,14 @@ def grouped(rows: Iterable[dict[str, Any]]) -> dict[Key, list[dict[str, Any]]]:
     return found
 
 
+def by_owner(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
+    """Model and test class -> their rows, in the order of the rows."""
+    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        found.setdefault((row["model"], row["suite_class"]), []).append(row)
+    return found
+
+
 def told(row: Mapping[str, Any]) -> str:
     """The verdict of a row in one line: the finding, the measured value and the threshold.
 

@@ -14,11 +14,12 @@ from typing import Any
 
 from ..origin import origin
 from ..phrase import Text
+from ..rows import by_owner
 from ..sentences import sentence
 from .environment import Environment, Origin, environment, origin_of
 from .missing import Missing
 from .page import ModelPage, model_page
-from .rows import Json, Rows
+from .rows import Rows
 
 __all__ = ["Missing", "ModelPage", "NotJudged", "View", "judged_classes", "view"]
 
@@ -64,7 +65,7 @@ def view(report: Mapping[str, Any], *, charts: bool = True) -> View:
     """
     # The rows decide it, whatever the file says.
     receipt = {**report["receipt"], "origin": origin(report["receipt"], report["rows"])}
-    of_class = _by_class(report["rows"])
+    of_class = by_owner(report["rows"])
     judged = judged_classes(report["rows"])
     known = {(model["model"], model["suite_class"]): model for model in report["models"]}
     classes = Counter(model for model, _ in of_class)
@@ -96,10 +97,3 @@ def judged_classes(rows: Rows) -> tuple[tuple[str, str], ...]:
     return tuple(
         dict.fromkeys((row["model"], row["suite_class"]) for row in rows if row["status"] != "na")
     )
-
-
-def _by_class(rows: Rows) -> dict[tuple[str, str], list[Json]]:
-    found: dict[tuple[str, str], list[Json]] = {}
-    for row in rows:
-        found.setdefault((row["model"], row["suite_class"]), []).append(row)
-    return found
