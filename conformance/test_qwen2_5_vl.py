@@ -1,6 +1,7 @@
 from pytest_ascend_vlm import Capability as C
 from pytest_ascend_vlm import (
     DatasetTask,
+    ExpectedFailure,
     ModelSpec,
     Published,
     PublishedFigure,
@@ -23,13 +24,31 @@ _EAGER = Variant("eager", {"enforce_eager": True})
 _TUTORIAL = "the Qwen-VL-Dense tutorial of vLLM-Ascend"
 _ENV = {"PYTORCH_NPU_ALLOC_CONF": "max_split_size_mb:256"}
 _EVERYTHING = frozenset(C)
+_FRAME_RATE = tuple(
+    ExpectedFailure(
+        criterion=criterion,
+        reason="vLLM up to 0.23 takes every clip of Qwen2.5-VL for one of two frames a second",
+        issue="https://github.com/vllm-project/vllm/pull/47736",
+        seen_in=">=0.11,<0.24",
+        fixed_in="0.32",
+    )
+    for criterion in (
+        "baseline.frames",
+        "numerics.clips[clip/numbers-slow]",
+        "numerics.clips[clip/time]",
+    )
+)
 
 
 class TestQwen25VL3B(VLMConformance):
     """Qwen2.5-VL-3B-Instruct (qwen2_5_vl), bf16, one card."""
 
     model = ModelSpec(
-        "Qwen/Qwen2.5-VL-3B-Instruct", serve=_ONE_CARD, env=_ENV, supports=_EVERYTHING
+        "Qwen/Qwen2.5-VL-3B-Instruct",
+        serve=_ONE_CARD,
+        env=_ENV,
+        supports=_EVERYTHING,
+        expected_failures=_FRAME_RATE,
     )
 
 
@@ -43,6 +62,7 @@ class TestQwen25VL7B(VLMConformance):
         env=_ENV,
         supports=_EVERYTHING,
         variants=(_EAGER, _FULL_DECODE_ONLY),
+        expected_failures=_FRAME_RATE,
     )
 
 
@@ -72,6 +92,7 @@ class TestQwen25VL32B(VLMConformance):
             Variant("prefix_cache", {"enable_prefix_caching": True}),
             Variant("encoder_data_parallel", {"mm_encoder_tp_mode": "data"}),
         ),
+        expected_failures=_FRAME_RATE,
         datasets=(
             DatasetTask(
                 "mmmu_val",

@@ -1,6 +1,9 @@
+from functools import partial
+
 from pytest_ascend_vlm import Capability as C
 from pytest_ascend_vlm import (
     DatasetTask,
+    ExpectedFailure,
     ModelSpec,
     Published,
     PublishedFigure,
@@ -23,6 +26,17 @@ _TUTORIAL = "the Qwen-VL-Dense tutorial of vLLM-Ascend"
 _ENV = {"PYTORCH_NPU_ALLOC_CONF": "max_split_size_mb:256"}
 _EVERYTHING = frozenset(C)
 _THOUSANDTHS = 1000
+# Of the tiny checkpoint alone, because its goldens were recorded with a newer Transformers.
+_CLIP_PROMPTS = partial(
+    ExpectedFailure,
+    reason="Transformers before 5.10 puts one pair of <|vision_start|> and <|vision_end|> less "
+    "around a clip than the one that recorded the goldens",
+    issue="https://github.com/vllm-project/vllm/pull/46957",
+    fixed_in="0.32",
+    checkpoint="tiny",
+)
+_CLIPS = ("numbers", "numbers-reversed", "numbers-slow", "eight-numbers", "time")
+_NEED_THE_PROMPT = ("baseline.frames", "numerics.clips")
 
 
 class TestQwen3VL2B(VLMConformance):
@@ -85,6 +99,10 @@ class TestQwen3VL8B(VLMConformance):
                     "max_num_seqs": 32,
                 },
             ),
+        ),
+        expected_failures=(
+            *(_CLIP_PROMPTS(f"baseline.prompt[clip/{one}]", shows="token 3 on") for one in _CLIPS),
+            *(_CLIP_PROMPTS(one, shows="did not see the same input") for one in _NEED_THE_PROMPT),
         ),
         datasets=(
             DatasetTask(

@@ -38,3 +38,7 @@ class ServerError(VlmError):
 
 class PreconditionError(VlmError):
     """The two sides of a comparison did not get the same input, so it would prove nothing."""
+
+
+class PromptDiffers(PreconditionError):
+    """The served prompt is not the reference's, which baseline.prompt judges."""

@@ -99,6 +99,19 @@ def test_what_is_no_answer_is_expected_only_by_name(
     assert statuses(judged(stub(Defect.TEXT_OFF_BY_ONE_TOKEN.value), *one))[0][1] == "xfail"
 
 
+@pytest.mark.parametrize(
+    ("shows", "status"), [("did not see the same input", "xfail"), ("another text", "error")]
+)
+def test_another_prompt_is_expected_only_by_name(
+    shows: str, status: str, project: pytest.Pytester, stub: Serve, judged: Judged
+) -> None:
+    expected = f"(ExpectedFailure('baseline.text', 'longer', 'none', shows='{shows}'),)"
+    model_file(project, "    pass", expected_failures=expected)
+    one = ("-k", "text_matches and capital]", "test_own_model.py")
+    outcome = judged(stub(Defect.PROMPT_IS_LONGER.value), *one)
+    assert statuses(outcome) == [("baseline.text", status)]
+
+
 # --- not applicable is an exception type ---------------------------------------------------------
 
 SKIPS = """

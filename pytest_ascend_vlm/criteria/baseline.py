@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..errors import PreconditionError
+from ..errors import PreconditionError, PromptDiffers
 from ..observation.answers import TOP_LOGPROBS, Completion, Reference, Refusal, TokenText
 from ..observation.numerics import Forced, ReferenceNumerics
 from ..spec.thresholds import Thresholds
@@ -33,7 +33,7 @@ def require_same_prompt(served: Completion, reference: Reference) -> None:
     well, the answers are compared nevertheless; `judge_prompt` fails.
 
     Raises:
-        PreconditionError: the prompts differ.
+        PromptDiffers: the prompts differ.
     """
     problem = _prompt_problem(served.prompt_token_ids, served.prompt_tokens, reference)
     if problem is not None:
@@ -44,7 +44,7 @@ def require_same_forced_prompt(forced: Forced, reference: Reference) -> None:
     """Checks that the answer was forced after the reference's prompt.
 
     Raises:
-        PreconditionError: the prompts differ.
+        PromptDiffers: the prompts differ.
     """
     if reference.numerics is None:
         return
@@ -127,8 +127,8 @@ def _with_one(placeholders: Sequence[int], token_ids: tuple[int, ...]) -> tuple[
     return tuple(placeholders[0] if token in placeholders else token for token in token_ids)
 
 
-def _other_input(case_id: str, problem: str) -> PreconditionError:
-    return PreconditionError(
+def _other_input(case_id: str, problem: str) -> PromptDiffers:
+    return PromptDiffers(
         f"{case_id}: {problem}. The two sides did not see the same input, so their answers cannot "
         "be compared. baseline.prompt judges that."
     )

@@ -73,12 +73,12 @@ def judge_cold(
     require_cold(caches)
     differences = [difference(first, other) for first, *again in runs.values() for other in again]
     worst = largest(differences, lambda one: one.overall)
-    times = min(map(len, runs.values()))
+    times = sum(map(len, runs.values()))
     return at_most(
         worst.overall,
         maximum,
         _UNIT,
-        f"{len(runs)} images were computed {times} times each; the largest difference is in "
+        f"{len(runs)} images were computed {times} times in all; the largest difference is in "
         f"{worst.case_id}",
         _where(worst, maximum),
         {"images": list(runs), "times": times, **cold_evidence(caches)},

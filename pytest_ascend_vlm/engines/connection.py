@@ -62,6 +62,7 @@ class Connection:
             max_retries=0,
             http_client=openai.DefaultHttpxClient(
                 timeout=timeout_seconds,
+                verify=endpoint.certificates,
                 trust_env=not endpoint.is_local,
                 limits=limits_of_openai(keepalive_expiry=_IDLE_SECONDS),
             ),
@@ -70,6 +71,7 @@ class Connection:
             base_url=endpoint.url,
             headers={"Authorization": f"Bearer {endpoint.api_key}"},
             timeout=timeout_seconds,
+            verify=endpoint.certificates,
             trust_env=not endpoint.is_local,
             limits=httpx.Limits(keepalive_expiry=_IDLE_SECONDS),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -33,6 +34,14 @@ class Endpoint:
     def is_local(self) -> bool:
         """True if the server is on this host. Requests to this host must not use a proxy."""
         return is_loopback(self.url)
+
+    @property
+    def certificates(self) -> ssl.SSLContext | bool:
+        """The argument `verify` of a client: the usual certificates for https, none for http.
+
+        Loading them takes longer than a small request.
+        """
+        return self.url.startswith("https:") or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 class Server(Protocol):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ..criteria.verdict import Verdict
-from ..errors import CriterionFailed, NoAnswer, VlmError
+from ..errors import CriterionFailed, NoAnswer, PromptDiffers, VlmError
 from ..reporting.rows import Row, address, as_json, in_one_line, name_of, row_ids, told
 from ..session.judge import Judge, NotApplicable
 from ..session.run import Run
@@ -93,9 +93,10 @@ def _ending(
     error = call.excinfo.value
     if isinstance(error, pytest.skip.Exception):
         return _skipped(item, error)
-    if isinstance(error, CriterionFailed):
+    if isinstance(error, (CriterionFailed, PromptDiffers)):
+        status = "fail" if isinstance(error, CriterionFailed) else "error"
         excuse = _excuse(item, report, error, run)
-        return _Ending("fail", str(error)) if excuse is None else _Ending("xfail", excuse)
+        return _Ending(status, str(error)) if excuse is None else _Ending("xfail", excuse)
     if isinstance(error, VlmError):
         return _Ending("error", str(error))
     is_own = call_of(item).criterion is None  # a user's plain assert is a verdict about the model
@@ -192,13 +193,13 @@ def _judged(item: pytest.Item, judge: Judge | None) -> _Ending:
 
 
 def _excuse(
-    item: pytest.Item, report: pytest.TestReport, error: CriterionFailed, run: Run
+    item: pytest.Item, report: pytest.TestReport, error: CriterionFailed | PromptDiffers, run: Run
 ) -> str | None:
     """Reason why a failure was expected, or None.
 
     A criterion's failure is expected only if the model or the criterion declares it; an `xfail`
-    marker does not count. A degenerate answer (`NoAnswer`) is expected only if the declaration's
-    `shows` matches it.
+    marker does not count. A degenerate answer (`NoAnswer`) and a comparison that another prompt
+    prevents (`PromptDiffers`) are expected only if the declaration's `shows` matches them.
     """
     if not hasattr(report, "wasxfail"):
         return None
@@ -206,7 +207,8 @@ def _excuse(
         return str(report.wasxfail)
     every = item.stash.get(EXPECTED_FAILURES, ())
     expected = [failure for failure in every if failure.may_occur(run.vllm_version)]
-    named = [failure for failure in expected if failure.shows or not isinstance(error, NoAnswer)]
+    must_name = isinstance(error, (NoAnswer, PromptDiffers))
+    named = [failure for failure in expected if failure.shows or not must_name]
     return next((str(failure) for failure in named if failure.shows in str(error)), None)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import pytest
 
 from ..criteria.criterion import DATASET, VARIANT, Criterion
-from ..errors import CriterionFailed
+from ..errors import CriterionFailed, PromptDiffers
 from ..session.model import ModelSession
 from ..session.run import RUN, Run
 from ..spec.case import Case
@@ -242,5 +242,7 @@ def _expect_failures(item: pytest.Item, criterion: Criterion, session: ModelSess
     )
     for failure in item.stash[EXPECTED_FAILURES]:
         # Not strict: `outcomes` decides what must fail, because that depends on the engine.
-        reason = str(failure)
-        item.add_marker(pytest.mark.xfail(raises=CriterionFailed, reason=reason, strict=False))
+        known = pytest.mark.xfail(
+            raises=(CriterionFailed, PromptDiffers), reason=str(failure), strict=False
+        )
+        item.add_marker(known)

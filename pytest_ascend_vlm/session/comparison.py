@@ -36,7 +36,7 @@ class Comparison:
 
         Raises:
             GoldenError: the golden is missing or invalid.
-            PreconditionError: the two sides saw different prompts.
+            PromptDiffers: the two sides saw different prompts.
             ServerError: the server refused the request, or died.
         """
         from ..criteria.baseline import require_same_prompt

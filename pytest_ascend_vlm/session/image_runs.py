@@ -46,14 +46,25 @@ class ImageRuns:
     ) -> tuple[dict[str, list[CaseComparison]], CacheUse | None]:
         """The logits of the first, the smallest and the largest image, computed several times.
 
+        The first computation is the known one. The largest image is computed only once more,
+        because it takes longer than all others.
+
         Returns:
-            Case id -> the logits of each computation; the server's cache counters for them.
+            Case id -> the logits of each computation; the server's cache counters for the new ones.
         """
         few = _first_smallest_largest(cases)
-        runs, caches = self._counting(
-            lambda: [(case, [self.forced.again(case) for _ in range(COLD_RUNS)]) for case in few]
+        known = [self.forced(case) for case in few]
+        again, caches = self._counting(
+            lambda: [
+                [self.forced.again(case) for _ in range(1 if case is few[-1] else COLD_RUNS - 1)]
+                for case in few
+            ]
         )
-        return {case.id: [self._compared(case, one) for one in of] for case, of in runs}, caches
+        runs = {
+            case.id: [self._compared(case, one) for one in (first, *others)]
+            for case, first, others in zip(few, known, again, strict=True)
+        }
+        return runs, caches
 
     def answers_together(
         self, cases: Sequence[Case]
@@ -106,10 +117,13 @@ class ImageRuns:
 
 
 def _batches(cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
-    """Different images of one size, and different images of several sizes."""
-    different = list({case.every_image: case for case in reversed(cases)}.values())
+    """Different images of one size, and different images of several sizes.
+
+    Among the sizes the small ones come first: a large image is a batch by itself, and takes long.
+    """
+    different = {case.every_image: case for case in reversed(cases)}.values()
     by_size: dict[tuple[tuple[int, int], ...], list[Case]] = {}
-    for case in reversed(different):
+    for case in sorted(different, key=_pixels):
         by_size.setdefault(_sizes(case), []).append(case)
     mixed = itertools.chain.from_iterable(itertools.zip_longest(*by_size.values()))
     several = [case for case in mixed if case is not None]
@@ -121,9 +135,10 @@ def _sizes(case: Case) -> tuple[tuple[int, int], ...]:
     return tuple(image_size(path) for path in case.every_image)
 
 
-def _first_smallest_largest(cases: Sequence[Case]) -> list[Case]:
-    def pixels(case: Case) -> int:
-        return sum(map(math.prod, _sizes(case)))
+def _pixels(case: Case) -> int:
+    return sum(map(math.prod, _sizes(case)))
 
-    chosen = (cases[0], min(cases, key=pixels), max(cases, key=pixels))
+
+def _first_smallest_largest(cases: Sequence[Case]) -> list[Case]:
+    chosen = (cases[0], min(cases, key=_pixels), max(cases, key=_pixels))
     return list({case.id: case for case in chosen}.values())

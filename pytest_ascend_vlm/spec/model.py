@@ -30,7 +30,8 @@ _PARALLEL_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_paral
 class ExpectedFailure:
     """A criterion that is known to fail for this model.
 
-    It must fail, and the failure must be its verdict; an error is not excused.
+    It must fail, and the failure must be its verdict. An error is not excused, except that of a
+    prompt that differs from the reference's, if `shows` names it.
 
     Attributes:
         criterion: the criterion's id, `determinism.concurrent`.

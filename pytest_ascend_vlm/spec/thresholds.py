@@ -57,7 +57,7 @@ REPEATS = 3
 """Number of times that determinism.repeat sends one request."""
 
 COLD_RUNS = 4
-"""Number of times that determinism.cold has each image computed."""
+"""Number of times that determinism.cold has an image computed, the first time included."""
 
 UNSURE_RUNS = 6
 """Maximum number of times that determinism.unsure sends one request."""

@@ -69,7 +69,8 @@ class DeterminismCriteria(Criteria):
         repeated request usually compares a cached embedding with itself. Here each request has a
         cache salt, and each image a uuid and a file of its own, with the same pixels. The golden's
         answer is forced. Two computations differ by at most {cold_ratio} of the reference's own
-        bf16 error. The images are the first, the smallest and the largest of the suite.
+        bf16 error. The images are the first, the smallest and the largest of the suite; the largest
+        is computed twice.
 
         If this fails: the message says whether the difference comes in with the image. If it does,
         look at the vision tower: attention without a fixed order of addition, uninitialised memory,

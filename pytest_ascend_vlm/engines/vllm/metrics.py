@@ -108,7 +108,9 @@ def _read_server(endpoint: Endpoint) -> Counters:
     headers = {"Authorization": f"Bearer {endpoint.api_key}"}
     url = f"{endpoint.url}/metrics"
     try:
-        with httpx.Client(timeout=_SECONDS, trust_env=not endpoint.is_local) as http:
+        with httpx.Client(
+            timeout=_SECONDS, verify=endpoint.certificates, trust_env=not endpoint.is_local
+        ) as http:
             reply = http.get(url, headers=headers)
         return read(reply.text) if reply.status_code == httpx.codes.OK else Counters({})
     except (httpx.HTTPError, ValueError):
