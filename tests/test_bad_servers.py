@@ -126,6 +126,10 @@ CAUGHT = {
         },
     ),
     Defect.WEBP_READ_WRONGLY: Caught({"serving.encodings"}),
+    Defect.DROPS_PARAMETERS: Caught(
+        {"parameters.greedy", "parameters.end", "parameters.choice", "parameters.form"},
+        only="parameters",
+    ),
     Defect.STREAM_LOSES_ITS_END: Caught({"serving.streaming"}),
     Defect.STREAM_BREAKS_CHARACTERS: Caught({"serving.streaming"}),
     Defect.IGNORES_MAX_TOKENS: Caught({"serving.limits"}),

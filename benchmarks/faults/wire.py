@@ -22,6 +22,8 @@ _LOSSY_QUALITY = 20
 _CUT_TOKENS = 32
 _WARM = 0.7
 _EVERY = 5
+_ADDED_PENALTIES = ("presence_penalty", "frequency_penalty")
+_BEYOND_OPENAI = ("top_k", "min_p", "repetition_penalty", "min_tokens", "structured_outputs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,8 +197,21 @@ def _warm(body: Body) -> Body:
     return {**body, "temperature": _WARM} if body.get("temperature") == 0 else body
 
 
-def _without(field: str) -> Callable[[], Changes]:
-    return _request(lambda body: {name: body[name] for name in body if name != field})
+def _without(*fields: str) -> Callable[[], Changes]:
+    return _request(lambda body: {name: body[name] for name in body if name not in fields})
+
+
+def _rewarding(body: Body) -> Body:
+    """Turns the sign of the penalties for tokens of the answer."""
+    added = {name: -body[name] for name in _ADDED_PENALTIES if body.get(name)}
+    return {**body, **added}
+
+
+def _plain_streams(body: Body) -> Body:
+    """Leaves out of streamed requests what only this server knows."""
+    if not body.get("stream"):
+        return body
+    return {name: body[name] for name in body if name not in _BEYOND_OPENAI}
 
 
 def _endless(body: Body) -> Body:
@@ -392,6 +407,78 @@ FAULTS = (
         what="the stop strings of a request are left out",
         changes=_without("stop"),
         caught_by=("serving.limits",),
+        suspect="parameters",
+    ),
+    WireFault(
+        name="limits-of-sampling-dropped",
+        kind=Kind.PARAMETERS,
+        what="top_p, top_k and min_p are left out",
+        changes=_without("top_p", "top_k", "min_p"),
+        caught_by=("parameters.greedy",),
+        suspect="parameters",
+    ),
+    WireFault(
+        name="penalties-dropped",
+        kind=Kind.PARAMETERS,
+        what="repetition, presence and frequency penalty are left out",
+        changes=_without("repetition_penalty", *_ADDED_PENALTIES),
+        caught_by=("parameters.choice",),
+        suspect="parameters",
+    ),
+    WireFault(
+        name="penalties-as-rewards",
+        kind=Kind.PARAMETERS,
+        what="presence and frequency penalty have the other sign",
+        changes=_request(_rewarding),
+        caught_by=("parameters.choice",),
+        suspect="parameters",
+    ),
+    WireFault(
+        name="logit-bias-dropped",
+        kind=Kind.PARAMETERS,
+        what="logit_bias is left out",
+        changes=_without("logit_bias"),
+        caught_by=("parameters.choice",),
+        suspect="parameters",
+    ),
+    WireFault(
+        name="min-tokens-dropped",
+        kind=Kind.PARAMETERS,
+        what="min_tokens is left out",
+        changes=_without("min_tokens"),
+        caught_by=("parameters.end",),
+        suspect="parameters",
+    ),
+    WireFault(
+        name="stop-tokens-dropped",
+        kind=Kind.PARAMETERS,
+        what="stop_token_ids and include_stop_str_in_output are left out",
+        changes=_without("stop_token_ids", "include_stop_str_in_output"),
+        caught_by=("parameters.end",),
+        suspect="parameters",
+    ),
+    WireFault(
+        name="max-completion-tokens-dropped",
+        kind=Kind.PARAMETERS,
+        what="max_completion_tokens is left out",
+        changes=_without("max_completion_tokens"),
+        caught_by=("parameters.end",),
+        suspect="parameters",
+    ),
+    WireFault(
+        name="form-dropped",
+        kind=Kind.PARAMETERS,
+        what="response_format and structured_outputs are left out",
+        changes=_without("response_format", "structured_outputs"),
+        caught_by=("parameters.form",),
+        suspect="parameters",
+    ),
+    WireFault(
+        name="streams-know-openai-only",
+        kind=Kind.PARAMETERS,
+        what="streamed requests lose the parameters that OpenAI's API does not have",
+        changes=_request(_plain_streams),
+        caught_by=("parameters.greedy", "parameters.end", "parameters.choice", "parameters.form"),
         suspect="parameters",
     ),
     WireFault(

@@ -55,6 +55,7 @@ GROUPS: Mapping[str, Group] = {
         Group("document", "accuracy"),
         Group("tasks", "accuracy"),
         Group("determinism", "determinism"),
+        Group("parameters", "serving"),
         # Other tests on the host would change the measured speed.
         Group("performance", "performance", is_opt_in=True, runs_alone=True),
         Group("lifecycle", "robustness"),

@@ -128,6 +128,26 @@ class Client:
             return refusal(error.response)
         return completions(reply, case_id, time.perf_counter() - since)
 
+    def ask_with(self, case: Case, fields: Mapping[str, Any]) -> Completion | Refusal:
+        """The answer to a case whose request has further fields, or the HTTP error.
+
+        It is greedy unless a field says otherwise, and its prompt is computed again. It is not
+        among `completions`: a parameter may make any text of an answer.
+
+        Raises:
+            ServerError: if the server cannot be reached.
+        """
+        answers = self._send(messages(case), case.id, _unlike(case), fields)
+        return answers if isinstance(answers, Refusal) else answers[0]
+
+    def stream_with(self, case: Case, fields: Mapping[str, Any]) -> Completion:
+        """The same, streamed and joined.
+
+        Raises:
+            ServerError: if the server rejects the request or the stream breaks off.
+        """
+        return self._stream(case, _unlike(case), fields)
+
     def stream(
         self, case: Case, sampling: Sampling | None = None, *, bare: bool = False
     ) -> Completion:
@@ -141,15 +161,20 @@ class Client:
         Raises:
             ServerError: if the server rejects the request or the stream breaks off.
         """
+        sampling = sampling or Sampling(max_tokens=case.max_tokens)
+        answer = self._stream(case, sampling, None, **(BARE if bare else {}))
+        self.completions.append(answer)
+        return answer
+
+    def _stream(
+        self, case: Case, sampling: Sampling, fields: Mapping[str, Any] | None, **options: Any
+    ) -> Completion:
         since = time.perf_counter()
         first, finish, usage = None, None, None
         pieces: list[str] = []
-        sampling = sampling or Sampling(max_tokens=case.max_tokens)
-        options: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
+        options |= {"stream": True, "stream_options": {"include_usage": True}}
         try:
-            for chunk in self._connection.complete(
-                messages(case), sampling, None, **options, **(BARE if bare else {})
-            ):
+            for chunk in self._connection.complete(messages(case), sampling, fields, **options):
                 usage = usage_of(chunk.usage) or usage
                 for choice in chunk.choices:
                     if choice.delta.content:
@@ -161,9 +186,7 @@ class Client:
         except Exception as error:  # which HTTP library raises depends on the version of openai
             raise ServerError(f"{case.id}: the stream broke off: {error}") from error
         seconds = time.perf_counter() - since
-        answer = Completion(case.id, "".join(pieces), None, finish, usage, None, seconds, first)
-        self.completions.append(answer)
-        return answer
+        return Completion(case.id, "".join(pieces), None, finish, usage, None, seconds, first)
 
     def ask_together(
         self, cases: Sequence[Case], sampling: Sampling | None = None
@@ -325,3 +348,8 @@ class Client:
                 yield other
             finally:
                 self._disposable_requests += other.requests
+
+
+def _unlike(case: Case) -> Sampling:
+    """Greedy sampling whose prompt shares no block of the prefix cache with another request."""
+    return Sampling(max_tokens=case.max_tokens, cache_salt=new_salt())

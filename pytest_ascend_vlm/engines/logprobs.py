@@ -117,5 +117,5 @@ def _logsumexp(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Logsumexp over the listed tokens of each row, ignoring NaN."""
     with np.errstate(all="ignore"):
         known = np.where(np.isnan(values), -np.inf, values)
-        peak = known.max(axis=1)
+        peak = known.max(axis=1, initial=-np.inf)  # a list may be empty
         return np.asarray(peak + np.log(np.exp(known - peak[:, None]).sum(axis=1)))

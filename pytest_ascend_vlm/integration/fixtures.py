@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ..session.memo import Memo
     from ..session.model import ModelSession
     from ..session.numerics import NumericsSession
+    from ..session.parameters import ParameterRuns
     from ..session.performance import PerformanceSession
     from ..session.reference import ReferenceSession
     from ..spec.case import Case
@@ -251,6 +252,14 @@ def image_runs(
     from ..session.image_runs import ImageRuns
 
     return ImageRuns(client, answers, forced, golden)
+
+
+@pytest.fixture(scope="class")
+def parameter_runs(client: Client) -> ParameterRuns:
+    """Request parameters, tried on the served model. Scope: class."""
+    from ..session.parameters import ParameterRuns
+
+    return ParameterRuns(client)
 
 
 @pytest.fixture(scope="class")

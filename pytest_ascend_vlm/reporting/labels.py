@@ -24,6 +24,7 @@ GROUPS: Mapping[str, Phrase] = {
     "document": phrase("reading of documents"),
     "tasks": phrase("questions about images"),
     "determinism": phrase("determinism"),
+    "parameters": phrase("request parameters"),
     "performance": phrase("performance"),
     "lifecycle": phrase("start and stop"),
     "dataset": phrase("data sets"),

@@ -18,6 +18,7 @@ from .equivalence import EquivalenceCriteria
 from .formats import FormatCriteria
 from .lifecycle import LifecycleCriteria
 from .numerics import NumericsCriteria
+from .parameters import ParameterCriteria
 from .performance import PerformanceCriteria
 from .reference import ReferenceCriteria
 from .serving import ServingCriteria
@@ -33,6 +34,7 @@ class VLMConformance(
     DatasetCriteria,
     LifecycleCriteria,
     PerformanceCriteria,
+    ParameterCriteria,
     DeterminismCriteria,
     TaskCriteria,
     DocumentCriteria,

@@ -29,12 +29,12 @@ _TEMPERATURES = (1.0, 2.0)
 # Pixels that fill two blocks of vllm-ascend's prefix cache, which have 128 tokens. A token has at
 # most 32 x 32 pixels. A prompt that fills no block is not cached.
 _TWO_BLOCKS = 2 * 128 * 32 * 32
-# An open prompt, for which every model has many likely answers.
-_OPEN = Case(
+OPEN = Case(
     "text/open", Capability.TEXT, "Write a short poem about a colour of your choice.", max_tokens=32
 )
+"""An open prompt, for which every model has many likely answers."""
 _UNSURE = (
-    _OPEN,
+    OPEN,
     Case("text/word", Capability.TEXT, "Name any word that comes to your mind.", max_tokens=32),
     Case("text/story", Capability.TEXT, "Tell a story that nobody has told.", max_tokens=32),
     Case("text/digits", Capability.TEXT, "Write some digits in any order.", max_tokens=32),
@@ -235,7 +235,7 @@ def _sampled(client: Client, temperature: float) -> dict[str, Completion]:
     """
     return {
         f"seed {seed}": client.complete(
-            _OPEN, Sampling(_OPEN.max_tokens, temperature, seed), cold=True
+            OPEN, Sampling(OPEN.max_tokens, temperature, seed), cold=True
         )
         for seed in range(1, SEEDS + 1)
     }

@@ -53,6 +53,20 @@ VERSION = "99.0"  # of vLLM, as it states itself; no known failure was seen in i
 # the values that switch them off.
 _NEUTRAL = {"top_p": (1,), "top_k": (-1, 0), "min_p": (0,), "repetition_penalty": (1,)}
 
+# Fields that this server refuses, and the values of each that change nothing.
+_UNKNOWN: dict[str, tuple[Any, ...]] = {
+    **_NEUTRAL,
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "logit_bias": (),
+    "min_tokens": (),
+    "max_completion_tokens": (),
+    "stop_token_ids": (),
+    "include_stop_str_in_output": (),
+    "structured_outputs": (),
+    "response_format": (),
+}
+
 Fetch = Callable[[str], bytes]
 View = Callable[[Image.Image], Image.Image]
 
@@ -311,6 +325,7 @@ class Request:
     stream: bool
     is_neutral: bool
     ignores_end: bool
+    unknown: tuple[str, ...]
 
     @property
     def clips(self) -> list[Clip]:
@@ -370,6 +385,9 @@ def parse(body: bytes, fetch: Fetch, view: View) -> Request:
         stream=bool(asked.get("stream")),
         is_neutral=all(asked.get(name) in values for name, values in _NEUTRAL.items()),
         ignores_end=bool(asked.get("ignore_eos")),
+        unknown=tuple(
+            name for name, values in _UNKNOWN.items() if asked.get(name) not in (None, *values)
+        ),
     )
 
 
@@ -996,6 +1014,7 @@ class Defect(enum.Enum):
     IGNORES_MAX_TOKENS = Behaviour(seen=_without(max_tokens=MOST_TOKENS))
     IGNORES_STOP = Behaviour(seen=_without(stop=None))
     IGNORES_N = Behaviour(seen=_without(n=1))
+    DROPS_PARAMETERS = Behaviour(refuse=_answers("parameter"))
     ANSWERS_TOO_MANY_IMAGES = Behaviour(refuse=_answers("too many images"))
     ANSWERS_VIDEO = Behaviour(refuse=_answers("video"))
     BAD_IMAGE_GIVES_500 = Behaviour(refuse=_only("image", status=500))
@@ -1145,6 +1164,8 @@ class Stub:
             yield crash
         if request.model != self.name:
             yield Refused(404, f"The model `{request.model}` does not exist.", "model")
+        if request.unknown:
+            yield Refused(400, f"not supported: {', '.join(request.unknown)}", "parameter")
         if request.clips and not self.video_tokens:
             yield Refused(400, "At most 0 video(s) may be provided in one prompt.", "video")
         if len(request.images) - len(request.clips) > self.image_limit:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from . import hooks, media, runner, tower
+from . import hooks, media, runner, sampler, tower
 
-FAULTS = (*tower.FAULTS, *runner.FAULTS, *media.FAULTS)
+FAULTS = (*tower.FAULTS, *runner.FAULTS, *sampler.FAULTS, *media.FAULTS)
 
 
 def install() -> None:

@@ -16,6 +16,15 @@ Rule = Callable[[Pattern], tuple[Suspect, ...]]
 
 _ANSWERS = ("baseline.text", "baseline.image")
 _FORCED = ("numerics.logits", "baseline.logprobs")
+_OF_PARAMETERS = (
+    "determinism.seeded",
+    "determinism.unsure",
+    "parameters.choice",
+    "parameters.end",
+    "parameters.form",
+    "parameters.greedy",
+    "serving.limits",
+)
 _FAR_BEHIND = 64
 """Tokens between an image's start and the first error, from which on the image is not its cause."""
 _NEARLY_ALL = 0.8
@@ -102,7 +111,7 @@ def parameters(pattern: Pattern) -> tuple[Suspect, ...]:
     if pattern.failed("determinism.unsure"):
         because = "forced numbers are right, but a greedy answer is not always the same"
         return _suspects(because, Part.PARAMETERS, Part.DECODE)
-    if pattern.only("determinism.seeded", "serving.limits", "determinism.unsure"):
+    if pattern.only(*_OF_PARAMETERS):
         names = ", ".join(sorted(pattern.failing()))
         because = f"greedy answers and numbers are right, and nothing but {names} fails"
         return _suspects(because, Part.PARAMETERS, Part.REPLY)

@@ -1,0 +1,39 @@
+"""What a served model answers with and without a request parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .answers import Completion, Refusal
+
+
+@dataclass(frozen=True, eq=False)
+class Tried:
+    """A request parameter, tried on one case.
+
+    Attributes:
+        fields: the fields of the request that set the parameter.
+        plain: the answer without the parameter.
+        whole: the answer with it, or the HTTP error.
+        streamed: the same answer, streamed; None if the server refused the request.
+    """
+
+    fields: Mapping[str, Any]
+    plain: Completion
+    whole: Completion | Refusal
+    streamed: Completion | None
+
+
+@dataclass(frozen=True, eq=False)
+class Trials:
+    """A request parameter, tried on some cases.
+
+    Attributes:
+        tried: the answers to each case.
+        unsuited: case id -> why it cannot show what the parameter does.
+    """
+
+    tried: tuple[Tried, ...]
+    unsuited: Mapping[str, str]

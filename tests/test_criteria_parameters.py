@@ -1,0 +1,182 @@
+"""Rules of request parameters, on answers that are made up."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pytest_ascend_vlm.criteria import parameters as rules
+from pytest_ascend_vlm.errors import PreconditionError
+from pytest_ascend_vlm.observation.answers import Completion, Refusal, TopLogprobs
+from pytest_ascend_vlm.observation.parameters import Trials, Tried
+
+CASE = "text/a"
+END = 2
+IDS = (10, 11, 12, 13, 11, END)
+
+
+def answer(ids: Sequence[int], finish: str = "stop", text: str | None = None) -> Completion:
+    """An answer; by default each token but the end has its own letter."""
+    letters = "".join(chr(ord("a") + one) for one in ids if one != END)
+    text = letters if text is None else text
+    return Completion(CASE, text, tuple(ids), finish, None, None, 0.1)
+
+
+def listing(ids: Sequence[int], *others: Mapping[int, float], top: float = 9.0) -> Completion:
+    """An answer whose tokens have a logit; `others` has the other tokens of each position."""
+    lists = [{one: top, **of} for one, of in zip(ids, others, strict=True)]
+    found = TopLogprobs(
+        np.array([[*of] for of in lists], dtype=np.int64),
+        np.array([[*of.values()] for of in lists], dtype=np.float64),
+    )
+    return dataclasses.replace(answer(ids, "length"), top=found)
+
+
+PLAIN = answer(IDS)
+REPEATING = listing(
+    (10, 11, 10, 10),
+    {20: 8.5, 30: -5.0},
+    {20: 1.0, 30: -5.0},
+    {21: 8.0, 30: -5.0},
+    {22: 4.0, 30: -5.0},
+)
+
+
+def problem(parameter: rules.Parameter, plain: Completion, got: Completion) -> str | None:
+    return parameter.problem(plain, got)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "good", "bad"),
+    [
+        (
+            "min_tokens",
+            {"min_tokens": 14, "max_tokens": 22},
+            answer((*IDS[:-1], *range(30, 39)), "length"),
+            PLAIN,
+        ),
+        (
+            "min_tokens",
+            {"min_tokens": 14, "max_tokens": 22},
+            answer((*IDS[:-1], *range(30, 47)), "length"),
+            answer((10, 12, *range(30, 45)), "length"),
+        ),
+        (
+            "ignore_eos",
+            {"ignore_eos": True, "max_tokens": 14},
+            answer((*IDS, *range(30, 38)), "length"),
+            answer((*IDS, *range(30, 34)), "length"),
+        ),
+        (
+            "max_completion_tokens",
+            {"max_tokens": None, "max_completion_tokens": 3},
+            answer(IDS[:3], "length"),
+            PLAIN,
+        ),
+        ("stop_token_ids", {"stop_token_ids": [12]}, answer(IDS[:3]), PLAIN),
+        ("stop_token_ids", {"stop_token_ids": [12]}, answer(IDS[:2]), answer(IDS[:3], "length")),
+        (
+            "include_stop_str_in_output",
+            {"stop": "m", "include_stop_str_in_output": True},
+            answer(IDS[:3]),
+            answer(IDS[:3], text="kl"),
+        ),
+    ],
+)
+def test_an_end_is_moved(
+    name: str, fields: Mapping[str, Any], good: Completion, bad: Completion
+) -> None:
+    parameter = rules.ENDS[name]
+    assert parameter.fields(PLAIN) == fields
+    assert problem(parameter, PLAIN, good) is None
+    assert problem(parameter, PLAIN, bad)
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("logit_bias-against", (20, 1, 1, 1), (10, 11, 10, 10)),
+        ("logit_bias-against", (20, 1, 1, 1), (11, 11, 10, 10)),
+        ("logit_bias-for", (11, 11, 11), (11, 11, 10)),
+        # The third token is the first that occurred before; 9 - 2 is less than 8.
+        ("presence_penalty", (10, 11, 21, 1), (10, 11, 10, 10)),
+        ("presence_penalty", (10, 11, 21, 1), (10, 20, 10, 10)),
+        ("frequency_penalty", (10, 11, 21, 1), (10, 11, 10, 22)),
+        ("repetition_penalty", (10, 11, 21, 1), (10, 11, 10, 10)),
+    ],
+)
+def test_a_choice_is_predicted(name: str, good: Sequence[int], bad: Sequence[int]) -> None:
+    parameter = rules.CHOICES[name]
+    assert problem(parameter, REPEATING, answer(good, "length")) is None
+    assert problem(parameter, REPEATING, answer(bad, "length"))
+
+
+def test_a_penalty_counts_how_often_a_token_occurred() -> None:
+    """The fourth token occurred twice: 9 - 4 is more than 4, and 9 - 6 is not."""
+    plain = listing((10, 10, 10, 10), {20: 1.0}, {20: 1.0}, {20: 1.0}, {22: 4.0})
+    parameter = rules.CHOICES["frequency_penalty"]
+    assert problem(parameter, plain, answer((10, 10, 10, 22), "length")) is None
+    with pytest.raises(PreconditionError, match="changes no token of the answer"):
+        problem(rules.CHOICES["presence_penalty"], plain, answer((10, 10, 10, 10), "length"))
+
+
+def test_a_repetition_penalty_is_judged_by_log_probabilities_as_well() -> None:
+    """They do not tell the sign of a logit, so only the place of the first difference counts."""
+    plain = listing((10, 11, 10, 10), {20: -2.0}, {20: -2.0}, {21: -2.0}, {22: -2.0}, top=-0.1)
+    parameter = rules.CHOICES["repetition_penalty"]
+    assert problem(parameter, plain, answer((10, 11, 21, 1), "length")) is None
+    assert problem(parameter, plain, answer((10, 20, 21, 1), "length"))
+    assert problem(parameter, plain, answer((10, 11, 10, 10), "length"))
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("choice", ("red", "stop"), ("a red one", "stop")),
+        ("regex", ("1958", "stop"), ("195", "stop")),
+        ("json_schema", ('{ "answer" :"no"\n}', "stop"), ('{"answer": "maybe"}', "stop")),
+        ("json_schema", ('{\n\n "ans', "length"), ('{\n\n "ans', "stop")),
+        ("json_object", ('{"a": [1]}', "stop"), ("[1]", "stop")),
+        ("json_object", ("{\n\n", "length"), ("Here is", "length")),
+        ("json_object", ("{}", "stop"), ("{", "stop")),
+    ],
+)
+def test_a_form_is_recognised(name: str, good: tuple[str, str], bad: tuple[str, str]) -> None:
+    parameter = rules.FORMS[name]
+    assert problem(parameter, PLAIN, answer((1,), good[1], good[0])) is None
+    assert problem(parameter, PLAIN, answer((1,), bad[1], bad[0]))
+
+
+def tried(whole: Completion | Refusal, streamed: Completion | None) -> Trials:
+    return Trials((Tried({"top_k": 1}, PLAIN, whole, streamed),), {"image/b": "not suited"})
+
+
+def test_a_streamed_answer_is_the_same() -> None:
+    parameter = rules.LIMITS["top_k"]
+    verdict = rules.judge_parameter(parameter, tried(PLAIN, PLAIN))
+    assert verdict.passed
+    assert verdict.evidence["unsuited"] == {"image/b": "not suited"}
+    verdict = rules.judge_parameter(parameter, tried(PLAIN, answer(IDS[:3])))
+    assert not verdict.passed
+    assert f"{CASE}, streamed" in verdict.reason
+
+
+def test_a_parameter_that_no_case_can_show_is_an_error() -> None:
+    with pytest.raises(PreconditionError, match="not suited"):
+        rules.judge_parameter(rules.LIMITS["top_k"], Trials((), {"image/b": "not suited"}))
+    nothing = dataclasses.replace(PLAIN, token_ids=None)
+    with pytest.raises(PreconditionError, match="no token ids"):
+        rules.judge_parameter(rules.LIMITS["top_k"], tried(nothing, nothing))
+
+
+@pytest.mark.parametrize(("status", "is_refused"), [(400, True), (422, True), (500, False)])
+def test_only_a_4xx_says_that_a_parameter_does_not_exist(status: int, is_refused: bool) -> None:
+    refusal = Refusal(status, "no such field", is_json_error=True)
+    trials = tried(refusal, None)
+    assert rules.refusal_of_all(trials) == (refusal if is_refused else None)
+    assert not rules.judge_parameter(rules.LIMITS["top_k"], trials).passed
+    assert rules.refusal_of_all(tried(PLAIN, PLAIN)) is None
