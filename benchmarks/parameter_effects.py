@@ -39,8 +39,8 @@ HEAD = """\
 What {engine} does with each parameter of a chat request. `parameters.*` judge those that
 applications use ([criteria](criteria.md)); this page also has the values at their limits.
 
-Measured on a CPU with a tiny checkpoint: one question about an image, 64 tokens at most. "no
-change": the tokens are those of the request without the parameter. *Beside*: sent in both requests.
+Measured on a CPU with a tiny checkpoint: one question about an image, 256 tokens at most. "no
+change": the answer is that of the request without the parameter. *Beside*: sent in both requests.
 
 `tox -e bench -- parameter_effects --output docs/parameters.md` writes this page.
 
@@ -113,17 +113,22 @@ def probes(plain: Completion) -> Iterator[Probe]:
 def effect(plain: Completion, got: Completion | Refusal) -> str:
     """What a parameter does, in words."""
     if isinstance(got, Refusal):
-        line = " ".join(got.message.split())
-        return f"HTTP {got.status}: {line[:_SHOWN]}{'…' if len(line) > _SHOWN else ''}"
+        return f"HTTP {got.status}: {_message(got.message)}"
     before, after = plain.token_ids or (), got.token_ids or ()
     if before == after:
-        return "no change"
+        return "no change" if got.text == plain.text else f"the text ends with {got.text[-1:]!r}"
     pairs = zip(before, after, strict=False)
     same = next((place for place, (one, other) in enumerate(pairs) if one != other), None)
     if same is None:
         kind = "cut" if len(after) < len(before) else "longer"
         return f"{kind}: {len(after)} tokens instead of {len(before)} ({got.finish_reason})"
     return f"other tokens from token {same + 1} on: {got.text[:40]!r} ({got.finish_reason})"
+
+
+def _message(body: str) -> str:
+    """The message of an error's body, shortened; a long body is cut and no JSON."""
+    line = " ".join(body.partition('"message":"')[2].partition('","type"')[0].split()) or body
+    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"
 
 
 def rows(client: Client, case: Case) -> Iterator[list[str]]:
