@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pytest_ascend_vlm import Thresholds
 from pytest_ascend_vlm.criteria import baseline as rules
+from pytest_ascend_vlm.criteria.determinism import judge_load
 from pytest_ascend_vlm.errors import PreconditionError
 from pytest_ascend_vlm.observation.answers import Completion, Reference, TopLogprobs, Usage
 from pytest_ascend_vlm.observation.numerics import (
@@ -176,6 +177,28 @@ def test_only_a_near_tie_widens_the_tolerance_of_a_page() -> None:
     assert rules.diverges_at_near_tie(with_x_at(60, golden.text), golden)
     assert not rules.diverges_at_near_tie(served(golden.text), golden)
     assert not rules.diverges_at_near_tie(with_x_at(0), reference())
+
+
+def test_an_answer_among_others_may_differ_from_a_near_tie_on() -> None:
+    text = "巴" * 20 + "a"
+    alone, turned = {"text/capital-zh": served(text)}, with_x_at(60, text)
+    tied = judge_load(alone, [served(text), turned], lambda _: reference(text, second=-0.2))
+    assert tied.passed
+    assert tied.evidence["near_ties"] == 1
+    assert tied.reason.startswith("1 of 2 answers are those of each case alone; 1 differ")
+    clear = judge_load(alone, [served(text), turned], lambda _: reference(text))
+    assert not clear.passed
+    assert clear.measured == 0.5
+    assert clear.evidence["differing"] == ["text/capital-zh"]
+
+
+def test_an_answer_of_another_case_is_named() -> None:
+    other = dataclasses.replace(served("伦敦"), case_id="text/other")
+    alone = {"text/capital-zh": served("巴黎"), "text/other": other}
+    verdict = judge_load(alone, [served("伦敦"), other], lambda _: reference())
+    assert "the first difference is in text/capital-zh; it is the answer of text/other:" in (
+        verdict.details
+    )
 
 
 def test_after_a_near_tie_most_of_the_text_still_has_to_agree() -> None:

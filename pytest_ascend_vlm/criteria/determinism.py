@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from ..errors import PreconditionError
-from ..observation.answers import Completion
+from ..observation.answers import Completion, Reference
 from ..spec.thresholds import UNSEEN_SAMPLING, UNSURE_RUNS, UNSURE_TEMPERATURE
+from .baseline import diverges_at_near_tie
 from .evidence import with_evidence
 from .recomputed import require_uncached
 from .text import side_by_side
@@ -43,6 +44,49 @@ def judge_agreement(
         "differing": sorted({label for label, _, _ in differing}),
     }
     return at_least(rate, minimum, "rate", reason, details, evidence)
+
+
+def judge_load(
+    alone: Mapping[str, Completion],
+    among_others: Sequence[Completion],
+    reference_of: Callable[[str], Reference],
+) -> Verdict:
+    """Each answer among others is that of the case alone, near-ties of the reference excepted.
+
+    Args:
+        alone: case id -> the answer to the case alone.
+        among_others: the answers to such cases while others were computed.
+        reference_of: returns the reference of a case id, whose preferences tell a near-tie.
+    """
+    differing = [one for one in among_others if not _same(alone[one.case_id], one)]
+    wrong = [
+        one
+        for one in differing
+        if not any(
+            diverges_at_near_tie(answer, reference_of(one.case_id))
+            for answer in (one, alone[one.case_id])
+        )
+    ]
+    details: tuple[str, ...] = ()
+    if wrong:
+        first = wrong[0]
+        owners = [case_id for case_id, answer in alone.items() if _same(answer, first)]
+        whose = f"; it is the answer of {owners[0]}" if owners else ""
+        details = (
+            f"the first difference is in {first.case_id}{whose}:",
+            *_difference(alone[first.case_id], first),
+        )
+    excused = len(differing) - len(wrong)
+    after = f"; {excused} differ from a near-tie of the reference on" if excused else ""
+    return at_least(
+        1 - len(wrong) / len(among_others),
+        1.0,
+        "rate",
+        f"{len(among_others) - len(differing)} of {len(among_others)} answers are those of each "
+        f"case alone{after}",
+        details,
+        {"differing": sorted({one.case_id for one in wrong}), "near_ties": excused},
+    )
 
 
 def judge_repeat(first: Completion, again: Sequence[Completion], minimum: float) -> Verdict:

@@ -189,15 +189,25 @@ class Client:
         return Completion(case.id, "".join(pieces), None, finish, usage, None, seconds, first)
 
     def ask_together(
-        self, cases: Sequence[Case], sampling: Sampling | None = None
+        self, cases: Sequence[Case], sampling: Sampling | None = None, interval: float = 0.0
     ) -> tuple[Completion, ...]:
-        """The answers to cases that are all sent at once, and cold; greedy by default.
+        """The answers to cases that are asked at one time, and cold; greedy by default.
+
+        Args:
+            cases: the requests.
+            sampling: the sampling parameters.
+            interval: seconds from one request to the next; 0 to send all at one moment.
 
         Raises:
             ServerError: if the server rejects one of them.
         """
+
+        def ask(place: int, case: Case) -> Completion:
+            time.sleep(place * interval)
+            return self.complete(case, sampling, cold=True)
+
         with ThreadPoolExecutor(len(cases)) as pool:
-            return tuple(pool.map(lambda case: self.complete(case, sampling, cold=True), cases))
+            return tuple(pool.map(ask, range(len(cases)), cases))
 
     def force(self, case: Case, answer: str, token_ids: Sequence[int]) -> Forced:
         """The served model's log-probabilities of a given (forced) answer; the request is cold.

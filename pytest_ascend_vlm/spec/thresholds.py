@@ -103,7 +103,10 @@ misread file differs by 19 to 107.
 """
 
 BATCH = 9
-"""Number of concurrent requests in determinism.concurrent, and of cases in determinism.restart."""
+"""Number of images in determinism.batched_images, and of cases in determinism.restart."""
+
+SPREAD_SECONDS = 0.05
+"""Seconds from one request to the next in a load of determinism.concurrent that is spread."""
 
 SEEDS = 8
 """Number of seeds in determinism.seeded."""

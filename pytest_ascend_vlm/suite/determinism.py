@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING
 
@@ -12,11 +13,12 @@ from ..criteria import recomputed
 from ..criteria.criterion import Cases
 from ..errors import PreconditionError
 from ..session.answers import Answers
+from ..session.goldens import Goldens
 from ..session.image_runs import ImageRuns
 from ..session.judge import Judge
 from ..spec.case import Capability, Case, Sampling
 from ..spec.case_files import image_size
-from ..spec.thresholds import BATCH, REPEATS, SEEDS
+from ..spec.thresholds import BATCH, REPEATS, SEEDS, SPREAD_SECONDS
 from .base import Criteria
 from .criterion import criterion
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from ..observation.answers import Completion
 
 _TEMPERATURES = (1.0, 2.0)
+# Numbers of requests at one time: powers of two, and numbers between them.
+_LOADS = ("2", "3", "5", "8", "12", "12-spread")
 # Pixels that fill two blocks of vllm-ascend's prefix cache, which have 128 tokens. A token has at
 # most 32 x 32 pixels. A prompt that fills no block is not cached.
 _TWO_BLOCKS = 2 * 128 * 32 * 32
@@ -152,24 +156,40 @@ class DeterminismCriteria(Criteria):
         judge(rules.judge_seeds(first, again, self.model.thresholds.agreement))
 
     @criterion("determinism.concurrent")
-    def test_concurrent_runs_agree(
-        self, all_cases: tuple[Case, ...], answers: Answers, client: Client, judge: Judge
+    @pytest.mark.parametrize("load", _LOADS)
+    def test_concurrent_runs_agree(  # noqa: PLR0913, PLR0917  (it judges what all of these give)
+        self,
+        load: str,
+        all_cases: tuple[Case, ...],
+        answers: Answers,
+        golden: Goldens,
+        client: Client,
+        judge: Judge,
     ) -> None:
-        """A request gets the same answer alone and in a batch of {batch} concurrent requests.
+        """A request gets the same answer alone and among others.
 
-        All requests are cold: their images and prompts are computed again.
-        The batch size changes the shape of every matrix product, and a deployed engine usually runs
-        batches.
+        Each row is a number of requests, texts and images of several sizes in turns, sent at one
+        moment, or one every {spread_seconds} s (`spread`). All are cold: their images and prompts
+        are computed again. The number of requests changes the shape of every matrix product, and
+        where kernels and graphs pad to powers of two, the numbers between them are those that go
+        wrong. If an answer differs, the reference has to be within rounding of a tie there. A
+        number above max_num_seqs is not applicable.
 
-        If this fails: if the first difference is a near-tie, rounding changes with the batch size
-        (set VLLM_BATCH_INVARIANT=1 if the build supports it). Otherwise look for state shared
-        between requests: image embeddings, LoRA slots, positions.
+        If this fails: only from some number on: look at the sizes of captured graphs and at padding
+        (enforce_eager to confirm). An answer of another case: look for state shared between
+        requests: image embeddings, LoRA slots, positions. Set VLLM_BATCH_INVARIANT=1 if the build
+        supports it, to see whether rounding is the cause.
         """
-        together = [all_cases[index % len(all_cases)] for index in range(BATCH)]
+        number, _, is_spread = load.partition("-")
+        count, most = int(number), self.model.serve.get("max_num_seqs")
+        if isinstance(most, int) and count > most:
+            judge.not_applicable(f"the model is served with max_num_seqs={most}")
+        cases = _in_turns(all_cases)
+        together = [cases[(count + index) % len(cases)] for index in range(count)]
         alone = {case.id: answers(case) for case in together}
-        batched = client.ask_together(together)
-        got = {label: [a for a in batched if a.case_id == label] for label in alone}
-        judge(rules.judge_agreement(alone, got, self.model.thresholds.agreement))
+        by_id = {case.id: case for case in together}
+        batched = client.ask_together(together, interval=SPREAD_SECONDS if is_spread else 0.0)
+        judge(rules.judge_load(alone, batched, lambda case_id: golden(by_id[case_id])))
 
     @criterion("determinism.prefix_cache", needs=Capability.IMAGE)
     def test_prefix_cache_is_exact(
@@ -225,6 +245,14 @@ class DeterminismCriteria(Criteria):
         server.restart()
         after = {case.id: [client.complete(case, cold=True)] for case in few}
         judge(rules.judge_agreement(before, after, self.model.thresholds.agreement))
+
+
+def _in_turns(cases: tuple[Case, ...]) -> list[Case]:
+    """Cases without an image and cases with one, in turns, as far as there are both."""
+    with_image = [case for case in cases if case.every_image]
+    without = [case for case in cases if not case.every_image]
+    turns = itertools.chain.from_iterable(itertools.zip_longest(with_image, without))
+    return [case for case in turns if case is not None]
 
 
 def _sampled(client: Client, temperature: float) -> dict[str, Completion]:
