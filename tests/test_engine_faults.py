@@ -583,6 +583,26 @@ def test_positions_of_a_long_answer_end(faulty: MakeFaulty) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "prompt", "answer"),
+    [
+        ("repetition-penalty-without-prompt", [[9, 9]], [[4, 5, 6, 7, 8]]),
+        ("penalties-count-late", [[1, 2]], [[4]]),
+    ],
+)
+def test_penalties_miss_tokens(
+    name: str, prompt: list[list[int]], answer: list[list[int]], faulty: MakeFaulty
+) -> None:
+    one = faulty(name)
+    got: list[Any] = []
+    apply = one.function("apply_all_penalties", lambda *values: got.extend(values))
+    tokens = torch.tensor([[1, 2]])
+    apply(torch.zeros(1, 9), tokens, "presence", "frequency", "repetition", [[4, 5, 6, 7, 8]])
+    assert got[1].tolist() == prompt
+    assert got[2:] == ["presence", "frequency", "repetition", answer]
+    assert one.acted
+
+
+@pytest.mark.parametrize(
     ("name", "positions", "expected"),
     [
         ("kv-block-border", [3, 4, 5], [43, 43, 81]),
