@@ -1,5 +1,5 @@
 from pytest_ascend_vlm import Capability as C
-from pytest_ascend_vlm import ModelSpec, Variant, VLMConformance
+from pytest_ascend_vlm import ExpectedFailure, ModelSpec, Variant, VLMConformance
 
 _SERVE = {
     "dtype": "bfloat16",
@@ -38,4 +38,13 @@ class TestInternVL3HF(VLMConformance):
         supports=_SUPPORTS,
         unsupported=_NO_BOXES,
         variants=(Variant("graphs", {"enforce_eager": False}),),
+        expected_failures=(
+            ExpectedFailure(
+                "serving.image_sizes",
+                reason="vLLM 0.18 refuses an image of one pixel that the processor accepts",
+                issue="not tracked upstream yet",
+                shows="the reply to a picture of 1 x 1 pixels",
+                fixed_in="0.32",
+            ),
+        ),
     )

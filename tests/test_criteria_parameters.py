@@ -124,13 +124,11 @@ def test_a_penalty_counts_how_often_a_token_occurred() -> None:
         problem(rules.CHOICES["presence_penalty"], plain, answer((10, 10, 10, 10), "length"))
 
 
-def test_a_repetition_penalty_is_judged_by_log_probabilities_as_well() -> None:
-    """They do not tell the sign of a logit, so only the place of the first difference counts."""
-    plain = listing((10, 11, 10, 10), {20: -2.0}, {20: -2.0}, {21: -2.0}, {22: -2.0}, top=-0.1)
+def test_a_repetition_penalty_counts_the_prompt() -> None:
+    plain = dataclasses.replace(REPEATING, prompt_token_ids=(10,))
     parameter = rules.CHOICES["repetition_penalty"]
-    assert problem(parameter, plain, answer((10, 11, 21, 1), "length")) is None
-    assert problem(parameter, plain, answer((10, 20, 21, 1), "length"))
-    assert problem(parameter, plain, answer((10, 11, 10, 10), "length"))
+    assert problem(parameter, plain, answer((20, 1, 1, 1), "length")) is None
+    assert problem(parameter, plain, answer((10, 11, 21, 1), "length"))
 
 
 @pytest.mark.parametrize(

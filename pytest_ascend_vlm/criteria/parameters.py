@@ -6,8 +6,8 @@ tokens, and from the likeliest tokens that are listed at each of them. So no rig
 
 from __future__ import annotations
 
-import itertools
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ _MORE = 8
 _FEW = 3
 _LIKES, _FORBIDS = 100, -100
 _ROUNDING = 0.5  # of a bf16 logit from 32 to 64 it is 0.125, on both sides of a comparison
-_REPETITION, _ADDED = 10.0, 2.0
+_REPETITION, _ADDED = 1000.0, 2.0
 _COLOURS = ("red", "blue")
 _DIGITS = "[0-9]{4}"
 _WORDS = ("yes", "no")
@@ -238,8 +238,8 @@ def _choice(
     Args:
         plain: the plain answer, with the listed tokens of each position.
         got: the answer with the parameter.
-        adjust: gets a token, its logit or log-probability, and the answer's tokens before it;
-            returns the changed value.
+        adjust: gets a token, its log-probability, and the answer's tokens before it; returns the
+            changed value.
 
     Raises:
         PreconditionError: the plain answer has no lists, or the change of the logits changes none
@@ -290,29 +290,16 @@ def _only_liked(plain: Completion, got: Completion) -> str | None:
 
 
 def _repetition_problem(plain: Completion, got: Completion) -> str | None:
-    """The penalty divides the logits of tokens of prompt and answer, or multiplies negative ones.
+    """No token of prompt or answer is chosen again while another one is listed.
 
-    Log-probabilities do not tell the sign of a logit. Then the first token that changes has to be
-    one that the penalty concerns.
+    The penalty is so large that it leaves nothing of a positive logit.
     """
     prompt = set(plain.prompt_token_ids or ())
 
     def lowered(token: int, value: float, before: tuple[int, ...]) -> float:
-        if token not in prompt and token not in before:
-            return value
-        return value / _REPETITION if value > 0 else value * _REPETITION
+        return -math.inf if token in prompt or token in before else value
 
-    if plain.top is not None and max(plain.top.at(0).values(), default=0.0) > 0:
-        return _choice(plain, got, lowered)
-    ids = _ids(plain)
-    pairs = itertools.zip_longest(ids, _ids(got))
-    place = next((place for place, (one, other) in enumerate(pairs) if one != other), None)
-    repeats = [place for place, token in enumerate(ids) if token in prompt.union(ids[:place])]
-    if place in repeats:
-        return None
-    if not repeats:
-        raise PreconditionError(f"{plain.case_id}: no token of the answer occurs again.")
-    return f"the answer is {got.text!r}, without the parameter {plain.text!r}"
+    return _choice(plain, got, lowered)
 
 
 CHOICES: Mapping[str, Parameter] = {

@@ -121,9 +121,9 @@ def _batches(cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
 
     Among the sizes the small ones come first: a large image is a batch by itself, and takes long.
     """
-    different = list({case.every_image: case for case in reversed(cases)}.values())
+    different = reversed({case.every_image: case for case in reversed(cases)}.values())
     by_size: dict[tuple[tuple[int, int], ...], list[Case]] = {}
-    for case in sorted(reversed(different), key=_pixels):
+    for case in sorted(different, key=_pixels):
         by_size.setdefault(_sizes(case), []).append(case)
     mixed = itertools.chain.from_iterable(itertools.zip_longest(*by_size.values()))
     several = [case for case in mixed if case is not None]

@@ -95,7 +95,7 @@ class ParameterCriteria(Criteria):
 
         It is predicted from the tokens that are listed with the plain answer: the first token that
         the parameter changes is the likeliest after the change. The answers go on behind their end,
-        so that tokens occur again. Penalties: repetition 10, presence 2, frequency 2; bias: 100
+        so that tokens occur again. Penalties: repetition 1000, presence 2, frequency 2; bias: 100
         for a token, -100 against the first one.
 
         If this fails: the same answer as without the parameter: it does not reach the sampler.
