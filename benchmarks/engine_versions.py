@@ -34,7 +34,8 @@ _HEAD = """\
 
 The suite's verdicts on tiny checkpoints, served on a CPU by the releases that vllm-ascend has had
 images of. `tox -e vllm-0.18` installs one of them and judges. `known` is a failure that the suite
-knows of that release. What is not listed was not run.
+knows of that release. What is not listed was not run. GLM-OCR needs Transformers 5, so it is not
+judged with vLLM 0.11 to 0.18.
 
 `tox -e bench -- engine_versions reports/vllm-* --output docs/versions.md` writes this page.
 """
