@@ -41,4 +41,4 @@ class PreconditionError(VlmError):
 
 
 class PromptDiffers(PreconditionError):
-    """The served prompt is not the reference's, which baseline.prompt judges."""
+    """The served prompt differs from the reference's; baseline.prompt judges that."""

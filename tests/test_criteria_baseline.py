@@ -185,7 +185,7 @@ def test_an_answer_among_others_may_differ_from_a_near_tie_on() -> None:
     tied = judge_load(alone, [served(text), turned], lambda _: reference(text, second=-0.2))
     assert tied.passed
     assert tied.evidence["near_ties"] == 1
-    assert tied.reason.startswith("1 of 2 answers are those of each case alone; 1 differ")
+    assert tied.reason.startswith("1 of 2 answers equal the answer to the case alone; 1 differ")
     clear = judge_load(alone, [served(text), turned], lambda _: reference(text))
     assert not clear.passed
     assert clear.measured == 0.5

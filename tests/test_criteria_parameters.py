@@ -12,7 +12,7 @@ import pytest
 from pytest_ascend_vlm.criteria import parameters as rules
 from pytest_ascend_vlm.errors import PreconditionError
 from pytest_ascend_vlm.observation.answers import Completion, Refusal, TopLogprobs
-from pytest_ascend_vlm.observation.parameters import Trials, Tried
+from pytest_ascend_vlm.observation.parameters import Trial, Trials, UnsuitedError
 
 CASE = "text/a"
 END = 2
@@ -26,23 +26,22 @@ def answer(ids: Sequence[int], finish: str = "stop", text: str | None = None) ->
     return Completion(CASE, text, tuple(ids), finish, None, None, 0.1)
 
 
-def listing(ids: Sequence[int], *others: Mapping[int, float], top: float = 9.0) -> Completion:
-    """An answer whose tokens have a logit; `others` has the other tokens of each position."""
-    lists = [{one: top, **of} for one, of in zip(ids, others, strict=True)]
+def listing(ids: Sequence[int], *lists: Mapping[int, float]) -> Completion:
+    """An answer with the listed tokens of each position."""
     found = TopLogprobs(
         np.array([[*of] for of in lists], dtype=np.int64),
         np.array([[*of.values()] for of in lists], dtype=np.float64),
     )
-    return dataclasses.replace(answer(ids, "length"), top=found)
+    return dataclasses.replace(answer(ids, "length"), top=found, prompt_token_ids=())
 
 
 PLAIN = answer(IDS)
 REPEATING = listing(
     (10, 11, 10, 10),
-    {20: 8.5, 30: -5.0},
-    {20: 1.0, 30: -5.0},
-    {21: 8.0, 30: -5.0},
-    {22: 4.0, 30: -5.0},
+    {10: 9.0, 20: 8.5, 30: -5.0},
+    {11: 9.0, 20: 1.0, 30: -5.0},
+    {10: 9.0, 21: 8.0, 30: -5.0},
+    {10: 9.0, 22: 4.0, 30: -5.0},
 )
 
 
@@ -116,11 +115,13 @@ def test_a_choice_is_predicted(name: str, good: Sequence[int], bad: Sequence[int
 
 
 def test_a_penalty_counts_how_often_a_token_occurred() -> None:
-    """The fourth token occurred twice: 9 - 4 is more than 4, and 9 - 6 is not."""
-    plain = listing((10, 10, 10, 10), {20: 1.0}, {20: 1.0}, {20: 1.0}, {22: 4.0})
+    """The fourth token occurred three times: 9 - 6 is less than 4, and 9 - 2 is not."""
+    clear = {10: 9.0, 20: 1.0, 30: -5.0}
+    plain = listing((10, 10, 10, 10), clear, clear, clear, {10: 9.0, 22: 4.0, 30: -5.0})
     parameter = rules.CHOICES["frequency_penalty"]
     assert problem(parameter, plain, answer((10, 10, 10, 22), "length")) is None
-    with pytest.raises(PreconditionError, match="changes no token of the answer"):
+    assert problem(parameter, plain, answer((10, 10, 10, 10), "length"))
+    with pytest.raises(UnsuitedError, match="changes no token of the answer"):
         problem(rules.CHOICES["presence_penalty"], plain, answer((10, 10, 10, 10), "length"))
 
 
@@ -135,7 +136,10 @@ def test_a_repetition_penalty_counts_the_prompt() -> None:
     ("name", "good", "bad"),
     [
         ("choice", ("red", "stop"), ("a red one", "stop")),
+        ("choice", ("re", "length"), ("re", "stop")),
+        ("choice", ("", "length"), ("", "stop")),
         ("regex", ("1958", "stop"), ("195", "stop")),
+        ("regex", ("195", "length"), ("a", "length")),
         ("json_schema", ('{ "answer" :"no"\n}', "stop"), ('{"answer": "maybe"}', "stop")),
         ("json_schema", ('{\n\n "ans', "length"), ('{\n\n "ans', "stop")),
         ("json_object", ('{"a": [1]}', "stop"), ("[1]", "stop")),
@@ -149,8 +153,8 @@ def test_a_form_is_recognised(name: str, good: tuple[str, str], bad: tuple[str, 
     assert problem(parameter, PLAIN, answer((1,), bad[1], bad[0]))
 
 
-def tried(whole: Completion | Refusal, streamed: Completion | None) -> Trials:
-    return Trials((Tried({"top_k": 1}, PLAIN, whole, streamed),), {"image/b": "not suited"})
+def tried(unstreamed: Completion | Refusal, streamed: Completion | None) -> Trials:
+    return Trials((Trial({"top_k": 1}, PLAIN, unstreamed, streamed),), {"image/b": "not suited"})
 
 
 def test_a_streamed_answer_is_the_same() -> None:
@@ -163,18 +167,82 @@ def test_a_streamed_answer_is_the_same() -> None:
     assert f"{CASE}, streamed" in verdict.reason
 
 
-def test_a_parameter_that_no_case_can_show_is_an_error() -> None:
-    with pytest.raises(PreconditionError, match="not suited"):
+def test_a_parameter_that_no_case_can_show_has_no_verdict() -> None:
+    with pytest.raises(UnsuitedError, match="not suited"):
         rules.judge_parameter(rules.LIMITS["top_k"], Trials((), {"image/b": "not suited"}))
     nothing = dataclasses.replace(PLAIN, token_ids=None)
     with pytest.raises(PreconditionError, match="no token ids"):
         rules.judge_parameter(rules.LIMITS["top_k"], tried(nothing, nothing))
 
 
-@pytest.mark.parametrize(("status", "is_refused"), [(400, True), (422, True), (500, False)])
-def test_only_a_4xx_says_that_a_parameter_does_not_exist(status: int, is_refused: bool) -> None:
+@pytest.mark.parametrize(
+    ("status", "is_refused"), [(400, True), (422, True), (429, False), (500, False)]
+)
+def test_only_some_4xx_say_that_a_parameter_does_not_exist(status: int, is_refused: bool) -> None:
     refusal = Refusal(status, "no such field", is_json_error=True)
     trials = tried(refusal, None)
     assert rules.refusal_of_all(trials) == (refusal if is_refused else None)
     assert not rules.judge_parameter(rules.LIMITS["top_k"], trials).passed
     assert rules.refusal_of_all(tried(PLAIN, PLAIN)) is None
+
+
+# --- near-ties, and what a reply lacks ------------------------------------------------------------
+
+
+def tied(gap: float) -> Completion:
+    """A plain answer whose second token is hardly likelier than token 20."""
+    lists = [{one: -0.1, 99: -5.0} for one in IDS]
+    lists[1] = {IDS[1]: -0.7, 20: -0.7 - gap}
+    return dataclasses.replace(listing(IDS, *lists), finish_reason="stop")
+
+
+@pytest.mark.parametrize(("gap", "is_right"), [(0.0, True), (0.2, True), (1.0, False)])
+def test_sampling_may_choose_either_of_two_equal_tokens(gap: float, is_right: bool) -> None:
+    got = answer((10, 20, 21, END))
+    assert (problem(rules.LIMITS["top_k"], tied(gap), got) is None) is is_right
+
+
+def test_an_end_is_not_judged_behind_a_tie() -> None:
+    got = answer((10, 20, *range(30, 50)), "length")
+    with pytest.raises(UnsuitedError, match="at token 2 of the answer two candidates"):
+        problem(rules.ENDS["min_tokens"], tied(0.0), got)
+
+
+def test_a_change_that_the_parameter_does_not_make_shows_nothing() -> None:
+    """The first token changes by itself, before a penalty can act."""
+    got = answer((20, 11, 20, 20), "length")
+    with pytest.raises(UnsuitedError, match="changes no token"):
+        problem(rules.CHOICES["presence_penalty"], REPEATING, got)
+
+
+@pytest.mark.parametrize(("last", "is_right"), [(23, True), (21, False)])
+def test_later_tokens_are_judged_by_the_answers_own_lists(last: int, is_right: bool) -> None:
+    """At the fourth token, 21 has occurred before, so that 9 - 2 is less than 8."""
+    got = listing(
+        (10, 11, 21, last),
+        {10: 9.0, 20: 8.5, 30: -5.0},
+        {11: 9.0, 20: 1.0, 30: -5.0},
+        {10: 9.0, 21: 8.0, 30: -5.0},
+        {21: 9.0, 23: 8.0, 30: -5.0},
+    )
+    found = problem(rules.CHOICES["presence_penalty"], REPEATING, got)
+    assert (found is None) is is_right
+
+
+def test_lists_of_changed_logits_do_not_judge_later_tokens() -> None:
+    got = listing(
+        (10, 11, 21, 21),
+        {10: 9.0, 20: 8.5, 30: -5.0},
+        {11: 9.0, 20: 1.0, 30: -5.0},
+        {10: 7.0, 21: 8.0, 30: -5.0},
+        {21: 9.0, 23: 8.0, 30: -5.0},
+    )
+    assert problem(rules.CHOICES["presence_penalty"], REPEATING, got) is None
+
+
+@pytest.mark.parametrize("name", ["presence_penalty", "repetition_penalty"])
+def test_a_reply_without_lists_or_prompt_is_an_error_of_the_set_up(name: str) -> None:
+    with pytest.raises(
+        PreconditionError, match=r"lists no log-probabilities|no tokens of the prompt"
+    ):
+        problem(rules.CHOICES[name], answer(IDS, "length"), answer(IDS[:3], "length"))

@@ -474,9 +474,9 @@ FAULTS = (
         suspect="parameters",
     ),
     WireFault(
-        name="streams-know-openai-only",
+        name="streams-without-parameters",
         kind=Kind.PARAMETERS,
-        what="streamed requests lose the parameters that OpenAI's API does not have",
+        what="streamed requests lose top_k, min_p, min_tokens and other fields of vLLM alone",
         changes=_request(_plain_streams),
         caught_by=("parameters.greedy", "parameters.end", "parameters.choice", "parameters.form"),
         suspect="parameters",

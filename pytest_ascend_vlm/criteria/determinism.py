@@ -10,7 +10,8 @@ import numpy as np
 from ..errors import PreconditionError
 from ..observation.answers import Completion, Reference
 from ..spec.thresholds import UNSEEN_SAMPLING, UNSURE_RUNS, UNSURE_TEMPERATURE
-from .baseline import diverges_at_near_tie
+from .baseline import find_divergence
+from .divergence import first_difference
 from .evidence import with_evidence
 from .recomputed import require_uncached
 from .text import side_by_side
@@ -51,21 +52,20 @@ def judge_load(
     among_others: Sequence[Completion],
     reference_of: Callable[[str], Reference],
 ) -> Verdict:
-    """Each answer among others is that of the case alone, near-ties of the reference excepted.
+    """Each answer among others equals the answer to the case alone.
+
+    It may differ from a token on at which the reference was within rounding of a tie.
 
     Args:
         alone: case id -> the answer to the case alone.
-        among_others: the answers to such cases while others were computed.
+        among_others: answers to these cases while other requests were running.
         reference_of: returns the reference of a case id, whose preferences tell a near-tie.
     """
     differing = [one for one in among_others if not _same(alone[one.case_id], one)]
     wrong = [
         one
         for one in differing
-        if not any(
-            diverges_at_near_tie(answer, reference_of(one.case_id))
-            for answer in (one, alone[one.case_id])
-        )
+        if not _part_at_near_tie(alone[one.case_id], one, reference_of(one.case_id))
     ]
     details: tuple[str, ...] = ()
     if wrong:
@@ -77,16 +77,25 @@ def judge_load(
             *_difference(alone[first.case_id], first),
         )
     excused = len(differing) - len(wrong)
-    after = f"; {excused} differ from a near-tie of the reference on" if excused else ""
+    after = f"; {excused} differ only after a near-tie of the reference" if excused else ""
     return at_least(
         1 - len(wrong) / len(among_others),
         1.0,
         "rate",
-        f"{len(among_others) - len(differing)} of {len(among_others)} answers are those of each "
-        f"case alone{after}",
+        f"{len(among_others) - len(differing)} of {len(among_others)} answers equal the answer to "
+        f"the case alone{after}",
         details,
         {"differing": sorted({one.case_id for one in wrong}), "near_ties": excused},
     )
+
+
+def _part_at_near_tie(alone: Completion, other: Completion, reference: Reference) -> bool:
+    """True if two answers part where the reference was within rounding of a tie."""
+    if alone.token_ids is None or other.token_ids is None:
+        return False
+    position = first_difference(alone.token_ids, other.token_ids)
+    partings = (find_divergence(answer, reference) for answer in (alone, other))
+    return any(one and one.position == position and one.is_near_tie for one in partings)
 
 
 def judge_repeat(first: Completion, again: Sequence[Completion], minimum: float) -> Verdict:

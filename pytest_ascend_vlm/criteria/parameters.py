@@ -9,28 +9,33 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import PreconditionError
 from ..observation.answers import Completion, Refusal
-from ..observation.parameters import Trials, Tried
+from ..observation.parameters import Trial, Trials, UnsuitedError
+from .divergence import first_difference, token_at
 from .text import side_by_side
 from .verdict import Verdict, checklist
 
 Fields = Mapping[str, Any]
+Problem = Callable[[Completion, Completion], str | None]
+Adjust = Callable[[int, float, tuple[int, ...]], float]
 
 LONG: Fields = {"ignore_eos": True, "max_tokens": 96}
-"""The fields of an answer that goes on behind its end, so that many of its tokens occur again."""
+"""The fields of an answer that continues after its end token, so that tokens occur again."""
 
-_MORE = 8
-_FEW = 3
-_LIKES, _FORBIDS = 100, -100
-_ROUNDING = 0.5  # of a bf16 logit from 32 to 64 it is 0.125, on both sides of a comparison
-_REPETITION, _ADDED = 1000.0, 2.0
+_EXTRA_TOKENS = 8
+_CUT_TOKENS = 3
+_BIAS_FOR, _BIAS_AGAINST = 100, -100
+# Of log-probabilities: a logit from 32 to 64 has steps of 0.25 in bf16.
+_TIE = 0.25
+_ROUNDING = 0.5
+_REPETITION_PENALTY, _PENALTY = 1000.0, 2.0
 _COLOURS = ("red", "blue")
-_DIGITS = "[0-9]{4}"
+_DIGITS = 4
 _WORDS = ("yes", "no")
 _SCHEMA = {
     "type": "object",
@@ -38,6 +43,8 @@ _SCHEMA = {
     "required": ["answer"],
     "additionalProperties": False,
 }
+# Other 4xx (rate limit, key, size), and a context that is too short, say nothing about a parameter.
+_UNKNOWN_PARAMETER = frozenset({400, 422})
 
 
 @dataclass(frozen=True)
@@ -49,11 +56,12 @@ class Parameter:
         problem: takes the plain answer and the one with the parameter; returns what is wrong, or
             None.
 
-    Both raise PreconditionError if the plain answer does not let the parameter show an effect.
+    Both raise UnsuitedError if the plain answer does not let the parameter show an effect, and
+    PreconditionError if the server's reply lacks what the rule needs.
     """
 
     fields: Callable[[Completion], Fields]
-    problem: Callable[[Completion, Completion], str | None]
+    problem: Problem
 
 
 def judge_parameter(parameter: Parameter, trials: Trials) -> Verdict:
@@ -62,7 +70,8 @@ def judge_parameter(parameter: Parameter, trials: Trials) -> Verdict:
     A case whose plain answer cannot show the effect is left out.
 
     Raises:
-        PreconditionError: no case can show it.
+        PreconditionError: a reply lacks what the rule needs.
+        UnsuitedError: no case can show the effect.
     """
     checks: dict[str, str | None] = {}
     unsuited = dict(trials.unsuited)
@@ -70,40 +79,85 @@ def judge_parameter(parameter: Parameter, trials: Trials) -> Verdict:
         case_id = one.plain.case_id
         try:
             checks[case_id] = _problem(parameter, one)
-        except PreconditionError as error:
+        except UnsuitedError as error:
             unsuited[case_id] = str(error)
             continue
-        if one.streamed is not None and isinstance(one.whole, Completion):
-            checks[f"{case_id}, streamed"] = _stream_problem(one.whole, one.streamed)
+        if one.streamed is not None and isinstance(one.unstreamed, Completion):
+            checks[f"{case_id}, streamed"] = _stream_problem(one.unstreamed, one.streamed)
     if not checks:
-        raise PreconditionError("; ".join(unsuited.values()))
+        raise UnsuitedError("; ".join(unsuited.values()))
     fields = {one.plain.case_id: dict(one.fields) for one in trials.tried}
     return checklist(checks, {"fields": fields, "unsuited": unsuited})
 
 
 def refusal_of_all(trials: Trials) -> Refusal | None:
-    """The first 4xx, if the server refuses the parameter with a 4xx for every case."""
-    refusals = [one.whole for one in trials.tried if isinstance(one.whole, Refusal)]
+    """The first HTTP 400 or 422, if the server answers so to the parameter in every case."""
+    refusals = [one.unstreamed for one in trials.tried if isinstance(one.unstreamed, Refusal)]
     are_all = refusals and len(refusals) == len(trials.tried)
-    return refusals[0] if are_all and all(400 <= one.status < 500 for one in refusals) else None
+    return refusals[0] if are_all and all(map(_is_about_parameter, refusals)) else None
 
 
 def is_suited(answer: Completion) -> bool:
-    """True if an answer ends by itself and is long enough to be cut."""
-    return answer.finish_reason == "stop" and len(answer.token_ids or ()) > _FEW + 2
+    """True if an answer ends by itself and is long enough to be cut.
+
+    Raises:
+        PreconditionError: the server returned no token ids.
+    """
+    return answer.finish_reason == "stop" and len(_ids(answer)) > _CUT_TOKENS + 2
 
 
-def _problem(parameter: Parameter, one: Tried) -> str | None:
-    if isinstance(one.whole, Refusal):
-        return str(one.whole)
-    return parameter.problem(one.plain, one.whole)
+def _is_about_parameter(refusal: Refusal) -> bool:
+    return refusal.status in _UNKNOWN_PARAMETER and "context" not in refusal.message
 
 
-def _stream_problem(whole: Completion, streamed: Completion) -> str | None:
-    if streamed.text == whole.text and streamed.finish_reason == whole.finish_reason:
-        return None
-    ends = f"ends with {streamed.finish_reason!r}, unstreamed with {whole.finish_reason!r}"
-    return "\n".join((ends, *side_by_side(whole.text, streamed.text, "whole")))
+def _problem(parameter: Parameter, one: Trial) -> str | None:
+    if isinstance(one.unstreamed, Refusal):
+        return str(one.unstreamed)
+    return parameter.problem(one.plain, one.unstreamed)
+
+
+def _stream_problem(unstreamed: Completion, streamed: Completion) -> str | None:
+    if streamed.text != unstreamed.text:
+        return "\n".join(("", *side_by_side(unstreamed.text, streamed.text, "unstreamed")))
+    if streamed.finish_reason != unstreamed.finish_reason:
+        return (
+            f"the finish reason is {streamed.finish_reason!r}, unstreamed "
+            f"{unstreamed.finish_reason!r}"
+        )
+    return None
+
+
+def _ids(answer: Completion) -> tuple[int, ...]:
+    if not answer.token_ids:
+        raise PreconditionError(
+            f"{answer.case_id}: the server returned no token ids, so the parameter cannot be "
+            "judged. vLLM returns token ids; a proxy in between may drop them."
+        )
+    return answer.token_ids
+
+
+def _begins_like(plain: Completion, got: Completion, count: int) -> bool:
+    """True if an answer begins with the first `count` tokens of the plain one.
+
+    Raises:
+        UnsuitedError: they differ where the model has two candidates that are nearly equal.
+    """
+    position = first_difference(_ids(plain)[:count], _ids(got)[:count])
+    if position is not None and _is_tie(plain, got, position):
+        raise UnsuitedError(
+            f"{plain.case_id}: at token {position + 1} of the answer two candidates are nearly "
+            "equal, so the answer may change there by itself"
+        )
+    return position is None
+
+
+def _is_tie(plain: Completion, got: Completion, position: int) -> bool:
+    """True if both answers' tokens at a position are nearly equally likely in the plain answer."""
+    one, other = (token_at(_ids(answer), position) for answer in (plain, got))
+    if one is None or other is None or plain.top is None or position >= len(plain.top):
+        return False
+    listed = plain.top.at(position)
+    return abs(listed.get(one, math.inf) - listed.get(other, -math.inf)) <= _TIE
 
 
 # --- a greedy answer stays what it is -------------------------------------------------------------
@@ -114,7 +168,9 @@ def _always(fields: Fields) -> Callable[[Completion], Fields]:
 
 
 def _changed(plain: Completion, got: Completion) -> str | None:
-    if _ids(plain) == _ids(got):
+    """What changes; sampling may choose either of two candidates that are equally likely."""
+    position = first_difference(_ids(plain), _ids(got))
+    if position is None or _is_tie(plain, got, position):
         return None
     return "\n".join(("the answer changes:", *side_by_side(plain.text, got.text, "plain")))
 
@@ -137,17 +193,15 @@ LIMITS: Mapping[str, Parameter] = {
 
 
 def _longer(plain: Completion) -> int:
-    return len(_ids(plain)) + _MORE
+    return len(_ids(plain)) + _EXTRA_TOKENS
 
 
-def _goes_on(plain: Completion, got: Completion, tokens: range) -> str | None:
-    """The answer begins like the plain one without its end, and has a number of tokens."""
-    before = _ids(plain)[:-1]  # the last one ends the answer
-    ids = _ids(got)
-    if ids[: len(before)] != before:
+def _continues(plain: Completion, got: Completion, tokens: range) -> str | None:
+    """The answer begins like the plain one without its end token, and has a number of tokens."""
+    if not _begins_like(plain, got, len(_ids(plain)) - 1):
         return f"the answer begins otherwise: {got.text!r}, without the parameter {plain.text!r}"
-    if len(ids) not in tokens:
-        return f"the answer has {len(ids)} tokens, not {_told(tokens)}"
+    if len(_ids(got)) not in tokens:
+        return f"the answer has {len(_ids(got))} tokens, not {_told(tokens)}"
     return None
 
 
@@ -155,36 +209,34 @@ def _told(tokens: range) -> str:
     return f"{tokens[0]}" if len(tokens) == 1 else f"{tokens[0]} to {tokens[-1]}"
 
 
-def _cut_behind(tokens: int, finish: str) -> Callable[[Completion, Completion], str | None]:
-    def problem(plain: Completion, got: Completion) -> str | None:
-        if _ids(got) == _ids(plain)[:tokens] and got.finish_reason == finish:
-            return None
-        return (
-            f"the answer is {got.text!r} ({len(_ids(got))} tokens, {got.finish_reason!r}), not the "
-            f"first {tokens} tokens of {plain.text!r}"
-        )
-
-    return problem
+def _is_cut(plain: Completion, got: Completion) -> str | None:
+    is_beginning = _begins_like(plain, got, _CUT_TOKENS)
+    if is_beginning and len(_ids(got)) == _CUT_TOKENS and got.finish_reason == "length":
+        return None
+    return (
+        f"the answer is {got.text!r} ({len(_ids(got))} tokens, {got.finish_reason!r}), not the "
+        f"first {_CUT_TOKENS} tokens of {plain.text!r}"
+    )
 
 
 def _first_new(plain: Completion) -> int:
-    """A position behind the first token whose token does not occur before it."""
+    """A position after the first tokens whose token does not occur before it."""
     ids = _ids(plain)
-    for position in range(_FEW - 1, len(ids) - 1):
+    for position in range(_CUT_TOKENS - 1, len(ids) - 1):
         if ids[position] not in ids[:position]:
             return position
-    raise PreconditionError(f"{plain.case_id}: every token of the answer {plain.text!r} repeats.")
+    raise UnsuitedError(f"{plain.case_id}: every token of the answer {plain.text!r} repeats")
 
 
 def _stopped(plain: Completion, got: Completion) -> str | None:
-    """The answer ends at a token, which the list of ids may contain."""
-    end = _first_new(plain)
-    ids = _ids(plain)
-    if _ids(got) in {ids[:end], ids[: end + 1]} and got.finish_reason == "stop":
+    """The answer ends at the stop token, which the list of ids may contain."""
+    end, ids = _first_new(plain), _ids(plain)
+    is_beginning = _begins_like(plain, got, end)
+    if is_beginning and _ids(got)[end:] in {(), (ids[end],)} and got.finish_reason == "stop":
         return None
     return (
-        f"the answer is {got.text!r} ({got.finish_reason!r}); token {ids[end]} is token {end + 1} "
-        f"of {plain.text!r}"
+        f"the answer is {got.text!r} ({got.finish_reason!r}); the stop token (id {ids[end]}) is at "
+        f"place {end + 1} of {plain.text!r}"
     )
 
 
@@ -193,7 +245,7 @@ def _stop_string(plain: Completion) -> str:
     for place in range(2, len(plain.text)):
         if not plain.text[place].isspace() and plain.text[place] not in plain.text[:place]:
             return plain.text[place]
-    raise PreconditionError(f"{plain.case_id}: every character of {plain.text!r} repeats.")
+    raise UnsuitedError(f"{plain.case_id}: every character of {plain.text!r} repeats")
 
 
 def _includes_stop(plain: Completion, got: Completion) -> str | None:
@@ -201,20 +253,23 @@ def _includes_stop(plain: Completion, got: Completion) -> str | None:
     expected = plain.text[: plain.text.index(stop) + 1]
     if got.text == expected and got.finish_reason == "stop":
         return None
+    _begins_like(plain, got, len(_ids(got)))
     return f"the answer is {got.text!r} ({got.finish_reason!r}), expected is {expected!r}"
 
 
 ENDS: Mapping[str, Parameter] = {
     "min_tokens": Parameter(
-        lambda plain: {"min_tokens": _longer(plain), "max_tokens": _longer(plain) + _MORE},
-        lambda plain, got: _goes_on(plain, got, range(_longer(plain), _longer(plain) + _MORE + 1)),
+        lambda plain: {"min_tokens": _longer(plain), "max_tokens": _longer(plain) + _EXTRA_TOKENS},
+        lambda plain, got: _continues(
+            plain, got, range(_longer(plain), _longer(plain) + _EXTRA_TOKENS + 1)
+        ),
     ),
     "ignore_eos": Parameter(
         lambda plain: {"ignore_eos": True, "max_tokens": _longer(plain)},
-        lambda plain, got: _goes_on(plain, got, range(_longer(plain), _longer(plain) + 1)),
+        lambda plain, got: _continues(plain, got, range(_longer(plain), _longer(plain) + 1)),
     ),
     "max_completion_tokens": Parameter(
-        _always({"max_tokens": None, "max_completion_tokens": _FEW}), _cut_behind(_FEW, "length")
+        _always({"max_tokens": None, "max_completion_tokens": _CUT_TOKENS}), _is_cut
     ),
     "stop_token_ids": Parameter(
         lambda plain: {"stop_token_ids": [_ids(plain)[_first_new(plain)]]}, _stopped
@@ -224,16 +279,28 @@ ENDS: Mapping[str, Parameter] = {
         _includes_stop,
     ),
 }
-"""Parameters of an answer's end. The plain answer ends by itself (`is_suited`)."""
+"""Parameters that decide where an answer ends. The plain answer ends by itself (`is_suited`)."""
 
 
 # --- which token is chosen ------------------------------------------------------------------------
 
 
-def _choice(
-    plain: Completion, got: Completion, adjust: Callable[[int, float, tuple[int, ...]], float]
-) -> str | None:
-    """The first token that a change of the logits changes is the likeliest after that change.
+def _choice(plain: Completion, got: Completion, adjust: Adjust) -> str | None:
+    """Each token is the likeliest after the change of the logits.
+
+    As `_first_choice`. Behind the first difference the answer's own lists tell what is likely, if
+    they are of the logits before the change (`_are_before`).
+    """
+    if problem := _first_choice(plain, got, adjust):
+        return problem
+    position = first_difference(_ids(plain), _ids(got)) or 0
+    behind = range(position + 1, len(_ids(got))) if _are_before(plain, got, position) else ()
+    problems = (_wrong_choice(_listed(got, place), got, place, adjust) for place in behind)
+    return next(filter(None, problems), None)
+
+
+def _first_choice(plain: Completion, got: Completion, adjust: Adjust) -> str | None:
+    """Up to the first difference, each token is the likeliest after the change of the logits.
 
     Args:
         plain: the plain answer, with the listed tokens of each position.
@@ -242,87 +309,126 @@ def _choice(
             changed value.
 
     Raises:
-        PreconditionError: the plain answer has no lists, or the change of the logits changes none
-            of its tokens.
+        PreconditionError: the server lists no log-probabilities.
+        UnsuitedError: the change of the logits changes none of the plain answer's tokens.
     """
-    ids, others = _ids(plain), _ids(got)
-    if plain.top is None:
-        raise PreconditionError(f"{plain.case_id}: the server lists no log-probabilities.")
-    for position, token in enumerate(ids):
-        listed = plain.top.at(position)
-        changed = {one: adjust(one, value, ids[:position]) for one, value in listed.items()}
-        best = max(changed, key=lambda one: changed[one])
-        other = others[position] if position < len(others) else None
-        # An unlisted token may be the likeliest if every listed one loses.
-        least = min(listed.values())
-        value = least if other is None or other not in changed else changed[other]
-        if value < changed[best] - _ROUNDING and changed[best] > least:
-            return (
-                f"token {position + 1} of the answer is {other}, but the parameter makes {best} "
-                f"the likeliest; without the parameter it is {token}"
-            )
-        if other != token:
-            return None
-    raise PreconditionError(
-        f"{plain.case_id}: the parameter changes no token of the answer {plain.text!r}, so its "
-        "effect cannot be judged."
+    position = first_difference(_ids(plain), _ids(got))
+    same = len(_ids(plain)) if position is None else min(position + 1, len(_ids(plain)))
+    for place in range(same):
+        if problem := _wrong_choice(_listed(plain, place), got, place, adjust):
+            return problem
+    if position is None or not _acts(_listed(plain, position), got, position, adjust):
+        raise UnsuitedError(
+            f"{plain.case_id}: the parameter changes no token of the answer {plain.text!r}"
+        )
+    return None
+
+
+def _wrong_choice(
+    listed: Mapping[int, float], got: Completion, position: int, adjust: Adjust
+) -> str | None:
+    token, before = token_at(_ids(got), position), _ids(got)[:position]
+    changed = {one: adjust(one, value, before) for one, value in listed.items()}
+    best = max(changed, key=lambda one: changed[one])
+    # An unlisted token may be the likeliest if every listed one loses.
+    least = min(listed.values())
+    value = least if token is None else changed.get(token, least)
+    if value >= changed[best] - _ROUNDING or changed[best] <= least:
+        return None
+    return (
+        f"token {position + 1} of the answer has id {token}, but with the parameter id {best} is "
+        f"the likeliest ({changed[best]:.3g}, {value:.3g})"
     )
 
 
-def _bias(token: int, bias: float) -> Callable[[int, float, tuple[int, ...]], float]:
+def _acts(listed: Mapping[int, float], got: Completion, position: int, adjust: Adjust) -> bool:
+    """True if a change of the logits changes any value at a position."""
+    before = _ids(got)[:position]
+    return any(adjust(one, value, before) != value for one, value in listed.items())
+
+
+def _are_before(plain: Completion, got: Completion, position: int) -> bool:
+    """True if an answer's lists are of the logits before a parameter changes them.
+
+    Up to this position both answers are the same, so the lists are equal if nothing changed them.
+    """
+    if got.top is None or len(got.top) < len(_ids(got)):
+        return False
+    one, other = _listed(plain, position), _listed(got, position)
+    shared = one.keys() & other.keys()
+    return bool(shared) and all(abs(one[token] - other[token]) <= _ROUNDING for token in shared)
+
+
+def _listed(answer: Completion, position: int) -> Mapping[int, float]:
+    if answer.top is None or position >= len(answer.top) or not answer.top.at(position):
+        raise PreconditionError(
+            f"{answer.case_id}: the server lists no log-probabilities for token {position + 1} of "
+            "the answer, so the parameter cannot be judged."
+        )
+    return answer.top.at(position)
+
+
+def _bias(token: int, bias: float) -> Adjust:
     return lambda one, value, _: value + bias if one == token else value
 
 
-def _liked(plain: Completion) -> int:
-    """A token that is not the first of the answer."""
+def _biased(plain: Completion) -> int:
+    """A token of the answer that is not its first one."""
     first, *others = _ids(plain)
     for token in others:
         if token != first:
             return token
-    raise PreconditionError(f"{plain.case_id}: the answer {plain.text!r} has only one token.")
+    raise UnsuitedError(f"{plain.case_id}: the answer {plain.text!r} has only one different token")
 
 
-def _only_liked(plain: Completion, got: Completion) -> str | None:
-    liked = _liked(plain)
-    if set(_ids(got)) == {liked}:
+def _is_biased(plain: Completion, got: Completion) -> str | None:
+    token = _biased(plain)
+    if set(_ids(got)) == {token}:
         return None
-    return f"a bias of {_LIKES} for token {liked} gives the tokens {list(_ids(got))}"
+    return f"a bias of {_BIAS_FOR} for token {token} gives the tokens {list(_ids(got))}"
 
 
 def _repetition_problem(plain: Completion, got: Completion) -> str | None:
-    """No token of prompt or answer is chosen again while another one is listed.
+    """The first token that changes is neither in the prompt nor before it in the answer.
 
-    The penalty is so large that it leaves nothing of a positive logit.
+    The penalty is so large that it leaves nothing of a positive logit. Later, when only tokens with
+    negative logits are left, it may choose one again.
     """
-    prompt = set(plain.prompt_token_ids or ())
+    if plain.prompt_token_ids is None:
+        raise PreconditionError(
+            f"{plain.case_id}: the server returned no tokens of the prompt, which the penalty "
+            "counts. vLLM returns them; a proxy in between may drop them."
+        )
+    prompt = set(plain.prompt_token_ids)
 
     def lowered(token: int, value: float, before: tuple[int, ...]) -> float:
         return -math.inf if token in prompt or token in before else value
 
-    return _choice(plain, got, lowered)
+    return _first_choice(plain, got, lowered)
 
 
 CHOICES: Mapping[str, Parameter] = {
     "logit_bias-against": Parameter(
-        lambda plain: {"logit_bias": {str(_ids(plain)[0]): _FORBIDS}},
-        lambda plain, got: _choice(plain, got, _bias(_ids(plain)[0], _FORBIDS)),
+        lambda plain: {**LONG, "logit_bias": {str(_ids(plain)[0]): _BIAS_AGAINST}},
+        lambda plain, got: _choice(plain, got, _bias(_ids(plain)[0], _BIAS_AGAINST)),
     ),
     "logit_bias-for": Parameter(
-        lambda plain: {"logit_bias": {str(_liked(plain)): _LIKES}, "max_tokens": _FEW}, _only_liked
+        lambda plain: {"logit_bias": {str(_biased(plain)): _BIAS_FOR}, "max_tokens": _CUT_TOKENS},
+        _is_biased,
     ),
     "repetition_penalty": Parameter(
-        _always({**LONG, "repetition_penalty": _REPETITION}), _repetition_problem
+        _always({**LONG, "repetition_penalty": _REPETITION_PENALTY}), _repetition_problem
     ),
     "presence_penalty": Parameter(
-        _always({**LONG, "presence_penalty": _ADDED}),
+        _always({**LONG, "presence_penalty": _PENALTY}),
         lambda plain, got: _choice(
-            plain, got, lambda one, value, before: value - _ADDED * (one in before)
+            plain, got, lambda one, value, before: value - _PENALTY * (one in before)
         ),
     ),
     "frequency_penalty": Parameter(
-        _always({**LONG, "frequency_penalty": _ADDED}),
+        _always({**LONG, "frequency_penalty": _PENALTY}),
         lambda plain, got: _choice(
-            plain, got, lambda one, value, before: value - _ADDED * before.count(one)
+            plain, got, lambda one, value, before: value - _PENALTY * before.count(one)
         ),
     ),
 }
@@ -333,25 +439,31 @@ CHOICES: Mapping[str, Parameter] = {
 
 
 def _one_of(_: Completion, got: Completion) -> str | None:
-    return None if got.text in _COLOURS else f"{got.text!r} is none of {list(_COLOURS)}"
+    is_right = _is_one_of(got, got.text, _COLOURS)
+    return None if is_right else f"{got.text!r} is none of {list(_COLOURS)}"
 
 
 def _matches(_: Completion, got: Completion) -> str | None:
-    return None if re.fullmatch(_DIGITS, got.text) else f"{got.text!r} does not match {_DIGITS}"
+    least = 0 if _ends_early(got) else _DIGITS
+    is_right = re.fullmatch(f"[0-9]{{{least},{_DIGITS}}}", got.text)
+    return None if is_right else f"{got.text!r} is not {_DIGITS} digits"
 
 
 def _follows_schema(_: Completion, got: Completion) -> str | None:
-    """The answer is an object of the schema, or the beginning of one if max_tokens cuts it."""
     objects = [f'{{"answer":"{word}"}}' for word in _WORDS]
-    dense = "".join(got.text.split())
-    if dense in objects or (_is_cut(got) and any(one.startswith(dense) for one in objects)):
-        return None
-    return f"{got.text!r} does not follow the schema: {objects[0]} or {objects[1]}"
+    without_spaces = "".join(got.text.split())
+    is_right = _is_one_of(got, without_spaces, objects)
+    return None if is_right else f"{got.text!r} is neither {objects[0]} nor {objects[1]}"
+
+
+def _is_one_of(got: Completion, text: str, forms: Iterable[str]) -> bool:
+    """True if a text is one of the forms, or the beginning of one and max_tokens cut it."""
+    return text in forms or (_ends_early(got) and any(form.startswith(text) for form in forms))
 
 
 def _is_object(_: Completion, got: Completion) -> str | None:
     """The answer is a JSON object, or begins like one if max_tokens cuts it."""
-    if _is_cut(got):
+    if _ends_early(got):
         is_begun = got.text.lstrip()[:1] in {"", "{"}
         return None if is_begun else f"{got.text!r} does not begin like an object"
     try:
@@ -361,13 +473,13 @@ def _is_object(_: Completion, got: Completion) -> str | None:
     return None if isinstance(found, dict) else f"{got.text!r} is no object"
 
 
-def _is_cut(answer: Completion) -> bool:
+def _ends_early(answer: Completion) -> bool:
     return answer.finish_reason == "length"
 
 
 FORMS: Mapping[str, Parameter] = {
     "choice": Parameter(_always({"structured_outputs": {"choice": list(_COLOURS)}}), _one_of),
-    "regex": Parameter(_always({"structured_outputs": {"regex": _DIGITS}}), _matches),
+    "regex": Parameter(_always({"structured_outputs": {"regex": f"[0-9]{{{_DIGITS}}}"}}), _matches),
     "json_schema": Parameter(
         _always(
             {
@@ -382,12 +494,3 @@ FORMS: Mapping[str, Parameter] = {
     "json_object": Parameter(_always({"response_format": {"type": "json_object"}}), _is_object),
 }
 """Parameters that allow only answers of one form."""
-
-
-def _ids(answer: Completion) -> tuple[int, ...]:
-    if not answer.token_ids:
-        raise PreconditionError(
-            f"{answer.case_id}: the server returned no token ids, so the parameter cannot be "
-            "judged. vLLM returns token ids; a proxy in between may drop them."
-        )
-    return answer.token_ids

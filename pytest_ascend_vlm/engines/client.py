@@ -131,13 +131,14 @@ class Client:
     def ask_with(self, case: Case, fields: Mapping[str, Any]) -> Completion | Refusal:
         """The answer to a case whose request has further fields, or the HTTP error.
 
-        It is greedy unless a field says otherwise, and its prompt is computed again. It is not
-        among `completions`: a parameter may make any text of an answer.
+        It is greedy unless a field says otherwise. Its prompt is computed again, but the embedding
+        of an image may come from the cache. It is not among `completions`: a parameter may make any
+        text of an answer.
 
         Raises:
             ServerError: if the server cannot be reached.
         """
-        answers = self._send(messages(case), case.id, _unlike(case), fields)
+        answers = self._send(messages(case), case.id, _uncached(case), fields)
         return answers if isinstance(answers, Refusal) else answers[0]
 
     def stream_with(self, case: Case, fields: Mapping[str, Any]) -> Completion:
@@ -146,7 +147,7 @@ class Client:
         Raises:
             ServerError: if the server rejects the request or the stream breaks off.
         """
-        return self._stream(case, _unlike(case), fields)
+        return self._stream(case, _uncached(case), fields)
 
     def stream(
         self, case: Case, sampling: Sampling | None = None, *, bare: bool = False
@@ -183,6 +184,8 @@ class Client:
                     finish = choice.finish_reason or finish
         except ServerError:
             raise
+        except openai.APIStatusError as error:
+            raise ServerError(f"{case.id}, streamed: {refusal(error.response)}") from error
         except Exception as error:  # which HTTP library raises depends on the version of openai
             raise ServerError(f"{case.id}: the stream broke off: {error}") from error
         seconds = time.perf_counter() - since
@@ -360,6 +363,6 @@ class Client:
                 self._disposable_requests += other.requests
 
 
-def _unlike(case: Case) -> Sampling:
+def _uncached(case: Case) -> Sampling:
     """Greedy sampling whose prompt shares no block of the prefix cache with another request."""
     return Sampling(max_tokens=case.max_tokens, cache_salt=new_salt())

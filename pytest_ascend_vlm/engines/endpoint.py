@@ -37,11 +37,12 @@ class Endpoint:
 
     @property
     def certificates(self) -> ssl.SSLContext | bool:
-        """The argument `verify` of a client: the usual certificates for https, none for http.
+        """The argument `verify` of a client: no certificates for http on this host.
 
-        Loading them takes longer than a small request.
+        Loading them takes longer than a small request. Elsewhere http may redirect to https.
         """
-        return self.url.startswith("https:") or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        is_plain = self.is_local and self.url.startswith("http:")
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if is_plain else True
 
 
 class Server(Protocol):

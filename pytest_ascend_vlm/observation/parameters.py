@@ -9,20 +9,24 @@ from typing import Any
 from .answers import Completion, Refusal
 
 
+class UnsuitedError(Exception):
+    """An answer cannot show what a parameter does."""
+
+
 @dataclass(frozen=True, eq=False)
-class Tried:
+class Trial:
     """A request parameter, tried on one case.
 
     Attributes:
         fields: the fields of the request that set the parameter.
         plain: the answer without the parameter.
-        whole: the answer with it, or the HTTP error.
+        unstreamed: the answer with it, or the HTTP error.
         streamed: the same answer, streamed; None if the server refused the request.
     """
 
     fields: Mapping[str, Any]
     plain: Completion
-    whole: Completion | Refusal
+    unstreamed: Completion | Refusal
     streamed: Completion | None
 
 
@@ -32,8 +36,8 @@ class Trials:
 
     Attributes:
         tried: the answers to each case.
-        unsuited: case id -> why it cannot show what the parameter does.
+        unsuited: case id, or kind of case -> why it cannot show what the parameter does.
     """
 
-    tried: tuple[Tried, ...]
+    tried: tuple[Trial, ...]
     unsuited: Mapping[str, str]

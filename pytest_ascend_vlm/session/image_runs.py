@@ -54,9 +54,10 @@ class ImageRuns:
         """
         few = _first_smallest_largest(cases)
         known = [self.forced(case) for case in few]
+        largest = max(few, key=_pixels) if len(few) > 1 else None
         again, caches = self._counting(
             lambda: [
-                [self.forced.again(case) for _ in range(1 if case is few[-1] else COLD_RUNS - 1)]
+                [self.forced.again(case) for _ in range(1 if case is largest else COLD_RUNS - 1)]
                 for case in few
             ]
         )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..errors import PreconditionError
 from ..observation.answers import Completion, require_answer
-from ..observation.parameters import Trials, Tried
+from ..observation.parameters import Trial, Trials, UnsuitedError
 from ..spec.case import Case
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 Fields = Mapping[str, Any]
 
 _TEMPERATURE = 2.0  # the highest that vLLM accepts
-_SEEDS = range(1, 9)  # a certain answer changes with few of them
+_SEEDS = range(1, 9)  # a confident model repeats its answer under most seeds
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class ParameterRuns:
     client: Client
     _known: dict[tuple[str, str], Completion] = field(default_factory=dict)
 
-    def plain(self, case: Case, fields: Fields) -> Completion:
+    def answer(self, case: Case, fields: Fields) -> Completion:
         """The answer to a case with some fields; each is asked once.
 
         Raises:
@@ -43,54 +42,50 @@ class ParameterRuns:
             self._known[key] = require_answer(case.id, self.client.ask_with(case, fields))
         return self._known[key]
 
-    def hot(self, case: Case) -> Fields:
+    def sampling(self, case: Case) -> Fields:
         """The fields of a request whose sampled answer is not the greedy one.
 
         Raises:
-            PreconditionError: sampling gives the greedy answer every time.
             ServerError: the server refused a request, or died.
+            UnsuitedError: sampling gives the greedy answer every time.
         """
-        greedy = self.plain(case, {})
+        greedy = self.answer(case, {})
         for seed in _SEEDS:
             fields = {"temperature": _TEMPERATURE, "seed": seed}
-            if self.plain(case, fields).text != greedy.text:
+            if self.answer(case, fields).token_ids != greedy.token_ids:
                 return fields
-        raise PreconditionError(
+        raise UnsuitedError(
             f"{case.id}: samples at temperature {_TEMPERATURE:g} are the greedy answer "
-            f"{greedy.text!r}, so a limit of sampling cannot be judged."
+            f"{greedy.text!r}"
         )
 
-    def tried(
+    def trials(
         self,
         parameter: Parameter,
-        plain: Mapping[str, Completion],
-        cases: Sequence[Case],
-        beside: Callable[[Case], Fields] = lambda _: {},
+        plain: Mapping[Case, Completion],
+        others: Callable[[Case], Fields] = lambda _: {},
     ) -> Trials:
         """Tries a parameter on cases, unstreamed and streamed.
 
         Args:
             parameter: the parameter.
-            plain: case id -> the answer without the parameter.
-            cases: the cases.
-            beside: makes the fields that are sent beside the parameter.
+            plain: case -> the answer without the parameter.
+            others: makes the fields that are sent besides the parameter.
 
         Raises:
+            PreconditionError: a plain answer lacks what the parameter's rule needs.
             ServerError: the server died, or refused a streamed request that it had answered.
         """
-        tried, unsuited = [], {}
-        for case in cases:
+        tried: list[Trial] = []
+        unsuited: dict[str, str] = {}
+        for case, answer in plain.items():
             try:
-                fields = {**beside(case), **parameter.fields(plain[case.id])}
-            except PreconditionError as error:
+                fields = {**others(case), **parameter.fields(answer)}
+            except UnsuitedError as error:
                 unsuited[case.id] = str(error)
                 continue
-            tried.append(self._try(case, plain[case.id], fields))
+            unstreamed = self.client.ask_with(case, fields)
+            is_answer = isinstance(unstreamed, Completion)
+            streamed = self.client.stream_with(case, fields) if is_answer else None
+            tried.append(Trial(fields, answer, unstreamed, streamed))
         return Trials(tuple(tried), unsuited)
-
-    def _try(self, case: Case, plain: Completion, fields: Fields) -> Tried:
-        whole = self.client.ask_with(case, fields)
-        is_answer = isinstance(whole, Completion)
-        return Tried(
-            fields, plain, whole, self.client.stream_with(case, fields) if is_answer else None
-        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -171,7 +172,7 @@ class DeterminismCriteria(Criteria):
         Each row is a number of requests, texts and images of several sizes in turns, sent at one
         moment, or one every {spread_seconds} s (`spread`). All are cold: their images and prompts
         are computed again. The number of requests changes the shape of every matrix product, and
-        where kernels and graphs pad to powers of two, the numbers between them are those that go
+        where kernels and graphs pad to powers of two, numbers between them are the likeliest to go
         wrong. If an answer differs, the reference has to be within rounding of a tie there. A
         number above max_num_seqs is not applicable.
 
@@ -184,8 +185,7 @@ class DeterminismCriteria(Criteria):
         count, most = int(number), self.model.serve.get("max_num_seqs")
         if isinstance(most, int) and count > most:
             judge.not_applicable(f"the model is served with max_num_seqs={most}")
-        cases = _in_turns(all_cases)
-        together = [cases[(count + index) % len(cases)] for index in range(count)]
+        together = list(itertools.islice(_in_turns(all_cases), count, 2 * count))
         alone = {case.id: answers(case) for case in together}
         by_id = {case.id: case for case in together}
         batched = client.ask_together(together, interval=SPREAD_SECONDS if is_spread else 0.0)
@@ -247,12 +247,20 @@ class DeterminismCriteria(Criteria):
         judge(rules.judge_agreement(before, after, self.model.thresholds.agreement))
 
 
-def _in_turns(cases: tuple[Case, ...]) -> list[Case]:
-    """Cases without an image and cases with one, in turns, as far as there are both."""
-    with_image = [case for case in cases if case.every_image]
-    without = [case for case in cases if not case.every_image]
-    turns = itertools.chain.from_iterable(itertools.zip_longest(with_image, without))
-    return [case for case in turns if case is not None]
+def _in_turns(cases: tuple[Case, ...]) -> Iterator[Case]:
+    """Cases with an image, of one size after another, and cases without one in turns, endlessly."""
+    by_size: dict[tuple[tuple[int, int], ...], list[Case]] = {}
+    for case in cases:
+        by_size.setdefault(tuple(map(image_size, case.every_image)), []).append(case)
+    texts = by_size.pop((), [])
+    images = [
+        case
+        for of_all_sizes in itertools.zip_longest(*by_size.values())
+        for case in of_all_sizes
+        if case is not None
+    ]
+    kinds = [itertools.cycle(kind) for kind in (images, texts) if kind]
+    return itertools.chain.from_iterable(zip(*kinds, strict=True))
 
 
 def _sampled(client: Client, temperature: float) -> dict[str, Completion]:

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
 
 import pytest
 
 from ..criteria import parameters as rules
-from ..errors import PreconditionError
+from ..observation.answers import Completion
+from ..observation.parameters import Trials, UnsuitedError
 from ..session.answers import Answers
 from ..session.judge import Judge
-from ..session.parameters import ParameterRuns
+from ..session.parameters import Fields, ParameterRuns
 from ..spec.case import Case
 from .base import Criteria
 from .criterion import criterion
 from .determinism import OPEN
-
-if TYPE_CHECKING:
-    from ..observation.parameters import Trials
 
 
 class ParameterCriteria(Criteria):
@@ -38,21 +35,21 @@ class ParameterCriteria(Criteria):
 
         Applications seldom send temperature 0. Row `temperature` sends temperature 0.01 with top_p
         0.001, as adaptation documents do; row `no_logprobs` requests no log-probabilities. Rows
-        `top_p` (0.000001), `top_k` (1) and `min_p` (1) are sent with a temperature at which the
-        sampled answer differs from the greedy one, so a dropped parameter shows.
+        `top_p` (0.000001), `top_k` (1) and `min_p` (1) are sent with a temperature and a seed whose
+        sampled answer differs from the greedy one, so that a dropped parameter shows. Where two
+        tokens are equally likely, either is right.
 
         If this fails: the parameter does not reach the sampler: look for a proxy that drops it, and
         for a sampler of the platform that does not have it. Only streamed: compare how the server
         builds both kinds of requests.
         """
-        cases = _with_open_prompt(_text_and_image(all_cases))
-        plain = {case.id: parameter_runs.plain(case, {}) for case in cases}
+        plain = _plain(all_cases, {}, parameter_runs)
         if parameter in rules.GREEDY:
             rule = rules.GREEDY[parameter]
-            _judge(rule, parameter_runs.tried(rule, plain, cases), judge)
+            _judge(rule, parameter_runs.trials(rule, plain), judge)
         else:
             rule = rules.LIMITS[parameter]
-            _judge(rule, parameter_runs.tried(rule, plain, cases, parameter_runs.hot), judge)
+            _judge(rule, parameter_runs.trials(rule, plain, parameter_runs.sampling), judge)
 
     @criterion("parameters.end")
     @pytest.mark.parametrize("parameter", rules.ENDS)
@@ -64,23 +61,26 @@ class ParameterCriteria(Criteria):
         parameter_runs: ParameterRuns,
         judge: Judge,
     ) -> None:
-        """Parameters of an answer's end move the end, and change nothing before it.
+        """Parameters that decide where an answer ends change nothing before the end.
 
         Rows: `min_tokens` and `ignore_eos` make the answer longer, `max_completion_tokens` cuts it,
         `stop_token_ids` ends it at a token, `include_stop_str_in_output` keeps the stop string.
         serving.limits judges max_tokens, stop and n.
 
-        If this fails: an answer without the effect: a proxy or a gateway drops the field. Another
-        beginning: the parameter changes more than the end of the answer; look at the sampler.
+        If this fails: an answer without the effect: a proxy or a gateway drops the field, or the
+        engine ignores it (min_tokens with speculative decoding). Another beginning: the parameter
+        changes more than the end of the answer; look at the sampler.
         """
-        cases = _text_and_image(case for case in all_cases if rules.is_suited(answers(case)))
-        if not cases:
-            raise PreconditionError(
-                "no answer ends by itself after some tokens, so no end can be moved."
-            )
-        plain = {case.id: answers(case) for case in cases}
+
+        def is_suited(case: Case) -> bool:
+            answer = answers.ask(case)
+            return isinstance(answer, Completion) and rules.is_suited(answer)
+
+        plain = {case: answers(case) for case in _text_and_image(all_cases, is_suited)}
+        if not plain:
+            judge.not_applicable("no answer ends by itself after some tokens")
         rule = rules.ENDS[parameter]
-        _judge(rule, parameter_runs.tried(rule, plain, cases), judge)
+        _judge(rule, parameter_runs.trials(rule, plain), judge)
 
     @criterion("parameters.choice")
     @pytest.mark.parametrize("parameter", rules.CHOICES)
@@ -93,19 +93,18 @@ class ParameterCriteria(Criteria):
     ) -> None:
         """A bias and the three penalties choose the token that they make the likeliest.
 
-        It is predicted from the tokens that are listed with the plain answer: the first token that
-        the parameter changes is the likeliest after the change. The answers go on behind their end,
-        so that tokens occur again. Penalties: repetition 1000, presence 2, frequency 2; bias: 100
-        for a token, -100 against the first one.
+        It is predicted from the log-probabilities that are listed with the answer without the
+        parameter and, where they are those before a penalty, with the answer itself. The answers
+        continue after their end token, so that tokens occur again. Penalties: repetition 1000,
+        presence 2, frequency 2; bias: 100 for a token, -100 against the first one.
 
         If this fails: the same answer as without the parameter: it does not reach the sampler.
         Another token: look at the sampler of the platform, at what counts as prompt (images
         included), and at penalties under asynchronous scheduling, which may miss the last token.
         """
-        cases = _with_open_prompt(_text_and_image(all_cases))
-        plain = {case.id: parameter_runs.plain(case, rules.LONG) for case in cases}
+        plain = _plain(all_cases, rules.LONG, parameter_runs)
         rule = rules.CHOICES[parameter]
-        _judge(rule, parameter_runs.tried(rule, plain, cases), judge)
+        _judge(rule, parameter_runs.trials(rule, plain), judge)
 
     @criterion("parameters.form")
     @pytest.mark.parametrize("parameter", rules.FORMS)
@@ -125,28 +124,35 @@ class ParameterCriteria(Criteria):
         If this fails: look at the backend of structured outputs (xgrammar) and at its bit masks on
         the platform. Without any effect, a proxy drops the field.
         """
-        cases = _with_open_prompt(_text_and_image(all_cases))
-        plain = {case.id: parameter_runs.plain(case, {}) for case in cases}
+        plain = _plain(all_cases, {}, parameter_runs)
         rule = rules.FORMS[parameter]
-        _judge(rule, parameter_runs.tried(rule, plain, cases), judge)
+        _judge(rule, parameter_runs.trials(rule, plain), judge)
 
 
 def _judge(rule: rules.Parameter, trials: Trials, judge: Judge) -> None:
     if refusal := rules.refusal_of_all(trials):
-        judge.not_applicable(f"the server refuses the parameter: {refusal}")
-    judge(rules.judge_parameter(rule, trials))
+        judge.not_applicable(f"the server does not have the parameter: {refusal}")
+    try:
+        verdict = rules.judge_parameter(rule, trials)
+    except UnsuitedError as error:
+        judge.not_applicable(f"no answer can show what the parameter does: {error}")
+    judge(verdict)
 
 
-def _text_and_image(cases: Iterable[Case]) -> tuple[Case, ...]:
-    """The first case without an image and the first with one, as far as there are any."""
-    first: dict[bool, Case] = {}
-    for case in cases:
-        first.setdefault(bool(case.every_image), case)
-    return tuple(first.values())
+def _plain(
+    cases: Iterable[Case], fields: Fields, parameter_runs: ParameterRuns
+) -> dict[Case, Completion]:
+    """The answers to an open prompt, as a text and with an image."""
+    asked = [
+        dataclasses.replace(
+            OPEN, id=f"{case.group}/open", needs=case.needs, images=case.every_image
+        )
+        for case in _text_and_image(cases, lambda _: True)
+    ]
+    return {case: parameter_runs.answer(case, fields) for case in asked}
 
 
-def _with_open_prompt(cases: tuple[Case, ...]) -> tuple[Case, ...]:
-    return tuple(
-        dataclasses.replace(OPEN, id=f"{case.group}/open", needs=case.needs, images=case.images)
-        for case in cases
-    )
+def _text_and_image(cases: Iterable[Case], is_suited: Callable[[Case], bool]) -> list[Case]:
+    """The first suited case without an image and the first with one, as far as there are any."""
+    kinds = [[case for case in cases if bool(case.every_image) is kind] for kind in (False, True)]
+    return [found for of in kinds if (found := next(filter(is_suited, of), None)) is not None]
