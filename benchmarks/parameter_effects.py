@@ -126,8 +126,9 @@ def effect(plain: Completion, got: Completion | Refusal) -> str:
 
 
 def _message(body: str) -> str:
-    """The message of an error's body, shortened; a long body is cut and no JSON."""
-    line = " ".join(body.partition('"message":"')[2].partition('","type"')[0].split()) or body
+    """The message of an error's body, shortened; the body of a long one is cut, and no JSON."""
+    message = body.partition('"message":"')[2].partition('","type"')[0] or body
+    line = " ".join(message.replace(r"\n", " ").replace(r"\"", '"').split())
     return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"
 
 
