@@ -14,9 +14,19 @@ from ..session.answers import Answers
 from ..session.judge import Judge
 from ..session.parameters import Fields, ParameterRuns
 from ..spec.case import Case
+from ..spec.model import ExpectedFailure
 from .base import Criteria
 from .criterion import criterion
 from .determinism import OPEN
+
+_BIT_MASKS = ExpectedFailure(
+    criterion="parameters.form",
+    reason="the engine ends when vLLM before 0.15 masks bf16 logits on a CPU, and vllm-ascend 0.13 "
+    "has a defect of the same kind (vllm-ascend#6820)",
+    issue="https://github.com/vllm-project/vllm/pull/32384",
+    shows="HTTP 500",
+    fixed_in="0.18",
+)
 
 
 class ParameterCriteria(Criteria):
@@ -106,7 +116,7 @@ class ParameterCriteria(Criteria):
         rule = rules.CHOICES[parameter]
         _judge(rule, parameter_runs.trials(rule, plain), judge)
 
-    @criterion("parameters.form")
+    @criterion("parameters.form", known_failures=(_BIT_MASKS,))
     @pytest.mark.parametrize("parameter", rules.FORMS)
     def test_parameters_keep_a_form(
         self,
