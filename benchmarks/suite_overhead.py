@@ -25,6 +25,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -321,7 +322,7 @@ def time_suite(journal: Path, selection: list[str]) -> Timing:
         **{JOURNAL_VARIABLE: str(journal)},
     )
     print(output.strip().splitlines()[-1])
-    spent = {"start": 0.0, "stop": 0.0}
+    spent: Counter[str] = Counter()
     for line in read(journal):
         if line["event"] == "took":
             spent[line["what"]] += line["seconds"]
