@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from ..spec.case import Case, Sampling
-from ..spec.case_files import image_size
 from ..spec.thresholds import BATCH, COLD_RUNS
+from .case_sizes import by_size, in_turns, pixels
 
 if TYPE_CHECKING:
     from ..criteria.comparison import CaseComparison
@@ -54,7 +52,7 @@ class ImageRuns:
         """
         few = _first_smallest_largest(cases)
         known = [self.forced(case) for case in few]
-        largest = max(few, key=_pixels) if len(few) > 1 else None
+        largest = max(few, key=pixels) if len(few) > 1 else None
         again, caches = self._counting(
             lambda: [
                 [self.forced.again(case) for _ in range(1 if case is largest else COLD_RUNS - 1)]
@@ -123,23 +121,10 @@ def _batches(cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
     Among the sizes the small ones come first: a large image is a batch by itself, and takes long.
     """
     different = reversed({case.every_image: case for case in reversed(cases)}.values())
-    by_size: dict[tuple[tuple[int, int], ...], list[Case]] = {}
-    for case in sorted(different, key=_pixels):
-        by_size.setdefault(_sizes(case), []).append(case)
-    mixed = itertools.chain.from_iterable(itertools.zip_longest(*by_size.values()))
-    several = [case for case in mixed if case is not None]
-    return max(by_size.values(), key=len)[:BATCH], several[:BATCH]
-
-
-def _sizes(case: Case) -> tuple[tuple[int, int], ...]:
-    """Width and height of each image of a case, in pixels."""
-    return tuple(image_size(path) for path in case.every_image)
-
-
-def _pixels(case: Case) -> int:
-    return sum(map(math.prod, _sizes(case)))
+    groups = by_size(sorted(different, key=pixels)).values()
+    return max(groups, key=len)[:BATCH], in_turns(groups)[:BATCH]
 
 
 def _first_smallest_largest(cases: Sequence[Case]) -> list[Case]:
-    chosen = (cases[0], min(cases, key=_pixels), max(cases, key=_pixels))
+    chosen = (cases[0], min(cases, key=pixels), max(cases, key=pixels))
     return list({case.id: case for case in chosen}.values())

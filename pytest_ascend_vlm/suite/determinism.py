@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -14,11 +13,11 @@ from ..criteria import recomputed
 from ..criteria.criterion import Cases
 from ..errors import PreconditionError
 from ..session.answers import Answers
+from ..session.case_sizes import by_size, in_turns, pixels
 from ..session.goldens import Goldens
 from ..session.image_runs import ImageRuns
 from ..session.judge import Judge
 from ..spec.case import Capability, Case, Sampling
-from ..spec.case_files import image_size
 from ..spec.thresholds import BATCH, REPEATS, SEEDS, SPREAD_SECONDS
 from .base import Criteria
 from .criterion import criterion
@@ -185,7 +184,7 @@ class DeterminismCriteria(Criteria):
         count, most = int(number), self.model.serve.get("max_num_seqs")
         if isinstance(most, int) and count > most:
             judge.not_applicable(f"the model is served with max_num_seqs={most}")
-        together = list(itertools.islice(_in_turns(all_cases), count, 2 * count))
+        together = list(itertools.islice(_texts_and_images(all_cases), count, 2 * count))
         alone = {case.id: answers(case) for case in together}
         by_id = {case.id: case for case in together}
         batched = client.ask_together(together, interval=SPREAD_SECONDS if is_spread else 0.0)
@@ -247,19 +246,11 @@ class DeterminismCriteria(Criteria):
         judge(rules.judge_agreement(before, after, self.model.thresholds.agreement))
 
 
-def _in_turns(cases: tuple[Case, ...]) -> Iterator[Case]:
+def _texts_and_images(cases: tuple[Case, ...]) -> Iterator[Case]:
     """Cases with an image, of one size after another, and cases without one in turns, endlessly."""
-    by_size: dict[tuple[tuple[int, int], ...], list[Case]] = {}
-    for case in cases:
-        by_size.setdefault(tuple(map(image_size, case.every_image)), []).append(case)
-    texts = by_size.pop((), [])
-    images = [
-        case
-        for of_all_sizes in itertools.zip_longest(*by_size.values())
-        for case in of_all_sizes
-        if case is not None
-    ]
-    kinds = [itertools.cycle(kind) for kind in (images, texts) if kind]
+    groups = by_size(cases)
+    texts = groups.pop((), [])
+    kinds = [itertools.cycle(kind) for kind in (in_turns(groups.values()), texts) if kind]
     return itertools.chain.from_iterable(zip(*kinds, strict=True))
 
 
@@ -294,11 +285,7 @@ def _two_with_one_prompt(cases: tuple[Case, ...]) -> tuple[Case, Case]:
             "determinism.prefix_cache needs two image cases with the same prompt, and "
             "fixtures/cases.json has none. Add one."
         )
-    large = [pair for pair in pairs if _pixels(pair[0]) >= _TWO_BLOCKS]
+    large = [pair for pair in pairs if pixels(pair[0]) >= _TWO_BLOCKS]
     if large:
-        return min(large, key=lambda pair: _pixels(pair[0]))
-    return max(pairs, key=lambda pair: _pixels(pair[0]))
-
-
-def _pixels(case: Case) -> int:
-    return math.prod(image_size(case.images[0]))
+        return min(large, key=lambda pair: pixels(pair[0]))
+    return max(pairs, key=lambda pair: pixels(pair[0]))
