@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 
+from pytest_ascend_vlm import Capability, Case
 from pytest_ascend_vlm.criteria import parameters as rules
 from pytest_ascend_vlm.errors import PreconditionError
 from pytest_ascend_vlm.observation.answers import Completion, Refusal, TopLogprobs
 from pytest_ascend_vlm.observation.parameters import Trial, Trials, UnsuitedError
+from pytest_ascend_vlm.session.parameters import ParameterRuns
 
 CASE = "text/a"
 END = 2
@@ -246,3 +249,15 @@ def test_a_reply_without_lists_or_prompt_is_an_error_of_the_set_up(name: str) ->
         PreconditionError, match=r"lists no log-probabilities|no tokens of the prompt"
     ):
         problem(rules.CHOICES[name], answer(IDS, "length"), answer(IDS[:3], "length"))
+
+
+def test_an_answer_without_tokens_is_not_taken_for_a_sure_one() -> None:
+    """Otherwise a proxy that drops them would make the limits of sampling not applicable."""
+    nothing = dataclasses.replace(PLAIN, token_ids=None)
+    client = mock.Mock(ask_with=lambda case, fields: nothing)  # noqa: ARG005
+    case = Case(CASE, Capability.TEXT, "a")
+    with pytest.raises(PreconditionError, match="no token ids"):
+        ParameterRuns(client).sampling(case)
+    client = mock.Mock(ask_with=lambda case, fields: PLAIN)  # noqa: ARG005
+    with pytest.raises(UnsuitedError, match="are the greedy answer"):
+        ParameterRuns(client).sampling(case)

@@ -103,7 +103,7 @@ def is_suited(answer: Completion) -> bool:
     Raises:
         PreconditionError: the server returned no token ids.
     """
-    return answer.finish_reason == "stop" and len(_ids(answer)) > _CUT_TOKENS + 2
+    return answer.finish_reason == "stop" and len(token_ids(answer)) > _CUT_TOKENS + 2
 
 
 def _is_about_parameter(refusal: Refusal) -> bool:
@@ -127,7 +127,12 @@ def _stream_problem(unstreamed: Completion, streamed: Completion) -> str | None:
     return None
 
 
-def _ids(answer: Completion) -> tuple[int, ...]:
+def token_ids(answer: Completion) -> tuple[int, ...]:
+    """The tokens of an answer.
+
+    Raises:
+        PreconditionError: the server returned none.
+    """
     if not answer.token_ids:
         raise PreconditionError(
             f"{answer.case_id}: the server returned no token ids, so the parameter cannot be "
@@ -142,7 +147,7 @@ def _begins_like(plain: Completion, got: Completion, count: int) -> bool:
     Raises:
         UnsuitedError: they differ where the model has two candidates that are nearly equal.
     """
-    position = first_difference(_ids(plain)[:count], _ids(got)[:count])
+    position = first_difference(token_ids(plain)[:count], token_ids(got)[:count])
     if position is not None and _is_tie(plain, got, position):
         raise UnsuitedError(
             f"{plain.case_id}: at token {position + 1} of the answer two candidates are nearly "
@@ -153,7 +158,7 @@ def _begins_like(plain: Completion, got: Completion, count: int) -> bool:
 
 def _is_tie(plain: Completion, got: Completion, position: int) -> bool:
     """True if both answers' tokens at a position are nearly equally likely in the plain answer."""
-    one, other = (token_at(_ids(answer), position) for answer in (plain, got))
+    one, other = (token_at(token_ids(answer), position) for answer in (plain, got))
     if one is None or other is None or plain.top is None or position >= len(plain.top):
         return False
     listed = plain.top.at(position)
@@ -169,7 +174,7 @@ def _always(fields: Fields) -> Callable[[Completion], Fields]:
 
 def _changed(plain: Completion, got: Completion) -> str | None:
     """What changes; sampling may choose either of two candidates that are equally likely."""
-    position = first_difference(_ids(plain), _ids(got))
+    position = first_difference(token_ids(plain), token_ids(got))
     if position is None or _is_tie(plain, got, position):
         return None
     return "\n".join(("the answer changes:", *side_by_side(plain.text, got.text, "plain")))
@@ -193,15 +198,15 @@ LIMITS: Mapping[str, Parameter] = {
 
 
 def _longer(plain: Completion) -> int:
-    return len(_ids(plain)) + _EXTRA_TOKENS
+    return len(token_ids(plain)) + _EXTRA_TOKENS
 
 
 def _continues(plain: Completion, got: Completion, tokens: range) -> str | None:
     """The answer begins like the plain one without its end token, and has a number of tokens."""
-    if not _begins_like(plain, got, len(_ids(plain)) - 1):
+    if not _begins_like(plain, got, len(token_ids(plain)) - 1):
         return f"the answer begins otherwise: {got.text!r}, without the parameter {plain.text!r}"
-    if len(_ids(got)) not in tokens:
-        return f"the answer has {len(_ids(got))} tokens, not {_told(tokens)}"
+    if len(token_ids(got)) not in tokens:
+        return f"the answer has {len(token_ids(got))} tokens, not {_told(tokens)}"
     return None
 
 
@@ -210,18 +215,18 @@ def _told(tokens: range) -> str:
 
 
 def _is_cut(plain: Completion, got: Completion) -> str | None:
-    is_beginning = _begins_like(plain, got, _CUT_TOKENS)
-    if is_beginning and len(_ids(got)) == _CUT_TOKENS and got.finish_reason == "length":
+    is_beginning, tokens = _begins_like(plain, got, _CUT_TOKENS), len(token_ids(got))
+    if is_beginning and tokens == _CUT_TOKENS and got.finish_reason == "length":
         return None
     return (
-        f"the answer is {got.text!r} ({len(_ids(got))} tokens, {got.finish_reason!r}), not the "
-        f"first {_CUT_TOKENS} tokens of {plain.text!r}"
+        f"the answer is {got.text!r} ({tokens} tokens, {got.finish_reason!r}), not the first "
+        f"{_CUT_TOKENS} tokens of {plain.text!r}"
     )
 
 
 def _first_new(plain: Completion) -> int:
     """A position after the first tokens whose token does not occur before it."""
-    ids = _ids(plain)
+    ids = token_ids(plain)
     for position in range(_CUT_TOKENS - 1, len(ids) - 1):
         if ids[position] not in ids[:position]:
             return position
@@ -230,9 +235,9 @@ def _first_new(plain: Completion) -> int:
 
 def _stopped(plain: Completion, got: Completion) -> str | None:
     """The answer ends at the stop token, which the list of ids may contain."""
-    end, ids = _first_new(plain), _ids(plain)
+    end, ids = _first_new(plain), token_ids(plain)
     is_beginning = _begins_like(plain, got, end)
-    if is_beginning and _ids(got)[end:] in {(), (ids[end],)} and got.finish_reason == "stop":
+    if is_beginning and token_ids(got)[end:] in {(), (ids[end],)} and got.finish_reason == "stop":
         return None
     return (
         f"the answer is {got.text!r} ({got.finish_reason!r}); the stop token (id {ids[end]}) is at "
@@ -253,7 +258,7 @@ def _includes_stop(plain: Completion, got: Completion) -> str | None:
     expected = plain.text[: plain.text.index(stop) + 1]
     if got.text == expected and got.finish_reason == "stop":
         return None
-    _begins_like(plain, got, len(_ids(got)))
+    _begins_like(plain, got, len(token_ids(got)))  # a near-tie is no problem of the parameter
     return f"the answer is {got.text!r} ({got.finish_reason!r}), expected is {expected!r}"
 
 
@@ -272,7 +277,7 @@ ENDS: Mapping[str, Parameter] = {
         _always({"max_tokens": None, "max_completion_tokens": _CUT_TOKENS}), _is_cut
     ),
     "stop_token_ids": Parameter(
-        lambda plain: {"stop_token_ids": [_ids(plain)[_first_new(plain)]]}, _stopped
+        lambda plain: {"stop_token_ids": [token_ids(plain)[_first_new(plain)]]}, _stopped
     ),
     "include_stop_str_in_output": Parameter(
         lambda plain: {"stop": _stop_string(plain), "include_stop_str_in_output": True},
@@ -293,8 +298,8 @@ def _choice(plain: Completion, got: Completion, adjust: Adjust) -> str | None:
     """
     if problem := _first_choice(plain, got, adjust):
         return problem
-    position = first_difference(_ids(plain), _ids(got)) or 0
-    behind = range(position + 1, len(_ids(got))) if _are_before(plain, got, position) else ()
+    position = first_difference(token_ids(plain), token_ids(got)) or 0
+    behind = range(position + 1, len(token_ids(got))) if _are_before(plain, got, position) else ()
     problems = (_wrong_choice(_listed(got, place), got, place, adjust) for place in behind)
     return next(filter(None, problems), None)
 
@@ -312,8 +317,8 @@ def _first_choice(plain: Completion, got: Completion, adjust: Adjust) -> str | N
         PreconditionError: the server lists no log-probabilities.
         UnsuitedError: the change of the logits changes none of the plain answer's tokens.
     """
-    position = first_difference(_ids(plain), _ids(got))
-    same = len(_ids(plain)) if position is None else min(position + 1, len(_ids(plain)))
+    position = first_difference(token_ids(plain), token_ids(got))
+    same = len(token_ids(plain)) if position is None else min(position + 1, len(token_ids(plain)))
     for place in range(same):
         if problem := _wrong_choice(_listed(plain, place), got, place, adjust):
             return problem
@@ -327,7 +332,7 @@ def _first_choice(plain: Completion, got: Completion, adjust: Adjust) -> str | N
 def _wrong_choice(
     listed: Mapping[int, float], got: Completion, position: int, adjust: Adjust
 ) -> str | None:
-    token, before = token_at(_ids(got), position), _ids(got)[:position]
+    token, before = token_at(token_ids(got), position), token_ids(got)[:position]
     changed = {one: adjust(one, value, before) for one, value in listed.items()}
     best = max(changed, key=lambda one: changed[one])
     # An unlisted token may be the likeliest if every listed one loses.
@@ -343,7 +348,7 @@ def _wrong_choice(
 
 def _acts(listed: Mapping[int, float], got: Completion, position: int, adjust: Adjust) -> bool:
     """True if a change of the logits changes any value at a position."""
-    before = _ids(got)[:position]
+    before = token_ids(got)[:position]
     return any(adjust(one, value, before) != value for one, value in listed.items())
 
 
@@ -352,7 +357,7 @@ def _are_before(plain: Completion, got: Completion, position: int) -> bool:
 
     Up to this position both answers are the same, so the lists are equal if nothing changed them.
     """
-    if got.top is None or len(got.top) < len(_ids(got)):
+    if got.top is None or len(got.top) < len(token_ids(got)):
         return False
     one, other = _listed(plain, position), _listed(got, position)
     shared = one.keys() & other.keys()
@@ -374,7 +379,7 @@ def _bias(token: int, bias: float) -> Adjust:
 
 def _biased(plain: Completion) -> int:
     """A token of the answer that is not its first one."""
-    first, *others = _ids(plain)
+    first, *others = token_ids(plain)
     for token in others:
         if token != first:
             return token
@@ -383,9 +388,9 @@ def _biased(plain: Completion) -> int:
 
 def _is_biased(plain: Completion, got: Completion) -> str | None:
     token = _biased(plain)
-    if set(_ids(got)) == {token}:
+    if set(token_ids(got)) == {token}:
         return None
-    return f"a bias of {_BIAS_FOR} for token {token} gives the tokens {list(_ids(got))}"
+    return f"a bias of {_BIAS_FOR} for token {token} gives the tokens {list(token_ids(got))}"
 
 
 def _repetition_problem(plain: Completion, got: Completion) -> str | None:
@@ -409,8 +414,8 @@ def _repetition_problem(plain: Completion, got: Completion) -> str | None:
 
 CHOICES: Mapping[str, Parameter] = {
     "logit_bias-against": Parameter(
-        lambda plain: {**LONG, "logit_bias": {str(_ids(plain)[0]): _BIAS_AGAINST}},
-        lambda plain, got: _choice(plain, got, _bias(_ids(plain)[0], _BIAS_AGAINST)),
+        lambda plain: {**LONG, "logit_bias": {str(token_ids(plain)[0]): _BIAS_AGAINST}},
+        lambda plain, got: _choice(plain, got, _bias(token_ids(plain)[0], _BIAS_AGAINST)),
     ),
     "logit_bias-for": Parameter(
         lambda plain: {"logit_bias": {str(_biased(plain)): _BIAS_FOR}, "max_tokens": _CUT_TOKENS},

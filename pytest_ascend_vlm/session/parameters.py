@@ -46,13 +46,16 @@ class ParameterRuns:
         """The fields of a request whose sampled answer is not the greedy one.
 
         Raises:
+            PreconditionError: the server returns no token ids.
             ServerError: the server refused a request, or died.
             UnsuitedError: sampling gives the greedy answer every time.
         """
+        from ..criteria.parameters import token_ids
+
         greedy = self.answer(case, {})
         for seed in _SEEDS:
             fields = {"temperature": _TEMPERATURE, "seed": seed}
-            if self.answer(case, fields).token_ids != greedy.token_ids:
+            if token_ids(self.answer(case, fields)) != token_ids(greedy):
                 return fields
         raise UnsuitedError(
             f"{case.id}: samples at temperature {_TEMPERATURE:g} are the greedy answer "
