@@ -16,6 +16,10 @@ class NoAnswer(CriterionFailed):
     """The model's answer is degenerate: NaN, one repeated symbol, a loop, or empty."""
 
 
+class WrongEnding(CriterionFailed):
+    """A test hid a verdict that fails, or passed where it had to fail. Nothing excuses it."""
+
+
 class VlmError(Exception):
     """Base class of errors that prevent a verdict."""
 

@@ -131,6 +131,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     fixtures.keep_server_running(item)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Lets a test that judges fail if it ends without a verdict, or passes where it must fail."""
+    result = yield
+    from .integration import outcomes
+
+    outcomes.require_verdict(item, item.config.stash[RUN])
+    return result
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
     """Repeats a user's own test that is marked `determinism`."""

@@ -521,9 +521,21 @@ def test_an_expected_failure_that_fails_is_expected(
     assert outcome.rows[0]["reason"] == "known to be wrong (issue 7)"
 
 
+OTHER_PLUGIN = """
+import pytest
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    if call.when == "call":
+        print("another plugin sees", call.excinfo and call.excinfo.typename)
+    return (yield)
+"""
+
+
 def test_an_expected_failure_that_passes_is_red(
     project: pytest.Pytester, stub: Serve, judged: Judged
 ) -> None:
+    project.makeconftest(OTHER_PLUGIN)
     model_file(project, "    pass", expected_failures=EXPECTED.format("serving.models"))
     outcome = judged(stub(), "-k", "models", "test_own_model.py")
     assert outcome.result.ret == 1
@@ -531,6 +543,7 @@ def test_an_expected_failure_that_passes_is_red(
     (reason,) = outcome.reasons("serving.models")
     assert reason.startswith("serving.models is expected to fail, but passes: known to be wrong")
     assert reason in outcome.text
+    assert "another plugin sees WrongEnding" in outcome.text
 
 
 def test_a_crash_is_not_the_failure_that_was_expected(
@@ -568,9 +581,11 @@ def test_mine():
     pass
 """
     )
+    project.makeconftest(OTHER_PLUGIN)
     outcome = judged(stub(), "test_mine.py")
     assert outcome.result.parseoutcomes()["errors"] == 1
     assert "ended without a verdict, so it verified nothing" in outcome.text
+    assert "another plugin sees ConfigurationError" in outcome.text
 
 
 @pytest.mark.parametrize(

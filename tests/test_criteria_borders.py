@@ -6,12 +6,15 @@ import dataclasses
 import math
 
 import pytest
+from helpers.paths import FIXTURES
 from test_criteria_numerics import CASE, PROMPT, generated, golden, off_by, seen
 
 from pytest_ascend_vlm import Thresholds
 from pytest_ascend_vlm.criteria.borders import judge_chunks, judge_hit
 from pytest_ascend_vlm.errors import PreconditionError
 from pytest_ascend_vlm.observation.answers import Reference, Usage
+from pytest_ascend_vlm.session.borders import unanswered
+from pytest_ascend_vlm.spec.case_files import load_cases
 
 NUMERICS = golden()
 IMAGE_TOKEN = 9
@@ -100,3 +103,15 @@ def test_a_cold_answer_from_a_cache_is_no_evidence() -> None:
     hit = dataclasses.replace(answer, usage=Usage(PROMPT, 8, PROMPT + 8, cached_tokens=4))
     with pytest.raises(PreconditionError, match="4 prompt tokens came from the prefix cache"):
         judge_hit(hit, hit, REFERENCE, Thresholds())
+
+
+@pytest.mark.parametrize(
+    ("release", "not_asked"),
+    [("0.13.0", {"size/a4", "size/a4-grey"}), ("0.16.0", set()), ("0.32.0", set())],
+)
+def test_an_engine_that_would_never_answer_is_not_asked(
+    release: str, not_asked: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pytest_ascend_vlm.versions.installed_vllm", lambda: release)
+    sizes = [case for case in load_cases((FIXTURES,)) if case.group == "size"]
+    assert {case.id for case in unanswered(sizes)} == not_asked

@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from ..criteria.verdict import Verdict
-from ..errors import CriterionFailed, NoAnswer, PromptDiffers, VlmError
+from ..errors import (
+    ConfigurationError,
+    CriterionFailed,
+    NoAnswer,
+    PromptDiffers,
+    VlmError,
+    WrongEnding,
+)
 from ..reporting.rows import Row, address, as_json, in_one_line, name_of, row_ids, told
 from ..session.judge import Judge, NotApplicable
 from ..session.run import Run
@@ -48,6 +55,34 @@ def explain_collection(report: pytest.CollectReport) -> pytest.CollectReport:
     if call is not None and call.excinfo is not None and call.excinfo.errisinstance(VlmError):
         report.longrepr = str(call.excinfo.value)
     return report
+
+
+def require_verdict(item: pytest.Item, run: Run) -> None:
+    """Checks a test that ended without an exception.
+
+    It raises while the test still runs, so that other plugins see the failure as well.
+
+    Raises:
+        ConfigurationError: the test judges, and ended without a verdict.
+        WrongEnding: the test caught the failure of a verdict, or passed where it had to fail.
+    """
+    judge = item.stash.get(JUDGE, None)
+    if judge is None and call_of(item).criterion is None:
+        return
+    if judge is not None and judge.recorded_path is not None:
+        return
+    verdicts = judge.verdicts if judge else []
+    if not verdicts:
+        raise ConfigurationError(
+            f"{item.nodeid} ended without a verdict, so it verified nothing. End it with "
+            "judge(verdict), judge.not_applicable(reason) or judge.cannot_run(reason)."
+        )
+    if failed := [verdict for verdict in verdicts if not verdict.passed]:
+        raise WrongEnding(
+            f"{failed[0].reason}: this verdict fails, but the test caught CriterionFailed."
+        )
+    if must_fail := _must_fail(item, run):
+        raise WrongEnding(_passes(item, must_fail))
 
 
 def finish(
@@ -89,7 +124,7 @@ def _ending(
 ) -> _Ending | None:
     """The ending that a phase's verdict or exception causes; None if the test goes on."""
     if call.excinfo is None:
-        return _without_exception(item, report, run)
+        return _without_exception(item, report)
     error = call.excinfo.value
     if isinstance(error, pytest.skip.Exception):
         return _skipped(item, error)
@@ -128,17 +163,15 @@ def _skipped(item: pytest.Item, error: BaseException) -> _Ending:
     return _Ending("na" if isinstance(error, NotApplicable) else "skip", str(error))
 
 
-def _without_exception(item: pytest.Item, report: pytest.TestReport, run: Run) -> _Ending | None:
+def _without_exception(item: pytest.Item, report: pytest.TestReport) -> _Ending | None:
     if report.failed:  # by another plugin
         return _Ending("error", str(report.longrepr))
     if report.when != "call":
         return None
     judge = item.stash.get(JUDGE, None)
-    if judge is None and call_of(item).criterion is None:
-        return _Ending("pass")
-    ending = _judged(item, judge)
-    must_fail = _must_fail(item, run) if ending.status == "pass" else None
-    return ending if must_fail is None else _Ending("fail", _passes(item, must_fail))
+    if judge is not None and judge.recorded_path is not None:
+        return _Ending("recorded", "; ".join(judge.doubts))
+    return _Ending("pass")
 
 
 def _forget_fixed_failures(item: pytest.Item, report: pytest.TestReport, run: Run) -> None:
@@ -174,24 +207,6 @@ def _passes(item: pytest.Item, expected: ExpectedFailure) -> str:
     return f"{expected.criterion} is expected to fail, but passes: {expected}. {advice}"
 
 
-def _judged(item: pytest.Item, judge: Judge | None) -> _Ending:
-    """The ending of a test that judges and raised no exception."""
-    if judge is not None and judge.recorded_path is not None:
-        return _Ending("recorded", "; ".join(judge.doubts))
-    verdicts = judge.verdicts if judge else []
-    if not verdicts:
-        return _Ending(
-            "error",
-            f"{item.nodeid} ended without a verdict, so it verified nothing. End it with "
-            "judge(verdict), judge.not_applicable(reason) or judge.cannot_run(reason).",
-        )
-    if failed := [verdict for verdict in verdicts if not verdict.passed]:
-        return _Ending(
-            "fail", f"{failed[0].reason}: this verdict fails, but the test caught CriterionFailed."
-        )
-    return _Ending("pass")
-
-
 def _excuse(
     item: pytest.Item, report: pytest.TestReport, error: CriterionFailed | PromptDiffers, run: Run
 ) -> str | None:
@@ -201,7 +216,7 @@ def _excuse(
     marker does not count. A degenerate answer (`NoAnswer`) and a comparison that another prompt
     prevents (`PromptDiffers`) are expected only if the declaration's `shows` matches them.
     """
-    if not hasattr(report, "wasxfail"):
+    if isinstance(error, WrongEnding) or not hasattr(report, "wasxfail"):
         return None
     if call_of(item).criterion is None:
         return str(report.wasxfail)

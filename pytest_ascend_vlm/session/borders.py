@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from packaging.specifiers import SpecifierSet
+
 from ..errors import ConfigurationError, ServerError
 from ..spec.case import IMAGE_MARK, Case, Sampling
 from ..spec.model import Variant
 from ..spec.thresholds import STEP_TOKENS
+from ..versions import vllm_in
 from .answers import ForcedAnswers
+from .case_sizes import pixels
 from .device_slot import DeviceSlot
 from .goldens import Goldens
 from .memo import Memo
@@ -39,6 +43,16 @@ The cache holds as many tokens as a step, or as the image that vLLM takes for th
 For some processors (GLM-4V's) that is a square, and a page of the same area has a few tokens more.
 """
 
+_NEVER_ANSWERS = SpecifierSet("<0.16")
+"""The releases of vLLM that never answer if an image is larger than their encoder cache.
+
+The engine schedules nothing, for ever, and the memory of the API server grows.
+"""
+_NOT_ASKED = (
+    "not asked, because vLLM before 0.16 never answers if an image is larger than its encoder "
+    "cache (https://github.com/vllm-project/vllm/pull/33110)"
+)
+
 
 @dataclass(frozen=True)
 class BorderRun:
@@ -46,7 +60,7 @@ class BorderRun:
 
     Attributes:
         forced: the logits of the golden's answer, for each case that the server has room for.
-        too_large: what the server replied to the others.
+        too_large: what the server replied to the others, or why they were not asked.
         hit_case: a case that was asked right after another question about its image.
         hit: the answer to it.
         cold: the answer to the same case, computed without the cache.
@@ -87,8 +101,10 @@ class Borders:
         self, answers: ForcedAnswers
     ) -> tuple[tuple[tuple[Case, Forced], ...], tuple[str, ...]]:
         """The first two attributes of a `BorderRun`."""
-        forced, too_large = [], []
-        for case in _bordered(self._cases):
+        cases = _bordered(self._cases)
+        hopeless = unanswered(cases)
+        forced, too_large = [], [f"{case.id}: {_NOT_ASKED}" for case in hopeless]
+        for case in (case for case in cases if case not in hopeless):
             try:
                 forced.append((case, answers(case)))
             except ServerError as error:
@@ -101,6 +117,13 @@ class Borders:
 def _bordered(cases: Sequence[Case]) -> list[Case]:
     """The first case, and those whose images and texts have many lengths."""
     return [case for case in cases if case is cases[0] or case.group in {"size", "order"}]
+
+
+def unanswered(cases: Sequence[Case]) -> list[Case]:
+    """The cases with the largest images, if the installed vLLM may never answer them."""
+    if not vllm_in(_NEVER_ANSWERS):
+        return []
+    return [case for case in cases if pixels(case) == max(map(pixels, cases))]
 
 
 def _two_about_one_image(cases: Sequence[Case]) -> tuple[Case, Case]:
