@@ -385,6 +385,13 @@ def test_nothing_is_said_of_numbers_that_nobody_read(truth: str) -> None:
     assert texts == ["characters 100.00% right", "numbers 100.00% right"][: len(rates)]
 
 
+@pytest.mark.parametrize("status", ["pass", "fail"])
+def test_near_greedy_sampling_is_named_only_if_it_was_verified(status: str) -> None:
+    found = page(row("parameters.greedy", "temperature", status=status))
+    named = [control for control in found.method if "top_p 0.001" in str(control.condition)]
+    assert len(named) == (status == "pass")
+
+
 def test_tokens_and_speed_of_each_run_follow_from_its_times() -> None:
     series = [
         {"name": "latency", "unit": "s", "values": [1.1, 2.1]},

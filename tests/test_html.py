@@ -19,6 +19,7 @@ from PIL import Image
 
 from pytest_ascend_vlm.criteria.verdict import at_least
 from pytest_ascend_vlm.reporting import Report, html, rendered
+from pytest_ascend_vlm.reporting.directory import as_bytes
 from pytest_ascend_vlm.reporting.html import difference as differences
 from pytest_ascend_vlm.reporting.html import texts
 from pytest_ascend_vlm.reporting.html.patches import patch_grid
@@ -281,8 +282,8 @@ def test_only_real_weights_on_an_npu_have_no_warning(
 def test_a_report_that_calls_itself_an_npus_is_judged_by_its_rows(picture: Json) -> None:
     document = report(picture)
     document["receipt"]["origin"] = "npu"
-    for text in rendered(document, ("en",)).values():
-        assert "hardware: NPU" not in text
+    for content in rendered(document, ("en",)).values():
+        assert b"hardware: NPU" not in as_bytes(content)
     assert "<title>Run on the platform CPU: not an NPU result." in page_of(document)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..writing import write_atomically
 from .diagnosis import diagnosis_json
-from .directory import Written, write_report
+from .directory import Written, as_bytes, write_report
 from .origin import origin
 from .reading import FILE_NAME, SCHEMA
 from .totals import totals
@@ -28,7 +28,7 @@ __all__ = [
     "write_report",
 ]
 
-RENDERERS = ("markdown", "charts", "html")
+RENDERERS = ("markdown", "charts", "pages", "html")
 """The modules that make files of a report: `files(document, languages)` gives name -> content."""
 
 
@@ -128,9 +128,9 @@ def write_document(document: Mapping[str, Any], directory: Path) -> Written:
     return write_report({FILE_NAME: text, **rendered(document, LANGUAGES)}, directory)
 
 
-def rendered(document: Mapping[str, Any], languages: Iterable[str]) -> dict[str, str]:
-    """File name -> content of a report's documents and their charts."""
-    found: dict[str, str] = {}
+def rendered(document: Mapping[str, Any], languages: Iterable[str]) -> dict[str, str | bytes]:
+    """File name -> content of a report's documents, their charts and pictures."""
+    found: dict[str, str | bytes] = {}
     for name in RENDERERS:
         found |= import_module(f".{name}", __name__).files(document, languages)
     return found
@@ -143,6 +143,5 @@ def write_files(files: Mapping[str, str | bytes], directory: Path) -> list[Path]
         OSError: a file cannot be written.
     """
     for name, content in files.items():
-        data = content if isinstance(content, bytes) else content.encode("utf-8", "replace")
-        write_atomically(directory / name, data)
+        write_atomically(directory / name, as_bytes(content))
     return [directory / name for name in files]

@@ -40,7 +40,7 @@ class Written:
         return [*(f"written: {path}" for path in self.paths), *gone]
 
 
-def write_report(files: Mapping[str, str], directory: Path) -> Written:
+def write_report(files: Mapping[str, str | bytes], directory: Path) -> Written:
     """Writes the files of a report, given as name -> content.
 
     Files of the same report in another language, and report.json, stay.
@@ -48,7 +48,7 @@ def write_report(files: Mapping[str, str], directory: Path) -> Written:
     Raises:
         OSError: a file cannot be written or removed.
     """
-    contents = {name: text.encode("utf-8", "replace") for name, text in files.items()}
+    contents = {name: as_bytes(content) for name, content in files.items()}
     for name, content in contents.items():
         write_atomically(directory / name, content)
     earlier, subjects = _listed(directory), {_subject(name) for name in [FILE_NAME, *files]}
@@ -58,6 +58,11 @@ def write_report(files: Mapping[str, str], directory: Path) -> Written:
     listed = {**kept, **{name: _sha256(content) for name, content in contents.items()}}
     write_atomically(directory / LIST, json.dumps(listed, indent=1).encode() + b"\n")
     return Written(tuple(directory / name for name in files), removed)
+
+
+def as_bytes(content: str | bytes) -> bytes:
+    """The content of a file; a text in UTF-8."""
+    return content if isinstance(content, bytes) else content.encode("utf-8", "replace")
 
 
 def _subject(name: str) -> str:

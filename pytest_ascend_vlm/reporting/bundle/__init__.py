@@ -64,6 +64,7 @@ def files(document: Mapping[str, Any], attached: Attached) -> dict[str, str | by
     }
     readme = _template("readme.md").render(
         page=page,
+        pictures={name: name for name in attached.files},
         origin=contents.origin,
         environment=contents.environment,
         attached=attached,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..labels import KINDS, PARTS, PHASES, STATISTICS, STATUSES
 from ..language import LANGUAGES, shown, translator
+from ..pages import links
 from ..view import Missing, View, view
 from ..view.numerics import FIGURES
 from .escape import cell, code_block, short
@@ -33,12 +34,13 @@ _MARKS = {
 
 def files(document: Mapping[str, Any], languages: Iterable[str]) -> dict[str, str]:
     """File name -> content of the overview and of each model's document, in these languages."""
-    contents = view(document)
+    contents, pictures = view(document), links(document)
     found: dict[str, str] = {}
     for language in languages:
         found[overview_name(language)] = _overview(contents, language)
         for index, page in enumerate(contents.models):
-            found[f"{page.file_stem}.{language}.md"] = _adaptation(contents, index, language)
+            document_of_model = _adaptation(contents, index, language, pictures)
+            found[f"{page.file_stem}.{language}.md"] = document_of_model
     return found
 
 
@@ -50,13 +52,16 @@ def overview_name(language: str) -> str:
 def render(document: Mapping[str, Any], language: str, *, charts: bool = True) -> str:
     """The documents of a report as one text: an overview unless there is one model, then each.
 
+    A text has no files beside it, so it shows no picture.
+
     Args:
         document: the content of report.json.
         language: one of `LANGUAGES`.
         charts: True if the documents link their charts, which must be in the same directory.
     """
     contents = view(document, charts=charts)
-    pages = [_adaptation(contents, index, language) for index in range(len(contents.models))]
+    models = range(len(contents.models))
+    pages = [_adaptation(contents, index, language, pictures={}) for index in models]
     first = [] if len(pages) == 1 else [_overview(contents, language)]
     return "\n".join([*first, *pages])
 
@@ -65,8 +70,8 @@ def _overview(contents: View, language: str) -> str:
     return template("overview.md", language).render(vars(contents))
 
 
-def _adaptation(contents: View, index: int, language: str) -> str:
-    names = {"page": contents.models[index], "origin": contents.origin}
+def _adaptation(contents: View, index: int, language: str, pictures: Mapping[str, str]) -> str:
+    names = {"page": contents.models[index], "origin": contents.origin, "pictures": pictures}
     return template("adaptation.md", language).render(
         **names, environment=contents.environment, languages=LANGUAGES
     )

@@ -21,7 +21,7 @@ from .missing import Commands, Missing, commands
 from .numerics import ErrorAnalysis, Numerics, error_analysis, numerics
 from .published import Published, published
 from .reading import Reading, Tasks, reading, tasks
-from .rows import Json, Rows, counts
+from .rows import Json, Rows, counts, of
 from .speed import Speed, speed
 from .steps import Conclusion, Sections, Step, conclusion, steps
 from .verdicts import (
@@ -164,7 +164,7 @@ def model_page(
         deployment=served,
         examples=examples(cases, rows, served.served_name, served.serve),
         start=start(model, rows),
-        method=_method(found),
+        method=_method(found, rows),
         repeats=found.repeats,
         text=found.text,
         image=found.image,
@@ -210,12 +210,21 @@ def _file_stem(name: str) -> str:
     return "adaptation." + re.sub(r"[^\w.-]", "-", name.replace("/", "--"))
 
 
-def _method(found: Sections) -> tuple[Control, ...]:
+def _method(found: Sections, rows: Rows) -> tuple[Control, ...]:
     greedy = phrase("temperature 0 (greedy), the same prompt, images and token limit")
     controls = []
     if not isinstance(found.repeats, Missing):
         runs = phrase("served model, {runs} runs", runs=found.repeats.runs)
         controls.append(Control(runs, greedy, phrase("equal requests get equal tokens")))
+    near_greedy = [row for row in of(rows, "parameters.greedy") if row["case"] == "temperature"]
+    if any(row["status"] == "pass" for row in near_greedy):
+        controls.append(
+            Control(
+                phrase("near-greedy sampling, as applications use it"),
+                phrase("temperature 0.01, top_p 0.001"),
+                phrase("gives the greedy answer"),
+            )
+        )
     for section, name, purpose in (
         (found.text, phrase("text: served against reference"), phrase("language model")),
         (found.image, phrase("image: served against reference"), phrase("vision and language")),
