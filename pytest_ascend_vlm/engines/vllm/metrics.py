@@ -1,4 +1,4 @@
-"""Reads a vLLM server's `/metrics`: mean times of requests, use of its caches, draft tokens."""
+"""Reads a vLLM server's `/metrics`: mean times of requests, and counts of what it did."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ QUANTITIES = ("queue", "prefill", "decode")
 
 _CACHES = ("mm_cache_queries", "mm_cache_hits", "prefix_cache_queries", "prefix_cache_hits")
 _DRAFTS = "vllm:spec_decode_num_draft_tokens_total"
+_PREEMPTIONS = "vllm:num_preemptions_total"
 _SECONDS = 10.0
 _T = TypeVar("_T")
 
@@ -28,11 +29,13 @@ class Counters:
         times: quantity -> (total seconds of all requests, number of requests).
         caches: the use of the caches; None if the server does not count it.
         draft_tokens: the draft tokens of speculative decoding; None if the server counts none.
+        preemptions: how often a request lost its blocks; None if the server does not count it.
     """
 
     times: Mapping[str, tuple[float, float]]
     caches: CacheUse | None = None
     draft_tokens: float | None = None
+    preemptions: float | None = None
 
     def means_since(self, before: Counters) -> dict[str, float]:
         """Quantity -> mean seconds per request since `before`; without requests, no entry."""
@@ -53,9 +56,15 @@ class Counters:
 
     def draft_tokens_since(self, before: Counters) -> float | None:
         """The draft tokens since `before`; None if the server counts none."""
-        if self.draft_tokens is None or before.draft_tokens is None:
-            return None
-        return self.draft_tokens - before.draft_tokens
+        return _difference(self.draft_tokens, before.draft_tokens)
+
+    def preemptions_since(self, before: Counters) -> float | None:
+        """The preemptions since `before`; None if the server does not count them."""
+        return _difference(self.preemptions, before.preemptions)
+
+
+def _difference(now: float | None, before: float | None) -> float | None:
+    return None if now is None or before is None else now - before
 
 
 @dataclass(frozen=True)
@@ -66,11 +75,13 @@ class Measured:
         seconds: quantity -> mean seconds per request; empty if the server has no such metrics.
         caches: the use of the caches; None if the server does not count it.
         draft_tokens: the draft tokens of speculative decoding; None if the server counts none.
+        preemptions: how often a request lost its blocks; None if the server does not count it.
     """
 
     seconds: Mapping[str, float]
     caches: CacheUse | None
     draft_tokens: float | None = None
+    preemptions: float | None = None
 
 
 def measure(endpoint: Endpoint, work: Callable[[], _T]) -> tuple[_T, Measured]:
@@ -79,7 +90,10 @@ def measure(endpoint: Endpoint, work: Callable[[], _T]) -> tuple[_T, Measured]:
     result = work()
     after = _read_server(endpoint)
     return result, Measured(
-        after.means_since(before), after.caches_since(before), after.draft_tokens_since(before)
+        after.means_since(before),
+        after.caches_since(before),
+        after.draft_tokens_since(before),
+        after.preemptions_since(before),
     )
 
 
@@ -101,7 +115,7 @@ def read(text: str) -> Counters:
     caches = [values.get(f"vllm:{name}_total") for name in _CACHES]
     known = [value for value in caches if value is not None]
     use = CacheUse(*known) if len(known) == len(caches) else None
-    return Counters(times, use, values.get(_DRAFTS))
+    return Counters(times, use, values.get(_DRAFTS), values.get(_PREEMPTIONS))
 
 
 def _read_server(endpoint: Endpoint) -> Counters:
