@@ -11,8 +11,15 @@ import httpx
 from ...observation.caches import CacheUse
 from ..endpoint import Endpoint
 
-QUANTITIES = ("queue", "prefill", "decode")
-"""The parts of a request's time on the server."""
+_TIMES = {
+    "ttft": "vllm:time_to_first_token_seconds",
+    "latency": "vllm:e2e_request_latency_seconds",
+    "queue": "vllm:request_queue_time_seconds",
+    "prefill": "vllm:request_prefill_time_seconds",
+    "decode": "vllm:request_decode_time_seconds",
+}
+"""The times of a request on the server. TTFT and latency begin when the API server has its prompt;
+queue, prefill and decode are the engine's, and one follows the other."""
 
 _CACHES = ("mm_cache_queries", "mm_cache_hits", "prefix_cache_queries", "prefix_cache_hits")
 _DRAFTS = "vllm:spec_decode_num_draft_tokens_total"
@@ -44,6 +51,11 @@ class Counters:
                 means[quantity] = (seconds - earlier_seconds) / count
         return means
 
+    def requests_since(self, before: Counters) -> int:
+        """Number of requests since `before` that are complete."""
+        earlier, now = (one.times.get("latency", (0.0, 0.0))[1] for one in (before, self))
+        return round(now - earlier)
+
     def caches_since(self, before: Counters) -> CacheUse | None:
         """The use of the caches since `before`; None if the server does not count it."""
         if self.caches is None or before.caches is None:
@@ -66,11 +78,13 @@ class Measured:
         seconds: quantity -> mean seconds per request; empty if the server has no such metrics.
         caches: the use of the caches; None if the server does not count it.
         draft_tokens: the draft tokens of speculative decoding; None if the server counts none.
+        requests: number of complete requests, those of other clients included.
     """
 
     seconds: Mapping[str, float]
     caches: CacheUse | None
     draft_tokens: float | None = None
+    requests: int = 0
 
 
 def measure(endpoint: Endpoint, work: Callable[[], _T]) -> tuple[_T, Measured]:
@@ -79,7 +93,10 @@ def measure(endpoint: Endpoint, work: Callable[[], _T]) -> tuple[_T, Measured]:
     result = work()
     after = _read_server(endpoint)
     return result, Measured(
-        after.means_since(before), after.caches_since(before), after.draft_tokens_since(before)
+        after.means_since(before),
+        after.caches_since(before),
+        after.draft_tokens_since(before),
+        after.requests_since(before),
     )
 
 
@@ -92,10 +109,9 @@ def read(text: str) -> Counters:
         for sample in family.samples:
             # There is one sample per engine: sum them.
             values[sample.name] = values.get(sample.name, 0.0) + sample.value
-    names = {quantity: f"vllm:request_{quantity}_time_seconds" for quantity in QUANTITIES}
     times = {
         quantity: (values[f"{name}_sum"], values[f"{name}_count"])
-        for quantity, name in names.items()
+        for quantity, name in _TIMES.items()
         if f"{name}_sum" in values and f"{name}_count" in values
     }
     caches = [values.get(f"vllm:{name}_total") for name in _CACHES]
