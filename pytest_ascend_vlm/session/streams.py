@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 from ..criteria.serving import is_in_time
 from ..engines.vllm import metrics
-from ..errors import ServerError
 from ..observation.streams import Stream
 from ..processes.cpu_wait import cpu_wait_seconds
 from ..spec.case import Case
 from ..spec.thresholds import STREAM_ATTEMPTS, STREAM_TOKENS
+from .request_timing import timing_of
 
 if TYPE_CHECKING:
     from ..engines.client import Client
+    from ..observation.answers import Completion
 
 
 def streams(client: Client, case: Case) -> tuple[Stream, ...]:
@@ -29,18 +30,20 @@ def streams(client: Client, case: Case) -> tuple[Stream, ...]:
 
 
 def _stream(client: Client, case: Case) -> Stream:
+    def streamed() -> tuple[Completion, float]:
+        """The answer, and the time that this client had no CPU meanwhile."""
+        before = cpu_wait_seconds()
+        answer = client.long_stream(case, STREAM_TOKENS)
+        return answer, cpu_wait_seconds() - before
+
     one = client.long_stream(case, 1)
-    waited = cpu_wait_seconds()
-    answer, counted = metrics.measure(
-        client.endpoint, lambda: client.long_stream(case, STREAM_TOKENS)
-    )
-    if not answer.arrivals or answer.usage is None:
-        raise ServerError(f"{case.id}: the stream contained no token, or no usage")
+    (answer, starved), counted = metrics.measure(client.endpoint, streamed)
+    timing = timing_of(answer)
     return Stream(
         answer.arrivals,
-        answer.seconds,
-        answer.usage.completion_tokens,
+        timing.seconds,
+        timing.output_tokens,
         one.seconds,
         counted.seconds.get("decode") if counted.requests == 1 else None,
-        cpu_wait_seconds() - waited,
+        starved,
     )
