@@ -194,7 +194,7 @@ class Bench:
 
 @dataclass(frozen=True)
 class Round:
-    """The figures of all sides in one round; `read`: those of `by_hand`, as the suite reads them."""
+    """The figures of all sides in one round; `read`: those `by_hand`, as the suite reads them."""
 
     ours: Figures
     by_hand: Figures
