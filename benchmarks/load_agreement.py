@@ -1,13 +1,19 @@
 """Promise: the figures under load are those that `vllm bench serve` gives by hand, within 5 %.
 
-Both sides send the same requests at the same time to one vLLM server with a tiny checkpoint on this
-CPU: the suite's load generator, and the tool's own command line. On a machine with shared cores,
-two consecutive runs differ by a fifth. Two concurrent runs are affected equally by other processes,
-except at the start and at the end, when only one of them is running.
+Three sides send the same requests at the same time to one vLLM server with a tiny checkpoint on
+this CPU: the suite's load generator, the tool's own command line, and the same command line as a
+process of the server's own session and process group. On a machine with shared cores, two
+consecutive runs differ by a fifth. Concurrent runs are affected equally by other processes, except
+at the start and at the end, when not all of them are running.
 
-For each figure (output throughput, median TTFT, median TPOT) we take the ratio of both sides in
-each round, and the median of these ratios. The interquartile range of the ratios is printed beside
-it. If the range is much larger than the promise, the machine was busy: use more `--rounds`.
+The third side shows what the two others suffer alike. Linux divides CPUs between sessions, so
+clients in another session than the server get all pieces of an answer at once on few cores. If the
+server has a session of its own, no other process can join it, and the benchmark ends with an error.
+
+For each figure (output throughput, median TTFT, median TPOT) we take the ratio of the suite to each
+other side in each round, and the median of these ratios. The interquartile range of the ratios is
+printed beside it. If the range is much larger than the promise, the machine was busy: use more
+`--rounds`.
 
 The suite also reads the result file of the tool's own run. Its figures have to agree with the
 tool's summary within 1 %, because no measurement is repeated.
@@ -29,7 +35,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tiny_model import FIXTURES, MODEL, served
+from tiny_model import FIXTURES, MINERU, MODEL, running, server
 
 from pytest_ascend_vlm.engines import torch_companions
 from pytest_ascend_vlm.engines.endpoint import Endpoint
@@ -119,16 +125,18 @@ def requests(count: int) -> tuple[Case, ...]:
 
 @dataclass(frozen=True)
 class Bench:
-    """The two sides that are compared.
+    """The three sides that are compared.
 
     Attributes:
-        workload: the requests of both sides.
+        workload: the requests of each side.
         endpoint: the server.
-        directory: directory for the files of both sides.
+        group: the server's process group.
+        directory: directory for the files of all sides.
     """
 
     workload: generator.Workload
     endpoint: Endpoint
+    group: int
     directory: Path
 
     def ours(self) -> Figures:
@@ -140,18 +148,34 @@ class Bench:
 
     def by_hand(self) -> tuple[Figures, Figures]:
         """The figures of the tool's own run: from its summary, and as the suite reads them."""
-        result = self.directory / "by-hand.json"
+        result = self._run("by-hand.json", os.getpgrp())
+        return Figures.told(result), Figures.of(generator.read(result, self.workload))
+
+    def beside_the_server(self) -> Figures:
+        """The figures of the tool as a process of the server's session and process group."""
+        return Figures.told(self._run("beside-the-server.json", self.group))
+
+    def _run(self, name: str, group: int) -> Path:
+        """Runs the tool as a process of a group; returns the file with its result."""
+        result = self.directory / name
         path = torch_companions.child_pythonpath(os.environ.get("PYTHONPATH"))
-        ran = subprocess.run(
-            [sys.executable, "-c", COMMAND, *self._arguments(result)],
-            env={**os.environ, "PYTHONPATH": path, "OPENAI_API_KEY": self.endpoint.api_key},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        try:
+            ran = subprocess.run(
+                [sys.executable, "-c", COMMAND, *self._arguments(result)],
+                env={**os.environ, "PYTHONPATH": path, "OPENAI_API_KEY": self.endpoint.api_key},
+                capture_output=True,
+                text=True,
+                check=False,
+                process_group=group,
+            )
+        except PermissionError:
+            sys.exit(
+                "the server has a session of its own, so its clients cannot share it. On few cores "
+                "they get all pieces of an answer at once (docs/performance.md)"
+            )
         if ran.returncode != 0:
             sys.exit(f"vllm bench serve exited with {ran.returncode}:\n{ran.stdout}{ran.stderr}")
-        return Figures.told(result), Figures.of(generator.read(result, self.workload))
+        return result
 
     def _arguments(self, result: Path) -> list[str]:
         rows = self.directory / f"concurrency-{self.workload.concurrency}.rows.jsonl"
@@ -170,10 +194,11 @@ class Bench:
 
 @dataclass(frozen=True)
 class Round:
-    """The figures of both sides in one round."""
+    """The figures of all sides in one round; `read`: those `by_hand`, as the suite reads them."""
 
     ours: Figures
     by_hand: Figures
+    beside: Figures
     read: Figures
 
 
@@ -181,40 +206,44 @@ def measure(bench: Bench, rounds: int) -> list[Round]:
     """Measures the rounds, after a run that fills the server's caches and writes the requests."""
     bench.ours()
     measured = []
-    with ThreadPoolExecutor(1) as beside:
+    with ThreadPoolExecutor(2) as others:
         for number in range(rounds):
-            theirs = beside.submit(bench.by_hand)
+            by_hand = others.submit(bench.by_hand)
+            beside = others.submit(bench.beside_the_server)
             ours = bench.ours()
-            told, read = theirs.result()
-            measured.append(Round(ours, told, read))
-            tokens = f"{ours.throughput:.1f} {told.throughput:.1f} tok/s"
+            told, read = by_hand.result()
+            measured.append(Round(ours, told, beside.result(), read))
+            sides = (ours, told, beside.result())
+            tokens = f"{' '.join(f'{side.throughput:.1f}' for side in sides)} tok/s"
             print(f"  round {number + 1} of {rounds}: {tokens}", flush=True)
     return measured
 
 
 def show(rounds: Sequence[Round]) -> bool:
-    """Prints both sides; returns True if the promise holds."""
-    ours, by_hand = median([one.ours for one in rounds]), median([one.by_hand for one in rounds])
-    pairs = [ratios(one.ours, one.by_hand) for one in rounds]
-    ratio, apart = median(pairs), spread(pairs)
-    off = furthest(ratio)
+    """Prints all sides; returns True if the promise holds."""
+    sides = {
+        "by hand": [one.by_hand for one in rounds],
+        "beside the server": [one.beside for one in rounds],
+    }
+    ours = [one.ours for one in rounds]
+    pairs = {name: list(map(ratios, ours, theirs)) for name, theirs in sides.items()}
+    off = max(furthest(median(several)) for several in pairs.values())
     misread = max(furthest(ratios(one.read, one.by_hand)) for one in rounds)
     holds = off <= PROMISE and misread <= READ_PROMISE
     print(f"vllm bench serve, {len(rounds)} rounds, medians")
-    print(f"{'':26}{'our engine':>12}{'by hand':>12}{'ratio':>10}{'half within':>13}")
-    names = ("output throughput, tok/s", "median TTFT, ms", "median TPOT, ms")
-    columns = (names, *map(dataclasses.astuple, (ours, by_hand, ratio, apart)))
-    for name, mine, theirs, part, half in zip(*columns, strict=True):
-        print(f"  {name:24}{mine:12.2f}{theirs:12.2f}{part:10.3f}{half:13.3f}")
+    for name, theirs in sides.items():
+        _print_side(name, median(ours), median(theirs), pairs[name])
     print(f"  the tool's own results, read by us: at most {misread:.2%} off its summary")
     print(f"  promised: {PROMISE:.0%} and {READ_PROMISE:.0%}: {'holds' if holds else 'BROKEN'}")
     result = {
         "benchmark": "load_agreement",
         "rounds": len(rounds),
-        "ours": dataclasses.asdict(ours),
-        "by_hand": dataclasses.asdict(by_hand),
-        "ratios": dataclasses.asdict(ratio),
-        "ratio_spreads": dataclasses.asdict(apart),
+        "ours": dataclasses.asdict(median(ours)),
+        **{name: dataclasses.asdict(median(theirs)) for name, theirs in sides.items()},
+        "ratios": {name: dataclasses.asdict(median(several)) for name, several in pairs.items()},
+        "ratio_spreads": {
+            name: dataclasses.asdict(spread(several)) for name, several in pairs.items()
+        },
         "largest_difference": round(off, 4),
         "largest_misreading": round(misread, 6),
         "promise": PROMISE,
@@ -224,9 +253,20 @@ def show(rounds: Sequence[Round]) -> bool:
     return holds
 
 
+def _print_side(name: str, ours: Figures, theirs: Figures, pairs: Sequence[Figures]) -> None:
+    """Prints the figures of the suite and of another side, and their ratios."""
+    print(f"{'':26}{'our engine':>12}{name:>20}{'ratio':>10}{'half within':>13}")
+    names = ("output throughput, tok/s", "median TTFT, ms", "median TPOT, ms")
+    columns = (names, *map(dataclasses.astuple, (ours, theirs, median(pairs), spread(pairs))))
+    for figure, mine, other, part, half in zip(*columns, strict=True):
+        print(f"  {figure:24}{mine:12.2f}{other:20.2f}{part:10.3f}{half:13.3f}")
+
+
 def main() -> int:
     """Measures and prints; the exit code is 0 if the promise holds."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=15, help=f"at least {LEAST_ROUNDS}")
     parser.add_argument("--requests", type=int, default=256, help="of each side")
     parser.add_argument("--concurrency", type=int, default=4, help="of each side")
@@ -234,9 +274,12 @@ def main() -> int:
     if arguments.rounds < LEAST_ROUNDS:
         parser.error(f"--rounds must be at least {LEAST_ROUNDS}")
     workload = generator.Workload(requests(arguments.requests), arguments.concurrency)
-    with tempfile.TemporaryDirectory() as name, served(Path(name)) as endpoint:
-        bench = Bench(workload, endpoint, Path(name))
-        return 0 if show(measure(bench, arguments.rounds)) else 1
+    with tempfile.TemporaryDirectory() as name:
+        own = server(MINERU, Path(name))
+        with running(own) as endpoint:
+            group = os.getpgid(own.processes()[0].pid)
+            bench = Bench(workload, endpoint, group, Path(name))
+            return 0 if show(measure(bench, arguments.rounds)) else 1
 
 
 if __name__ == "__main__":

@@ -133,6 +133,7 @@ CAUGHT = {
         only="parameters",
     ),
     Defect.STREAM_LOSES_ITS_END: Caught({"serving.streaming"}),
+    Defect.STREAM_IS_BUFFERED: Caught({"serving.streaming"}),
     Defect.STREAM_BREAKS_CHARACTERS: Caught({"serving.streaming"}),
     Defect.IGNORES_MAX_TOKENS: Caught({"serving.limits"}),
     Defect.IGNORES_STOP: Caught({"serving.limits"}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from pytest_ascend_vlm.criteria.verdict import at_least, at_most, checklist
 from pytest_ascend_vlm.engines.logprobs import top_logprobs
 from pytest_ascend_vlm.errors import ConfigurationError, PreconditionError
 from pytest_ascend_vlm.observation.answers import Completion, Refusal, TopLogprobs, Usage
+from pytest_ascend_vlm.observation.streams import Stream
 
 PAGE = "季度报告 2024\n收入 1,234.50 元\n增长 12.5%\n"
 GOOD = Completion("text/a", "巴黎。", (1, 2, 3), "stop", Usage(10, 3, 13), None, seconds=0.1)
@@ -281,10 +283,82 @@ def test_each_limit_is_judged_by_itself(
 
 
 def test_a_stream_has_to_add_up_in_text_finish_reason_and_usage() -> None:
-    assert serving.judge_stream(GOOD, GOOD).passed
+    assert serving.judge_stream(GOOD, GOOD, [IN_TIME]).passed
     for changes in ({"text": "巴"}, {"finish_reason": "length"}, {"usage": Usage(10, 2, 12)}):
         streamed = dataclasses.replace(GOOD, **changes)  # type: ignore[arg-type]
-        assert not serving.judge_stream(streamed, GOOD).passed
+        assert not serving.judge_stream(streamed, GOOD, [IN_TIME]).passed
+
+
+def stream(*arrivals: float, **more: Any) -> Stream:
+    """An answer whose first token takes 0.2 s and whose 64 tokens take 1 s."""
+    return Stream(arrivals, **{"seconds": 1.0, "tokens": 64, "one_token_seconds": 0.2, **more})
+
+
+def in_parts(count: int, **more: Any) -> Stream:
+    """The same, of which a proxy passes on N equal parts."""
+    ends = (0.2 + 0.8 * (part + 1) / count for part in range(count))
+    return stream(*(end for end in ends for _ in range(64 // count)), **more)
+
+
+IN_TIME, AT_THE_END, IN_HALVES = in_parts(64), in_parts(1), in_parts(2)
+
+
+@pytest.mark.parametrize(
+    ("seen", "lateness"),
+    [
+        (IN_TIME, 1 / 128),
+        (AT_THE_END, 1 / 2),
+        (IN_HALVES, 1 / 4),
+        (in_parts(4), 1 / 8),
+        # A slow prompt delays all pieces, but not the time of `/metrics`.
+        (in_parts(1, one_token_seconds=0.7), 1 / 2),
+        (in_parts(64, one_token_seconds=0.7), 1 / 128),
+        (in_parts(1, decode_seconds=0.8), 1 / 2),
+        (in_parts(64, decode_seconds=0.8), 1 / 128),
+        # The engine makes them within 0.1 s of the whole second.
+        (stream(*[0.95] * 64, decode_seconds=0.1), 0.0),
+    ],
+)
+def test_lateness_is_the_mean_delay_of_a_piece(seen: Stream, lateness: float) -> None:
+    assert seen.lateness == pytest.approx(lateness, abs=0.008)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "passed"),
+    [
+        ([IN_TIME], True),
+        ([AT_THE_END, IN_HALVES, IN_TIME], True),
+        ([in_parts(4)], True),
+        ([AT_THE_END] * 5, False),
+        ([IN_HALVES] * 5, False),
+        ([stream(1.0)] * 5, False),
+        ([in_parts(1, decode_seconds=0.8)] * 5, False),
+        ([in_parts(1, starved_seconds=0.39)] * 5, False),
+        ([in_parts(1, starved_seconds=0.5)] * 4 + [AT_THE_END], False),
+    ],
+    ids=[
+        *("in time", "a busy host", "in quarters", "buffered", "in halves", "in one piece"),
+        *("by metrics", "waited a little", "waited, but not always"),
+    ],
+)
+def test_pieces_have_to_arrive_while_the_answer_is_made(
+    attempts: list[Stream], passed: bool
+) -> None:
+    verdict = serving.judge_stream(GOOD, GOOD, attempts)
+    assert verdict.passed is passed
+    assert len(verdict.evidence["lateness"]) == len(attempts)
+    if not passed:
+        assert "pieces arrive while the answer is made: in each of" in verdict.details[0]
+
+
+@pytest.mark.parametrize(
+    "late",
+    [in_parts(1, starved_seconds=0.4), in_parts(1, one_token_seconds=1.1)],
+    ids=["no CPU", "as short as one token"],
+)
+def test_a_client_without_cpu_judges_no_stream(late: Stream) -> None:
+    with pytest.raises(PreconditionError, match="waited for a CPU"):
+        serving.judge_stream(GOOD, GOOD, [late] * 5)
 
 
 @pytest.mark.parametrize("listed", [("other",), (), REFUSAL])

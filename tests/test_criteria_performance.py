@@ -173,7 +173,8 @@ def ratio(low: float) -> TimeRatio:
 @pytest.mark.parametrize(("low", "passed"), [(19.9, True), (20.1, False), (math.nan, False)])
 def test_an_image_may_cost_what_an_encoder_costs(low: float, passed: bool) -> None:
     added = Metric("image.prefill.median", 0.2, "s")
-    verdict = rules.judge_prefill(rules.Prefill(ratio(low), 2560, added, [(64, 0.1)]), 20.0)
+    prefill = rules.Prefill(ratio(low), 2560, added, [(64, 0.1)], load(timing()))
+    verdict = rules.judge_prefill(prefill, 20.0)
     assert verdict.passed is passed
     assert verdict.evidence["ttft_by_image_tokens"] == [{"image_tokens": 64, "ttft_s": 0.1}]
     assert verdict.evidence["figures"][0]["name"] == "image.prefill.median"

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+from fakes.counting_server import Counting
 from fakes.replay_server import Behaviour, Defect, Refused, Request, State, Stub
 from helpers.models import model_file
 from helpers.outcome import Judged, Outcome, Serve
@@ -134,6 +135,59 @@ def test_the_servers_own_times_are_those_of_the_requests_that_are_measured(
     (row,) = outcome.rows
     found = {figure["name"]: figure["value"] for figure in row["evidence"]["figures"]}
     assert found["text.server_queue.mean"] == 0.25
+
+
+@pytest.mark.parametrize("what", ["one_at_a_time and text", "prefill", "load_is_answered and c2"])
+@pytest.mark.usefixtures("generated")
+def test_times_that_the_server_counts_too_are_compared(
+    what: str, judged: Judged, stub: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Counting()
+    monkeypatch.setattr(Stub, "metrics", lambda _: server.metrics())
+    outcome = measured(judged, stub(server.behaviour), what)
+    (row,) = outcome.rows
+    assert row["status"] == "pass", outcome.text
+    assert "the server's own times agree: TTFT " in row["finding"]
+
+
+@pytest.mark.parametrize("what", ["one_at_a_time and text", "load_is_answered and c2"])
+@pytest.mark.usefixtures("generated")
+def test_times_that_the_server_contradicts_are_an_error(
+    what: str, judged: Judged, stub: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Counting(is_buffered=True)
+    monkeypatch.setattr(Stub, "metrics", lambda _: server.metrics())
+    outcome = measured(judged, stub(server.behaviour), what)
+    (row,) = outcome.rows
+    assert row["status"] == "error", outcome.text
+    assert "the times that the client measured are not those of the server's own" in row["reason"]
+
+
+def test_a_limit_of_a_time_that_the_server_contradicts_is_an_error(
+    project: pytest.Pytester, judged: Judged, stub: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Counting(is_buffered=True)
+    monkeypatch.setattr(Stub, "metrics", lambda _: server.metrics())
+    limited(project, "text.latency.median", SLOW)
+    outcome = full(judged, stub(server.behaviour), "limits")
+    assert outcome.criteria("error") == {"performance.limits"}, outcome.text
+
+
+def test_times_are_not_compared_where_others_use_the_server(
+    judged: Judged, stub: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Counting(is_buffered=True, others=1)
+    monkeypatch.setattr(Stub, "metrics", lambda _: server.metrics())
+    outcome = measured(judged, stub(server.behaviour), "one_at_a_time and text")
+    (row,) = outcome.rows
+    assert row["status"] == "pass", outcome.text
+    assert "it counted 12 requests while 6 were measured" in row["finding"]
+
+
+def test_times_are_not_compared_where_the_server_counts_none(judged: Judged, stub: Serve) -> None:
+    outcome = measured(judged, stub(takes()), "one_at_a_time and text")
+    (row,) = outcome.rows
+    assert "the times were not compared with the server's own" in row["finding"]
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import copy
 import io
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
-from faults.proxy import Body, Changes, proxy
+from faults.proxy import Body, Changes, in_parts, proxy
 from faults.wire import FAULTS
 from PIL import Image, ImageChops
 
@@ -170,6 +171,32 @@ def test_a_stream_is_passed_on_event_by_event(through: Through, changed: list[bo
         assert lines[-1] == "data: [DONE]"
         assert tuple(event["choices"][0]["delta"]["content"] for event in events) == words
     assert len(changed) == len(EVENTS)
+
+
+@pytest.mark.parametrize(
+    ("held", "parts"),
+    [(0, ["one\n", "\n", "two\n"]), (3, ["one\n", "\ntwo\n"]), (99, ["one\n\ntwo\n"])],
+)
+def test_lines_of_a_stream_are_collected(held: int, parts: list[str]) -> None:
+    async def lines() -> AsyncIterator[str]:
+        for line in ("one\n", "\n", "two\n"):
+            yield line
+
+    async def joined() -> list[str]:
+        return [part async for part in in_parts(lines(), held)]
+
+    assert asyncio.run(joined()) == parts
+
+
+@pytest.mark.parametrize("name", ["stream-at-its-end", "stream-in-large-parts"])
+def test_a_stream_that_is_collected_is_the_same(
+    name: str, through: Through, changed: list[bool]
+) -> None:
+    before = through(Changes()).post(CHAT, json={"stream": True})
+    assert not changed
+    reply = through(BY_NAME[name].changes()).post(CHAT, json={"stream": True})
+    assert reply.text == before.text
+    assert len(changed) == 1
 
 
 def test_simultaneous_requests_get_their_own_replies(through: Through) -> None:

@@ -30,6 +30,7 @@ class Kind(enum.Enum):
     BORDERS = "borders"
     AFTERMATH = "aftermath"
     PARAMETERS = "parameters"
+    STREAMS = "streams"
     FORMATS = "formats"
     CLIPS = "clips"
     NUMBERS = "numbers"

@@ -47,11 +47,14 @@ class Changes:
         request: changes the body of a chat request.
         reply: changes the whole reply to a chat request, given the request as it arrived.
         event: the same for each event of a streamed reply.
+        held_bytes: number of bytes of a streamed reply that are collected before they are passed
+            on; 0 to pass on each line at once.
     """
 
     request: Callable[[Body], Body] = unchanged
     reply: Callable[[Body, Body], Body] = unchanged_reply
     event: Callable[[Body, Body], Body] = unchanged_reply
+    held_bytes: int = 0
 
 
 @contextlib.contextmanager
@@ -122,7 +125,10 @@ class _Passing:
             return JSONResponse({"error": {"message": f"no reply: {error!r}"}}, 502)
         headers = _passed_on(reply.headers.items())
         if reply.headers.get("content-type", "").startswith("text/event-stream"):
-            return StreamingResponse(self._events(reply, asked), reply.status_code, headers)
+            if self._changes.held_bytes:
+                self._on_change()
+            parts = in_parts(self._events(reply, asked), self._changes.held_bytes)
+            return StreamingResponse(parts, reply.status_code, headers)
         data = await reply.aread()
         await reply.aclose()
         told = _parsed(data) if asked is not None else None
@@ -148,6 +154,23 @@ class _Passing:
         if wrong != body:
             self._on_change()
         return wrong
+
+
+async def in_parts(lines: AsyncIterator[str], held: int) -> AsyncIterator[str]:
+    """The lines of a stream, joined to parts of more than a number of characters; the last is less.
+
+    Args:
+        lines: the lines.
+        held: the largest number of characters that are not passed on yet.
+    """
+    part = ""
+    async for line in lines:
+        part += line
+        if len(part) > held:
+            yield part
+            part = ""
+    if part:
+        yield part
 
 
 def _parsed(data: bytes | str) -> Body | None:

@@ -22,6 +22,8 @@ _LOSSY_QUALITY = 20
 _CUT_TOKENS = 32
 _WARM = 0.7
 _EVERY = 5
+_BUFFER = 2**14
+_ENDLESS_BUFFER = 2**40
 _ADDED_PENALTIES = ("presence_penalty", "frequency_penalty")
 _BEYOND_OPENAI = ("top_k", "min_p", "repetition_penalty", "min_tokens", "structured_outputs")
 
@@ -496,6 +498,22 @@ FAULTS = (
         changes=_request(_endless),
         caught_by=("baseline.text", "baseline.image"),
         suspect="end of answers",
+    ),
+    WireFault(
+        name="stream-at-its-end",
+        kind=Kind.STREAMS,
+        what="a streamed answer is collected, and passed on when it is complete",
+        changes=lambda: Changes(held_bytes=_ENDLESS_BUFFER),
+        caught_by=("serving.streaming",),
+        suspect="reply",
+    ),
+    WireFault(
+        name="stream-in-large-parts",
+        kind=Kind.STREAMS,
+        what="a streamed answer is passed on in parts of 16 KiB",
+        changes=lambda: Changes(held_bytes=_BUFFER),
+        caught_by=("serving.streaming",),
+        suspect="reply",
     ),
     WireFault(
         name="usage-too-low",

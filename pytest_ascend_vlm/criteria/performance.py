@@ -21,6 +21,7 @@ from ..observation.answers import Completion
 from ..observation.load import Load, Timing
 from ..spec.published import Limit
 from ..spec.thresholds import ROUNDS, STORED_RUNS
+from .agreement import compared
 from .degeneration import degeneration
 from .verdict import Verdict, at_least, at_most
 
@@ -37,7 +38,7 @@ MEASUREMENTS = (
 
 FIGURE = re.compile(
     r"(text|image|load\.(c[1248]|ramp))\.(latency|ttft|tpot)\.(mean|median|p90|p99)"
-    r"|(text|image|load\.(c[1248]|ramp))\.((output|request)_throughput|server_(queue|prefill|decode)\.mean)"
+    r"|(text|image|load\.(c[1248]|ramp))\.((output|request)_throughput|server_(ttft|latency|queue|prefill|decode)\.mean)"
     r"|load\.ramp\.goodput|image\.prefill\.median|cpu\.(mean|peak)"
 )
 """The pattern of the names of metrics."""
@@ -208,9 +209,13 @@ def judge_load(name: str, load: Load, expectations: LoadExpectations) -> Verdict
         name: the name of the measurement, the first part of its metrics' names.
         load: the measured load.
         expectations: the expectations about its requests.
+
+    Raises:
+        PreconditionError: all were answered, but the server's own times are others.
     """
     problems = _problems(load, expectations)
     requests = len(load.timings) + len(load.errors)
+    checked = f"; {compared(name, load)}" if requests and not problems else ""
     measured = metrics(name, load)
     shown = ", ".join(
         f"{one.name.removeprefix(name + '.')} {one.value:.3g} {one.unit}"
@@ -221,7 +226,8 @@ def judge_load(name: str, load: Load, expectations: LoadExpectations) -> Verdict
         1 - len(problems) / requests if requests else 0.0,
         1.0,
         "rate",
-        f"{requests - len(problems)} of {requests} requests were answered: {shown or 'no metric'}",
+        f"{requests - len(problems)} of {requests} requests were answered: {shown or 'no metric'}"
+        f"{checked}",
         tuple(problems[:_SHOWN_ERRORS]),
         {
             "generator": load.generator,
@@ -295,23 +301,31 @@ class Prefill:
         tokens: the length of both prompts.
         added: the median difference of the two TTFTs.
         by_size: (image tokens, TTFT in seconds) of the image in several sizes.
+        requests: the requests of the pairs.
     """
 
     ratio: TimeRatio
     tokens: int
     added: Metric
     by_size: Sequence[tuple[int, float]]
+    requests: Load
 
 
 def judge_prefill(prefill: Prefill, threshold: float) -> Verdict:
-    """Judges TTFT of an image prompt divided by TTFT of a text prompt of equal length."""
+    """Judges TTFT of an image prompt divided by TTFT of a text prompt of equal length.
+
+    Raises:
+        PreconditionError: the server's own times are others.
+    """
+    checked = compared("image.prefill", prefill.requests)
     name = f"TTFT of {prefill.tokens} tokens with an image divided by TTFT of as many text tokens"
     verdict = _lower_bound_at_most(prefill.ratio, threshold, name)
     more = {
         "figures": metrics_evidence([prefill.added]),
         "ttft_by_image_tokens": ttft_evidence(prefill.by_size),
     }
-    return replace(verdict, evidence={**verdict.evidence, **more})
+    reason = f"{verdict.reason}; {checked}"
+    return replace(verdict, reason=reason, evidence={**verdict.evidence, **more})
 
 
 def judge_slowdown(quantity: str, ratio: TimeRatio, threshold: float) -> Verdict:

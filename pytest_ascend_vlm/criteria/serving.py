@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from ..errors import PreconditionError
 from ..observation.answers import Completion, Refusal
+from ..observation.streams import Stream
 from ..spec.case import Sampling
+from ..spec.thresholds import STREAM_LATENESS
 from .evidence import answer_facts
 from .text import side_by_side
 from .verdict import Verdict, at_most, checklist
@@ -137,8 +140,17 @@ def _list_problem(answer: Completion) -> str | None:
     return None
 
 
-def judge_stream(streamed: Completion, whole: Completion) -> Verdict:
-    """The streamed deltas, joined, equal the unstreamed answer."""
+def judge_stream(streamed: Completion, whole: Completion, attempts: Sequence[Stream]) -> Verdict:
+    """The streamed deltas, joined, equal the unstreamed answer, and arrive while it is made.
+
+    Args:
+        streamed: a streamed answer.
+        whole: the answer to the same request, not streamed.
+        attempts: streams of one long answer, up to the first whose pieces are in time.
+
+    Raises:
+        PreconditionError: the pieces of all attempts are late, and a lack of CPU explains it.
+    """
     lines = side_by_side(whole.text, streamed.text, "whole")
     return checklist(
         {
@@ -153,9 +165,54 @@ def judge_stream(streamed: Completion, whole: Completion) -> Verdict:
                 or streamed.usage.completion_tokens == whole.usage.completion_tokens,
                 f"streamed {streamed.usage}, whole {whole.usage}",
             ),
+            "pieces arrive while the answer is made": _late_problem(attempts),
         },
-        {"first_token_seconds": streamed.first_token_seconds},
+        {
+            "first_token_seconds": streamed.first_token_seconds,
+            "lateness": [one.lateness for one in attempts],
+        },
     )
+
+
+def is_in_time(stream: Stream) -> bool:
+    """True if the pieces of a stream arrive while the answer is made."""
+    return stream.lateness <= STREAM_LATENESS
+
+
+def _late_problem(attempts: Sequence[Stream]) -> str | None:
+    """The problem with streams whose pieces are all late, or None if one of them is in time.
+
+    Raises:
+        PreconditionError: the client had no CPU for as long as the pieces of all are late.
+    """
+    if any(map(is_in_time, attempts)):
+        return None
+    count = len(attempts)
+    judged = [one for one in attempts if not _is_starved(one)]
+    if not judged:
+        first = attempts[0]
+        raise PreconditionError(
+            f"the pieces of {count} streams arrived late, but the client waited for a CPU for "
+            f"{first.starved_seconds:.3f} s of the {first.seconds:.3f} s of the first one, and an "
+            f"answer of one token took {first.one_token_seconds:.3f} s. So streams are not judged. "
+            "Run again on a host with free cores. If you started the server by hand, start it in "
+            "the session of this run: docs/performance.md."
+        )
+    best = min(judged, key=lambda one: one.lateness)
+    return (
+        f"in each of {count} streams, pieces arrive too late. The best one: {best.tokens} tokens, "
+        f"made within {best.made_seconds:.3f} s; {len(best.arrivals)} pieces, the first after "
+        f"{best.arrivals[0]:.3f} s, the last after {best.arrivals[-1]:.3f} s. The mean piece is "
+        f"{best.lateness:.2f} of that time late, at most {STREAM_LATENESS:g} is allowed"
+    )
+
+
+def _is_starved(stream: Stream) -> bool:
+    """True if the client waited for a CPU as long as the mean piece was late, or nothing is known.
+
+    Nothing is known if the whole answer took no longer than one token.
+    """
+    return not stream.starved_seconds < stream.lateness * stream.made_seconds
 
 
 def judge_limits(

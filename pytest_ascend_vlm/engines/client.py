@@ -173,13 +173,15 @@ class Client:
         since = time.perf_counter()
         first, finish, usage = None, None, None
         pieces: list[str] = []
+        arrivals: list[float] = []
         options |= {"stream": True, "stream_options": {"include_usage": True}}
         try:
             for chunk in self._connection.complete(messages(case), sampling, fields, **options):
                 usage = usage_of(chunk.usage) or usage
                 for choice in chunk.choices:
+                    arrivals.append(time.perf_counter() - since)
                     if choice.delta.content:
-                        first = first or time.perf_counter() - since
+                        first = first or arrivals[-1]
                         pieces.append(choice.delta.content)
                     finish = choice.finish_reason or finish
         except ServerError:
@@ -189,7 +191,18 @@ class Client:
         except Exception as error:  # which HTTP library raises depends on the version of openai
             raise ServerError(f"{case.id}: the stream broke off: {error}") from error
         seconds = time.perf_counter() - since
-        return Completion(case.id, "".join(pieces), None, finish, usage, None, seconds, first)
+        return Completion(
+            case.id,
+            "".join(pieces),
+            None,
+            finish,
+            usage,
+            None,
+            seconds,
+            first,
+            None,
+            tuple(arrivals),
+        )
 
     def ask_together(
         self, cases: Sequence[Case], sampling: Sampling | None = None, interval: float = 0.0
@@ -282,6 +295,11 @@ class Client:
         sampling = Sampling(max_tokens=tokens)
         answers = self._send(messages(case), case.id, sampling, {"ignore_eos": True})
         return require_answer(case.id, answers if isinstance(answers, Refusal) else answers[0])
+
+    def long_stream(self, case: Case, tokens: int) -> Completion:
+        """The same, streamed and joined, of a prompt that no cache has."""
+        sampling = Sampling(max_tokens=tokens, cache_salt=new_salt())
+        return self._stream(case, sampling, {"ignore_eos": True}, **BARE)
 
     def score(self, case_id: str, prompt: Sequence[int], answer: Sequence[int]) -> Forced:
         """The served model's log-probabilities of tokens, computed in one pass.

@@ -71,6 +71,8 @@ class Completion:
         seconds: time from sending the request to the last byte.
         first_token_seconds: TTFT of a streamed answer.
         prompt_token_ids: the prompt's tokens, image tokens included; None if not reported.
+        arrivals: seconds from sending the request to each piece of a streamed answer, those without
+            text included.
     """
 
     case_id: str
@@ -82,6 +84,7 @@ class Completion:
     seconds: float
     first_token_seconds: float | None = None
     prompt_token_ids: tuple[int, ...] | None = None
+    arrivals: tuple[float, ...] = ()
 
     @property
     def prompt_tokens(self) -> int | None:

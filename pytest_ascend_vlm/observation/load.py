@@ -45,8 +45,12 @@ class Load:
         timings: the times of each answered request.
         errors: the error of each failed request.
         goodput: requests a second within the service levels; None if no levels were declared.
-        server_seconds: "queue", "prefill" and "decode" -> mean time of a request in that phase, as
-            the server reports it; empty if it does not.
+        server_seconds: "ttft", "latency", and the phases "queue", "prefill" and "decode" -> mean
+            time of a request, as the server reports it; empty if it does not.
+        server_requests: number of requests that these means are of. More than the answered ones
+            if other clients use the server.
+        wire_seconds: what the client's latency has beyond the server's, for an answer of one token
+            to such a request; None if unknown.
     """
 
     generator: str
@@ -56,6 +60,8 @@ class Load:
     errors: tuple[str, ...] = ()
     goodput: float | None = None
     server_seconds: Mapping[str, float] = field(default_factory=dict)
+    server_requests: int = 0
+    wire_seconds: float | None = None
 
     @property
     def output_throughput(self) -> float:

@@ -109,6 +109,8 @@ _FIGURE_WORDS: Mapping[str, Phrase] = {
     "goodput": phrase("goodput"),
     "output_throughput": phrase("output throughput"),
     "request_throughput": phrase("request throughput"),
+    "server_ttft": phrase("TTFT in the server"),
+    "server_latency": phrase("latency in the server"),
     "server_queue": phrase("queue in the server"),
     "server_prefill": phrase("prefill in the server"),
     "server_decode": phrase("decode in the server"),

@@ -81,4 +81,4 @@ class LoadRuns:
             self._endpoint,
             lambda: generator.generate(workload, self._endpoint, directory, on_progress),
         )
-        return replace(found, server_seconds=counted.seconds)
+        return replace(found, server_seconds=counted.seconds, server_requests=counted.requests)

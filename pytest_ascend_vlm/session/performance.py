@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..criteria import performance as rules
+from ..criteria.agreement import compared
 from ..criteria.criterion import Cases
 from ..criteria.performance import LoadExpectations, Metric, Prefill, TimeRatio
 from ..errors import PreconditionError, ServerError
@@ -169,14 +170,20 @@ class PerformanceSession:
         if measurement == "cpu":
             return rules.cpu_metrics(self.cpu()[1])
         if measurement == "image.prefill":
-            return (self.prefill().added,)
+            prefill = self.prefill()
+            compared(measurement, prefill.requests)
+            return (prefill.added,)
         load = self.load(measurement)
         expectations = self.expectations(rules.kind_of(measurement))
         rules.require_answers(measurement, load, expectations)
+        compared(measurement, load)
         return rules.metrics(measurement, load)
 
     def _measure_load(self, name: str) -> Load:
         cases = self.cases(rules.kind_of(name))
+        return self._timer.with_wire(self._send_load(name, cases), cases)
+
+    def _send_load(self, name: str, cases: Sequence[Case]) -> Load:
         if name in rules.KINDS:
             return self._timer.one_at_a_time(cases)
         level = name.removeprefix("load.")

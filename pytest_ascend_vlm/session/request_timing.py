@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import itertools
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..criteria.performance import Metric, Prefill, TimeRatio, median_ratio
 from ..engines.vllm import metrics
+from ..engines.vllm.metrics import Measured
 from ..errors import PreconditionError, ServerError
 from ..load.uncached import UncachedRequests
 from ..observation.answers import Completion
 from ..observation.load import Load, Timing
 from ..spec.case import Capability, Case
-from ..spec.thresholds import PAIRS, ROUNDS
+from ..spec.thresholds import PAIRS, ROUNDS, WIRE_REQUESTS
 
 if TYPE_CHECKING:
     from ..engines.client import Client
@@ -64,28 +66,34 @@ class RequestTimer:
 
     def one_at_a_time(self, cases: Sequence[Case]) -> Load:
         """Sends `ROUNDS` requests, one at a time; returns their timings."""
+        with self.warm(cases) as client:
+            return self._send(client, itertools.islice(itertools.cycle(cases), ROUNDS))
+
+    def with_wire(self, load: Load, cases: Sequence[Case]) -> Load:
+        """Adds the time of the wire to a load of these cases, if the server reports its times."""
+        if not load.server_seconds:
+            return load
+        few = itertools.islice(itertools.cycle(cases), WIRE_REQUESTS)
+        with self.client.disposable() as client:
+            short = self._send(client, few, max_tokens=1)
+        if not short.timings or len(short.timings) != short.server_requests:
+            return load
+        latency = statistics.fmean(timing.seconds for timing in short.timings)
+        return replace(load, wire_seconds=max(latency - short.server_seconds["latency"], 0.0))
+
+    def _send(self, client: Client, cases: Iterable[Case], max_tokens: int | None = None) -> Load:
         answers: list[Timing] = []
         errors: list[str] = []
 
-        def ask_all(client: Client) -> None:
-            for case in itertools.islice(itertools.cycle(cases), ROUNDS):
+        def ask_all() -> None:
+            for case in cases:
                 try:
-                    answers.append(self.time(client, self.uncached.case(case)))
+                    answers.append(self.time(client, self.uncached.case(case), max_tokens))
                 except ServerError as error:
                     errors.append(str(error))
 
-        with self.warm(cases) as client:
-            _, counted = metrics.measure(self.client.endpoint, lambda: ask_all(client))
-        # The wall time would include making the next request's images, so the latencies are added.
-        seconds = sum(answer.seconds for answer in answers)
-        return Load(
-            "one request at a time",
-            1,
-            seconds,
-            tuple(answers),
-            tuple(errors),
-            server_seconds=counted.seconds,
-        )
+        _, counted = metrics.measure(self.client.endpoint, ask_all)
+        return _load(answers, errors, counted)
 
     def prefill(self, cases: Sequence[Case]) -> Prefill:
         """TTFT with the largest image and with a text of equally many tokens, measured in turns.
@@ -98,15 +106,21 @@ class RequestTimer:
         tokens = self._prompt_tokens(image)
         text = self._text_of(tokens)
         text_tokens = tokens - self.image_tokens(image)
+        timings: list[Timing] = []
         # One token is too short to judge, so a separate client keeps it from the judge.
         with self.client.disposable() as client:
 
             def first_token(case: Case, scale: float = 1.0) -> Timing:
-                return self.time(client, self.uncached.case(case, scale), max_tokens=1)
+                timings.append(self.time(client, self.uncached.case(case, scale), max_tokens=1))
+                return timings[-1]
 
-            pairs = _in_turns(
-                lambda: first_token(image).ttft_seconds, lambda: first_token(text).ttft_seconds
+            pairs, counted = metrics.measure(
+                self.client.endpoint,
+                lambda: _in_turns(
+                    lambda: first_token(image).ttft_seconds, lambda: first_token(text).ttft_seconds
+                ),
             )
+            requests = _load(timings, (), counted)
             scaled = [
                 first_token(image, scale) for scale in _SCALES for _ in range(_ROUNDS_PER_SCALE)
             ]
@@ -118,6 +132,7 @@ class RequestTimer:
                 ((one.prompt_tokens or text_tokens) - text_tokens, one.ttft_seconds)
                 for one in scaled
             ],
+            self.with_wire(requests, [image]),
         )
 
     def against(self, other: Client, cases: Sequence[Case]) -> dict[str, TimeRatio]:
@@ -174,6 +189,21 @@ class RequestTimer:
                 "TTFT of an image cannot be compared with that of equally many text tokens"
             )
         return text
+
+
+def _load(timings: Sequence[Timing], errors: Sequence[str], counted: Measured) -> Load:
+    """The load of requests that were sent one at a time."""
+    # The wall time would include making the next request's images, so the latencies are added.
+    seconds = sum(timing.seconds for timing in timings)
+    return Load(
+        "one request at a time",
+        1,
+        seconds,
+        tuple(timings),
+        tuple(errors),
+        server_seconds=counted.seconds,
+        server_requests=counted.requests,
+    )
 
 
 def _in_turns(a: Callable[[], float], b: Callable[[], float]) -> list[tuple[float, float]]:

@@ -111,6 +111,18 @@ BATCH = 9
 SPREAD_SECONDS = 0.05
 """Seconds from one request to the next in a load of determinism.concurrent that is spread."""
 
+STREAM_TOKENS = 64
+"""Number of tokens of the streamed answer whose pieces' times serving.streaming judges."""
+
+STREAM_LATENESS = 0.2
+"""Maximum mean delay of a piece, as a share of the time in which the answer is made.
+
+It is 1/2 if all pieces arrive at the end, 1/4 if they arrive in two parts.
+"""
+
+STREAM_ATTEMPTS = 5
+"""Maximum number of streams whose pieces are late: a proxy that buffers delays those of all."""
+
 SEEDS = 8
 """Number of seeds in determinism.seeded."""
 
@@ -126,6 +138,12 @@ ROUNDS = 30
 
 PAIRS = 24
 """Number of pairs of requests for a ratio of times."""
+
+WIRE_REQUESTS = 5
+"""Number of answers of one token that show the time of the wire."""
+
+SERVER_TIME_TOLERANCE = 0.2
+"""Maximum difference between a client's time and the server's own (0..1), beyond the wire's."""
 
 STORED_RUNS = 3
 """Minimum number of stored runs for performance.baseline."""

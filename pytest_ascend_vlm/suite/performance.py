@@ -44,6 +44,12 @@ class PerformanceCriteria(Criteria):
         from all others in the last bits of one pixel. The latencies are passed to pytest-benchmark,
         so its JSON output and its comparisons work as usual.
 
+        The means of TTFT, TPOT and latency are compared with the server's own, in `/metrics`. If
+        they differ by more than the wire and {server_time_tolerance:.0%} explain, the result is an
+        error, because the client's times are no figures of the server. The wire is what the client
+        measures beyond the server for answers of one token. If the server has no `/metrics`, or
+        other clients use it, the finding says that nothing was compared.
+
         If this fails: the first error in the message is the server's; its log has more. If an
         answer is degenerate, its time means nothing: look at the named degeneration.
         """
@@ -61,7 +67,7 @@ class PerformanceCriteria(Criteria):
         cost of preprocessing and vision encoder. The number of operations explains a ratio of about
         13 for a 0.7B encoder and a 0.5B decoder at 2,500 image tokens, and less for larger
         decoders. A far larger ratio means that the encoder runs without its kernels, or on the
-        host.
+        host. TTFT is compared with the server's own, as in performance.single_stream.
 
         If this fails: profile the encoder alone. On Ascend look for attention that falls back to an
         unfused kernel, for float32, and for image preprocessing in a single slow thread.
@@ -79,7 +85,9 @@ class PerformanceCriteria(Criteria):
         Then it sends a ramp: the request rate rises to the request throughput of the highest
         concurrency. No request may fail, and every answer passes the degeneration guard, because a
         broken engine may be fast. The goodput of the ramp counts answers whose TTFT and TPOT are at
-        most {service_level} times those of a single request.
+        most {service_level} times those of a single request. The times are compared with the
+        server's own, as in performance.single_stream. The wire counts once for each request that is
+        sent at one time.
 
         If this fails: errors only under load usually come from memory (lower max_num_seqs or
         gpu_memory_utilization) or from a queue timeout. Degenerate answers only under load come

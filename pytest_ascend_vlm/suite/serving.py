@@ -24,6 +24,7 @@ from ..session.answers import Answers
 from ..session.judge import Judge
 from ..session.picture_search import search
 from ..session.pictures import PictureRequests, longest_prompt
+from ..session.streams import streams
 from ..spec.case import Capability, Case, Sampling
 from ..spec.model import ExpectedFailure, ModelSpec
 from .base import Criteria
@@ -144,14 +145,25 @@ class ServingCriteria(Criteria):
     def test_stream_adds_up(
         self, case: Case, answers: Answers, client: Client, judge: Judge
     ) -> None:
-        """The streamed deltas, joined, equal the unstreamed answer.
+        """The streamed deltas, joined, equal the unstreamed answer, and arrive while it is made.
 
         Finish reason and usage are equal too. Interactive clients use streaming. Chinese text
         reveals characters that are cut at token boundaries.
 
-        If this fails: look for a detokenizer that emits incomplete UTF-8 sequences.
+        A stream that arrives at its end is no stream. So an answer of {stream_tokens} tokens is
+        streamed once more, behind its end. The mean delay of its pieces is at most
+        {stream_lateness} of the time in which the answer was made. That is the decode time of
+        `/metrics`, or else the time beyond an answer of one token. The delay is 1/2 if all pieces
+        arrive at the end. A busy host delays some streams, and a proxy that buffers delays all:
+        the criterion fails if {stream_attempts} streams are late. If the client had no CPU
+        meanwhile, the result is an error.
+
+        If this fails: if texts differ, look for a detokenizer that emits incomplete UTF-8
+        sequences. If pieces are late, ask the server without the proxy in between, or turn
+        buffering off there (nginx: `proxy_buffering off`), compression too.
         """
-        judge(rules.judge_stream(client.stream(case), answers(case)))
+        attempts = streams(client, case)
+        judge(rules.judge_stream(client.stream(case), answers(case), attempts))
 
     @criterion("serving.limits", "robustness")
     def test_limits_are_obeyed(

@@ -43,6 +43,10 @@ VIDEO_TOKEN = 262
 BLOCK = 16  # tokens of one block of the prefix cache
 LONGEST_PROMPT = 16384
 MOST_TOKENS = 2000
+STREAM_SECONDS = 0.04  # from the first to the last piece of a stream
+_EVENTS_BEHIND_TEXT = 3  # the finish reason, the usage, and the end
+_FEW_EVENTS = 1 + _EVENTS_BEHIND_TEXT
+_SLOW_SECONDS = 0.5
 _LARGE = 1_000_000  # pixels; no picture of serving.image_sizes has as many
 TOP = 20
 LISTED = 64  # tokens that a row lists
@@ -680,6 +684,17 @@ def _deltas(text: str) -> list[str]:
     return re.findall(r"\s*\S{1,4}|\s+", text)
 
 
+def _sent(events: Iterator[bytes]) -> Iterator[bytes]:
+    return events
+
+
+def _sent_at_the_end(events: Iterator[bytes]) -> Iterator[bytes]:
+    """All events together; a long answer is made slowly, so that no busy host explains it."""
+    made = [*events]
+    time.sleep(_SLOW_SECONDS if len(made) > _FEW_EVENTS else 0)
+    yield b"".join(made)
+
+
 def _reply(reply: dict[str, Any]) -> dict[str, Any]:
     return reply
 
@@ -700,6 +715,7 @@ class Behaviour:
         prompt: changes the prompt's tokens.
         usage: changes the token counts.
         deltas: splits the text into the pieces of a stream.
+        sent: changes the events of a stream, which are made one after another.
         reply: changes the body of the response.
     """
 
@@ -714,6 +730,7 @@ class Behaviour:
     prompt: Callable[[list[object]], list[object]] = _prompt
     usage: Callable[[dict[str, Any], Request], dict[str, Any]] = _usage
     deltas: Callable[[str], list[str]] = _deltas
+    sent: Callable[[Iterator[bytes]], Iterator[bytes]] = _sent
     reply: Callable[[dict[str, Any]], dict[str, Any]] = _reply
 
 
@@ -1009,6 +1026,7 @@ class Defect(enum.Enum):
     URL_GIVES_ANOTHER_IMAGE = Behaviour(fetch=_fetch_another)
     MISSING_URL_IS_ANSWERED = Behaviour(fetch=_fetch_something)
     STREAM_LOSES_ITS_END = Behaviour(deltas=lambda text: _deltas(text)[:-1])
+    STREAM_IS_BUFFERED = Behaviour(sent=_sent_at_the_end)
     STREAM_BREAKS_CHARACTERS = Behaviour(deltas=_bytes_one_by_one)
     IGNORES_MAX_TOKENS = Behaviour(seen=_without(max_tokens=MOST_TOKENS))
     IGNORES_STOP = Behaviour(seen=_without(stop=None))
@@ -1361,19 +1379,37 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(status, json.dumps(body).encode(), "application/json")
 
     def _send_stream(self, answer: Mapping[str, Any]) -> None:
-        events = [json.dumps(chunk) for chunk in _chunks(answer, self.server.stub.behaviour)]
-        body = "".join(f"data: {event}\n\n" for event in [*events, "[DONE]"])
-        self._send(200, body.encode(), "text/event-stream")
+        behaviour = self.server.stub.behaviour
+        chunks = [json.dumps(chunk) for chunk in _chunks(answer, behaviour)]
+        events = [f"data: {event}\n\n".encode() for event in [*chunks, "[DONE]"]]
+        self._send_head(200, sum(map(len, events)), "text/event-stream")
+        for event in behaviour.sent(_as_made(events)):
+            self.wfile.write(event)
+            self.wfile.flush()
 
     def _send(self, status: int, body: bytes, kind: str) -> None:
+        self._send_head(status, len(body), kind)
+        self.wfile.write(body)
+
+    def _send_head(self, status: int, length: int, kind: str) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(length))
         self.end_headers()
-        self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Prints nothing, so that the test's output stays readable."""
+
+
+def _as_made(events: Sequence[bytes]) -> Iterator[bytes]:
+    """The events of a stream, each at the time at which it is made.
+
+    The first piece of the text takes no time, nor does what is behind the text.
+    """
+    for index, event in enumerate(events):
+        if 0 < index < len(events) - _EVENTS_BEHIND_TEXT:
+            time.sleep(STREAM_SECONDS / len(events))
+        yield event
 
 
 def _chunks(answer: Mapping[str, Any], behaviour: Behaviour) -> Iterator[dict[str, Any]]:

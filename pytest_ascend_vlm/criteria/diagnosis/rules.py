@@ -127,6 +127,13 @@ def reply(pattern: Pattern) -> tuple[Suspect, ...]:
     return _suspects(because, Part.REPLY, Part.DECODE)
 
 
+def streams(pattern: Pattern) -> tuple[Suspect, ...]:
+    """The answers are right; their streams are not."""
+    if not pattern.only("serving.streaming"):
+        return ()
+    return _suspects("answers are right, but not their streams", Part.REPLY)
+
+
 def cold(pattern: Pattern) -> tuple[Suspect, ...]:
     """The same pixels, computed again, give other numbers."""
     if not pattern.failed("determinism.cold"):
@@ -312,6 +319,7 @@ RULES: Sequence[Rule] = (
     ends,
     parameters,
     reply,
+    streams,
     cold,
     first_use,
     together,

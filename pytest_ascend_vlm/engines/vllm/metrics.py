@@ -11,8 +11,15 @@ import httpx
 from ...observation.caches import CacheUse
 from ..endpoint import Endpoint
 
-QUANTITIES = ("queue", "prefill", "decode")
-"""The parts of a request's time on the server."""
+_TIMES = {
+    "ttft": "vllm:time_to_first_token_seconds",
+    "latency": "vllm:e2e_request_latency_seconds",
+    "queue": "vllm:request_queue_time_seconds",
+    "prefill": "vllm:request_prefill_time_seconds",
+    "decode": "vllm:request_decode_time_seconds",
+}
+"""The times of a request on the server. TTFT and latency begin when the API server has its prompt;
+queue, prefill and decode are the engine's, and one follows the other."""
 
 _CACHES = ("mm_cache_queries", "mm_cache_hits", "prefix_cache_queries", "prefix_cache_hits")
 _DRAFTS = "vllm:spec_decode_num_draft_tokens_total"
@@ -47,6 +54,11 @@ class Counters:
                 means[quantity] = (seconds - earlier_seconds) / count
         return means
 
+    def requests_since(self, before: Counters) -> int:
+        """Number of requests since `before` that are complete."""
+        earlier, now = (one.times.get("latency", (0.0, 0.0))[1] for one in (before, self))
+        return round(now - earlier)
+
     def caches_since(self, before: Counters) -> CacheUse | None:
         """The use of the caches since `before`; None if the server does not count it."""
         if self.caches is None or before.caches is None:
@@ -76,12 +88,14 @@ class Measured:
         caches: the use of the caches; None if the server does not count it.
         draft_tokens: the draft tokens of speculative decoding; None if the server counts none.
         preemptions: how often a request lost its blocks; None if the server does not count it.
+        requests: number of complete requests, those of other clients included.
     """
 
     seconds: Mapping[str, float]
     caches: CacheUse | None
     draft_tokens: float | None = None
     preemptions: float | None = None
+    requests: int = 0
 
 
 def measure(endpoint: Endpoint, work: Callable[[], _T]) -> tuple[_T, Measured]:
@@ -94,6 +108,7 @@ def measure(endpoint: Endpoint, work: Callable[[], _T]) -> tuple[_T, Measured]:
         after.caches_since(before),
         after.draft_tokens_since(before),
         after.preemptions_since(before),
+        after.requests_since(before),
     )
 
 
@@ -106,10 +121,9 @@ def read(text: str) -> Counters:
         for sample in family.samples:
             # There is one sample per engine: sum them.
             values[sample.name] = values.get(sample.name, 0.0) + sample.value
-    names = {quantity: f"vllm:request_{quantity}_time_seconds" for quantity in QUANTITIES}
     times = {
         quantity: (values[f"{name}_sum"], values[f"{name}_count"])
-        for quantity, name in names.items()
+        for quantity, name in _TIMES.items()
         if f"{name}_sum" in values and f"{name}_count" in values
     }
     caches = [values.get(f"vllm:{name}_total") for name in _CACHES]
