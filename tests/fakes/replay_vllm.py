@@ -2,11 +2,13 @@
 
 The environment variable STUB_DEFECTS is a JSON object: serve argument -> name of the defect that
 the server has with that argument; the key "again" means every start but the first. STUB_LOG is a
-text that the server logs first. With STUB_SPINS the server busy-waits.
+text that the server logs first. With STUB_SPINS the server busy-waits. With a KV cache of a given
+size its `/metrics` counts a preemption for each look.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -16,7 +18,7 @@ import threading
 from pathlib import Path
 
 from fakes import misbehaving_server
-from fakes.replay_server import Defect, read_goldens, serve
+from fakes.replay_server import Defect, Stub, read_goldens, serve
 
 ROOT = Path(__file__).parents[2]
 GOLDENS = ROOT / "golden" / "OpenDataLab--MinerU2.5-2509-1.2B" / "tiny"
@@ -41,6 +43,8 @@ def main(arguments: list[str]) -> None:
     knowledge = read_goldens(
         root / GOLDENS.relative_to(ROOT), root / "fixtures", root / "fixtures" / "tiny" / "qwen2_vl"
     )
+    if "--num-gpu-blocks-override" in arguments:
+        count_preemptions()
     over = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: over.set())
     behaviour = brought[0] if brought else None
@@ -49,6 +53,14 @@ def main(arguments: list[str]) -> None:
         while "STUB_SPINS" in os.environ and not over.is_set():
             pass
         over.wait()
+
+
+def count_preemptions() -> None:
+    """Makes `/metrics` count."""
+    name, looks = "vllm:num_preemptions", itertools.count()
+    Stub.metrics = (  # type: ignore[method-assign]
+        lambda _: f"# TYPE {name} counter\n{name}_total {next(looks)}\n"
+    )
 
 
 def has_been_started() -> bool:

@@ -70,7 +70,8 @@ NEXT = {
     Part.CACHES: "serve with --vlm-serve enable_prefix_caching=false and "
     "--vlm-serve mm_processor_cache_gb=0, one at a time",
     Part.STEPS: "serve with --vlm-serve enable_chunked_prefill=false",
-    Part.PREEMPTED: "serve with --vlm-serve async_scheduling=false: are tokens in flight the cause?",
+    Part.PREEMPTED: "serve with --vlm-serve async_scheduling=false, to see whether tokens in "
+    "flight are the cause",
     Part.DECODE: "serve with --vlm-serve enforce_eager=true; then with another block size",
     Part.END: "compare eos_token_id in generation_config.json with the reference's, and read the "
     "finish_reason of a reply",
