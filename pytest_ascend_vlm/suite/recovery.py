@@ -75,16 +75,16 @@ class RecoveryCriteria(Criteria):
         """After a bad request, an image gets the answer that it got before.
 
         Rows: `too_long`: a text that leaves no room for its image. `leaves`: a client that leaves
-        after the first token. `twenty_leave`: {leaving} that leave at one moment. `url_refuses`,
-        `url_hangs`, `url_missing`: an image at a URL where nobody listens, that does not reply, or
-        that replies 404. `corrupt_file`: half of a clip, or half of an image if the model takes no
-        clips. Two good requests follow. The first has the image of the bad one, and may use what
-        that left in the caches; the second is cold. The first {beginning_tokens} tokens of both are
-        those of the answer before; where two tokens are equally likely, either is right.
+        after the first token. `twenty_leave`: {leaving} clients that leave at one moment.
+        `url_refuses`, `url_hangs`, `url_missing`: the URL of an image refuses the connection, does
+        not reply, or replies 404. `corrupt_file`: half of a clip, or half of an image if the model
+        takes no clips. Two good requests follow. The first has the image of the bad one, and may
+        use what that left in the caches; the second is cold. The first {beginning_tokens} tokens of
+        both are those of the answer before. Where two tokens are equally likely, either is right.
 
         A bad request is refused within {url_seconds:g} s. While a URL hangs, a text is answered.
         The requests of clients that left are off the server after {held_seconds:g} s, if it counts
-        its requests in `/metrics`. So do not use a server otherwise while the suite judges it.
+        its requests in `/metrics`. Other clients must not use the server meanwhile.
 
         If this fails: another answer to `the same image again`: look at what an aborted or refused
         request leaves in the prefix cache, the encoder cache and the processor's cache
@@ -111,11 +111,11 @@ class RecoveryCriteria(Criteria):
     ) -> None:
         """`/health` tells of an engine that does nothing, and the engine can go on.
 
-        The suite stops the engine's process (SIGSTOP), as a driver or a collective operation does
-        that never returns. Within {stall_seconds:g} s `/health` must return another status than
-        200, or nothing. Otherwise a load balancer keeps sending requests that nobody answers. Then
-        the process goes on (SIGCONT). The image that was sent meanwhile gets the answer that it got
-        before.
+        The suite stops the engine's process (SIGSTOP), so that it hangs, as in a collective
+        operation that never returns. Within {stall_seconds:g} s `/health` must return another
+        status than 200, or nothing. Otherwise a load balancer keeps sending requests that nobody
+        answers. Then the process goes on (SIGCONT). The image that was sent meanwhile gets the
+        answer that it got before.
 
         If this fails: `/health` says only that the engine's process exists. Until the engine has a
         health check of its own, let the liveness probe send a request with max_tokens=1.
@@ -135,14 +135,13 @@ class RecoveryCriteria(Criteria):
     ) -> None:
         """If the engine's process is killed, clients and supervisors of the server learn of it.
 
-        Within {loss_seconds:g} s each, the answer that was computed ends with an error, and
+        Within {loss_seconds:g} s, the answer that the engine was computing ends with an error, and
         `/health` returns another status than 200, or nothing. If the server ends, its exit code is
         not 0, no process is left, and device memory is freed. lifecycle.kill kills the API server
         instead.
 
-        If this fails: an exit code of 0 keeps `Restart=on-failure` of systemd and a restart policy
-        of Docker from restarting the server: use `always`. If a client waits for ever, set a
-        timeout in the client.
+        If this fails: an exit code of 0 keeps `on-failure`, of systemd or Docker, from restarting
+        the server: use `always`. If a client waits for ever, set a timeout in the client.
         """
         if not server.can_restart:
             judge.cannot_run("the suite did not start this endpoint, so it cannot kill its engine")

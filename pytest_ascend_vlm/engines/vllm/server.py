@@ -270,9 +270,7 @@ class VllmServer:
 
     def await_end(self, seconds: float) -> ShutdownReport | None:
         """Waits for a server that ends by itself; None if it still runs after that time."""
-        process = self._process
-        if process is None:
-            raise ServerError(f"the server of {self.launch.served_name} was stopped")
+        process = self._process or self.require_alive()  # raises if it was stopped
         try:
             process.wait(seconds + _EXIT_GRACE_SECONDS)
         except subprocess.TimeoutExpired:
