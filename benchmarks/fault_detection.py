@@ -57,8 +57,8 @@ from pytest_ascend_vlm.engines.vllm.server import VllmServer
 from pytest_ascend_vlm.errors import ServerError
 from pytest_ascend_vlm.versions import installed_versions
 
-NEED_OWN_SERVERS = frozenset({"numerics.borders"})
-"""Criteria that start a server with arguments of their own. An endpoint is not judged by them."""
+NEED_OWN_SERVERS = frozenset({"numerics.borders", "recovery.killed_engine"})
+"""Criteria that start a server, or end one. An endpoint is not judged by them."""
 
 EAGER, COMPILED, PROXY, OWN = "eager", "compiled", "eager, behind a proxy", "by the suite"
 """How a sound model is served. The proxy changes nothing; its own mistakes are false alarms."""

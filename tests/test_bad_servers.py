@@ -29,6 +29,8 @@ NOT_ON_AN_ENDPOINT = {
     "determinism.restart",
     "lifecycle.stop",
     "lifecycle.kill",
+    "recovery.stopped_engine",
+    "recovery.killed_engine",
     "numerics.hidden_states",
     "numerics.transformers",
     "numerics.fp32_probe",
@@ -71,6 +73,7 @@ COMPARED = {
     "determinism.batched_images",
 }
 PICTURES = "image_sizes or largest_image"
+LEFT = "leaves] or twenty_leave"
 TRACES_OF_A_TRACEBACK = re.compile(r"Traceback \(most recent|^E  |\.py:\d+: ", re.MULTILINE)
 
 
@@ -159,6 +162,12 @@ CAUGHT = {
     Defect.LARGE_PICTURES_GIVE_500: Caught({"serving.largest_image"}, only=PICTURES),
     Defect.LARGE_PICTURES_KILL_ENGINE: Caught({"serving.largest_image"}, only=PICTURES),
     Defect.LARGE_PICTURES_ARE_GARBLED_AT_FIRST: Caught({"serving.largest_image"}, only=PICTURES),
+    Defect.ABORTED_REQUESTS_STAY: Caught({"recovery.request"}, only=LEFT),
+    Defect.ABORTED_PREFIX_IS_WRONG: Caught({"recovery.request"}, only=LEFT),
+    Defect.ABORTED_STATE_STAYS: Caught({"recovery.request"}, only=LEFT),
+    Defect.TOO_LONG_SPOILS_ITS_IMAGE: Caught({"recovery.request"}, only="too_long]"),
+    Defect.BAD_FILE_SPOILS_IMAGES: Caught({"recovery.request"}, only="corrupt_file"),
+    Defect.HANGING_URL_BLOCKS_ALL: Caught({"recovery.request"}, only="url_hangs"),
     Defect.UNKNOWN_MODEL_IS_ANSWERED: Caught({"serving.bad_input"}),
     Defect.LONG_PROMPT_GIVES_500: Caught({"serving.bad_input"}),
     Defect.ERRORS_ARE_PLAIN_TEXT: Caught({"serving.bad_input"}),

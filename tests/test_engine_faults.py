@@ -799,6 +799,84 @@ def test_the_time_of_a_clip_is_doubled(faulty: MakeFaulty) -> None:
     assert one.acted
 
 
+# --- what follows an abort, and the engine's death -----------------------------------------------
+
+ABORTED = SimpleNamespace(name="FINISHED_ABORTED")
+STOPPED = SimpleNamespace(name="FINISHED_STOPPED")
+
+
+def test_an_aborted_request_stays(faulty: MakeFaulty) -> None:
+    one = faulty("aborted-request-stays")
+    finish = one.function("Scheduler.finish_requests", lambda _, names, __: list(names or "all"))
+    assert finish(None, ["a"], STOPPED) == ["a"]
+    assert finish(None, None, ABORTED) == list("all")
+    assert not one.acted
+    assert finish(None, ["a"], ABORTED) == []
+    assert one.acted
+
+
+def test_the_prefix_of_an_aborted_request_is_a_foreign_block(faulty: MakeFaulty) -> None:
+    one = faulty("aborted-prefix-is-another")
+    finish = one.function("Scheduler.finish_requests", lambda *_: [])
+    blocks = SimpleNamespace(blocks=(["first", "second"],))
+    make = type("Blocks", (), {"__init__": lambda own, blocks: setattr(own, "blocks", blocks)})
+    hit = make(blocks.blocks)
+    look_up = one.function("KVCacheManager.get_computed_blocks", lambda *_: (hit, 32, 0))
+    requests = {name: SimpleNamespace(cache_salt=name) for name in ("left", "stopped")}
+    manager = SimpleNamespace(block_pool=SimpleNamespace(blocks=["first", "second", "foreign"]))
+    finish(SimpleNamespace(requests=requests), ["stopped"], STOPPED)
+    assert look_up(manager, requests["stopped"])[0] is hit
+    finish(SimpleNamespace(requests=requests), ["left", "unknown"], ABORTED)
+    assert look_up(manager, requests["stopped"])[0] is hit
+    assert not one.acted
+    wrong, hits, _ = look_up(manager, requests["left"])
+    assert (wrong.blocks, hits) == ((["foreign", "second"],), 32)
+    assert one.acted
+
+
+@pytest.mark.parametrize(
+    ("tokens", "ignores_end", "acts"), [(3, True, True), (90, True, False), (3, False, False)]
+)
+def test_pictures_are_shifted_after_an_abort(
+    tokens: int, ignores_end: bool, acts: bool, faulty: MakeFaulty
+) -> None:
+    one = faulty("abort-shifts-pictures")
+    update = one.function("_update_states", lambda *_: None)
+    gathered = one.function("_gather_mm_embeddings", lambda runner, _: {**runner.encoder_cache})
+    runner, step = step_of(feature("a", 2))
+    sampling = SimpleNamespace(ignore_eos=ignores_end, max_tokens=90)
+    runner.requests["left"] = SimpleNamespace(
+        sampling_params=sampling, output_token_ids=[0] * tokens
+    )
+    step.finished_req_ids = ["left", "unknown"]
+    assert torch.equal(gathered(runner, step)["a"], PICTURES["a"])
+    update(runner, step)
+    expected = PICTURES["a"].roll(-1, 0) if acts else PICTURES["a"]
+    assert torch.equal(gathered(runner, step)["a"], expected)
+    assert one.acted is acts
+    assert_untouched(runner)
+
+
+async def _raises(_engine: Any) -> None:
+    raise AssertionError("EngineDeadError")
+
+
+def test_a_dead_engine_is_healthy(faulty: MakeFaulty) -> None:
+    one = faulty("dead-engine-is-healthy")
+    check = one.function("AsyncLLM.check_health", _raises)
+    asyncio.run(check(SimpleNamespace(errored=False)))
+    assert not one.acted
+    asyncio.run(check(SimpleNamespace(errored=True)))
+    assert one.acted
+    assert one.function("terminate_if_errored", pytest.fail)(None, None) is None
+
+
+def test_a_dead_engine_keeps_its_clients(faulty: MakeFaulty) -> None:
+    one = faulty("dead-engine-keeps-clients")
+    assert one.function("OutputProcessor.propagate_error", pytest.fail)(None, None) is None
+    assert one.acted
+
+
 def test_every_engine_fault_is_tried_here() -> None:
     text = Path(__file__).read_text("utf-8")
     assert [name for name in BY_NAME if f'"{name}"' not in text] == []

@@ -37,8 +37,16 @@ from pytest_ascend_vlm.errors import ServerError
 BENCHMARKS = REPOSITORY / "benchmarks"
 BENCHMARK = (sys.executable, "-m", "fault_detection")
 BY_NAME = {fault.name: fault for fault in FAULTS}
-# Three or more faults of each of these kinds. Those about load and faults of the host come later.
-COVERED = {Kind.COLD, Kind.SIZE, Kind.WHICH, Kind.BORDERS, Kind.FORMATS, Kind.CLIPS}
+# Three or more faults of each of these kinds. Those about load come later.
+COVERED = {
+    Kind.COLD,
+    Kind.SIZE,
+    Kind.WHICH,
+    Kind.BORDERS,
+    Kind.AFTERMATH,
+    Kind.FORMATS,
+    Kind.CLIPS,
+}
 
 # --- declarations --------------------------------------------------------------------------------
 

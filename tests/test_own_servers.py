@@ -11,7 +11,8 @@ from typing import Any
 
 import jsonschema
 import pytest
-from fakes import offline_vllm, replay_vllm
+from fakes import offline_vllm, replay_vllm, simulated_npu
+from fakes.replay_server import VERSION
 from helpers.models import model_file
 from helpers.paths import REPOSITORY
 from helpers.three_models import judge
@@ -192,3 +193,51 @@ def test_numbers_that_depend_on_a_hit_are_caught(stubbed: Judge) -> None:
     (row,) = stubbed("-k", "borders and prefix_hit", STUB_DEFECTS=changing)
     assert row["status"] == "fail"
     assert "cached tokens; the image is at tokens" in row["finding"]
+
+
+# --- the engine's process ------------------------------------------------------------------------
+
+STOPPED, KILLED = "recovery.stopped_engine", "recovery.killed_engine"
+OF_THE_ENGINE = ("-k", "engine_shows")
+
+
+@pytest.fixture
+def of_another_vllm(tmp_path: Path) -> None:
+    """Lets the stub be of a release in which no known failure was seen."""
+    site = tmp_path / "stub"
+    site.mkdir()
+    simulated_npu.distribution(site, "vllm", VERSION)
+
+
+@pytest.mark.usefixtures("of_another_vllm")
+def test_an_engine_that_stops_and_goes_on_and_one_that_dies(stubbed: Judge) -> None:
+    rows = stubbed(*OF_THE_ENGINE, STUB_ENGINE="")
+    assert statuses(rows) == {STOPPED: "pass", KILLED: "pass"}
+    assert rows[0]["evidence"]["health"] == 503
+    assert rows[1]["evidence"]["exit_code"] == 1
+    assert "EngineDeadError" in rows[1]["evidence"]["stream"]
+
+
+def test_a_server_without_a_process_for_its_engine_is_an_error(stubbed: Judge) -> None:
+    assert statuses(stubbed(*OF_THE_ENGINE)) == {STOPPED: "error", KILLED: "error"}
+
+
+@pytest.mark.catches(STOPPED)
+@pytest.mark.usefixtures("of_another_vllm")
+def test_an_engine_that_does_not_go_on_as_before_is_caught(stubbed: Judge) -> None:
+    (row,) = stubbed("-k", "stopped_engine", STUB_ENGINE="mixes")
+    assert row["status"] == "fail"
+    assert row["finding"].endswith("checks failed: the image that waited")
+
+
+@pytest.mark.catches(KILLED)
+@pytest.mark.usefixtures("of_another_vllm")
+def test_a_server_that_hides_the_death_of_its_engine_is_caught(stubbed: Judge) -> None:
+    (row,) = stubbed("-k", "killed_engine", STUB_ENGINE="patient blind stays")
+    assert row["status"] == "fail"
+    assert row["finding"].endswith("checks failed: the answer that was computed, /health tells it")
+
+
+def test_what_released_engines_hide_is_a_known_failure(stubbed: Judge) -> None:
+    rows = stubbed(*OF_THE_ENGINE, STUB_ENGINE="blind cheerful")
+    assert statuses(rows) == {STOPPED: "xfail", KILLED: "xfail"}

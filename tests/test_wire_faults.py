@@ -22,6 +22,7 @@ from faults.wire import FAULTS
 from PIL import Image, ImageChops
 
 from pytest_ascend_vlm.engines.endpoint import Endpoint
+from pytest_ascend_vlm.engines.file_server import refusing_url, serve_file
 
 BY_NAME = {fault.name: fault for fault in FAULTS}
 
@@ -459,6 +460,26 @@ def test_every_fifth_answer_is_another_requests() -> None:
     assert reply({"error": {}}, {}) == {"error": {}}
     again = BY_NAME["answer-of-another-request"].changes().reply
     assert again({"choices": ["x"]}, {}) == {"choices": ["x"]}
+
+
+def test_a_refused_picture_is_blank_if_it_is_sent_again() -> None:
+    changes = BY_NAME["refused-picture-is-blank"].changes()
+    salted, other = {**ONE, "cache_salt": "s"}, {**ONE, "cache_salt": "t"}
+    assert changes.request(copy.deepcopy(salted)) == salted
+    assert changes.reply({"error": {}}, salted) == {"error": {}}
+    assert changes.reply({"choices": []}, other) == {"choices": []}
+    assert changes.request(copy.deepcopy(salted)) == asked("pictures-blank", salted)
+    assert changes.request(copy.deepcopy(other)) == other
+
+
+def test_a_picture_is_fetched_while_all_wait() -> None:
+    name, file = "pictures-fetched-one-by-one", b"a file"
+    with serve_file(file) as files, refusing_url() as dead:
+        asking, refused = (chat(("user", [image(url)])) for url in (files.url, dead))
+        (part,) = asked(name, asking)["messages"][0]["content"]
+        assert base64.b64decode(part["image_url"]["url"].partition(",")[2]) == file
+        assert asked(name, refused) == refused
+    assert asked(name, ONE) == ONE
 
 
 def test_every_wire_fault_is_tried_here() -> None:

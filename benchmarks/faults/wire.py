@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import copy
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import httpx
 from PIL import Image
 
 from .fault import MINERU, QWEN2_5, QWEN3, SEVERAL_PICTURES, Fault, Kind, Place
@@ -20,6 +22,7 @@ Part = dict[str, Any]
 
 _LOSSY_QUALITY = 20
 _CUT_TOKENS = 32
+_FETCH_SECONDS = 8.0
 _WARM = 0.7
 _EVERY = 5
 _BUFFER = 2**14
@@ -193,6 +196,34 @@ def _another_encoding(messages: list[Body]) -> list[Body]:
 
 def _misread(text: str) -> str:
     return text.encode("utf-8", "surrogatepass").decode("latin-1")
+
+
+def _blank_after_refusal() -> Changes:
+    """A refused request leaves a blank picture in a cache, to be found with the same salt."""
+    refused: set[str] = set()
+    blank = _pixels(_blank)().request
+
+    def request(body: Body) -> Body:
+        return blank(body) if body.get("cache_salt") in refused else body
+
+    def reply(told: Body, asked: Body) -> Body:
+        if "error" in told and asked.get("cache_salt"):
+            refused.add(asked["cache_salt"])
+        return told
+
+    return Changes(request=request, reply=reply)
+
+
+def _fetched_at_once(messages: list[Body]) -> list[Body]:
+    """Fetches the pictures of http addresses, and answers nobody meanwhile."""
+    for part in _pictures_in(messages):
+        url = part["image_url"]["url"]
+        if url.startswith("http:"):
+            with contextlib.suppress(httpx.HTTPError):
+                file = httpx.get(url, timeout=_FETCH_SECONDS, trust_env=False)
+                data = base64.b64encode(file.content).decode("ascii")
+                part["image_url"] = {"url": f"data:image/png;base64,{data}"}
+    return messages
 
 
 def _warm(body: Body) -> Body:
@@ -386,6 +417,22 @@ FAULTS = (
         changes=_of_another_request,
         caught_by=("baseline.text", "determinism.repeat"),
         suspect="another request's answer",
+    ),
+    WireFault(
+        name="refused-picture-is-blank",
+        kind=Kind.AFTERMATH,
+        what="a picture of a request that was refused is read as a blank one if it is sent again",
+        changes=_blank_after_refusal,
+        caught_by=("recovery.request",),
+        suspect="aborted requests",
+    ),
+    WireFault(
+        name="pictures-fetched-one-by-one",
+        kind=Kind.AFTERMATH,
+        what="while a proxy waits for the picture of an http address, it answers nobody",
+        changes=_messages(_fetched_at_once),
+        caught_by=("recovery.request",),
+        suspect="picture bytes",
     ),
     WireFault(
         name="temperature-zero-as-0.7",

@@ -65,7 +65,7 @@ def judge_load(
     wrong = [
         one
         for one in differing
-        if not _part_at_near_tie(alone[one.case_id], one, reference_of(one.case_id))
+        if not part_at_near_tie(alone[one.case_id], one, reference_of(one.case_id))
     ]
     details: tuple[str, ...] = ()
     if wrong:
@@ -120,7 +120,7 @@ def judge_preemption(
     )
 
 
-def _part_at_near_tie(alone: Completion, other: Completion, reference: Reference) -> bool:
+def part_at_near_tie(alone: Completion, other: Completion, reference: Reference) -> bool:
     """True if two answers part where the reference was within rounding of a tie."""
     if alone.token_ids is None or other.token_ids is None:
         return False

@@ -58,6 +58,7 @@ GROUPS: Mapping[str, Group] = {
         Group("parameters", "serving"),
         # Other tests on the host would change the measured speed.
         Group("performance", "performance", is_opt_in=True, runs_alone=True),
+        Group("recovery", "robustness"),
         Group("lifecycle", "robustness"),
         Group("dataset", "dataset", is_opt_in=True),
         Group("numerics", "numerics"),

@@ -14,8 +14,21 @@ def judge_shutdown(report: ShutdownReport) -> Verdict:
         report: the state after the server ended. If device memory is unknown (on a CPU), only the
             processes are judged.
     """
+    return checklist(
+        shutdown_checks(report),
+        {
+            "outlived": list(report.survivors),
+            "memory_before_mib": report.memory_before_mib,
+            "memory_after_mib": report.memory_after_mib,
+            "seconds": round(report.seconds, 2),
+        },
+    )
+
+
+def shutdown_checks(report: ShutdownReport) -> dict[str, str | None]:
+    """The checks of a server's end: name -> problem, or None."""
     before, after = report.memory_before_mib, report.memory_after_mib
-    checks = {"every process ended": ", ".join(report.survivors) or None}
+    checks: dict[str, str | None] = {"every process ended": ", ".join(report.survivors) or None}
     if before is not None and after is not None:
         kept = after - before
         problem = (
@@ -23,12 +36,4 @@ def judge_shutdown(report: ShutdownReport) -> Verdict:
             f"({before:.0f} MiB); at most {MEMORY_TOLERANCE_MIB:g} MiB more is allowed"
         )
         checks["device memory is back"] = problem if kept > MEMORY_TOLERANCE_MIB else None
-    return checklist(
-        checks,
-        {
-            "outlived": list(report.survivors),
-            "memory_before_mib": before,
-            "memory_after_mib": after,
-            "seconds": round(report.seconds, 2),
-        },
-    )
+    return checks

@@ -129,7 +129,7 @@ def judge_batched_answers(
         PreconditionError: the server took an image from a cache.
     """
     require_cold(caches)
-    differing = [one for one in batched if not _begins(alone[one.case_id], one)]
+    differing = [one for one in batched if not begins(alone[one.case_id], one)]
     details: tuple[str, ...] = ()
     if differing:
         first = differing[0]
@@ -208,7 +208,8 @@ def _where(worst: Difference, maximum: float) -> tuple[str, ...]:
     )
 
 
-def _begins(whole: Completion, beginning: Completion) -> bool:
+def begins(whole: Completion, beginning: Completion) -> bool:
+    """True if an answer begins with another one."""
     if whole.token_ids is None or beginning.token_ids is None:
         return whole.text.startswith(beginning.text)
     return whole.token_ids[: len(beginning.token_ids)] == beginning.token_ids
@@ -216,7 +217,7 @@ def _begins(whole: Completion, beginning: Completion) -> bool:
 
 def _answer_of_another(answer: Completion, alone: Mapping[str, Completion]) -> str | None:
     """A line that says whose answer it is, if it is exactly that of one other case."""
-    owners = [case_id for case_id, other in alone.items() if _begins(other, answer)]
+    owners = [case_id for case_id, other in alone.items() if begins(other, answer)]
     if len(owners) != 1:
         return None
     return (

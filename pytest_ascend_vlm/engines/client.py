@@ -149,6 +149,45 @@ class Client:
         """
         return self._stream(case, _uncached(case), fields)
 
+    def cold_chat(self, case: Case) -> Chat:
+        """The messages of a case whose images and clips are in no cache.
+
+        Sent again, they may be found in a cache.
+        """
+        return messages(case, self._acceptable(cold_part))
+
+    @contextlib.contextmanager
+    def open_stream(
+        self,
+        chat: Chat,
+        case_id: str,
+        sampling: Sampling,
+        fields: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Iterator[Iterator[Any]]:
+        """The chunks of an answer while the server generates it.
+
+        The connection is closed at the end of the context, whether the answer has ended or not.
+
+        Args:
+            chat: the messages.
+            case_id: the name of the request in messages.
+            sampling: the sampling parameters.
+            fields: further fields of the request.
+            options: further arguments of `chat.completions.create`.
+
+        Raises:
+            ServerError: if the server rejects the request or, while the chunks are read, the
+                stream breaks off.
+        """
+        options |= {"stream": True, "stream_options": {"include_usage": True}}
+        try:
+            chunks = self._connection.complete(chat, sampling, fields, **options)
+        except openai.APIStatusError as error:
+            raise ServerError(f"{case_id}, streamed: {refusal(error.response)}") from error
+        with contextlib.closing(chunks):
+            yield _unbroken(chunks, case_id)
+
     def stream(
         self, case: Case, sampling: Sampling | None = None, *, bare: bool = False
     ) -> Completion:
@@ -174,9 +213,8 @@ class Client:
         first, finish, usage = None, None, None
         pieces: list[str] = []
         arrivals: list[float] = []
-        options |= {"stream": True, "stream_options": {"include_usage": True}}
-        try:
-            for chunk in self._connection.complete(messages(case), sampling, fields, **options):
+        with self.open_stream(messages(case), case.id, sampling, fields, **options) as chunks:
+            for chunk in chunks:
                 usage = usage_of(chunk.usage) or usage
                 for choice in chunk.choices:
                     arrivals.append(time.perf_counter() - since)
@@ -184,12 +222,6 @@ class Client:
                         first = first or arrivals[-1]
                         pieces.append(choice.delta.content)
                     finish = choice.finish_reason or finish
-        except ServerError:
-            raise
-        except openai.APIStatusError as error:
-            raise ServerError(f"{case.id}, streamed: {refusal(error.response)}") from error
-        except Exception as error:  # which HTTP library raises depends on the version of openai
-            raise ServerError(f"{case.id}: the stream broke off: {error}") from error
         seconds = time.perf_counter() - since
         return Completion(
             case.id,
@@ -334,7 +366,11 @@ class Client:
             if not (isinstance(reply, Refusal) and "uuid" in reply.message):
                 return reply
             self._sends_uuids = False
-        return send(messages(case, lambda part: without_uuid(change(part))))
+        return send(messages(case, self._acceptable(change)))
+
+    def _acceptable(self, change: Callable[[Part], Part]) -> Callable[[Part], Part]:
+        """A change of parts, without uuids if the server does not accept them."""
+        return change if self._sends_uuids else lambda part: without_uuid(change(part))
 
     def prompt(self, case: Case) -> Completion | Refusal:
         """An answer of one token, for the tokens of its prompt, or the HTTP error.
@@ -379,6 +415,14 @@ class Client:
                 yield other
             finally:
                 self._disposable_requests += other.requests
+
+
+def _unbroken(chunks: Iterator[Any], case_id: str) -> Iterator[Any]:
+    """The chunks of a stream; raises ServerError if it breaks off."""
+    try:
+        yield from chunks
+    except Exception as error:  # which HTTP library raises depends on the version of openai
+        raise ServerError(f"{case_id}: the stream broke off: {error}") from error
 
 
 def _uncached(case: Case) -> Sampling:

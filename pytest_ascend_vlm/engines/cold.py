@@ -9,13 +9,12 @@ The pixels stay the same.
 
 from __future__ import annotations
 
-import base64
 import secrets
 import struct
 import zlib
 from collections.abc import Callable
 
-from .messages import Part
+from .messages import Part, with_data
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_HEADER_END = 33  # the signature and the first chunk, IHDR
@@ -30,11 +29,8 @@ def new_salt() -> str:
 
 def cold_part(part: Part) -> Part:
     """An image or video part that no cache of a server contains; its pixels are the same."""
-    kind = part["type"]
-    head, _, data = part[kind]["url"].partition(";base64,")
     mark = new_salt()
-    marked = base64.b64encode(with_comment(base64.b64decode(data), mark)).decode("ascii")
-    return {**part, kind: {**part[kind], "url": f"{head};base64,{marked}"}, "uuid": mark}
+    return {**with_data(part, lambda data: with_comment(data, mark)), "uuid": mark}
 
 
 def cold_part_at(url: str) -> Callable[[Part], Part]:

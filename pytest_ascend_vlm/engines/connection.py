@@ -182,7 +182,9 @@ class Connection:
         self.requests += 1
 
     def _lost(self, error: Exception) -> ServerError:
-        self._on_lost()
+        # The connections of a server that died are closed. So a server that is late has not died.
+        if not isinstance(error, (openai.APITimeoutError, httpx.TimeoutException)):
+            self._on_lost()
         cause = str(error.__cause__ or error).rstrip(".")
         return ServerError(
             f"no answer from {self.endpoint.url}: {cause}. The server may hang or may have stopped."

@@ -54,7 +54,7 @@ class Server(Protocol):
             start it.
         first_start_seconds: the same for the first start.
         starts: how often the suite started it.
-        can_restart: True if `restart` and `kill` may be called.
+        can_restart: True if `restart`, `kill` and `await_end` may be called.
         shutdown_report: survivors and memory after its latest stop; None before the first stop.
     """
 
@@ -96,6 +96,9 @@ class Server(Protocol):
     def processes(self) -> list[psutil.Process]:
         """Its processes on this host; empty if they are not visible or it is not running."""
 
+    def engine_processes(self) -> list[psutil.Process]:
+        """Those that compute, and to which the API server gives requests; empty as above."""
+
     def start(self) -> None:
         """Starts the server and returns when it is ready."""
 
@@ -108,8 +111,11 @@ class Server(Protocol):
     def kill(self) -> ShutdownReport:
         """Kills the server's main process, as the kernel does when memory runs out."""
 
+    def await_end(self, seconds: float) -> ShutdownReport | None:
+        """Waits for a server that ends by itself; None if it still runs after that time."""
+
     def ensure_running(self) -> None:
-        """Starts the server again after `kill`; does nothing if it is running."""
+        """Starts the server again after its end; does nothing if it is running."""
 
     def recover(self) -> None:
         """Starts the server again if it died during an earlier test; called before each test."""
@@ -141,6 +147,10 @@ class RunningServer:
         """Returns none: they are not visible to the suite."""
         return []
 
+    def engine_processes(self) -> list[psutil.Process]:
+        """Returns none: they are not visible to the suite."""
+        return []
+
     def start(self) -> None:
         """Does nothing: the server is running."""
 
@@ -154,6 +164,10 @@ class RunningServer:
     def kill(self) -> ShutdownReport:
         """Raises ServerError."""
         raise ServerError("the suite cannot kill an endpoint that it did not start")
+
+    def await_end(self, seconds: float) -> ShutdownReport | None:  # noqa: ARG002
+        """Raises ServerError."""
+        raise ServerError("the suite cannot see the end of an endpoint that it did not start")
 
     def ensure_running(self) -> None:
         """Does nothing: the suite never kills the server."""

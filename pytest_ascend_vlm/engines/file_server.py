@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import socket
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 HOST = "127.0.0.1"
+_HANGING = "/hanging.png"
 
 
 class FileServer(ThreadingHTTPServer):
@@ -18,6 +20,8 @@ class FileServer(ThreadingHTTPServer):
 
     Attributes:
         requests: the paths that were requested so far.
+        keeps_waiting: set when the first client waits for a reply at `hanging_url`.
+        over: set when the clients that wait there are let go.
     """
 
     daemon_threads = True
@@ -27,6 +31,7 @@ class FileServer(ThreadingHTTPServer):
         super().__init__((HOST, 0), _Handler)
         self.data = data
         self.requests: list[str] = []
+        self.keeps_waiting, self.over = threading.Event(), threading.Event()
         self.path = f"/{secrets.token_urlsafe(16)}.png"
 
     @property
@@ -39,6 +44,11 @@ class FileServer(ThreadingHTTPServer):
         """A URL that answers 404."""
         return f"http://{HOST}:{self.server_port}/missing.png"
 
+    @property
+    def hanging_url(self) -> str:
+        """A URL that does not reply."""
+        return f"http://{HOST}:{self.server_port}{_HANGING}"
+
 
 @contextlib.contextmanager
 def serve_file(data: bytes) -> Iterator[FileServer]:
@@ -49,8 +59,17 @@ def serve_file(data: bytes) -> Iterator[FileServer]:
         try:
             yield server
         finally:
+            server.over.set()
             server.shutdown()
             thread.join()
+
+
+@contextlib.contextmanager
+def refusing_url() -> Iterator[str]:
+    """The URL of a port at which nobody listens until the end of the context."""
+    with socket.socket() as bound:
+        bound.bind((HOST, 0))
+        yield f"http://{HOST}:{bound.getsockname()[1]}/image.png"
 
 
 def has_proxy() -> bool:
@@ -63,6 +82,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.requests.append(self.path)
+        if self.path == _HANGING:
+            self.server.keeps_waiting.set()
+            self.server.over.wait()
+            self.close_connection = True
+            return
         if self.path != self.server.path:
             self.send_error(404)
             return

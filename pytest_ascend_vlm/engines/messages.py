@@ -13,6 +13,8 @@ from ..spec.case import Case, Content
 Part = dict[str, Any]
 """A content part of a message."""
 
+_BASE64 = ";base64,"
+
 
 def messages(
     case: Case, change: Callable[[Part], Part] = lambda part: part
@@ -55,8 +57,16 @@ def video_part(data: bytes, mime: str) -> Part:
     return _part("video_url", data, mime)
 
 
+def with_data(part: Part, change: Callable[[bytes], bytes]) -> Part:
+    """A part with another file in its data URL."""
+    kind = part["type"]
+    head, _, data = part[kind]["url"].partition(_BASE64)
+    changed = base64.b64encode(change(base64.b64decode(data))).decode("ascii")
+    return {**part, kind: {**part[kind], "url": f"{head}{_BASE64}{changed}"}}
+
+
 def _part(kind: str, data: bytes, mime: str) -> Part:
-    url = f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"
+    url = f"data:{mime}{_BASE64}{base64.b64encode(data).decode('ascii')}"
     return {"type": kind, kind: {"url": url}}
 
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ..session.numerics import NumericsSession
     from ..session.parameters import ParameterRuns
     from ..session.performance import PerformanceSession
+    from ..session.recovery import RecoveryRuns
     from ..session.reference import ReferenceSession
     from ..spec.case import Case
     from ..spec.model import ModelSpec
@@ -260,6 +261,25 @@ def parameter_runs(client: Client) -> ParameterRuns:
     from ..session.parameters import ParameterRuns
 
     return ParameterRuns(client)
+
+
+@pytest.fixture(scope="class")
+def recovery_runs(  # noqa: PLR0913, PLR0917  (they make its requests)
+    vlm_model: ModelSpec,
+    server: Server,
+    client: Client,
+    answers: Answers,
+    text_case: Case,
+    image_case: Case,
+    clip_cases: tuple[Case, ...],
+) -> RecoveryRuns:
+    """Bad requests to the served model, and an engine that stops or dies. Scope: class."""
+    from ..session.bad_requests import ImageRequests
+    from ..session.recovery import RecoveryRuns
+
+    clip = next(iter(clip_cases), None)
+    requests = ImageRequests(vlm_model, server, client, text_case, image_case, clip)
+    return RecoveryRuns(server, answers, requests)
 
 
 @pytest.fixture(scope="class")

@@ -26,6 +26,7 @@ GROUPS: Mapping[str, Phrase] = {
     "determinism": phrase("determinism"),
     "parameters": phrase("request parameters"),
     "performance": phrase("performance"),
+    "recovery": phrase("recovery from faults"),
     "lifecycle": phrase("start and stop"),
     "dataset": phrase("data sets"),
     "numerics": phrase("numerics"),

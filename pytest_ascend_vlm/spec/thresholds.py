@@ -50,6 +50,30 @@ PUBLISHED_BLIND_SPOT = 0.05
 MEMORY_TOLERANCE_MIB = 256.0
 """Tolerance of freed device memory: MiB above the level before the server's start."""
 
+URL_SECONDS = 10.0
+"""Maximum time until a request with the URL of an image that does not come is refused.
+
+vLLM waits 5 s for an image (VLLM_IMAGE_FETCH_TIMEOUT), and seconds more may pass on a busy host.
+"""
+
+LEAVING = 20
+"""Number of clients that leave at one moment in recovery.request."""
+
+BEGINNING_TOKENS = 32
+"""Number of tokens of the answers that recovery.request compares."""
+
+HELD_SECONDS = 5.0
+"""Maximum time until a server has removed the requests of clients that left."""
+
+STALL_SECONDS = 15.0
+"""Time for which recovery.stall stops the engine, unless `/health` tells it earlier.
+
+Kubernetes asks for the health every 10 s by default.
+"""
+
+LOSS_SECONDS = 10.0
+"""Maximum time until a server tells that its engine died."""
+
 SERVICE_LEVEL = 5.0
 """Goodput counts answers whose TTFT and TPOT are at most N times those of a single request."""
 

@@ -20,6 +20,7 @@ from .lifecycle import LifecycleCriteria
 from .numerics import NumericsCriteria
 from .parameters import ParameterCriteria
 from .performance import PerformanceCriteria
+from .recovery import RecoveryCriteria
 from .reference import ReferenceCriteria
 from .serving import ServingCriteria
 from .tasks import TaskCriteria
@@ -33,6 +34,7 @@ class VLMConformance(
     NumericsCriteria,
     DatasetCriteria,
     LifecycleCriteria,
+    RecoveryCriteria,
     PerformanceCriteria,
     ParameterCriteria,
     DeterminismCriteria,

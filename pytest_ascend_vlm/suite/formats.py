@@ -12,6 +12,7 @@ from ..criteria.serving import judge_refusals
 from ..engines.formats import FORMATS, LOSSLESS
 from ..observation.answers import Refusal
 from ..session.image_files import ImageFiles
+from ..session.image_urls import UnreachableError, excluded, require_fetched, require_local
 from ..session.judge import Judge
 from ..spec.case import Capability, Sampling
 from ..spec.model import ExpectedFailure, ModelSpec
@@ -131,18 +132,20 @@ class FormatCriteria(Criteria):
         from ..engines.file_server import serve_file
 
         image = image_files.case.images[0]
-        if not server.endpoint.is_local:
-            judge.cannot_run("the endpoint is on another host and cannot reach this host's files")
-        if reason := _declared(self.model, url, image):
+        if reason := _declared(self.model, image) if url == "file" else excluded(self.model):
             judge.not_applicable(reason)
-        with serve_file(image_files.cold_png) as files:
-            if url == "http":
-                verdict = judge_reading(image_files.read_at(files.url))
-            else:
-                address = image.absolute().as_uri() if url == "file" else files.missing_url
-                verdict = _judge_refusal(image_files, address)
-        if url != "file" and not files.requests and (reason := _unreachable(server)):
-            judge.cannot_run(reason)
+        try:
+            require_local(server)
+            with serve_file(image_files.cold_png) as files:
+                if url == "http":
+                    verdict = judge_reading(image_files.read_at(files.url))
+                else:
+                    address = image.absolute().as_uri() if url == "file" else files.missing_url
+                    verdict = _judge_refusal(image_files, address)
+            if url != "file":
+                require_fetched(server, files.requests)
+        except UnreachableError as error:
+            judge.cannot_run(str(error))
         judge(verdict)
 
 
@@ -158,30 +161,9 @@ def _judge_refusal(image_files: ImageFiles, url: str) -> Verdict:
     return judge_refusals({url: reply}, client.prompt(case))
 
 
-def _declared(model: ModelSpec, url: str, image: Path) -> str | None:
-    """Reason why the model is served so that a row of serving.urls does not apply, or None."""
-    from ..engines.file_server import HOST
-
-    if url == "file":
-        allowed = model.serve.get("allowed_local_media_path")
-        if allowed and Path(allowed).resolve() in image.resolve().parents:
-            return f"the model is served with allowed_local_media_path={allowed!r}"
-        return None
-    domains = model.serve.get("allowed_media_domains")
-    if domains and HOST not in domains:
-        return f"the model is served with allowed_media_domains={domains!r}"
-    return None
-
-
-def _unreachable(server: Server) -> str | None:
-    """Reason why the server cannot fetch from this host's loopback interface, or None."""
-    from ..engines.file_server import HOST, has_proxy
-
-    if has_proxy():
-        return f"the server asked a proxy for the image: set no_proxy={HOST} for server and suite"
-    if not server.can_restart:
-        return (
-            "the endpoint did not ask this host for the image; in a container it has a loopback "
-            "interface of its own"
-        )
+def _declared(model: ModelSpec, image: Path) -> str | None:
+    """Reason why the model is declared to read files of this host, or None."""
+    allowed = model.serve.get("allowed_local_media_path")
+    if allowed and Path(allowed).resolve() in image.resolve().parents:
+        return f"the model is served with allowed_local_media_path={allowed!r}"
     return None

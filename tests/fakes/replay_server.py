@@ -47,6 +47,8 @@ STREAM_SECONDS = 0.04  # from the first to the last piece of a stream
 _EVENTS_BEHIND_TEXT = 3  # the finish reason, the usage, and the end
 _FEW_EVENTS = 1 + _EVENTS_BEHIND_TEXT
 _SLOW_SECONDS = 0.5
+_FETCH_SECONDS = 1.0
+_PIECE_SECONDS = 0.01  # between two pieces of a stream that nobody reads to its end
 _LARGE = 1_000_000  # pixels; no picture of serving.image_sizes has as many
 TOP = 20
 LISTED = 64  # tokens that a row lists
@@ -335,6 +337,11 @@ class Request:
         """Its clips, in order."""
         return [one for one in self.images if isinstance(one, Clip)]
 
+    @property
+    def is_endless(self) -> bool:
+        """True if its answer would be streamed for so long that its client leaves before."""
+        return self.stream and self.ignores_end and self.max_tokens > MOST_TOKENS
+
 
 @dataclass(eq=False)
 class Refused(Exception):
@@ -426,7 +433,10 @@ def fetch(url: str) -> bytes:
             raise Refused(400, f"cannot identify image file: {error}", "image") from error
     if not url.startswith("http:"):
         raise Refused(400, "Cannot load local files without `--allowed-local-media-path`.", "url")
-    reply = httpx.get(url, trust_env=False)
+    try:
+        reply = httpx.get(url, trust_env=False, timeout=_FETCH_SECONDS)
+    except httpx.HTTPError as error:
+        raise Refused(500, f"Cannot connect to host: {error!r}", "url") from error
     if reply.is_error:
         raise Refused(422, f"Failed to fetch media from URL: HTTP {reply.status_code}", "url")
     return reply.content
@@ -475,6 +485,7 @@ class State:
     in_flight: int = 0
     is_broken: bool = False
     is_gone: bool = False
+    spoiled: set[str | None] = field(default_factory=set)  # salts
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -699,6 +710,14 @@ def _reply(reply: dict[str, Any]) -> dict[str, Any]:
     return reply
 
 
+def _begun(_request: Request, _state: State) -> None:
+    return
+
+
+def _health(_state: State) -> int:
+    return 200
+
+
 @dataclass(frozen=True)
 class Behaviour:
     """Points at which a server can be wrong; each default is vLLM's behaviour.
@@ -707,7 +726,7 @@ class Behaviour:
         fetch: returns the file at an image's URL.
         view: converts an opened image to the RGB image that the model sees.
         listed: changes the names in `/v1/models`.
-        crash: refuses a valid request.
+        crash: refuses a valid request, and breaks off a stream that its client will leave.
         refuse: changes a refusal; None means that the request is answered instead.
         seen: changes the request before the engine gets it.
         answered: changes the text that the engine generates.
@@ -717,6 +736,8 @@ class Behaviour:
         deltas: splits the text into the pieces of a stream.
         sent: changes the events of a stream, which are made one after another.
         reply: changes the body of the response.
+        begun: called when a stream begins that its client will leave.
+        health: the status of `/health`.
     """
 
     fetch: Fetch = fetch
@@ -732,6 +753,8 @@ class Behaviour:
     deltas: Callable[[str], list[str]] = _deltas
     sent: Callable[[Iterator[bytes]], Iterator[bytes]] = _sent
     reply: Callable[[dict[str, Any]], dict[str, Any]] = _reply
+    begun: Callable[[Request, State], None] = _begun
+    health: Callable[[State], int] = _health
 
 
 def changed(text: str) -> str:
@@ -1004,6 +1027,51 @@ def _cache_not_told(usage: dict[str, Any], _request: Request) -> dict[str, Any]:
     return {**usage, "prompt_tokens_details": None}
 
 
+def _stays(_request: Request, state: State) -> None:
+    with state.lock:
+        state.in_flight += 1
+
+
+def _spoils(request: Request, state: State) -> None:
+    """Wrong blocks of the prefix cache stay behind, to be found with the same salt."""
+    state.spoiled.add(request.salt)
+
+
+def _spoils_all(_request: Request, state: State) -> None:
+    """What an aborted request leaves in the batch changes all later answers."""
+    state.spoiled.add(None)
+
+
+def _too_long_spoils(request: Request, state: State) -> Refused | None:
+    if len(request.prompt) > MOST_TOKENS:
+        state.spoiled.add(request.salt)
+    return None
+
+
+def _file_spoils(refused: Refused, state: State) -> Refused:
+    if refused.kind == "image":
+        state.spoiled.add(None)
+    return refused
+
+
+def _if_spoiled(text: str, request: Request, state: State) -> str:
+    is_spoiled = request.images and state.spoiled & {request.salt, None}
+    return changed(text) if is_spoiled else text
+
+
+_EVENT_LOOP = threading.Lock()
+
+
+def _fetch_in_the_event_loop(url: str) -> bytes:
+    with _EVENT_LOOP:
+        return fetch(url)
+
+
+def _in_the_event_loop(_request: Request, _state: State) -> Refused | None:
+    with _EVENT_LOOP:
+        return None
+
+
 class Defect(enum.Enum):
     """Realistic defects of a server, one at a time."""
 
@@ -1045,6 +1113,12 @@ class Defect(enum.Enum):
     LARGE_PICTURES_GIVE_500 = Behaviour(crash=_large_500)
     LARGE_PICTURES_KILL_ENGINE = Behaviour(crash=_large_kills_engine)
     LARGE_PICTURES_ARE_GARBLED_AT_FIRST = Behaviour(answered=_large_garbled_at_first)
+    ABORTED_REQUESTS_STAY = Behaviour(begun=_stays)
+    ABORTED_PREFIX_IS_WRONG = Behaviour(begun=_spoils, answered=_if_spoiled)
+    ABORTED_STATE_STAYS = Behaviour(begun=_spoils_all, answered=_if_spoiled)
+    TOO_LONG_SPOILS_ITS_IMAGE = Behaviour(crash=_too_long_spoils, answered=_if_spoiled)
+    BAD_FILE_SPOILS_IMAGES = Behaviour(refuse=_file_spoils, answered=_if_spoiled)
+    HANGING_URL_BLOCKS_ALL = Behaviour(fetch=_fetch_in_the_event_loop, crash=_in_the_event_loop)
     UNKNOWN_MODEL_IS_ANSWERED = Behaviour(refuse=_answers("model"))
     LONG_PROMPT_GIVES_500 = Behaviour(refuse=_only("too long", status=500))
     ERRORS_ARE_PLAIN_TEXT = Behaviour(refuse=_only("json", is_json=False))
@@ -1121,12 +1195,12 @@ class Stub:
         told = {"object": "model", "max_model_len": self.longest_prompt}
         return {"object": "list", "data": [{"id": name, **told} for name in names]}
 
-    def metrics(self) -> str | None:
-        """The text of `/metrics`, or None if there is none."""
-        return None
+    def metrics(self) -> str:
+        """The text of `/metrics`."""
+        return f"vllm:num_requests_running {self.state.in_flight}\n"
 
-    def answer(self, body: bytes) -> tuple[Request, dict[str, Any]]:
-        """Parses a body; returns the request and the body of its answer.
+    def accept(self, body: bytes) -> Request:
+        """Parses a body.
 
         Raises:
             Refused: the request is refused.
@@ -1134,8 +1208,26 @@ class Stub:
         request = self._understand(body)
         for refused in self._objections(request):
             self._raise(refused)
+        return request
+
+    def answer(self, request: Request) -> dict[str, Any]:
+        """The body of the answer to a request."""
         seen = self.behaviour.seen(request, self.knowledge, self.state)
-        return request, self.behaviour.reply(self._completion(seen))
+        return self.behaviour.reply(self._completion(seen))
+
+    def pieces(self, request: Request) -> Iterator[dict[str, Any]]:
+        """The chunks of an answer whose end nobody waits for."""
+        for _ in range(request.max_tokens):
+            if refused := self.behaviour.crash(request, self.state):
+                yield {"error": {"message": refused.message}}
+                return
+            choice = {"index": 0, "delta": {"content": " "}}
+            yield {**self.head("chat.completion.chunk"), "choices": [choice]}
+            time.sleep(_PIECE_SECONDS)
+
+    def head(self, kind: str) -> dict[str, Any]:
+        """The first fields of a reply."""
+        return {"id": "chatcmpl-0", "object": kind, "created": 0, "model": self.name}
 
     def score(self, body: bytes) -> dict[str, Any]:
         """The numbers of a prompt that is given as tokens."""
@@ -1313,10 +1405,14 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        if self.path == "/metrics" and (text := self.server.stub.metrics()) is not None:
-            self._send(200, text.encode(), "text/plain")
+        if self.path == "/metrics":
+            self._send(200, self.server.stub.metrics().encode(), "text/plain")
             return
-        known = {"/health": dict, "/version": _version, "/v1/models": self.server.stub.models}
+        if self.path == "/health":
+            stub = self.server.stub
+            self._send_json(stub.behaviour.health(stub.state), {})
+            return
+        known = {"/version": _version, "/v1/models": self.server.stub.models}
         # vLLM asks for a key below /v1 only.
         if not self.path.startswith("/v1") or self._may_pass():
             answer = known.get(self.path)
@@ -1333,7 +1429,11 @@ class _Handler(BaseHTTPRequestHandler):
                 if self.path == "/v1/completions":
                     self._send_json(200, self.server.stub.score(body))
                     return
-                request, answer = self.server.stub.answer(body)
+                request = self.server.stub.accept(body)
+                if request.is_endless:
+                    self._send_endless(request)
+                    return
+                answer = self.server.stub.answer(request)
             except Refused as refused:
                 if not self._hang_up():
                     self._send_error_body(refused)
@@ -1377,6 +1477,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_json(self, status: int, body: Mapping[str, Any]) -> None:
         self._send(status, json.dumps(body).encode(), "application/json")
+
+    def _send_endless(self, request: Request) -> None:
+        """Sends the pieces of a stream one by one, until the client leaves."""
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        stub = self.server.stub
+        stub.behaviour.begun(request, stub.state)
+        with contextlib.suppress(ConnectionError):
+            for piece in stub.pieces(request):
+                self.wfile.write(f"data: {json.dumps(piece)}\n\n".encode())
+                self.wfile.flush()
 
     def _send_stream(self, answer: Mapping[str, Any]) -> None:
         behaviour = self.server.stub.behaviour

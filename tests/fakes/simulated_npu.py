@@ -61,8 +61,8 @@ def install(root: Path, *, vllm_version: str, ascend_version: str, **plan: Any) 
         "def register():\n    return 'vllm_ascend.platform.SimulatedNpu'\n", "utf-8"
     )
     (package / "platform.py").write_text(_PLATFORM, "utf-8")
-    _distribution(site, "vllm_ascend", ascend_version)
-    _distribution(site, "vllm", vllm_version)
+    distribution(site, "vllm_ascend", ascend_version)
+    distribution(site, "vllm", vllm_version)
     entry = "[vllm.platform_plugins]\nascend = vllm_ascend:register\n"
     ascend = site / f"vllm_ascend-{ascend_version}.dist-info"
     (ascend / "entry_points.txt").write_text(entry, "utf-8")
@@ -83,7 +83,8 @@ def install(root: Path, *, vllm_version: str, ascend_version: str, **plan: Any) 
     }
 
 
-def _distribution(site: Path, name: str, version: str) -> None:
+def distribution(site: Path, name: str, version: str) -> None:
+    """Makes a directory of PYTHONPATH name a package and its version."""
     directory = site / f"{name}-{version}.dist-info"
     directory.mkdir()
     metadata = f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n"

@@ -118,6 +118,19 @@ def parameters(pattern: Pattern) -> tuple[Suspect, ...]:
     return ()
 
 
+def aftermath(pattern: Pattern) -> tuple[Suspect, ...]:
+    """The server is right until a request or the engine goes wrong."""
+    if pattern.only("recovery.request"):
+        events = sorted(str(row["case"]) for row in pattern.failed("recovery.request"))
+        because = f"the server is right until a request goes wrong: {', '.join(events)}"
+        if all(event.startswith("url_") for event in events):
+            return _suspects(because, Part.PICTURE_BYTES, Part.ABORTED)
+        return _suspects(because, Part.ABORTED, Part.CACHES)
+    if pattern.only("recovery.stopped_engine", "recovery.killed_engine"):
+        return _suspects("the server hides what its engine does", Part.SUPERVISION)
+    return ()
+
+
 def reply(pattern: Pattern) -> tuple[Suspect, ...]:
     """The texts and the forced numbers are right; the numbers of the replies are not."""
     wrong = pattern.failed("numerics.answers")
@@ -318,6 +331,7 @@ RULES: Sequence[Rule] = (
     other_answers,
     ends,
     parameters,
+    aftermath,
     reply,
     streams,
     cold,

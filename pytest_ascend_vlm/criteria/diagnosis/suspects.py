@@ -24,6 +24,8 @@ class Part(enum.Enum):
     END = "end of answers"
     OTHER_REQUEST = "another request's answer"
     PARAMETERS = "parameters"
+    ABORTED = "aborted requests"
+    SUPERVISION = "supervision of the engine"
     WEIGHTS = "weights"
     QUANTISATION = "quantisation"
     OUTPUT_ROW = "output layer"
@@ -47,6 +49,8 @@ TITLES = {
     Part.END: "the end of an answer: EOS, stop tokens, max_tokens, or what cuts the reply",
     Part.OTHER_REQUEST: "the assignment of answers to requests",
     Part.PARAMETERS: "the request's parameters: the sampler, or a proxy that drops them",
+    Part.ABORTED: "what a request leaves behind if it is refused or its client leaves",
+    Part.SUPERVISION: "the API server's watch over the engine: /health, open requests, exit code",
     Part.WEIGHTS: "the decoder's weights or constants: another file, epsilon, RoPE base, a kernel",
     Part.QUANTISATION: "a quantisation that is not declared",
     Part.OUTPUT_ROW: "one row of the output layer (lm_head)",
@@ -79,6 +83,9 @@ NEXT = {
     "-k test_concurrent_runs_agree",
     Part.PARAMETERS: "send the parameter to the server itself, past every proxy; check "
     "--generation-config",
+    Part.ABORTED: "run -k test_server_recovers; then serve with --vlm-serve "
+    "enable_prefix_caching=false and --vlm-serve mm_processor_cache_gb=0, one at a time",
+    Part.SUPERVISION: "run -k engine_shows, and read the server's log after the engine's end",
     Part.WEIGHTS: "compare the weights' digest with the publisher's; run "
     "-k 'test_operators_match_reference or test_float32_leaves_no_rounding'",
     Part.QUANTISATION: "look for a quantization in config.json and in the server's log",

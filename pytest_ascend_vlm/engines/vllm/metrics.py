@@ -24,6 +24,7 @@ queue, prefill and decode are the engine's, and one follows the other."""
 _CACHES = ("mm_cache_queries", "mm_cache_hits", "prefix_cache_queries", "prefix_cache_hits")
 _DRAFTS = "vllm:spec_decode_num_draft_tokens_total"
 _PREEMPTIONS = "vllm:num_preemptions_total"
+_HELD = ("vllm:num_requests_running", "vllm:num_requests_waiting")
 _SECONDS = 10.0
 _T = TypeVar("_T")
 
@@ -37,12 +38,14 @@ class Counters:
         caches: the use of the caches; None if the server does not count it.
         draft_tokens: the draft tokens of speculative decoding; None if the server counts none.
         preemptions: how often a request lost its blocks; None if the server does not count it.
+        held: the requests that the server computes or has waiting; None if it counts none.
     """
 
     times: Mapping[str, tuple[float, float]]
     caches: CacheUse | None = None
     draft_tokens: float | None = None
     preemptions: float | None = None
+    held: float | None = None
 
     def means_since(self, before: Counters) -> dict[str, float]:
         """Quantity -> mean seconds per request since `before`; without requests, no entry."""
@@ -112,6 +115,11 @@ def measure(endpoint: Endpoint, work: Callable[[], _T]) -> tuple[_T, Measured]:
     )
 
 
+def requests_held(endpoint: Endpoint) -> float | None:
+    """Number of requests that a server computes or has waiting; None if it does not count them."""
+    return _read_server(endpoint).held
+
+
 def read(text: str) -> Counters:
     """Parses counters in the Prometheus text format."""
     from prometheus_client.parser import text_string_to_metric_families
@@ -129,7 +137,14 @@ def read(text: str) -> Counters:
     caches = [values.get(f"vllm:{name}_total") for name in _CACHES]
     known = [value for value in caches if value is not None]
     use = CacheUse(*known) if len(known) == len(caches) else None
-    return Counters(times, use, values.get(_DRAFTS), values.get(_PREEMPTIONS))
+    held = [values[name] for name in _HELD if name in values]
+    return Counters(
+        times,
+        use,
+        values.get(_DRAFTS),
+        values.get(_PREEMPTIONS),
+        sum(held) if held else None,
+    )
 
 
 def _read_server(endpoint: Endpoint) -> Counters:

@@ -39,14 +39,18 @@ from ...spec.thresholds import MEMORY_TOLERANCE_MIB
 from .. import torch_companions
 from ..client import Client
 from ..endpoint import Endpoint
+from ..health import health
 from . import serving_mode
 from .arguments import command_line
 from .log import Phase, architecture_of, memory_of, milestones_of, phase_of
 
 _POLL_SECONDS = 0.25
+_HEALTH_SECONDS = 5.0
 _EXIT_GRACE_SECONDS = supervisor.DESCENDANT_GRACE_SECONDS + 2.0
 _MEMORY_SECONDS = 15.0
 _MAX_DEATHS = 3
+_ENGINE = "EngineCore"
+_HELPER = "multiprocessing.resource_tracker"
 _BUDGET_FACTOR = 2
 """A phase of a start may take this multiple of its budget; a longer phase counts as a hang."""
 
@@ -204,6 +208,18 @@ class VllmServer:
             return psutil.Process(self._process.pid).children(recursive=True)
         return []
 
+    def engine_processes(self) -> list[psutil.Process]:
+        """The processes that the API server gives requests to.
+
+        vLLM names them `VLLM::EngineCore` where setproctitle is installed. Without names they are
+        all children of the API server but Python's own helper.
+        """
+        if self._process is None:
+            return []
+        children = {one: " ".join(one.cmdline()) for one in self._main_process().children()}
+        named = [one for one, title in children.items() if _ENGINE in title]
+        return named or [one for one, title in children.items() if _HELPER not in title]
+
     def start(self) -> None:
         """Starts the server and returns when it is ready.
 
@@ -247,9 +263,19 @@ class VllmServer:
 
     def kill(self) -> ShutdownReport:
         """Kills the server's main process; returns when its descendants have ended too."""
-        process, self._process = self.require_alive(), None
-        # The supervisor's children are the server and its orphans; the server is the oldest.
-        min(psutil.Process(process.pid).children(), key=psutil.Process.create_time).kill()
+        process = self.require_alive()
+        self._main_process().kill()
+        self._process = None
+        return self._await_shutdown(process)
+
+    def await_end(self, seconds: float) -> ShutdownReport | None:
+        """Waits for a server that ends by itself; None if it still runs after that time."""
+        process = self._process or self.require_alive()  # raises if it was stopped
+        try:
+            process.wait(seconds + _EXIT_GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            return None
+        self._process = None
         return self._await_shutdown(process)
 
     def ensure_running(self) -> None:
@@ -280,6 +306,11 @@ class VllmServer:
         self.shutdown_report = None  # a crash is not a normal stop
         self.start()
 
+    def _main_process(self) -> psutil.Process:
+        """The API server: of the supervisor's children, which are the server and its orphans."""
+        supervisor_process = psutil.Process(self.require_alive().pid)
+        return min(supervisor_process.children(), key=psutil.Process.create_time)
+
     def _stop(self, process: subprocess.Popen[bytes]) -> ShutdownReport:
         with contextlib.suppress(BrokenPipeError):
             _pipe(process.stdin).write(b"stop")
@@ -304,7 +335,8 @@ class VllmServer:
             _pipe(process.stdout).close()
         seconds = time.monotonic() - since
         survivors = tuple(json.loads(survivors_json or b"[]"))
-        return ShutdownReport(survivors, self._memory_before, self._settled_memory(), seconds)
+        memory = self._settled_memory()
+        return ShutdownReport(survivors, self._memory_before, memory, seconds, process.returncode)
 
     def _settled_memory(self) -> float | None:
         """Device memory once it is back at its level before the start, or after a timeout."""
@@ -357,16 +389,15 @@ class VllmServer:
     def _follow_phases(self) -> None:
         """Waits until `/health` returns 200; reads the phase from the log; raises if one hangs."""
         phase, since = Phase.START, time.monotonic()
-        with httpx.Client(base_url=self.endpoint.url, timeout=5.0, trust_env=False) as http:
-            while not _is_healthy(http):
-                elapsed = time.monotonic() - since
-                self._record_phase(phase, elapsed)
-                self.require_alive()
-                if elapsed > _BUDGET_FACTOR * _budget(self.launch.budgets, phase):
-                    raise ServerError(self._timeout_text(phase))
-                if (latest := phase_of(self._log())) is not phase:
-                    phase, since = latest, time.monotonic()
-                time.sleep(_POLL_SECONDS)
+        while health(self.endpoint, _HEALTH_SECONDS) != httpx.codes.OK:
+            elapsed = time.monotonic() - since
+            self._record_phase(phase, elapsed)
+            self.require_alive()
+            if elapsed > _BUDGET_FACTOR * _budget(self.launch.budgets, phase):
+                raise ServerError(self._timeout_text(phase))
+            if (latest := phase_of(self._log())) is not phase:
+                phase, since = latest, time.monotonic()
+            time.sleep(_POLL_SECONDS)
         self._record_phase(phase, time.monotonic() - since)
 
     def _follow_first_image(self) -> None:
@@ -411,13 +442,6 @@ def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
     if stream is None:
         raise ServerError("the supervisor was started without its pipes")
     return stream
-
-
-def _is_healthy(http: httpx.Client) -> bool:
-    try:
-        return http.get("/health").status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 def _budget(budgets: Budgets, phase: Phase) -> float:

@@ -1,0 +1,77 @@
+"""What a server did with a bad request or a dead engine, and after it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .answers import Completion, Refusal
+from .shutdown import ShutdownReport
+
+
+@dataclass(frozen=True)
+class Incident:
+    """A bad request.
+
+    Attributes:
+        reply: the reply to it; None if its client left before the end.
+        seconds: time to that reply.
+        meanwhile: the reply to a text request that was sent while the bad one waited; None if no
+            such request was sent.
+        meanwhile_seconds: time to that reply.
+    """
+
+    reply: Completion | Refusal | None = None
+    seconds: float = 0.0
+    meanwhile: Completion | Refusal | None = None
+    meanwhile_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """A bad request, and the requests with an image before and after it.
+
+    Attributes:
+        incident: the bad request.
+        before: the answer before it.
+        after: name of a request after it -> the reply.
+        held: the number of requests that the server computes or has waiting in the end, beyond
+            those before; None if it does not count them.
+    """
+
+    incident: Incident
+    before: Completion
+    after: Mapping[str, Completion | Refusal]
+    held: float | None
+
+
+@dataclass(frozen=True)
+class Stall:
+    """A server whose engine was stopped for a while, and then went on.
+
+    Attributes:
+        health: the last status of `/health` while the engine was stopped; None without a reply.
+        seconds: how long the engine was stopped.
+        before: the answer to an image before it.
+        waited: the reply to the same image, sent while the engine was stopped.
+    """
+
+    health: int | None
+    seconds: float
+    before: Completion
+    waited: Completion | Refusal
+
+
+@dataclass(frozen=True)
+class EngineLoss:
+    """A server whose engine was killed.
+
+    Attributes:
+        stream: how the answer ended that the engine was computing; None if it went on as before.
+        health: the last status of `/health`; None without a reply.
+        report: the end of the server; None if it did not end by itself.
+    """
+
+    stream: str | None
+    health: int | None
+    report: ShutdownReport | None
