@@ -16,6 +16,7 @@ from .determinism import DeterminismCriteria
 from .document import DocumentCriteria
 from .equivalence import EquivalenceCriteria
 from .formats import FormatCriteria
+from .growth import GrowthCriteria
 from .lifecycle import LifecycleCriteria
 from .numerics import NumericsCriteria
 from .parameters import ParameterCriteria
@@ -33,6 +34,7 @@ class VLMConformance(
     NumericsCriteria,
     DatasetCriteria,
     LifecycleCriteria,
+    GrowthCriteria,
     PerformanceCriteria,
     ParameterCriteria,
     DeterminismCriteria,
