@@ -57,19 +57,15 @@ def test_an_endpoint_is_judged_by_its_answers(judged: Judged, stub: Serve) -> No
     assert all(request.images for request in asked)
     assert len({request.salt for request in asked}) == len(asked)
     # Each image between has pixels of its own; those at the beginning come again.
-    assert [one.images for one in asked[:questions]] == [
-        one.images for one in asked[-questions:]
-    ]
+    assert [one.images for one in asked[:questions]] == [one.images for one in asked[-questions:]]
 
 
 @pytest.mark.catches("growth.answers")
-def test_images_that_are_confused_after_many_others_are_caught(
-    judged: Judged, stub: Serve
-) -> None:
+def test_images_that_are_confused_after_many_others_are_caught(judged: Judged, stub: Serve) -> None:
     outcome = soaked(judged, stub(Defect.EVICTED_IMAGES_ARE_CONFUSED.value))
     assert outcome.criteria("fail") == {"growth.answers"}
     (reason,) = outcome.reasons("growth.answers")
-    assert f"behind {IMAGES} different images, 0 of" in reason
+    assert f"after {IMAGES} different images, 0 of" in reason
     assert "the first difference is in" in reason
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 from faults.proxy import Body, Changes, proxy
-from faults.wire import FAULTS
+from faults.wire import FAULTS, MANY
 from PIL import Image, ImageChops
 
 from pytest_ascend_vlm.engines.endpoint import Endpoint
@@ -432,6 +432,13 @@ def test_every_fifth_answer_is_another_requests() -> None:
     assert reply({"error": {}}, {}) == {"error": {}}
     again = BY_NAME["answer-of-another-request"].changes().reply
     assert again({"choices": ["x"]}, {}) == {"choices": ["x"]}
+
+
+def test_late_answers_are_those_of_old_requests() -> None:
+    reply = BY_NAME["answer-of-an-old-request"].changes().reply
+    seen = [reply({"choices": [number]}, {})["choices"][0] for number in range(2 * MANY)]
+    assert seen == [*range(MANY), *range(MANY)]
+    assert reply({"error": {}}, {}) == {"error": {}}
 
 
 def test_every_wire_fault_is_tried_here() -> None:

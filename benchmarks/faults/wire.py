@@ -22,6 +22,7 @@ _LOSSY_QUALITY = 20
 _CUT_TOKENS = 32
 _WARM = 0.7
 _EVERY = 5
+MANY = 100
 _ADDED_PENALTIES = ("presence_penalty", "frequency_penalty")
 _BEYOND_OPENAI = ("top_k", "min_p", "repetition_penalty", "min_tokens", "structured_outputs")
 
@@ -274,6 +275,20 @@ def _of_another_request() -> Changes:
     return Changes(reply=change)
 
 
+def _of_an_old_request() -> Changes:
+    """From some number on, each answer is that of the request so many requests ago."""
+    told: list[Any] = []
+
+    def change(reply: Body, _request: Body) -> Body:
+        choices = reply.get("choices")
+        if not choices:
+            return reply
+        told.append(copy.deepcopy(choices))
+        return {**reply, "choices": told.pop(0)} if len(told) > MANY else reply
+
+    return Changes(reply=change)
+
+
 _PROMPT = ("baseline.prompt",)
 
 FAULTS = (
@@ -384,6 +399,14 @@ FAULTS = (
         changes=_of_another_request,
         caught_by=("baseline.text", "determinism.repeat"),
         suspect="another request's answer",
+    ),
+    WireFault(
+        name="answer-of-an-old-request",
+        kind=Kind.GROWTH,
+        what="behind 100 answers, each answer is that of the request 100 requests ago",
+        changes=_of_an_old_request,
+        caught_by=("growth.answers",),
+        suspect="state between requests",
     ),
     WireFault(
         name="temperature-zero-as-0.7",

@@ -29,6 +29,8 @@ from .verdict import Verdict, at_most
 
 _UNIT = "MiB per image"
 _NORMAL_QUANTILE = 1.96
+AGAIN, COLD = "(again)", "(cold)"
+"""The ends of the names of the answers after the images: asked again, computed again."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class Slope:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
+        value, low, high = (round(one, 2) or 0.0 for one in (self.value, self.low, self.high))
+        return f"{value:.2f} ({low:.2f} to {high:.2f})"
 
 
 def slope_of(memory: Sequence[float]) -> Slope:
@@ -124,7 +127,7 @@ def _judge(memory: Sequence[float], name: str, maximum: float) -> Verdict:
 
 
 def judge_answers(soak: Soak, minimum: float) -> Verdict:
-    """The answers behind many images are those before them.
+    """The answers after many images are those before them.
 
     Args:
         soak: what was seen of the server.
@@ -134,26 +137,30 @@ def judge_answers(soak: Soak, minimum: float) -> Verdict:
         PreconditionError: an image that had to be computed again came from a cache.
     """
     require_cold(soak.cold_caches)
-    again = {f"{name}, asked again": [answer] for name, answer in soak.again.items()}
-    cold = {f"{name}, computed again": [answer] for name, answer in soak.cold.items()}
-    first = {
-        **{f"{name}, asked again": answer for name, answer in soak.first.items()},
-        **{f"{name}, computed again": answer for name, answer in soak.first.items()},
+    kinds = {AGAIN: soak.again, COLD: soak.cold}
+    pairs = {
+        f"{name} {kind}": (first, answers[name])
+        for kind, answers in kinds.items()
+        for name, first in soak.first.items()
     }
-    verdict = judge_agreement(first, {**again, **cold}, minimum)
+    verdict = judge_agreement(
+        {name: first for name, (first, _) in pairs.items()},
+        {name: [answer] for name, (_, answer) in pairs.items()},
+        minimum,
+    )
     told: Mapping[str, Any] = {
         "images": soak.images,
         "again": _hits(soak.again_caches),
         **cold_evidence(soak.cold_caches),
     }
-    reason = f"behind {soak.images} different images, {verdict.reason} to those before"
+    reason = f"after {soak.images} different images, {verdict.reason} to those before them"
     return with_evidence(dataclasses.replace(verdict, reason=reason), told)
 
 
 def _hits(caches: CacheUse | None) -> str:
     if caches is None:
-        return "the first requests came again; the server has no counters"
+        return "the first requests were sent again; the server has no counters"
     return (
-        f"the first requests came again; the server had {caches.image_hits:.0f} of their "
-        f"{caches.image_queries:.0f} images in its cache"
+        f"the first requests were sent again; the server counted {caches.image_hits:.0f} hits for "
+        f"{caches.image_queries:.0f} images"
     )

@@ -79,7 +79,7 @@ class Reporter:
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
         """Checks endpoints and directories once for all workers.
 
-        The controller does not know the fixtures of the workers' tests, so it assumes `device_slot`.
+        The controller does not know the fixtures of the workers' tests: it assumes `device_slot`.
         """
         if ids and not self._setup_checked and any(model_files(self._config)):
             self._setup_checked = True

@@ -19,8 +19,8 @@ class Soak:
             no processes if they are not visible.
         device_mib: for each image, the device memory in use in MiB; empty if it is unknown.
         first: case id -> the answer before the images.
-        again: case id -> the answer to the same request behind the images.
-        cold: case id -> the answer behind them, of which everything was computed again.
+        again: case id -> the answer to the same request after the images.
+        cold: case id -> the answer after them to a cold request.
         again_caches: the server's cache counters for `again`; None if it has none.
         cold_caches: the same for `cold`.
     """

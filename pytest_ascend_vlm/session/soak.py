@@ -43,12 +43,14 @@ class SoakRun:
 
         Args:
             slot: the devices of the server.
-            cases: the cases with one image; the first of them are the questions.
+            cases: the cases with one image; the first with different images are the questions.
             directory: an existing directory for changed images.
         """
         self.slot = slot
         self.run = Memo(partial(self._soak))
         self._cases = cases
+        different = {case.images: case for case in reversed(cases)}
+        self._questions = tuple(reversed(different.values()))[:BATCH]
         self._uncached = UncachedRequests(directory)
 
     def _soak(self) -> Soak:
@@ -92,7 +94,7 @@ class SoakRun:
             case.id: client.complete(
                 case, Sampling(case.max_tokens, cache_salt=new_salt()), cold=cold
             )
-            for case in self._cases[:BATCH]
+            for case in self._questions
         }
 
     def _send_images(

@@ -27,17 +27,17 @@ class GrowthCriteria(Criteria):
         --vlm-soak different images ({soak_images} by default) are sent one after another. `host` is
         the memory of all processes of the server, and `device` the memory in use on its cards; both
         are read after each image. Judged is the slope over the second half, with its 95 % interval.
-        Peaks and single steps do not count. If the interval contains the threshold, the result is
-        an error: more images are needed. The suite serves the model with a small cache for images
+        If the interval contains the threshold, the result is an error: more images are needed. The
+        suite serves the model with a small cache for images
         (mm_processor_cache_gb={soak_cache_gib}), because a cache that fills looks like a leak. A
-        server that leaks ends when the memory does, after hours or days.
+        server that leaks works for hours or days, until no memory is left.
 
         If this fails: the message names the process that grew most. If it is the API server, look
-        at what the image processor and its threads keep; if it is the engine, at the caches for
-        images and embeddings, and at what a finished request leaves behind. Device memory: look
-        for tensors that are kept per image, and for a pool whose pieces fit no image
-        (PYTORCH_NPU_ALLOC_CONF=expandable_segments:True). To find the modality, serve with
-        enable_prefix_caching=False, then with mm_processor_cache_gb=0.
+        at what the image processor and its threads keep. If it is the engine, look at the caches
+        for images and embeddings, and at what a finished request leaves behind. Serve with
+        mm_processor_cache_gb=0, then with enable_prefix_caching=False, to find the cache. Device
+        memory: look for tensors that are kept for each image, and for a fragmented pool
+        (PYTORCH_NPU_ALLOC_CONF=expandable_segments:True).
         """
         if not soak.slot.starts_engines:
             judge.cannot_run("the memory of a server that the suite did not start is not visible")
@@ -53,16 +53,16 @@ class GrowthCriteria(Criteria):
 
     @criterion("growth.answers", needs=Capability.IMAGE, ends_server=True)
     def test_first_answers_come_again(self, soak: SoakRun, judge: Judge) -> None:
-        """Behind many different images, the first questions get the answers of the beginning.
+        """After many different images, the first questions get the same answers as before.
 
-        The images are those of growth.memory. The questions are asked twice at the end: the same
-        requests, whose images no cache holds any more; and cold requests, whose images are new to
-        every cache. All tokens are equal. A cache that confuses its entries after an eviction
-        answers about another image, and nothing else of a run sends enough images to see it.
+        The images are those of growth.memory. At the end the questions are asked twice: `again`
+        sends the same images, which were evicted from the caches meanwhile; `cold` sends them so
+        that no cache can contain them. All tokens are equal. A cache that confuses its entries
+        after an eviction answers about another image. No other criterion sends enough images to
+        evict any.
 
-        If this fails: only requests that were asked again differ: look at the eviction in the
-        caches for images and embeddings (mm_processor_cache_gb=0 to confirm). Computed ones differ
-        as well: look at what requests leave behind: slots, block tables, buffers that are used
-        again.
+        If this fails: if only answers marked `again` differ, look at the eviction from the caches
+        for images and embeddings (mm_processor_cache_gb=0 to confirm). If those marked `cold`
+        differ as well, look at what requests leave behind: slots, block tables, reused buffers.
         """
         judge(rules.judge_answers(soak.run(), self.model.thresholds.agreement))

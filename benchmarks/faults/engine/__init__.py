@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from . import hooks, media, runner, sampler, tower
+from . import growth, hooks, media, runner, sampler, tower
 
-FAULTS = (*tower.FAULTS, *runner.FAULTS, *sampler.FAULTS, *media.FAULTS)
+FAULTS = (*tower.FAULTS, *runner.FAULTS, *sampler.FAULTS, *media.FAULTS, *growth.FAULTS)
 
 
 def install() -> None:

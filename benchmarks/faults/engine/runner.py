@@ -26,7 +26,7 @@ def _replaced(cache: dict[str, Any], wrong: Mapping[str, Any]) -> Iterator[None]
         cache.update(right)
 
 
-def _gathered(wrong: Callable[[Any, Any], Mapping[str, Any]]) -> tuple[Hook, ...]:
+def gathered(wrong: Callable[[Any, Any], Mapping[str, Any]]) -> tuple[Hook, ...]:
     """Hooks that change which embeddings a step takes from the encoder cache.
 
     Args:
@@ -191,7 +191,7 @@ FAULTS = (
         name="pictures-exchanged-in-prompt",
         kind=Kind.WHICH,
         what="the embeddings of a request's pictures are put into the prompt in reverse order",
-        hooks=_gathered(_exchanged),
+        hooks=gathered(_exchanged),
         caught_by=("baseline.order",),
         suspect="places of images",
         models=SEVERAL_PICTURES,
@@ -200,7 +200,7 @@ FAULTS = (
         name="first-picture-for-the-request",
         kind=Kind.WHICH,
         what="all pictures of a request get the embeddings of its first one",
-        hooks=_gathered(_first_for_all),
+        hooks=gathered(_first_for_all),
         caught_by=("baseline.order", "numerics.images"),
         suspect="places of images",
         models=SEVERAL_PICTURES,
@@ -218,7 +218,7 @@ FAULTS = (
         name="chunk-shifts-picture",
         kind=Kind.BORDERS,
         what="a step that begins inside a picture takes its embeddings one row too late",
-        hooks=_gathered(_next_rows(is_first_step=False)),
+        hooks=gathered(_next_rows(is_first_step=False)),
         caught_by=_BORDERS,
         suspect="steps of a prompt",
     ),
@@ -226,7 +226,7 @@ FAULTS = (
         name="chunk-loses-picture",
         kind=Kind.BORDERS,
         what="what is left of a picture behind the border of a step is blank",
-        hooks=_gathered(_blank_rest),
+        hooks=gathered(_blank_rest),
         caught_by=_BORDERS,
         suspect="steps of a prompt",
     ),
@@ -234,7 +234,7 @@ FAULTS = (
         name="prefix-hit-shifts-picture",
         kind=Kind.BORDERS,
         what="a prefix cache hit that ends inside a picture takes the rest one row too late",
-        hooks=_gathered(_next_rows(is_first_step=True)),
+        hooks=gathered(_next_rows(is_first_step=True)),
         caught_by=_BORDERS,
         suspect="caches",
     ),
