@@ -1,9 +1,9 @@
 """Rules of growth.*: memory levels off, and the first answers come again.
 
 Memory rises and falls: caches fill, allocators keep what was freed, garbage is collected from time
-to time. What a leak raises is the floor. So the second half of the requests is divided into blocks,
+to time. A leak raises the lowest values. So the second half of the images is divided into blocks,
 and the slope is that of the lowest values of the blocks: the median of the slopes between any two
-blocks (Theil-Sen), with Sen's interval. Neither a peak nor a single step has an effect on it.
+blocks (Theil-Sen), with Sen's interval. A peak has no effect on it, a single step hardly any.
 """
 
 from __future__ import annotations
