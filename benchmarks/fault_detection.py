@@ -57,11 +57,22 @@ from pytest_ascend_vlm.engines.vllm.server import VllmServer
 from pytest_ascend_vlm.errors import ServerError
 from pytest_ascend_vlm.versions import installed_versions
 
-NEED_OWN_SERVERS = frozenset({"numerics.borders", "recovery.killed_engine"})
-"""Criteria that start a server, or end one. An endpoint is not judged by them."""
+NEED_OWN_SERVERS = frozenset(
+    {"numerics.borders", "determinism.preemption", "recovery.killed_engine", "growth.memory"}
+)
+"""Criteria that start a server with arguments of their own, or end one.
+
+An endpoint is not judged by them.
+"""
 
 EAGER, COMPILED, PROXY, OWN = "eager", "compiled", "eager, behind a proxy", "by the suite"
 """How a sound model is served. The proxy changes nothing; its own mistakes are false alarms."""
+
+SOAK = "by the suite, with many pictures"
+"""The same, judged by the criteria that show faults of the kind `growth`, and by no other."""
+
+
+_MANY_PICTURES = ("-m", "soak")
 
 
 @dataclass(frozen=True)
@@ -85,10 +96,13 @@ class Bench:
     def runs(self) -> Iterator[Control | Result]:
         """Judges the sound model and each fault."""
         on_the_wire = [fault for fault in self.faults if isinstance(fault, WireFault)]
+        growing = [fault for fault in self.faults if selection(fault)]
+        others = [fault for fault in self.faults if fault not in growing]
         modes = [
-            *(EAGER, COMPILED),
-            *([PROXY] if on_the_wire else []),
-            *([OWN] if any(map(needs_own_servers, self.faults)) else []),
+            *([EAGER, COMPILED] if others else []),
+            *([PROXY] if any(fault in others for fault in on_the_wire) else []),
+            *([OWN] if any(map(needs_own_servers, others)) else []),
+            *([SOAK] if growing else []),
         ]
         controls = Counter(itertools.islice(itertools.cycle(modes), self.clean_runs))
         controls -= Counter(self.known)
@@ -97,6 +111,8 @@ class Bench:
         yield from self._on_one_server([COMPILED] * controls[COMPILED], ())
         for _ in range(controls[OWN]):
             yield Control(self.name, OWN, **self._judged_by_suite({}))
+        for _ in range(controls[SOAK]):
+            yield Control(self.name, SOAK, **self._judged_by_suite({}, *_MANY_PICTURES))
         for fault in self.faults:
             if isinstance(fault, CheckpointFault):
                 yield self._in_checkpoint(fault)
@@ -128,7 +144,7 @@ class Bench:
     def _on_the_wire(self, fault: WireFault, sound: VllmServer, endpoint: Endpoint) -> Result:
         acted = threading.Event()
         with proxy(endpoint, fault.changes(), acted.set) as changed:
-            seen = self._judged(sound, changed)
+            seen = self._judged(sound, changed, *selection(fault))
         return Result(fault, self.name, has_acted=acted.is_set(), **seen)
 
     def _in_checkpoint(self, fault: CheckpointFault) -> Result:
@@ -144,36 +160,41 @@ class Bench:
         marks = Marks(self._empty("marks"))
         env = hooks.environment([fault.name], marks, os.environ.get("PYTHONPATH"))
         if needs_own_servers(fault):
-            seen = self._judged_by_suite(env)
+            seen = self._judged_by_suite(env, *selection(fault))
         else:
             faulty = server(MODELS[self.name], self._empty("server"))
-            seen = self._served(faulty, env, marks.forget_actions)
+            seen = self._served(faulty, env, marks.forget_actions, *selection(fault))
         reached, acted = marks.was_reached(fault.name), marks.has_acted(fault.name)
         return Result(fault, self.name, was_reached=reached, has_acted=acted, **seen)
 
     def _served(
-        self, faulty: VllmServer, env: Mapping[str, str], on_start: Callable[[], None]
+        self,
+        faulty: VllmServer,
+        env: Mapping[str, str],
+        on_start: Callable[[], None],
+        *arguments: str,
     ) -> dict[str, Any]:
         try:
             with running(faulty, env=env) as endpoint:
                 on_start()
-                return self._judged(faulty, endpoint)
+                return self._judged(faulty, endpoint, *arguments)
         except ServerError as error:
             return {"red": {}, "problem": f"the server does not start: {error}"}
 
-    def _judged(self, served: VllmServer, endpoint: Endpoint) -> dict[str, Any]:
+    def _judged(self, served: VllmServer, endpoint: Endpoint, *arguments: str) -> dict[str, Any]:
         """The red criteria of a run on a server, or the reason why there is no verdict."""
         try:
-            rows = judge(MODELS[self.name], endpoint, self.work)
+            rows = judge(MODELS[self.name], endpoint, self.work, *arguments)
             served.require_alive()
         except (SuiteDidNotRunError, ServerError) as error:
             return {"red": {}, "problem": str(error)}
         return _seen(rows)
 
-    def _judged_by_suite(self, env: Mapping[str, str]) -> dict[str, Any]:
+    def _judged_by_suite(self, env: Mapping[str, str], *arguments: str) -> dict[str, Any]:
         """The same for servers that the suite starts."""
         try:
-            rows = run_suite(MODELS[self.name], self.work, ("--vlm-platform=cpu",), env)
+            how = ("--vlm-platform=cpu", *arguments)
+            rows = run_suite(MODELS[self.name], self.work, how, env)
         except SuiteDidNotRunError as error:
             return {"red": {}, "problem": str(error)}
         return _seen(rows)
@@ -191,6 +212,11 @@ def _seen(rows: Rows) -> dict[str, Any]:
 def needs_own_servers(fault: Fault) -> bool:
     """True if a criterion that the fault names is not asked of an endpoint."""
     return bool(NEED_OWN_SERVERS & set(fault.caught_by))
+
+
+def selection(fault: Fault) -> tuple[str, ...]:
+    """The arguments without which the suite does not run the criteria that the fault names."""
+    return _MANY_PICTURES if fault.kind is Kind.GROWTH else ()
 
 
 def planned(faults: Sequence[Fault], model: str | None) -> dict[str, tuple[Fault, ...]]:

@@ -56,7 +56,9 @@ NOT_OF_MINERU = {
 NOT_OF_THE_SERVER = {"parameters.choice", "parameters.form"}
 # Criteria that run only if -m names their marker.
 ONLY_WHERE_NAMED = {
-    name for name in criteria() if name.startswith(("reference.", "performance.", "dataset."))
+    name
+    for name in criteria()
+    if name.startswith(("reference.", "performance.", "growth.", "dataset."))
 }
 
 PAGE = {"document.characters", "document.lines", "document.numbers", "document.order"}

@@ -375,6 +375,65 @@ def test_the_published_schema_describes_the_evidence() -> None:
     jsonschema.validate(
         document(single_stream(0.3, "nan"), load(8, 210.0, "inf"), prefill((16, 0.1))), schema
     )
-    for wrong in ({"sweep": {"concurrency": 8}}, {"figures": [{"name": "a", "value": 1}]}):
+    jsonschema.validate(document(growth("host", 2000.0)), schema)
+    for wrong in (
+        {"sweep": {"concurrency": 8}},
+        {"figures": [{"name": "a", "value": 1}]},
+        {"slope": {"value": 1}},
+    ):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(document(single_stream(evidence=wrong)), schema)
+
+
+# --- memory over many images ---------------------------------------------------------------------
+
+
+def growth(memory: str, *values: Any, **changes: Any) -> dict[str, Any]:
+    evidence = {
+        "slope": {"low": 0.9, "value": 1.0, "high": 1.1},
+        "series": [{"name": f"{memory} memory", "unit": "MiB", "values": list(values)}],
+    }
+    named = {"criterion": "growth.memory", "case": memory, "evidence": evidence}
+    return row(**{**named, **changes})
+
+
+def of_growth(text: str) -> str:
+    """The section of a document about memory."""
+    (heading,) = {"## Memory over many images\n", "## 长时间运行的内存\n"} & set(
+        text.splitlines(keepends=True)
+    )
+    return text.partition(heading)[2].partition("\n## ")[0]
+
+
+def test_memory_is_drawn_over_the_images() -> None:
+    rows = [growth("host", 2000.0, 2001.5, "nan"), growth("device", 900.0, 900.0, 901.0)]
+    drawn = charts(document(*rows, growth("host", "nan", suite_class="TestB")))
+    assert [*drawn] == ["memory.TestA.svg"]
+    assert len(nodes(drawn["memory.TestA.svg"], "circle", "dot")) == 5
+    text = "".join(ElementTree.fromstring(drawn["memory.TestA.svg"]).itertext())  # noqa: S314
+    assert "host memory" in text
+    assert "device memory" in text
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_document_shows_memory(language: str, tmp_path: Path) -> None:
+    report = Report()
+    answers = row(criterion="growth.answers", case=None, evidence={}, finding="18 of 18")
+    report.take(("vlm_row", one) for one in (growth("host", 1.0, 2.0), answers))
+    written = write(report, RECEIPT, tmp_path)
+    _, text = documents(tmp_path, language)
+    assert "memory.TestA.svg" in {path.name for path in written.paths}
+    assert "](memory.TestA.svg)" in of_growth(text)
+    assert r"| growth.memory\[host\] |" in of_growth(text)
+    assert "18 of 18" in of_growth(text)
+    assert "-m soak" not in of_growth(text)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_without_a_soak_the_document_has_its_command(language: str) -> None:
+    assert "-k TestA -m soak" in of_growth(render(document(row()), language))
+    skipped = growth("host", status="skip", reason="not visible")
+    del skipped["evidence"]
+    section = of_growth(render(document(row(), skipped), language))
+    assert "not visible" in section
+    assert "-m soak" in section

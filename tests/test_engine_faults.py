@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
+import tracemalloc
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +20,7 @@ import pytest
 import torch
 from faults import engine
 from faults.engine import hooks
+from faults.engine.growth import WORN_OUT
 from faults.engine.hooks import EngineFault, wrap
 from faults.marks import Marks
 from PIL import Image
@@ -424,6 +428,60 @@ def test_pictures_of_one_size_share_their_key(faulty: MakeFaulty) -> None:
     assert one.acted
 
 
+# --- many pictures -------------------------------------------------------------------------------
+
+
+def kept_mib(work: Callable[[], object]) -> float:
+    """Memory of Python that is not freed behind some work."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        work()
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0] / 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_engine_keeps_memory_for_each_picture(encode: MakeTower) -> None:
+    tower, one = encode("engine-keeps-1-mib")
+    assert kept_mib(lambda: tower("a", "b", "long")) == pytest.approx(3, rel=0.1)
+    assert one.acted
+    assert same(tower("a"), "a")
+
+
+def test_the_api_server_keeps_memory_for_each_picture(faulty: MakeFaulty) -> None:
+    one = faulty("server-keeps-1-mib")
+    load = one.function("ImageMediaIO.load_bytes", lambda _reader, data: data)
+    assert kept_mib(lambda: [load(None, b"a"), load(None, b"b")]) == pytest.approx(2, rel=0.1)
+    assert one.acted
+    assert load(None, b"a") == b"a"
+
+
+def test_the_tensors_of_each_picture_are_kept(faulty: MakeFaulty) -> None:
+    one = faulty("tensors-kept")
+    tower = one.function(
+        "Qwen2VLForConditionalGeneration.embed_multimodal", lambda _model, pixels: pixels.sum()
+    )
+    pixels = torch.ones(8)
+    alive = weakref.ref(pixels)
+    assert tower(None, pixels=pixels) == 8
+    del pixels
+    gc.collect()
+    assert alive() is not None
+    assert one.acted
+
+
+def test_the_noise_grows_with_each_picture(encode: MakeTower) -> None:
+    tower, one = encode("tower-wears-out")
+    early = [error(tower("large")[0], "large") for _ in range(3)]
+    assert early == sorted(early)
+    for _ in range(WORN_OUT // 2):
+        tower("a", "b")
+    assert one.acted
+    assert error(tower("large")[0], "large") > 0.9
+
+
 # --- the model runner ----------------------------------------------------------------------------
 
 
@@ -487,6 +545,22 @@ def test_all_pictures_of_a_request_are_its_first(gather: GatherFaults) -> None:
     seen = gathered(runner, step)
     assert torch.equal(seen["a"], PICTURES["a"])
     assert torch.equal(seen["long"][4:], PICTURES["a"][:2])
+    assert one.acted
+    assert_untouched(runner)
+
+
+def test_a_picture_that_returns_to_the_cache_is_confused(gather: GatherFaults) -> None:
+    gathered, one = gather("evicted-picture-confused")
+    runner, step = step_of(feature("a", 2))
+    assert torch.equal(gathered(runner, step)["a"], PICTURES["a"])
+    assert torch.equal(gathered(runner, step)["a"], PICTURES["a"])  # a hit
+    evicted = runner.encoder_cache.pop("a")
+    runner.requests["r"].mm_features = (feature("b", 2),)
+    assert torch.equal(gathered(runner, step)["b"], PICTURES["b"])
+    assert not one.acted
+    runner.requests["r"].mm_features = (feature("a", 2),)
+    runner.encoder_cache["a"] = evicted
+    assert torch.equal(gathered(runner, step)["a"], PICTURES["b"])
     assert one.acted
     assert_untouched(runner)
 

@@ -39,13 +39,8 @@ BENCHMARK = (sys.executable, "-m", "fault_detection")
 BY_NAME = {fault.name: fault for fault in FAULTS}
 # Three or more faults of each of these kinds. Those about load come later.
 COVERED = {
-    Kind.COLD,
-    Kind.SIZE,
-    Kind.WHICH,
-    Kind.BORDERS,
-    Kind.AFTERMATH,
-    Kind.FORMATS,
-    Kind.CLIPS,
+    *(Kind.COLD, Kind.SIZE, Kind.WHICH, Kind.GROWTH),
+    *(Kind.BORDERS, Kind.AFTERMATH, Kind.FORMATS, Kind.CLIPS),
 }
 
 # --- declarations --------------------------------------------------------------------------------
@@ -247,9 +242,9 @@ class Engine:
             on_change()
         yield f"proxy of {endpoint}"
 
-    def judge(self, model: Any, endpoint: str, work: Path) -> list[dict[str, Any]]:
+    def judge(self, model: Any, endpoint: str, work: Path, *arguments: str) -> list[dict[str, Any]]:
         assert work.is_dir()
-        self.told.append(f"suite {model.test} {endpoint}")
+        self.told.append(" ".join([f"suite {model.test} {endpoint}", *arguments]))
         return self.rows
 
     def run_suite(
@@ -319,6 +314,22 @@ def test_the_suite_starts_servers_that_need_other_arguments(
     assert fake_engine.told[-2:] == [
         "suite TestMinerU25 --vlm-platform=cpu -",
         "suite TestMinerU25 --vlm-platform=cpu chunk-shifts-picture",
+    ]
+
+
+def test_faults_of_growth_are_judged_over_many_pictures(
+    fake_engine: Engine, tmp_path: Path
+) -> None:
+    names = ("tensors-kept", "tower-wears-out", "answer-of-an-old-request")
+    seen = [one.mode for one in runs(tmp_path, *names, clean=1) if isinstance(one, Control)]
+    assert seen == ["by the suite, with many pictures"]
+    assert fake_engine.told == [
+        "server TestMinerU25 sound True",
+        "suite TestMinerU25 proxy of endpoint -m soak",
+        "suite TestMinerU25 --vlm-platform=cpu -m soak -",
+        "suite TestMinerU25 --vlm-platform=cpu -m soak tensors-kept",
+        "server TestMinerU25 sound tower-wears-out",
+        "suite TestMinerU25 endpoint -m soak",
     ]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 from fakes import offline_vllm, replay_vllm, simulated_npu
-from fakes.replay_server import VERSION
+from fakes.replay_server import KEPT_MIB, VERSION
 from helpers.models import model_file
 from helpers.paths import REPOSITORY
 from helpers.three_models import judge
@@ -23,6 +23,7 @@ Judge = Callable[..., list[dict[str, Any]]]
 
 # Far from both ends of what the verdict asks for: more than the budget, less than twice it.
 SLOW, BUDGET = 15.0, 10.0
+FEW_IMAGES = ("--vlm-soak=100",)
 LOADING = ("Starting to load model /m...", f"Loading weights took {SLOW} seconds")
 
 
@@ -164,6 +165,23 @@ def test_a_server_that_spins_while_it_waits_is_caught(stubbed: Judge) -> None:
     (row,) = stubbed("-m", "performance", "-k", "waiting_costs", STUB_SPINS="1")
     assert row["status"] == "fail"
     assert row["measured"] > row["threshold"]
+
+
+@pytest.mark.catches("growth.memory")
+def test_memory_that_grows_with_each_image_is_caught(stubbed: Judge) -> None:
+    kept = json.dumps({"--mm-processor-cache-gb": "IMAGES_ARE_KEPT"})
+    rows = stubbed("-m", "soak", *FEW_IMAGES, STUB_DEFECTS=kept)
+    assert [row["status"] for row in rows] == ["fail", "na", "pass"]
+    host = rows[0]
+    assert host["measured"] == pytest.approx(KEPT_MIB, rel=0.25)
+    assert "of all processes python" in host["reason"]
+    assert len(host["evidence"]["series"][0]["values"]) == 100
+
+
+def test_memory_that_levels_off_passes(stubbed: Judge) -> None:
+    rows = stubbed("-m", "soak", *FEW_IMAGES)
+    assert [row["status"] for row in rows] == ["pass", "na", "pass"]
+    assert "without a card" in rows[1]["reason"]
 
 
 @pytest.mark.catches("numerics.borders")

@@ -133,6 +133,7 @@ def test_the_names_of_speed_and_data_sets_select_where_they_run(project: pytest.
             ["-k", "performance.limits"],
             "-k performance.limits matches only tests that need -m performance",
         ),
+        (["-k", "growth.memory"], "-k growth.memory matches only tests that need -m soak"),
         (
             ["-m", "npu", "-k", "replay"],
             "-k replay matches only tests that need -m cpu_baseline",

@@ -105,6 +105,7 @@ LOOSER = {
     "load_scaling": 1.1,
     "slowdown": 1.5,
     "idle_cpu": 0.5,
+    "growth_mib": 0.6,
 }
 TIGHTER = {
     "similarity_after_tie": 0.95,
@@ -124,6 +125,7 @@ TIGHTER = {
     "load_scaling": 4.0,
     "slowdown": 1.05,
     "idle_cpu": 0.1,
+    "growth_mib": 0.4,
 }
 
 

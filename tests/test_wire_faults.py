@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 from faults.proxy import Body, Changes, in_parts, proxy
-from faults.wire import FAULTS
+from faults.wire import FAULTS, MANY
 from PIL import Image, ImageChops
 
 from pytest_ascend_vlm.engines.endpoint import Endpoint
@@ -480,6 +480,13 @@ def test_a_picture_is_fetched_while_all_wait() -> None:
         assert base64.b64decode(part["image_url"]["url"].partition(",")[2]) == file
         assert asked(name, refused) == refused
     assert asked(name, ONE) == ONE
+
+
+def test_late_answers_are_those_of_old_requests() -> None:
+    reply = BY_NAME["answer-of-an-old-request"].changes().reply
+    seen = [reply({"choices": [number]}, {})["choices"][0] for number in range(2 * MANY)]
+    assert seen == [*range(MANY), *range(MANY)]
+    assert reply({"error": {}}, {}) == {"error": {}}
 
 
 def test_every_wire_fault_is_tried_here() -> None:

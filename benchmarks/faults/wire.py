@@ -27,6 +27,7 @@ _WARM = 0.7
 _EVERY = 5
 _BUFFER = 2**14
 _ENDLESS_BUFFER = 2**40
+MANY = 100
 _ADDED_PENALTIES = ("presence_penalty", "frequency_penalty")
 _BEYOND_OPENAI = ("top_k", "min_p", "repetition_penalty", "min_tokens", "structured_outputs")
 
@@ -307,6 +308,20 @@ def _of_another_request() -> Changes:
     return Changes(reply=change)
 
 
+def _of_an_old_request() -> Changes:
+    """From some number on, each answer is that of the request so many requests ago."""
+    told: list[Any] = []
+
+    def change(reply: Body, _request: Body) -> Body:
+        choices = reply.get("choices")
+        if not choices:
+            return reply
+        told.append(copy.deepcopy(choices))
+        return {**reply, "choices": told.pop(0)} if len(told) > MANY else reply
+
+    return Changes(reply=change)
+
+
 _PROMPT = ("baseline.prompt",)
 
 FAULTS = (
@@ -433,6 +448,14 @@ FAULTS = (
         changes=_messages(_fetched_at_once),
         caught_by=("recovery.request",),
         suspect="picture bytes",
+    ),
+    WireFault(
+        name="answer-of-an-old-request",
+        kind=Kind.GROWTH,
+        what="behind 100 answers, each answer is that of the request 100 requests ago",
+        changes=_of_an_old_request,
+        caught_by=("growth.answers",),
+        suspect="state between requests",
     ),
     WireFault(
         name="temperature-zero-as-0.7",

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ..session.performance import PerformanceSession
     from ..session.recovery import RecoveryRuns
     from ..session.reference import ReferenceSession
+    from ..session.soak import SoakRun
     from ..spec.case import Case
     from ..spec.model import ModelSpec
 
@@ -375,6 +376,29 @@ def performance(
     from ..session.performance import PerformanceSession
 
     return PerformanceSession(device_slot, client, golden, tmp_path_factory.mktemp("uncached"))
+
+
+@pytest.fixture(scope="class")
+def soak(
+    device_slot: DeviceSlot,
+    image_cases: tuple[Case, ...],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> SoakRun:
+    """The model under many different images: `soak.run()`. Scope: class.
+
+    Returns a `Soak`: memory after each image, and answers before and after them. The model's own
+    server is stopped while it runs. It runs once, when a test first asks for it.
+
+    Raises:
+        ConfigurationError: the model has no case with one image.
+        ServerError: the server did not start, died, or refused a request.
+    """
+    from ..session.soak import SoakRun
+
+    cases = [case for case in image_cases if len(case.every_image) == len(case.images) == 1]
+    if not cases:
+        raise ConfigurationError("fixtures/cases.json has no case with one image for this model.")
+    return SoakRun(device_slot, cases, tmp_path_factory.mktemp("soak"))
 
 
 @pytest.fixture

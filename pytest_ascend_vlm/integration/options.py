@@ -20,6 +20,7 @@ from ..model_files import model_files
 from ..platforms import PLATFORMS, require_platform
 from ..search_path import roots
 from ..session.options import Options
+from ..spec.thresholds import SOAK_BLOCKS
 from ..writing import unwritable_reason
 from . import serve_overrides, weights
 from .expressions import asks_for
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from ..gate import Pair
 
 HARNESS_PYTHON_VARIABLE = "VLM_HARNESS_PYTHON"
+
+_FEWEST_SOAK_IMAGES = 10 * SOAK_BLOCKS
+"""Half of them fill the caches; a block of the other half has several."""
 
 
 def register(parser: pytest.Parser) -> None:
@@ -147,6 +151,14 @@ def register(parser: pytest.Parser) -> None:
         default=Options.requests,
         help="with -m performance: number of requests at each concurrency level (default: 32). "
         "With 299 or more, the 99th percentile is reported too",
+    )
+    group.addoption(
+        "--vlm-soak",
+        metavar="N",
+        type=_soak_images,
+        default=Options.soak,
+        help=f"with -m soak: number of different images to send (default: {Options.soak}, at least "
+        f"{_FEWEST_SOAK_IMAGES})",
     )
     group.addoption(
         "--vlm-compare-url",
@@ -273,6 +285,7 @@ def _read(config: pytest.Config) -> Options:
         compare_url=compare_url,
         examples=config.getoption("vlm_examples"),
         requests=config.getoption("vlm_requests"),
+        soak=config.getoption("vlm_soak"),
         save_performance=config.getoption("vlm_save_performance"),
         performance_dir=config.rootpath / config.getini("vlm_performance_dir"),
         datasets_root=config.getoption("vlm_datasets_root"),
@@ -324,6 +337,16 @@ def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
+
+
+def _soak_images(text: str) -> int:
+    number = int(text)
+    if number < _FEWEST_SOAK_IMAGES:
+        raise argparse.ArgumentTypeError(
+            f"{text} images are too few to see memory grow; at least {_FEWEST_SOAK_IMAGES} are "
+            "needed"
+        )
     return number
 
 

@@ -79,11 +79,11 @@ class Reporter:
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
         """Checks endpoints and directories once for all workers.
 
-        The controller does not know the fixtures of the workers' tests, so it assumes `server`.
+        The controller does not know the fixtures of the workers' tests: it assumes `device_slot`.
         """
         if ids and not self._setup_checked and any(model_files(self._config)):
             self._setup_checked = True
-            self._require_setup({"server"})
+            self._require_setup({"device_slot"})
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:

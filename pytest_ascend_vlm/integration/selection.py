@@ -80,7 +80,7 @@ def settle(items: Sequence[pytest.Item], run: Run) -> None:
     run.selected = frozenset(
         model.model_id
         for item in items
-        if "server" in fixtures_of([item]) and (model := call_of(item).model) is not None
+        if "device_slot" in fixtures_of([item]) and (model := call_of(item).model) is not None
     )
 
 

@@ -14,6 +14,7 @@ _PARTS = ("image", "prompt", "answer")
 _SINGLE_STREAM = "performance.single_stream"
 _IMAGE_PREFILL = "performance.image_prefill"
 _LOAD = "performance.load"
+_GROWTH = "growth.memory"
 
 
 def files(
@@ -26,7 +27,9 @@ def files(
 
 def charts(document: Mapping[str, Any]) -> dict[str, str]:
     """File name -> SVG of every chart that the report contains data for."""
-    return dict([*_error_charts(document), *_performance_charts(document)])
+    return dict(
+        [*_error_charts(document), *_performance_charts(document), *_growth_charts(document)]
+    )
 
 
 def error_chart_name(suite_class: str) -> str:
@@ -43,6 +46,11 @@ def performance_chart_names(rows: Rows) -> dict[str, str]:
         "ttft-image-tokens": _ttft(rows),
     }
     return {kind: f"{kind}.{rows[0]['suite_class']}.svg" for kind, found in data.items() if found}
+
+
+def growth_chart_name(rows: Rows) -> str | None:
+    """The file name of the chart of memory of one test class's rows; None if it was not read."""
+    return f"memory.{rows[0]['suite_class']}.svg" if _memory(rows) else None
 
 
 def _error_charts(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -89,10 +97,48 @@ def _error_chart(model: str, case: Mapping[str, Any]) -> str:
 
 
 def _performance_charts(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for name in dict.fromkeys(row["suite_class"] for row in document["rows"]):
-        rows = [row for row in document["rows"] if row["suite_class"] == name]
+    for rows in _by_class(document):
         for kind, file in performance_chart_names(rows).items():
             yield file, _performance_chart(kind, rows)
+
+
+def _by_class(document: Mapping[str, Any]) -> Iterator[Rows]:
+    """The rows of each test class."""
+    for name in dict.fromkeys(row["suite_class"] for row in document["rows"]):
+        yield [row for row in document["rows"] if row["suite_class"] == name]
+
+
+def _growth_charts(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for rows in _by_class(document):
+        if name := growth_chart_name(rows):
+            yield name, _growth_chart(rows[0]["model"], _memory(rows))
+
+
+def _memory(rows: Rows) -> dict[str, Sequence[Point]]:
+    """Name of the memory -> (number of images, MiB), in their order."""
+    return {
+        series["name"]: points
+        for _, series in _each(rows, (_GROWTH,), "series")
+        if (points := [(n, v) for n, v in enumerate(series["values"], 1) if _is_finite(v)])
+    }
+
+
+def _growth_chart(model: str, memory: Mapping[str, Sequence[Point]]) -> str:
+    """Memory over the number of images; a leak is a line that rises to the end."""
+    import pygal
+
+    every = [point for points in memory.values() for point in points]
+    chart = pygal.XY(
+        **_look(model, "memory of the server over many images"),
+        stroke=False,
+        dots_size=2,
+        x_title="images",
+        y_title="MiB",
+        xrange=(0, _axis_end(number for number, _ in every)),
+    )
+    for name, points in memory.items():
+        chart.add(name, points)
+    return _svg(chart)
 
 
 def _performance_chart(kind: str, rows: Rows) -> str:

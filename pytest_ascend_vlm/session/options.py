@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..spec.thresholds import PICTURES
+from ..spec.thresholds import PICTURES, SOAK_IMAGES
 
 if TYPE_CHECKING:
     from ..gate import Pair
@@ -41,6 +41,7 @@ class Options:
         compare_url: URL of an endpoint to compare the speed with, or None.
         examples: number of generated pictures of serving.image_sizes.
         requests: number of requests at each concurrency level.
+        soak: number of images in growth.*.
         save_performance: True if measured figures are stored instead of compared.
         performance_dir: directory of the stored figures.
         datasets_root: directory of the data sets, `<organisation>/<name>` as on the hub, or None.
@@ -69,6 +70,7 @@ class Options:
     compare_url: str | None = None
     examples: int = PICTURES
     requests: int = 32
+    soak: int = SOAK_IMAGES
     save_performance: bool = False
     performance_dir: Path = Path("performance")
     datasets_root: Path | None = None

@@ -22,11 +22,11 @@ def require_setup(run: Run, fixtures: Container[str]) -> None:
             judged, or the directory is not writable.
     """
     options = run.options
-    if options.server_url is not None and "server" in fixtures:
+    if options.server_url is not None and "device_slot" in fixtures:
         _require_judged(run, options.server_url)
     if options.compare_url is not None and "performance" in fixtures:
         run.listed_models(run.contact(COMPARED, options.compare_url))
-    writes = run.starts_servers if "server" in fixtures else options.record
+    writes = run.starts_servers if "device_slot" in fixtures else options.record
     if writes and (reason := unwritable_reason(options.log_dir)):
         raise ConfigurationError(
             f"cannot write logs to {options.log_dir} ({reason}); name another directory with "

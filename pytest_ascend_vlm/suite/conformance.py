@@ -16,6 +16,7 @@ from .determinism import DeterminismCriteria
 from .document import DocumentCriteria
 from .equivalence import EquivalenceCriteria
 from .formats import FormatCriteria
+from .growth import GrowthCriteria
 from .lifecycle import LifecycleCriteria
 from .numerics import NumericsCriteria
 from .parameters import ParameterCriteria
@@ -35,6 +36,7 @@ class VLMConformance(
     DatasetCriteria,
     LifecycleCriteria,
     RecoveryCriteria,
+    GrowthCriteria,
     PerformanceCriteria,
     ParameterCriteria,
     DeterminismCriteria,

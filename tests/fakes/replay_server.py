@@ -72,6 +72,13 @@ _UNKNOWN: dict[str, tuple[Any, ...]] = {
     "response_format": (),
 }
 
+EVICTED = 50
+"""Number of images after which a server confuses those that it has seen."""
+
+KEPT_MIB = 2
+_KEPT: list[bytearray] = []
+"""Memory that a server keeps for each image."""
+
 Fetch = Callable[[str], bytes]
 View = Callable[[Image.Image], Image.Image]
 
@@ -905,6 +912,23 @@ def _large_garbled_at_first(text: str, request: Request, state: State) -> str:
         return changed(text) if state.asked[request.images] == 1 else text
 
 
+def _confused_after_many(text: str, request: Request, state: State) -> str:
+    """Reads another page in an image that was evicted from a cache of `EVICTED` images."""
+    if not request.images:
+        return text
+    with state.lock:
+        state.asked["images"] += 1
+        return changed(text) if state.asked["images"] > EVICTED else text
+
+
+def _kept(text: str, request: Request, _state: State) -> str:
+    """Keeps `KEPT_MIB` of memory for each image."""
+    if request.images:
+        # Zeros would be pages that the kernel does not allocate.
+        _KEPT.append(bytearray(b"1") * (KEPT_MIB * 2**20))
+    return text
+
+
 def _garbled_in_company(text: str, _request: Request, state: State) -> str:
     time.sleep(0.05)  # the other requests arrive meanwhile
     return changed(text) if state.in_flight > 1 else text
@@ -1134,6 +1158,8 @@ class Defect(enum.Enum):
     A_FRAME_IS_REPEATED = Behaviour(seen=clips_changed(_repeated_frame))
     FRAMES_ARE_DROPPED = Behaviour(seen=clips_changed(_every_other_frame))
     TIMES_ARE_ASSUMED = Behaviour(seen=clips_changed(_two_a_second))
+    EVICTED_IMAGES_ARE_CONFUSED = Behaviour(answered=_confused_after_many)
+    IMAGES_ARE_KEPT = Behaviour(answered=_kept)
     COMPANY_CHANGES_ANSWER = Behaviour(answered=_garbled_in_company)
     CACHE_IGNORES_IMAGE = Behaviour(seen=_first_image)
     CACHE_IS_NOT_TOLD = Behaviour(usage=_cache_not_told)

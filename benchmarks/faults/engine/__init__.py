@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from . import aftermath, hooks, media, runner, sampler, tower
+from . import aftermath, growth, hooks, media, runner, sampler, tower
 
-FAULTS = (*tower.FAULTS, *runner.FAULTS, *sampler.FAULTS, *media.FAULTS, *aftermath.FAULTS)
+FAULTS = (
+    *tower.FAULTS,
+    *runner.FAULTS,
+    *sampler.FAULTS,
+    *media.FAULTS,
+    *aftermath.FAULTS,
+    *growth.FAULTS,
+)
 
 
 def install() -> None:

@@ -45,7 +45,7 @@ def _hooks(classes: Iterable[str], method: str, change: Change) -> tuple[Hook, .
     return tuple(Hook(f"{_MODELS}.{module}", f"{name}.{method}", change) for module, name in named)
 
 
-def _embeddings(change: Callable[[Pictures], Pictures | None]) -> tuple[Hook, ...]:
+def embeddings(change: Callable[[Pictures], Pictures | None]) -> tuple[Hook, ...]:
     """Hooks that change the embeddings of a call; None leaves them as they are."""
 
     def changed(
@@ -85,7 +85,7 @@ def _attention(change: Callable[[list[int]], list[int]]) -> tuple[Hook, ...]:
 # --- what is wrong -------------------------------------------------------------------------------
 
 
-def _noisy(picture: Any, strength: float, seed: int) -> Any:
+def noisy(picture: Any, strength: float, seed: int) -> Any:
     """Adds noise with a standard deviation of `strength` x the RMS of the embeddings."""
     import torch
 
@@ -98,14 +98,14 @@ def _fresh(strength: float) -> Callable[[Pictures], Pictures]:
     """Noise that differs from call to call."""
 
     def change(pictures: Pictures) -> Pictures:
-        return [_noisy(one, strength, int.from_bytes(os.urandom(4), "little")) for one in pictures]
+        return [noisy(one, strength, int.from_bytes(os.urandom(4), "little")) for one in pictures]
 
     return change
 
 
 def _constant(pictures: Pictures) -> Pictures:
     """Noise that depends on the number of tokens alone."""
-    return [_noisy(one, _STRENGTH, len(one)) for one in pictures]
+    return [noisy(one, _STRENGTH, len(one)) for one in pictures]
 
 
 def _of_one_shape(pictures: Pictures) -> bool:
@@ -167,7 +167,7 @@ def _first_of_a_size() -> Callable[[Pictures], Pictures | None]:
         if not any(new):
             return None
         pairs = zip(pictures, new, strict=True)
-        return [_noisy(one, 1.0, len(one)) if is_new else one for one, is_new in pairs]
+        return [noisy(one, 1.0, len(one)) if is_new else one for one, is_new in pairs]
 
     return change
 
@@ -261,7 +261,7 @@ FAULTS = (
         name="tower-noise-5",
         kind=Kind.COLD,
         what="each call of the vision tower adds fresh noise of 5 % to the embeddings",
-        hooks=_embeddings(_fresh(0.05)),
+        hooks=embeddings(_fresh(0.05)),
         caught_by=("determinism.cold", "numerics.images"),
         suspect="vision tower",
     ),
@@ -269,7 +269,7 @@ FAULTS = (
         name="tower-noise-1",
         kind=Kind.COLD,
         what="each call of the vision tower adds fresh noise of 1 % to the embeddings",
-        hooks=_embeddings(_fresh(0.01)),
+        hooks=embeddings(_fresh(0.01)),
         caught_by=("determinism.cold",),
         suspect="vision tower",
     ),
@@ -277,7 +277,7 @@ FAULTS = (
         name="embeddings-exchanged",
         kind=Kind.COLD,
         what="pictures of one size that are encoded in one call get each other's embeddings",
-        hooks=_embeddings(_exchange),
+        hooks=embeddings(_exchange),
         caught_by=_BATCH,
         suspect="images encoded together",
     ),
@@ -285,7 +285,7 @@ FAULTS = (
         name="first-picture-for-all",
         kind=Kind.COLD,
         what="every picture of a call gets the embeddings of the call's first one",
-        hooks=_embeddings(_repeat_first),
+        hooks=embeddings(_repeat_first),
         caught_by=_BATCH,
         suspect="images encoded together",
     ),
@@ -293,7 +293,7 @@ FAULTS = (
         name="embeddings-ordered-by-size",
         kind=Kind.COLD,
         what="a call encodes its largest picture first, and nobody restores the order",
-        hooks=_embeddings(_ordered_by_size),
+        hooks=embeddings(_ordered_by_size),
         caught_by=_BATCH,
         suspect="images encoded together",
     ),
@@ -301,7 +301,7 @@ FAULTS = (
         name="third-picture-blank",
         kind=Kind.COLD,
         what="of the pictures of a call only the first two are encoded",
-        hooks=_embeddings(_blank_third),
+        hooks=embeddings(_blank_third),
         caught_by=_BATCH,
         suspect="images encoded together",
     ),
@@ -309,7 +309,7 @@ FAULTS = (
         name="noise-if-several",
         kind=Kind.COLD,
         what="pictures that are encoded with others in one call get noise of 5 %",
-        hooks=_embeddings(_if_several),
+        hooks=embeddings(_if_several),
         caught_by=_BATCH,
         suspect="images encoded together",
     ),
@@ -335,7 +335,7 @@ FAULTS = (
         name="stale-embedding",
         kind=Kind.COLD,
         what="a picture gets the embeddings of the last one that has as many tokens",
-        hooks=_embeddings(_stale()),
+        hooks=embeddings(_stale()),
         caught_by=("baseline.image", "determinism.batched_images"),
         suspect="caches",
     ),
@@ -352,7 +352,7 @@ FAULTS = (
         name="noise-above-256-tokens",
         kind=Kind.SIZE,
         what="pictures of more than 256 tokens get noise of 5 %",
-        hooks=_embeddings(_if_large),
+        hooks=embeddings(_if_large),
         caught_by=_IMAGES,
         suspect="vision tower",
     ),
@@ -360,7 +360,7 @@ FAULTS = (
         name="first-of-a-size-garbled",
         kind=Kind.SIZE,
         what="the first picture of each number of tokens is garbled (noise of 100 %)",
-        hooks=_embeddings(_first_of_a_size()),
+        hooks=embeddings(_first_of_a_size()),
         caught_by=("serving.largest_image",),
         suspect="vision tower",
     ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from ..growth import AGAIN
 from .pattern import Pattern, Row, are_the_largest, evidence, number, with_image
 from .suspects import Part, Suspect
 
@@ -198,6 +199,21 @@ def preempted(pattern: Pattern) -> tuple[Suspect, ...]:
     return _suspects(because, Part.PREEMPTED, Part.STEPS)
 
 
+def growth(pattern: Pattern) -> tuple[Suspect, ...]:
+    """Something is wrong only over many images."""
+    if not pattern.only("growth.memory", "growth.answers"):
+        return ()
+    if pattern.failed("growth.memory"):
+        because = "answers are right, but memory grows with each image"
+        return _suspects(because, Part.STATE, Part.CACHES)
+    wrong = [name for row in pattern.failed("growth.answers") for name in _differing(row)]
+    if all(name.endswith(AGAIN) for name in wrong):
+        because = "only an image that is sent again after many others gets another answer"
+        return _suspects(because, Part.CACHES, Part.STATE)
+    because = "after many images the first questions get other answers, cold ones as well"
+    return _suspects(because, Part.STATE, Part.CACHES)
+
+
 def decode(pattern: Pattern) -> tuple[Suspect, ...]:
     """Forced numbers are right, generated answers are not."""
     if not pattern.holds(*_FORCED):
@@ -340,6 +356,7 @@ RULES: Sequence[Rule] = (
     caches,
     steps,
     preempted,
+    growth,
     decode,
     frames,
     places,
@@ -351,6 +368,10 @@ RULES: Sequence[Rule] = (
     pooled_engine,
     variant,
 )
+
+
+def _differing(row: Row) -> list[str]:
+    return list(evidence(row).get("differing", ()))
 
 
 def _has_texts(row: Row) -> bool:

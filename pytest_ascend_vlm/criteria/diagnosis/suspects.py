@@ -18,6 +18,7 @@ class Part(enum.Enum):
     PLACES = "places of images"
     FRAMES = "frames of clips"
     CACHES = "caches"
+    STATE = "state between requests"
     STEPS = "steps of a prompt"
     PREEMPTED = "preempted requests"
     DECODE = "decode path"
@@ -43,6 +44,7 @@ TITLES = {
     Part.PLACES: "the places of images: their order, or the positions (mRoPE) of their tokens",
     Part.FRAMES: "the frames of a clip: how they are chosen, ordered and timed",
     Part.CACHES: "the prefix cache or the encoder cache: their keys, and what a hit returns",
+    Part.STATE: "what a request leaves behind: memory, cache slots, reused buffers",
     Part.STEPS: "a prompt that is computed in several steps (chunked prefill)",
     Part.PREEMPTED: "a request that is preempted and computed again, because the KV cache is full",
     Part.DECODE: "the decode path: KV cache, block tables and positions of new tokens",
@@ -73,6 +75,8 @@ NEXT = {
     Part.FRAMES: "run -k 'test_frames_keep_order_and_time or test_prompt_matches_reference'",
     Part.CACHES: "serve with --vlm-serve enable_prefix_caching=false and "
     "--vlm-serve mm_processor_cache_gb=0, one at a time",
+    Part.STATE: "run -m soak -k test_memory_levels_off, which names the process that grows; then "
+    "serve with --vlm-serve mm_processor_cache_gb=0",
     Part.STEPS: "serve with --vlm-serve enable_chunked_prefill=false",
     Part.PREEMPTED: "serve with --vlm-serve async_scheduling=false, to see whether tokens in "
     "flight are the cause",

@@ -27,7 +27,7 @@ Said = Mapping[str, str]
 _SHOWN_ELSEWHERE = frozenset({"got", "expected", "truth", "accepted", "parting", "texts", "answer"})
 """The evidence that is part of a case's material."""
 
-_SENTENCES = ("numbers", "cold", "limited_by", "misread")
+_SENTENCES = ("numbers", "cold", "again", "limited_by", "misread")
 """The evidence that is a sentence of the criterion; no model says it."""
 
 
@@ -168,7 +168,7 @@ def _texts(rows: Rows, materials: Iterable[Matter]) -> Iterator[str]:
 def _figures(rows: Rows) -> Iterator[tuple[str, Text]]:
     """Name of each measured series -> its name for a reader."""
     for row in rows:
-        if group_of(row) == "performance":
+        if group_of(row) in {"performance", "growth"}:
             names = (str(one["name"]) for one in evidence(row).get("series") or ())
             yield from ((name, figure_name(name)) for name in names)
 

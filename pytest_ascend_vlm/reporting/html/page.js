@@ -356,8 +356,10 @@
     ]));
   }
 
+  const MEASURED = ["performance", "growth"];
+
   function evidence(row) {
-    const rest = Object.entries(row.evidence).filter(([name]) => row.group !== "performance"
+    const rest = Object.entries(row.evidence).filter(([name]) => !MEASURED.includes(row.group)
       || (name !== "series" && name !== "ttft_by_image_tokens"));
     if (!rest.length) return null;
     const value = (found) => (found !== null && typeof found === "object"
@@ -442,7 +444,7 @@
   }
 
   function measuredCharts(row) {
-    if (row.group !== "performance") return []; // a user's own evidence may be anything
+    if (!MEASURED.includes(row.group)) return []; // a user's own evidence may be anything
     const one = (values, label) => [{ label, colour: COLOURS.a, isLine: false, values }];
     const finite = (value) => (typeof value === "number" ? value : null);
     const found = (row.evidence.series || []).map((s) => chart(tell(s.name),

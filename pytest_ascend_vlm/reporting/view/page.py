@@ -17,6 +17,7 @@ from .datasets import Score, datasets
 from .deployment import Deployment, Start, deployment, start
 from .environment import Item
 from .examples import Examples, examples
+from .growth import Growth, growth
 from .missing import Commands, Missing, commands
 from .numerics import ErrorAnalysis, Numerics, error_analysis, numerics
 from .published import Published, published
@@ -93,6 +94,7 @@ class ModelPage:
         errors: where the error is.
         agreement: the figures of the community's section about the reference and the device.
         speed: latency, throughput, CPU usage.
+        growth: memory and answers over many images.
         published: published figures beside the measured ones; None if the model file has none.
         criteria: all criteria with their worst case.
         suspects: the parts that the failures point to.
@@ -125,6 +127,7 @@ class ModelPage:
     errors: ErrorAnalysis | Missing
     agreement: tuple[Figure, ...]
     speed: Speed | Missing
+    growth: Growth | Missing
     published: Published | None
     criteria: tuple[CriterionLine, ...]
     suspects: tuple[Suspect, ...]
@@ -175,6 +178,7 @@ def model_page(
         errors=error_analysis(rows, compared, run),
         agreement=agreement(rows, found.speed, run),
         speed=found.speed,
+        growth=growth(rows, run, charts=charts),
         published=published(model, rows),
         criteria=criterion_lines(rows),
         suspects=suspects(rows),
@@ -247,6 +251,7 @@ def _commands(receipt: Json, run: Commands) -> tuple[Item, ...]:
         Item(phrase("this run"), shlex.join(["pytest", *map(str, receipt["argv"])])),
         Item(phrase("all criteria that always run"), run.run()),
         Item(phrase("performance"), run.run("performance")),
+        Item(phrase("memory over many images"), run.run("soak")),
         Item(phrase("data sets"), run.run("dataset")),
     )
 

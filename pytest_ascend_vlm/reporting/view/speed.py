@@ -80,8 +80,8 @@ class Runs:
 
 
 @dataclass(frozen=True)
-class SpeedVerdict:
-    """The verdict of one criterion of speed.
+class MeasuredVerdict:
+    """The verdict of one criterion that measures speed or memory.
 
     Attributes:
         criterion: its id.
@@ -117,7 +117,7 @@ class Speed:
         generators: the load generators with their versions.
     """
 
-    verdicts: tuple[SpeedVerdict, ...]
+    verdicts: tuple[MeasuredVerdict, ...]
     statistics: tuple[str, ...]
     figures: tuple[Figure, ...]
     runs: tuple[Runs, ...]
@@ -140,7 +140,7 @@ def speed(rows: Rows, run: Commands, *, charts: bool) -> Speed | Missing:
     figures = _figures(measured)
     occurring = {statistic for figure in figures for statistic in figure.values}
     return Speed(
-        tuple(_verdict(row) for row in measured),
+        tuple(measured_verdict(row) for row in measured),
         tuple(name for name in STATISTICS if name in occurring),
         figures,
         tuple(_runs(row) for row in of(measured, "performance.single_stream") if _is_timed(row)),
@@ -155,8 +155,9 @@ def speed(rows: Rows, run: Commands, *, charts: bool) -> Speed | Missing:
     )
 
 
-def _verdict(row: Json) -> SpeedVerdict:
-    return SpeedVerdict(
+def measured_verdict(row: Json) -> MeasuredVerdict:
+    """The verdict of a row."""
+    return MeasuredVerdict(
         row["criterion"],
         row["case"],
         row["status"],

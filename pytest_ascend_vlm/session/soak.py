@@ -1,0 +1,112 @@
+"""Sends many different images to a server, and looks at its memory after each of them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..engines.cold import new_salt
+from ..load.uncached import UncachedRequests
+from ..observation.soak import Soak
+from ..processes.host_memory import memory_by_process
+from ..spec.case import Case, Sampling
+from ..spec.model import Variant
+from ..spec.thresholds import BATCH, SOAK_CACHE_GIB
+from .device_slot import DeviceSlot
+from .memo import Memo
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..engines.client import Client
+    from ..engines.endpoint import Server
+    from ..observation.answers import Completion
+
+_CACHE = "mm_processor_cache_gb"
+_TOKENS = 8
+"""Length of the answer to each image. The first and last questions have the usual length."""
+
+
+class SoakRun:
+    """A server that answers more images than its caches hold; the model's own is stopped then.
+
+    Attributes:
+        slot: the devices of the server.
+        run: sends the images; returns what was seen.
+    """
+
+    def __init__(self, slot: DeviceSlot, cases: Sequence[Case], directory: Path) -> None:
+        """Sets up; sends nothing yet.
+
+        Args:
+            slot: the devices of the server.
+            cases: the cases with one image; the first with different images are the questions.
+            directory: an existing directory for changed images.
+        """
+        self.slot = slot
+        self.run = Memo(partial(self._soak))
+        self._cases = cases
+        different = {case.images: case for case in reversed(cases)}
+        self._questions = tuple(reversed(different.values()))[:BATCH]
+        self._uncached = UncachedRequests(directory)
+
+    def _soak(self) -> Soak:
+        from ..engines.vllm.metrics import measure
+
+        with self._served() as (client, server):
+            first = self._answers(client)
+            host, device = self._send_images(client, server)
+            again, counted = measure(client.endpoint, lambda: self._answers(client))
+            cold, counted_cold = measure(client.endpoint, lambda: self._answers(client, cold=True))
+        known = [used for used in device if used is not None]
+        return Soak(
+            len(host),
+            tuple(host),
+            tuple(known) if len(known) == len(device) else (),
+            first,
+            again,
+            cold,
+            counted.caches,
+            counted_cold.caches,
+        )
+
+    @contextlib.contextmanager
+    def _served(self) -> Iterator[tuple[Client, Server]]:
+        """The model, with an image cache that is full soon; an endpoint as it is."""
+        from ..engines.client import Client
+
+        if self.slot.starts_engines:
+            size = min(self.slot.session.model.serve.get(_CACHE, SOAK_CACHE_GIB), SOAK_CACHE_GIB)
+            with self.slot.variant(Variant("small_image_cache", {_CACHE: size})) as served:
+                yield served
+            return
+        server = self.slot.own_server()
+        with contextlib.closing(Client(server.endpoint, server.explain_loss)) as client:
+            yield client, server
+            self.slot.requests += client.requests
+
+    def _answers(self, client: Client, *, cold: bool = False) -> Mapping[str, Completion]:
+        """The answers to the questions; the prompt is computed each time, the images if cold."""
+        return {
+            case.id: client.complete(
+                case, Sampling(case.max_tokens, cache_salt=new_salt()), cold=cold
+            )
+            for case in self._questions
+        }
+
+    def _send_images(
+        self, client: Client, server: Server
+    ) -> tuple[list[dict[str, float]], list[float | None]]:
+        """Host and device memory after each image, while the server is idle."""
+        session, host, device = self.slot.session, [], []
+        count = session.run.options.soak
+        for number in range(count):
+            case = self._uncached.case(self._cases[number % len(self._cases)])
+            client.complete(case, self._uncached.sampling(_TOKENS))
+            host.append(memory_by_process(server.processes()))
+            device.append(self.slot.allocation.memory_used_mib())
+            session.on_progress(f"soak: image {number + 1} of {count}")
+        return host, device
