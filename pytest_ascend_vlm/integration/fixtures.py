@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ..session.parameters import ParameterRuns
     from ..session.performance import PerformanceSession
     from ..session.reference import ReferenceSession
+    from ..session.request_runs import RequestRuns
     from ..spec.case import Case
     from ..spec.model import ModelSpec
 
@@ -260,6 +261,20 @@ def parameter_runs(client: Client) -> ParameterRuns:
     from ..session.parameters import ParameterRuns
 
     return ParameterRuns(client)
+
+
+@pytest.fixture(scope="class")
+def request_runs(
+    client: Client, server: Server, image_case: Case, golden: Goldens, vlm_model: ModelSpec
+) -> RequestRuns:
+    """Requests of all kinds, sent as they are: `request_runs.run(steps)`. Scope: class.
+
+    Raises:
+        ConfigurationError: the model has no case with an image.
+    """
+    from ..session.request_runs import RequestRuns
+
+    return RequestRuns(client, server, image_case, golden, vlm_model.budgets.first_image)
 
 
 @pytest.fixture(scope="class")
