@@ -68,8 +68,7 @@ def _warm(knowledge: Knowledge) -> None:
             with contextlib.closing(Client(endpoint, lambda: None)) as client:
                 with contextlib.suppress(Exception):
                     client.models()
-                with contextlib.suppress(Exception):
-                    client.post(b"{")
+                client.health()
 
 
 @pytest.fixture

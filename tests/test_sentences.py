@@ -44,7 +44,6 @@ NOT_SHOWN = {
     "Bearer {api_key}",
     "Bearer {key}",
     "What is shown?",
-    "bad image",
     "bfloat16, yardstick float32",
     "float32 of answer",
     "generator={tool} {version}",

@@ -14,8 +14,10 @@ import openai
 
 from ..errors import ServerError
 from ..observation.answers import TOP_LOGPROBS, Completion, Refusal, require_answer
+from ..observation.exchange import Exchange
 from ..observation.numerics import FORCED_TOKENS, Forced
 from ..spec.case import Case, Sampling
+from ..spec.step import Step
 from . import logprobs
 from .cold import cold_part, new_salt, without_uuid
 from .connection import BARE, Connection
@@ -393,9 +395,18 @@ class Client:
         """Maximum tokens of a prompt with its answer, as `/v1/models` lists it; None if unknown."""
         return self._connection.max_model_len()
 
-    def post(self, body: bytes) -> Refusal:
-        """Sends an invalid request body to the chat endpoint and returns the HTTP error."""
-        return self._connection.post(body)
+    def exchange(self, step: Step, words: Mapping[str, str]) -> Exchange:
+        """Sends a request as it is and returns the reply as it is.
+
+        Args:
+            step: the request.
+            words: the words of the body's template and what they stand for.
+        """
+        return self._connection.exchange(step, words)
+
+    def health(self) -> int:
+        """The HTTP status of `/health`; 0 if there is no reply."""
+        return self._connection.health()
 
     @contextlib.contextmanager
     def disposable(

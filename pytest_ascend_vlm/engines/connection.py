@@ -10,8 +10,11 @@ import openai
 
 from ..errors import ServerError
 from ..observation.answers import TOP_LOGPROBS, Refusal
+from ..observation.exchange import Exchange
 from ..spec.case import Sampling
+from ..spec.step import Step
 from .endpoint import Endpoint
+from .exchange import send
 from .neutral import NEUTRAL
 from .replies import refusal
 
@@ -167,15 +170,23 @@ class Connection:
         length = getattr(listed.get(self.endpoint.served_name), "max_model_len", None)
         return length if isinstance(length, int) else None
 
-    def post(self, body: bytes) -> Refusal:
-        """Sends an invalid request body to the chat endpoint and returns the HTTP error."""
+    def exchange(self, step: Step, words: Mapping[str, str]) -> Exchange:
+        """Sends a request as it is and returns the reply as it is.
+
+        Args:
+            step: the request.
+            words: the words of the body's template and what they stand for.
+        """
         self._begin_request()
-        headers = {"Content-Type": "application/json"}
+        return Exchange(step, *send(self._http, step, words))
+
+    def health(self) -> int:
+        """The HTTP status of `/health`; 0 if there is no reply."""
+        self._begin_request()
         try:
-            reply = self._http.post("/v1/chat/completions", content=body, headers=headers)
-        except httpx.TransportError as error:
-            raise self._lost(error) from error
-        return refusal(reply)
+            return self._http.get("/health").status_code
+        except httpx.TransportError:
+            return 0
 
     def _begin_request(self) -> None:
         self._ensure()

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ..session.performance import PerformanceSession
     from ..session.recovery import RecoveryRuns
     from ..session.reference import ReferenceSession
+    from ..session.request_runs import RequestRuns
     from ..session.soak import SoakRun
     from ..spec.case import Case
     from ..spec.model import ModelSpec
@@ -281,6 +282,20 @@ def recovery_runs(  # noqa: PLR0913, PLR0917  (they make its requests)
     clip = next(iter(clip_cases), None)
     requests = ImageRequests(vlm_model, server, client, text_case, image_case, clip)
     return RecoveryRuns(server, answers, requests)
+
+
+@pytest.fixture(scope="class")
+def request_runs(
+    client: Client, server: Server, image_case: Case, golden: Goldens, vlm_model: ModelSpec
+) -> RequestRuns:
+    """Requests of all kinds, sent as they are: `request_runs.run(steps)`. Scope: class.
+
+    Raises:
+        ConfigurationError: the model has no case with an image.
+    """
+    from ..session.request_runs import RequestRuns
+
+    return RequestRuns(client, server, image_case, golden, vlm_model.budgets.first_image)
 
 
 @pytest.fixture(scope="class")

@@ -142,7 +142,8 @@ def register(parser: pytest.Parser) -> None:
         type=_positive,
         default=Options.examples,
         help="number of generated pictures that serving.image_sizes asks (default: "
-        f"{Options.examples}); the same N gives the same pictures",
+        f"{Options.examples}); serving.any_request sends a sixth as many generated sequences of "
+        "requests. The same N gives the same pictures and sequences",
     )
     group.addoption(
         "--vlm-requests",

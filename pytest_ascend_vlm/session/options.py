@@ -39,7 +39,8 @@ class Options:
         golden_roots: directories that are searched for goldens.
         golden_dir: the project's golden directory; goldens are written there.
         compare_url: URL of an endpoint to compare the speed with, or None.
-        examples: number of generated pictures of serving.image_sizes.
+        examples: number of generated pictures of serving.image_sizes; six times the number of
+            generated sequences of serving.any_request.
         requests: number of requests at each concurrency level.
         soak: number of images in growth.*.
         save_performance: True if measured figures are stored instead of compared.

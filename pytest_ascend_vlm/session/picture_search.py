@@ -6,13 +6,14 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from ..criteria.pictures import reply_problem
 from ..observation.answers import Completion, Refusal
 from ..observation.pictures import PictureReply, PictureSearch
 from ..spec.picture import MODES, Picture
 from ..spec.thresholds import SHRINK_REQUESTS, SHRINK_SECONDS
+from .drawing import settings, uniform
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
@@ -21,11 +22,6 @@ _LONGEST_SIDE = 1024  # a longer one is drawn only for a thin picture
 _MOST_PIXELS = 1 << 19  # about 650 tokens, which take half a second on two CPU cores
 _ASPECT_LIMIT = 200  # the processors of Qwen-VL and GLM refuse thinner pictures
 _REPORTED = ((26, 28), (500, 19), (150, 150))  # servers were reported to fail on these
-# Hypothesis draws some integers from the source code of the modules that are imported. Code has no
-# number of this size, so the pictures do not depend on what else a run has imported.
-_FAR = 1 << 44
-
-_T = TypeVar("_T")
 
 
 def search(
@@ -51,18 +47,10 @@ def search(
     replies = _Replies(ask)
     borders_are_right = not any(map(replies.is_wrong, border_pictures(patch_sides)))
 
-    @hypothesis.settings(
+    @settings(
         # After a wrong reply the generated pictures are candidates for a smaller one.
         max_examples=examples if borders_are_right else SHRINK_REQUESTS,
-        derandomize=True,
-        database=None,
-        deadline=None,
         phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
-        # It is about the time that drawing takes, and a busy host draws slowly.
-        suppress_health_check=(hypothesis.HealthCheck.too_slow,),
-        verbosity=hypothesis.Verbosity.quiet,
-        report_multiple_bugs=False,
-        print_blob=False,
     )
     @hypothesis.given(generated_pictures(patch_sides))
     def each_picture_gets_the_right_reply(picture: Picture) -> None:
@@ -97,13 +85,13 @@ def generated_pictures(patch_sides: tuple[int, int]) -> SearchStrategy[Picture]:
     sides = _sides(patch_sides)
 
     def with_side(side: int) -> SearchStrategy[Picture]:
-        partner = _uniform(_partners(side, sides))
+        partner = uniform(_partners(side, sides))
         # Three bits and not a number: hypothesis also tries the same number in several places,
         # and a mode's would be that of a very small side.
         bits = strategies.tuples(*3 * [strategies.booleans()])
         return strategies.builds(partial(_picture, side), partner, strategies.booleans(), bits)
 
-    return _uniform(sides).flatmap(with_side)
+    return uniform(sides).flatmap(with_side)
 
 
 class _WrongReplyError(Exception):
@@ -151,14 +139,6 @@ class _Replies:
         is_lost = isinstance(last, Refusal) and last.status == 0
         in_time = self.shrinking < SHRINK_REQUESTS and time.monotonic() < self._until
         return in_time and not is_lost
-
-
-def _uniform(values: Sequence[_T]) -> SearchStrategy[_T]:
-    """One of the values, each position equally likely; shrinks to the first."""
-    from hypothesis import strategies
-
-    drawn = strategies.integers(_FAR, _FAR + len(values) - 1)
-    return drawn.map(lambda number: values[number - _FAR])
 
 
 def _sides(patch_sides: tuple[int, int]) -> list[int]:

@@ -76,6 +76,11 @@ class ExpectedFailure:
     def __str__(self) -> str:
         return f"{self.reason} ({self.issue})"
 
+    @property
+    def case(self) -> str:
+        """The case or other parameter of the criterion that fails; empty for all."""
+        return self.criterion.partition("[")[2].removesuffix("]")
+
     def may_occur(self, vllm: str | None) -> bool:
         """True unless a version of vLLM has the fix, or is unknown and may have it."""
         if not self.fixed_in:

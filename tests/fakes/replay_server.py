@@ -19,6 +19,8 @@ import json
 import math
 import random
 import re
+import select
+import socket
 import threading
 import time
 from collections import Counter
@@ -34,7 +36,7 @@ import numpy.typing as npt
 from PIL import Image, ImageChops, ImageOps
 from safetensors.numpy import load_file
 
-from fakes.prompts import UNIT, Prompts, image_tokens
+from fakes.prompts import IMAGE, UNIT, Prompts, image_tokens
 
 END = 258  # <|im_end|> of the tiny checkpoints; ids below 256 are bytes of UTF-8
 FILLER = 32  # follows the end of an answer that is not to end
@@ -360,6 +362,29 @@ class Refused(Exception):
     is_json: bool = True
 
 
+_MISTAKES = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
+
+# Fields whose values this server checks.
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "max_tokens": lambda value: 1 <= value < 2**31,
+    "temperature": lambda value: 0 <= value <= 2,
+    "n": lambda value: 1 <= value <= 100,
+    "stop": lambda value: isinstance(value, str) and value != "",
+    "top_logprobs": lambda value: 0 <= value <= TOP,
+    "prompt_logprobs": lambda value: 0 <= value <= LISTED,
+    "seed": lambda value: abs(value) < 2**63,
+    "cache_salt": lambda value: isinstance(value, str) and value != "",
+    "stream": lambda value: isinstance(value, bool),
+}
+
+
+def _validate(asked: dict[str, Any]) -> None:
+    """Raises ValueError if a field has a value that it must not have."""
+    for name, is_right in _CHECKS.items():
+        if asked.get(name) is not None and not is_right(asked[name]):
+            raise ValueError(f"{name}={str(asked[name])[:40]}")
+
+
 def parse(body: bytes, fetch: Fetch, view: View) -> Request:
     """Parses a body.
 
@@ -373,17 +398,27 @@ def parse(body: bytes, fetch: Fetch, view: View) -> Request:
     """
     try:
         asked = json.loads(body)
-        model, chat = asked["model"], asked["messages"]
-    except (ValueError, KeyError, TypeError) as error:
+        return _parsed(asked, fetch, view)
+    except _MISTAKES as error:
         raise Refused(400, f"invalid request: {error!r}", "json") from error
+
+
+def _parsed(asked: dict[str, Any], fetch: Fetch, view: View) -> Request:
+    model, chat = asked["model"], asked["messages"]
+    _validate(asked)
     forced = chat[-1]["content"] if chat[-1]["role"] == "assistant" else None
     chat = chat if forced is None else chat[:-1]
     contents = [(message["role"], _parts(message["content"])) for message in chat]
     parts = [part for _, content in contents for part in content]
+    if unknown := {part["type"] for part in parts} - {"text", "image_url", "video_url"}:
+        raise ValueError(f"unknown parts: {unknown}")
     urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
     opened = [_open(fetch(url)) for url in urls]
     viewed = [view(image) for image in opened]
     prompt, images = conversation(_seen_messages(contents, map(pixel_digest, viewed)))
+    prompt.encode()  # a lone surrogate is no text
+    if IMAGE in prompt:
+        raise ValueError("a text with the token of an image")
     return Request(
         model=model,
         prompt=prompt,
@@ -442,6 +477,8 @@ def fetch(url: str) -> bytes:
         raise Refused(400, "Cannot load local files without `--allowed-local-media-path`.", "url")
     try:
         reply = httpx.get(url, trust_env=False, timeout=_FETCH_SECONDS)
+    except httpx.InvalidURL as error:
+        raise Refused(422, f"Failed to fetch media from URL: {error}", "url") from error
     except httpx.HTTPError as error:
         raise Refused(500, f"Cannot connect to host: {error!r}", "url") from error
     if reply.is_error:
@@ -745,6 +782,7 @@ class Behaviour:
         reply: changes the body of the response.
         begun: called when a stream begins that its client will leave.
         health: the status of `/health`.
+        left: called if the client of an endless answer leaves; None: nobody notices that.
     """
 
     fetch: Fetch = fetch
@@ -762,6 +800,7 @@ class Behaviour:
     reply: Callable[[dict[str, Any]], dict[str, Any]] = _reply
     begun: Callable[[Request, State], None] = _begun
     health: Callable[[State], int] = _health
+    left: Callable[[State], None] | None = None
 
 
 def changed(text: str) -> str:
@@ -1096,6 +1135,57 @@ def _in_the_event_loop(_request: Request, _state: State) -> Refused | None:
         return None
 
 
+def _noted(what: str) -> Callable[[State], None]:
+    """Notes in the server's state what has happened."""
+
+    def note(state: State) -> None:
+        state.asked[what] += 1
+
+    return note
+
+
+def _was_left(request: Request, state: State) -> bool:
+    """True if a client left before; waits for those that are leaving."""
+    if request.ignores_end:
+        return False
+    until = time.monotonic() + 5
+    while state.in_flight > 1 and time.monotonic() < until:
+        time.sleep(0.01)
+    return bool(state.asked.pop("left", 0))
+
+
+def _dies_if_left(request: Request, state: State) -> Refused | None:
+    state.is_gone = bool(request.images) and _was_left(request, state)
+    return Refused(500, "the process has ended", "crash") if state.is_gone else None
+
+
+def _hangs_if_left(request: Request, state: State) -> None:
+    if _was_left(request, state):
+        state.in_flight -= 1  # nobody waits for it
+        time.sleep(16)
+        state.in_flight += 1
+
+
+def _changed_after_two(text: str, request: Request, state: State) -> str:
+    """Changes the answer to the request that follows one with n=2."""
+    after_two = state.asked.pop("two", 0)
+    state.asked["two"] = request.n == 2
+    return changed(text) if after_two and request.n == 1 else text
+
+
+def _remember_bias(refused: Refused, state: State) -> Refused:
+    state.asked["bias"] += "logit_bias" in refused.message
+    return refused
+
+
+def _with_last_bias(text: str, _request: Request, state: State) -> str:
+    return changed(text) if state.asked.pop("bias", 0) else text
+
+
+def _min_p_500(refused: Refused, _state: State) -> Refused:
+    return dataclasses.replace(refused, status=500) if "min_p" in refused.message else refused
+
+
 class Defect(enum.Enum):
     """Realistic defects of a server, one at a time."""
 
@@ -1146,6 +1236,11 @@ class Defect(enum.Enum):
     UNKNOWN_MODEL_IS_ANSWERED = Behaviour(refuse=_answers("model"))
     LONG_PROMPT_GIVES_500 = Behaviour(refuse=_only("too long", status=500))
     ERRORS_ARE_PLAIN_TEXT = Behaviour(refuse=_only("json", is_json=False))
+    AN_ODD_FIELD_GIVES_500 = Behaviour(refuse=_min_p_500)
+    DIES_OF_AN_IMAGE_AFTER_A_CLIENT_LEFT = Behaviour(left=_noted("left"), crash=_dies_if_left)
+    HANGS_AFTER_A_CLIENT_LEFT = Behaviour(left=_noted("left"), crash=_hangs_if_left)
+    TWO_ANSWERS_CHANGE_THE_NEXT = Behaviour(answered=_changed_after_two)
+    BIAS_STAYS_FOR_THE_NEXT = Behaviour(refuse=_remember_bias, answered=_with_last_bias)
     SECOND_RUN_DIFFERS = Behaviour(answered=_alternating)
     IGNORES_SEED = Behaviour(seen=_random_seed)
     ONE_SEED_FOR_ALL = Behaviour(seen=_without(seed=7))
@@ -1256,16 +1351,23 @@ class Stub:
         return {"id": "chatcmpl-0", "object": kind, "created": 0, "model": self.name}
 
     def score(self, body: bytes) -> dict[str, Any]:
-        """The numbers of a prompt that is given as tokens."""
-        asked = json.loads(body)
-        tokens = tuple(asked["prompt"])
+        """The numbers of a prompt that is given as tokens.
+
+        Raises:
+            Refused: it is not given so, or no numbers are asked for.
+        """
+        try:
+            asked = json.loads(body)
+            tokens, count = tuple(map(int, asked["prompt"])), int(asked["prompt_logprobs"])
+        except _MISTAKES as error:
+            raise Refused(400, f"invalid request: {error!r}", "json") from error
         known = self._known_behind(tokens)
         prompt = known.prompt_tokens if known else len(tokens)
         rows = [known.rows.get(i) if known else None for i in range(prompt - 1)]
         given = [row or sure(tokens[i + 1]) for i, row in enumerate(rows)]
         given += _rows(tokens[prompt:], known)
         listed = [
-            self._prompt_row(row, token, asked["prompt_logprobs"])
+            self._prompt_row(row, token, count)
             for row, token in zip(self.behaviour.candidates(tuple(given)), tokens[1:], strict=True)
         ]
         choice = {
@@ -1308,8 +1410,9 @@ class Stub:
             yield Refused(400, message, "too many images")
         if any(image_tokens(*size) is None for size in request.sizes):
             yield Refused(400, "absolute aspect ratio must be smaller than 200", "too thin")
-        # The answer needs at least one token.
-        if len(prompt_items(request, self.knowledge)) >= self.longest_prompt:
+        # The answer needs at least one token. No token has as many characters.
+        is_far_too_long = len(request.prompt) > 20 * self.longest_prompt
+        if is_far_too_long or len(prompt_items(request, self.knowledge)) >= self.longest_prompt:
             yield Refused(400, f"maximum context length is {self.longest_prompt}", "too long")
 
     def _raise(self, refused: Refused) -> None:
@@ -1446,6 +1549,9 @@ class _Handler(BaseHTTPRequestHandler):
                 Refused(404, "Not Found", "path")
             )
 
+    def do_DELETE(self) -> None:
+        self._send_error_body(Refused(405, "Method Not Allowed", "method"))
+
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if not self._may_pass():
@@ -1455,6 +1561,8 @@ class _Handler(BaseHTTPRequestHandler):
                 if self.path == "/v1/completions":
                     self._send_json(200, self.server.stub.score(body))
                     return
+                if self.path != "/v1/chat/completions":
+                    raise Refused(404, "Not Found", "path")
                 request = self.server.stub.accept(body)
                 if request.is_endless:
                     self._send_endless(request)
@@ -1464,10 +1572,36 @@ class _Handler(BaseHTTPRequestHandler):
                 if not self._hang_up():
                     self._send_error_body(refused)
                 return
+            left = self.server.stub.behaviour.left
+            if left and request.ignores_end:
+                self._answer_unless_left(request, answer, left)
+                return
+        self._answer(request, answer)
+
+    def _answer(self, request: Request, answer: Mapping[str, Any]) -> None:
         if request.stream:
             self._send_stream(answer)
         else:
             self._send_json(200, answer)
+
+    def _answer_unless_left(
+        self, request: Request, answer: Mapping[str, Any], left: Callable[[State], None]
+    ) -> None:
+        if request.stream:
+            self._send_stream(answer)
+        if self._client_leaves():
+            left(self.server.stub.state)
+        elif not request.stream:
+            self._send_json(200, answer)
+
+    def _client_leaves(self) -> bool:
+        """True if the client closes the connection within a second."""
+        readable, _, _ = select.select([self.connection], [], [], 1.0)
+        try:
+            self.close_connection = bool(readable) and not self.connection.recv(1, socket.MSG_PEEK)
+        except ConnectionError:
+            self.close_connection = True
+        return self.close_connection
 
     def _may_pass(self) -> bool:
         if self._hang_up():

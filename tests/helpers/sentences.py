@@ -36,7 +36,8 @@ _SPEAKING = (
 # Of these, the modules that write only pages, lists, logs, and errors that end the whole run.
 _SILENT = frozenset({
     "checkpoints/untaught.py", "criteria/criterion.py", "criteria/groups.py", "engines/address.py",
-    "engines/served_name.py", "engines/torch_companions.py", "engines/transformers/cpu_threads.py",
+    "engines/exchange.py", "engines/served_name.py", "engines/torch_companions.py",
+    "engines/transformers/cpu_threads.py",
     "engines/npu_tensors.py", "engines/vllm/argument_check.py", "engines/vllm/registry.py",
     "load/evalscope_perf.py", "platforms/__init__.py", "platforms/hccl_ports.py",
     "platforms/image.py",

@@ -365,6 +365,8 @@
     const value = (found) => (found !== null && typeof found === "object"
       ? el("pre", { tabindex: "0", lang: "en" }, JSON.stringify(found, null, 1))
       : typeof found === "number" ? number(found)
+        : typeof found === "string" && found.includes("\n")
+          ? el("pre", { tabindex: "0", lang: "en" }, found)
         : row.group === "own" ? String(found) : tell(String(found)));
     return section(t("Evidence"), facts(rest.map(([name, found]) => [name, value(found)])));
   }
