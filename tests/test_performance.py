@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,11 @@ def in_single_file() -> Behaviour:
         with lock:
             time.sleep(0.05)
 
-    return Behaviour(crash=crash)
+    def sent(events: Iterator[bytes]) -> Iterator[bytes]:
+        with lock:
+            yield from events
+
+    return Behaviour(crash=crash, sent=sent)
 
 
 def measured(judged: Judged, url: str, what: str, *more: str) -> Outcome:

@@ -202,8 +202,7 @@ class ServingCriteria(Criteria):
         sequences. If pieces are late, ask the server without the proxy in between, or turn
         buffering off there (nginx: `proxy_buffering off`), compression too.
         """
-        attempts = streams(client, case)
-        judge(rules.judge_stream(client.stream(case), answers(case), attempts))
+        judge(rules.judge_stream(client.stream(case), answers(case), streams(client, case)))
 
     @criterion("serving.limits", "robustness")
     def test_limits_are_obeyed(
