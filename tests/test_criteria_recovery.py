@@ -27,7 +27,7 @@ SAME, OTHER = completion("one two", (1, 2)), completion("one six", (1, 9))
 
 
 def seen(after: Completion | Refusal = SAME, held: float | None = 0.0, **incident: Any) -> Recovery:
-    return Recovery(Incident(**incident), BEFORE, {"again": SAME, "cold": after}, held)
+    return Recovery(Incident(**incident), BEFORE, SAME, after, held)
 
 
 @pytest.mark.parametrize(
@@ -38,10 +38,16 @@ def seen(after: Completion | Refusal = SAME, held: float | None = 0.0, **inciden
         (seen(reply=REFUSED, seconds=5.0), None),
         (seen(reply=REFUSED, seconds=5.0, meanwhile=SAME, meanwhile_seconds=2.0), None),
         (seen(completion("one two", None)), None),
-        (seen(OTHER), "cold: another answer than before:"),
-        (seen(completion("", ())), "cold: another answer than before:"),
-        (seen(completion("one two six", None)), "cold: another answer than before:"),
-        (seen(SILENT), "cold: it got no answer: timed out"),
+        (seen(OTHER), "an image in no cache is read as before: another answer than before:"),
+        (
+            seen(completion("", ())),
+            "an image in no cache is read as before: another answer than before:",
+        ),
+        (
+            seen(completion("one two six", None)),
+            "an image in no cache is read as before: another answer than before:",
+        ),
+        (seen(SILENT), "an image in no cache is answered: it got no answer: timed out"),
         (seen(held=2.0), "no request is left: the server still has 2 requests 5 s after the last"),
         (seen(reply=SAME), "the bad request is refused: it was answered: 'one two'"),
         (seen(reply=SILENT), "the bad request is refused: it got no reply within 10 s: timed out"),
@@ -69,8 +75,8 @@ def test_a_bad_request_leaves_nothing_behind(one: Recovery, problem: str | None)
         (None, SAME, []),
         (503, SILENT, []),
         (200, SAME, ["/health tells it"]),
-        (503, OTHER, ["the image that waited"]),
-        (200, SILENT, ["/health tells it", "the image that waited"]),
+        (503, OTHER, ["the image that waited is read as before"]),
+        (200, SILENT, ["/health tells it", "the image that waited is answered"]),
     ],
 )
 def test_a_stopped_engine_shows_and_goes_on(

@@ -245,7 +245,7 @@ def test_a_server_without_a_process_for_its_engine_is_an_error(stubbed: Judge) -
 def test_an_engine_that_does_not_go_on_as_before_is_caught(stubbed: Judge) -> None:
     (row,) = stubbed("-k", "stopped_engine", STUB_ENGINE="mixes")
     assert row["status"] == "fail"
-    assert row["finding"].endswith("checks failed: the image that waited")
+    assert row["finding"].endswith("checks failed: the image that waited is read as before")
 
 
 @pytest.mark.catches(KILLED)

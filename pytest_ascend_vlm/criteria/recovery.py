@@ -16,6 +16,10 @@ from .verdict import Verdict, checklist
 _SHARE = 0.5
 """Part of a bad request's time that another request may take at most."""
 
+_AGAIN = ("the same image is answered", "the same image is read as before")
+_COLD = ("an image in no cache is answered", "an image in no cache is read as before")
+_WAITED = ("the image that waited is answered", "the image that waited is read as before")
+
 
 def judge_recovery(seen: Recovery, reference: Reference) -> Verdict:
     """The bad request ends with an error in time, and nothing of it is left.
@@ -26,7 +30,8 @@ def judge_recovery(seen: Recovery, reference: Reference) -> Verdict:
     """
     checks = {
         **_incident_checks(seen.incident),
-        **{name: _change(seen.before, one, reference) for name, one in seen.after.items()},
+        **_image_checks(_AGAIN, seen.before, seen.again, reference),
+        **_image_checks(_COLD, seen.before, seen.cold, reference),
     }
     if seen.held is not None:
         problem = f"the server still has {seen.held:g} requests {HELD_SECONDS:g} s after the last"
@@ -47,16 +52,10 @@ def judge_stall(seen: Stall, reference: Reference) -> Verdict:
     """
     healthy = f"it returned 200 for {seen.seconds:.0f} s, although the engine did nothing"
     told = seen.health != HTTPStatus.OK
-    is_refused = told and isinstance(seen.waited, Refusal)
-    return checklist(
-        {
-            "/health tells it": None if told else healthy,
-            "the image that waited": None
-            if is_refused
-            else _change(seen.before, seen.waited, reference),
-        },
-        {"health": seen.health, "seconds": round(seen.seconds, 2)},
-    )
+    checks = {"/health tells it": None if told else healthy}
+    if not (told and isinstance(seen.waited, Refusal)):
+        checks |= _image_checks(_WAITED, seen.before, seen.waited, reference)
+    return checklist(checks, {"health": seen.health, "seconds": round(seen.seconds, 2)})
 
 
 def judge_loss(seen: EngineLoss) -> Verdict:
@@ -108,10 +107,18 @@ def _delay_problem(incident: Incident) -> str | None:
     return f"a text request took {seconds:.1f} s, of the {whole:.1f} s that the bad one took"
 
 
-def _change(before: Completion, after: Completion | Refusal, reference: Reference) -> str | None:
-    """The difference between an answer and its beginning when it is asked later, or None."""
+def _image_checks(
+    names: tuple[str, str], before: Completion, after: Completion | Refusal, reference: Reference
+) -> dict[str, str | None]:
+    """The checks of an answer about the same image as before; the second needs an answer."""
+    is_answered, is_same = names
     if isinstance(after, Refusal):
-        return f"it got {after.reply}: {after.message}"
+        return {is_answered: f"it got {after.reply}: {after.message}"}
+    return {is_answered: None, is_same: _change(before, after, reference)}
+
+
+def _change(before: Completion, after: Completion, reference: Reference) -> str | None:
+    """The difference between an answer and its beginning when it is asked later, or None."""
     is_same = begins(before, after) and bool(after.text)
     if is_same or part_at_near_tie(before, after, reference):
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .answers import Completion, Refusal
@@ -34,14 +33,16 @@ class Recovery:
     Attributes:
         incident: the bad request.
         before: the answer before it.
-        after: name of a request after it -> the reply.
+        again: the reply to the same image after it, which may come from the caches.
+        cold: the reply to an image in no cache after it.
         held: the number of requests that the server computes or has waiting in the end, beyond
             those before; None if it does not count them.
     """
 
     incident: Incident
     before: Completion
-    after: Mapping[str, Completion | Refusal]
+    again: Completion | Refusal
+    cold: Completion | Refusal
     held: float | None
 
 

@@ -59,8 +59,7 @@ class RecoveryRuns:
         request = self.requests.new()
         incident = send(self.requests, request)
         again, cold = self.requests.ask(request), self.requests.ask(self.requests.new())
-        after = {"the same image again": again, "an image in no cache": cold}
-        seen = Recovery(incident, before, after, self._left(held))
+        seen = Recovery(incident, before, again, cold, self._left(held))
         if seen.held or isinstance(cold, Refusal):
             self._discard_server()
         return seen

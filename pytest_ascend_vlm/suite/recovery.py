@@ -26,7 +26,7 @@ _HALF_CACHED = ExpectedFailure(
     "which has not got it",
     issue="https://github.com/vllm-project/vllm/issues/46354",
     # Only this check: any other image has to be answered.
-    shows="checks failed: the same image again\n",
+    shows="checks failed: the same image is answered\n",
     seen_in="==0.32.*",
 )
 _RETRIES = ExpectedFailure(
@@ -86,11 +86,11 @@ class RecoveryCriteria(Criteria):
         The requests of clients that left are off the server after {held_seconds:g} s, if it counts
         its requests in `/metrics`. Other clients must not use the server meanwhile.
 
-        If this fails: another answer to `the same image again`: look at what an aborted or refused
-        request leaves in the prefix cache, the encoder cache and the processor's cache
-        (mm_processor_cache_gb=0 to confirm). To `an image in no cache`: look at the state of the
-        batch after an abort. `url_hangs`: set VLLM_IMAGE_FETCH_TIMEOUT and
-        VLLM_MEDIA_FETCH_MAX_RETRIES. If others wait, the server fetches images in its event loop.
+        If this fails: `the same image`: look at what an aborted or refused request leaves in the
+        prefix cache, the encoder cache and the processor's cache (mm_processor_cache_gb=0 to
+        confirm). `an image in no cache`: look at the state of the batch after an abort.
+        `url_hangs`: set VLLM_IMAGE_FETCH_TIMEOUT and VLLM_MEDIA_FETCH_MAX_RETRIES. If others wait,
+        the server fetches images in its event loop.
         """
         if event in URLS and (reason := excluded(self.model)):
             judge.not_applicable(reason)
