@@ -113,7 +113,9 @@ def test_speed_has_a_list_of_its_own(tmp_path: Path) -> None:
     listed = [criterion for _, criterion in gate.read(output)]
     assert "performance.single_stream" in listed
     assert all(criterion.startswith("performance.") for criterion in listed)
-    assert not re.search(r" (performance|growth|dataset)\.", gate_list.text(REPOSITORY / "conformance"))
+    assert not re.search(
+        r" (performance|growth|dataset)\.", gate_list.text(REPOSITORY / "conformance")
+    )
 
 
 def test_data_sets_are_listed_by_their_names() -> None:
