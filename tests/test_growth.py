@@ -56,6 +56,8 @@ def test_an_endpoint_is_judged_by_its_answers(judged: Judged, stub: Serve) -> No
     assert len(asked) == IMAGES + 3 * questions
     assert all(request.images for request in asked)
     assert len({request.salt for request in asked}) == len(asked)
+    (model,) = outcome.report["models"]
+    assert model["requests"] == len(asked)
     # Each image between has pixels of its own; those at the beginning come again.
     assert [one.images for one in asked[:questions]] == [one.images for one in asked[-questions:]]
 

@@ -115,7 +115,7 @@ def server(device_slot: DeviceSlot) -> Iterator[Server]:
         yield server
     finally:
         server.stop()
-        device_slot.record_server()
+        device_slot.record_facts()
 
 
 @pytest.fixture(scope="class")
@@ -398,7 +398,7 @@ def soak(
     device_slot: DeviceSlot,
     image_cases: tuple[Case, ...],
     tmp_path_factory: pytest.TempPathFactory,
-) -> SoakRun:
+) -> Iterator[SoakRun]:
     """The model under many different images: `soak.run()`. Scope: class.
 
     Returns a `Soak`: memory after each image, and answers before and after them. The model's own
@@ -413,7 +413,8 @@ def soak(
     cases = [case for case in image_cases if len(case.every_image) == len(case.images) == 1]
     if not cases:
         raise ConfigurationError("fixtures/cases.json has no case with one image for this model.")
-    return SoakRun(device_slot, cases, tmp_path_factory.mktemp("soak"))
+    yield SoakRun(device_slot, cases, tmp_path_factory.mktemp("soak"))
+    device_slot.record_facts()
 
 
 @pytest.fixture

@@ -100,18 +100,15 @@ class DeviceSlot:
         if self.server is not None:
             self.server.stop()
 
-    def record_server(self) -> None:
-        """Records the facts of the model's own server for the report."""
-        if self.server is None:
-            return
+    def record_facts(self) -> None:
+        """Records the model's facts, and those of its own server if there is one."""
         run, model = self.session.run, self.session.model
         checkpoint = self.session.checkpoint if self.starts_engines else None
         of_model = model_facts(model, run.options.checkpoint, checkpoint, self.allocation.cards)
-        more = {
-            "in_registry": in_registry(self.server, of_model["card"]),
-            "cases": self.session.case_facts(),
-        }
-        self._record({**of_model, **server_facts(self.server, self.requests), **more})
+        self._record({**of_model, "cases": self.session.case_facts()})
+        if self.server is not None:
+            known = in_registry(self.server, of_model["card"])
+            self._record({**server_facts(self.server, self.requests), "in_registry": known})
 
     @contextlib.contextmanager
     def variant(self, variant: Variant) -> Iterator[tuple[Client, Server]]:
