@@ -127,7 +127,7 @@ class Bench:
         directory: directory for the files of both sides.
     """
 
-    workload: generator.Workload
+    workload: generator.Traffic
     endpoint: Endpoint
     directory: Path
 
@@ -233,7 +233,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.rounds < LEAST_ROUNDS:
         parser.error(f"--rounds must be at least {LEAST_ROUNDS}")
-    workload = generator.Workload(requests(arguments.requests), arguments.concurrency)
+    workload = generator.Traffic(requests(arguments.requests), arguments.concurrency)
     with tempfile.TemporaryDirectory() as name, served(Path(name)) as endpoint:
         bench = Bench(workload, endpoint, Path(name))
         return 0 if show(measure(bench, arguments.rounds)) else 1

@@ -6,6 +6,7 @@ from pytest_ascend_vlm import (
     Thresholds,
     Variant,
     VLMConformance,
+    Workload,
 )
 
 _LOAD = "128 input and 128 output tokens, concurrency 2, 10 requests, Ascend 910"
@@ -64,6 +65,9 @@ class TestGlmOcr(VLMConformance):
             ),
         ),
         thresholds=Thresholds(logits_max_abs=1.0, logits_cosine=0.999),
+        workloads=(
+            Workload("128/128", requests=10, input_tokens=128, output_tokens=128, concurrency=2),
+        ),
         published=Published(
             source="the GLM-OCR adaptation document (vLLM-Ascend 0.18.0rc1)",
             figures=(

@@ -7,6 +7,7 @@ from pytest_ascend_vlm import (
     PublishedFigure,
     Variant,
     VLMConformance,
+    Workload,
     judge_characters,
 )
 
@@ -44,6 +45,10 @@ class TestMinerU25(VLMConformance):
                 },
             ),
             Variant("no_prefix_cache", {"enable_prefix_caching": False}),
+        ),
+        workloads=(
+            Workload("text", requests=3, input_tokens=32, output_tokens=6, concurrency=1),
+            Workload("page", requests=3, image_tokens=2560, output_tokens=124, concurrency=1),
         ),
         published=Published(
             source="the MinerU2.5-2509-1.2B adaptation document (vLLM-Ascend 0.11.0rc3)",

@@ -8,6 +8,7 @@ from pytest_ascend_vlm import (
     PublishedScore,
     Variant,
     VLMConformance,
+    Workload,
 )
 
 _ONE_CARD = {

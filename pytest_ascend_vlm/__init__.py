@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .spec.model import Budgets, ExpectedFailure, ModelSpec, Variant
     from .spec.published import Limit, Published, PublishedFigure
     from .spec.thresholds import Thresholds
+    from .spec.workload import Workload
     from .suite.conformance import VLMConformance
 
 _HOME = {
@@ -36,6 +37,7 @@ _HOME = {
     "spec.model": ("Budgets", "ExpectedFailure", "ModelSpec", "Variant"),
     "spec.published": ("Limit", "Published", "PublishedFigure"),
     "spec.thresholds": ("Thresholds",),
+    "spec.workload": ("Workload",),
     "suite.conformance": ("VLMConformance",),
 }
 _MODULE_OF = {name: f".{module}" for module, names in _HOME.items() for name in names}
@@ -63,6 +65,7 @@ __all__ = [
     "VLMConformance",
     "Variant",
     "Verdict",
+    "Workload",
     "at_least",
     "at_most",
     "checklist",

@@ -30,7 +30,7 @@ from pytest_ascend_vlm.engines.messages import messages
 from pytest_ascend_vlm.engines.neutral import NEUTRAL
 from pytest_ascend_vlm.errors import PreconditionError, ServerError
 from pytest_ascend_vlm.load import evalscope_perf, generator, vllm_bench
-from pytest_ascend_vlm.load.generator import Workload, generate, read
+from pytest_ascend_vlm.load.generator import Traffic, generate, read
 from pytest_ascend_vlm.load.job import has_module, read_rows
 from pytest_ascend_vlm.observation.load import Load
 from pytest_ascend_vlm.spec.case import Case
@@ -66,7 +66,7 @@ def written(path: Path, **changes: Any) -> Path:
     return path
 
 
-TWO = Workload((case("法国的首都"), case("sum")), concurrency=2)
+TWO = Traffic((case("法国的首都"), case("sum")), concurrency=2)
 
 
 # --- requests ------------------------------------------------------------------------------------
@@ -76,7 +76,7 @@ def test_rows_are_what_our_client_sends(tmp_path: Path) -> None:
     page = next(case for case in load_cases([FIXTURES]) if case.images)
     text = case("法国的首都是哪里？", max_tokens=7)
     files = generator.Files.of(tmp_path, TWO)
-    generator.prepare(files, Workload((page, text), 2), Endpoint(NOBODY, "a-model", KEY))
+    generator.prepare(files, Traffic((page, text), 2), Endpoint(NOBODY, "a-model", KEY))
     job = json.loads(files.job.read_text("utf-8"))
     rows = read_rows(job)
     assert rows[0]["content"] == messages(page)[0]["content"]
@@ -100,7 +100,7 @@ def _fed(tmp_path: Path, rows: list[dict[str, Any]], **job: Any) -> tuple[Any, l
         ASYNC_REQUEST_FUNCS={"openai-chat": ask},
         get_request=lambda *told: told,
     )
-    vllm_bench.feed(tool, {"rows": str(path), "ramp": None, **job})
+    vllm_bench.feed(tool, {"rows": str(path), "ramp": None, "extra": NEUTRAL, **job})
     return tool, asked
 
 
@@ -447,7 +447,7 @@ def test_vllm_asks_in_order(
     # Slower than the progress is looked at.
     unhurried = Behaviour(crash=lambda _request, _state: time.sleep(1))
     endpoint = Endpoint(stub(unhurried, key=KEY), knowledge.model, KEY)
-    workload = Workload(mixed, 2, (50.0, 100.5), {"ttft": 60_000})
+    workload = Traffic(mixed, 2, (50.0, 100.5), {"ttft": 60_000})
     said: list[str] = []
     found = generate(workload, endpoint, tmp_path, said.append)
     assert found.generator.startswith("vllm bench serve ")
@@ -463,7 +463,7 @@ def test_vllm_counts_what_was_not_answered(
     stub: Serve, knowledge: Knowledge, mixed: list[Case], tmp_path: Path
 ) -> None:
     endpoint = Endpoint(stub(Defect.TEXT_GIVES_500.value), knowledge.model, "none")
-    found = generate(Workload(mixed, 2), endpoint, tmp_path, ignore)
+    found = generate(Traffic(mixed, 2), endpoint, tmp_path, ignore)
     assert [timing.case_id for timing in found.timings] == [one.id for one in mixed if one.images]
     failed = [one.id for one in mixed if not one.images]
     assert found.errors == tuple(f"{name}: Internal Server Error" for name in failed)
@@ -485,7 +485,7 @@ def test_evalscope_does_the_same(
     )
     monkeypatch.setenv("PYTHONPATH", str(FIXTURES.parent))
     url = stub(Defect.TEXT_GIVES_500.value, key=KEY)
-    workload = Workload(mixed, 2, goodput={"ttft": 60_000})
+    workload = Traffic(mixed, 2, goodput={"ttft": 60_000})
     found = generate(workload, Endpoint(url, knowledge.model, KEY), tmp_path, ignore)
     assert found.generator.startswith("evalscope perf ")
     check(found, [one for one in mixed if one.images], knowledge)

@@ -21,7 +21,7 @@ from helpers.paths import FIXTURES
 from PIL import Image
 from test_metrics import text as text_of_metrics
 
-from pytest_ascend_vlm import Capability, Case
+from pytest_ascend_vlm import Capability, Case, Completion
 from pytest_ascend_vlm.criteria import performance
 from pytest_ascend_vlm.errors import GoldenError
 from pytest_ascend_vlm.golden import performance_runs as stored
@@ -108,7 +108,8 @@ def test_a_sound_server_passes_and_its_figures_are_kept(judged: Judged, stub: Se
     assert outcome.criteria("pass") == {"performance.single_stream"}, outcome.text
     text, image = outcome.rows
     names = {figure["name"] for figure in image["evidence"]["figures"]}
-    assert {"image.ttft.median", "image.latency.p90", "image.tpot.mean"} <= names
+    assert {"image.ttft.median", "image.latency.mean", "image.tpot.mean"} <= names
+    assert "image.latency.p90" not in names  # six requests cannot tell it
     latency = next(s for s in text["evidence"]["series"] if s["name"] == "latency")
     assert latency["unit"] == "s"
     assert len(latency["values"]) == 6
@@ -283,7 +284,7 @@ def full(judged: Judged, url: str, what: str, *more: str) -> Outcome:
     "figure",
     [
         "text.latency.median",
-        "image.ttft.p90",
+        "image.ttft.mean",
         "image.prefill.median",
         "load.c2.latency.mean",
         "load.ramp.latency.median",
@@ -451,6 +452,81 @@ def test_a_load_is_answered(behaviour: Behaviour, status: str, judged: Judged, s
         assert row["evidence"]["sweep"]["concurrency"] == 8
 
 
+WORKLOAD = "(__import__('pytest_ascend_vlm').Workload('{}', requests=4, {}),)"
+
+
+@pytest.mark.parametrize(
+    ("declared", "conditions"),
+    [
+        ("input_tokens=200, output_tokens=32, concurrency=2", {"input_tokens": 200}),
+        ("image_tokens=640, output_tokens=32, concurrency=1", {"image_tokens": 640}),
+        (
+            "input_tokens=200, image_tokens=640, output_tokens=32, request_rate=50.0",
+            {"input_tokens": 200, "image_tokens": 640, "request_rate": 50},
+        ),
+    ],
+    ids=["text", "pages", "mixed"],
+)
+@pytest.mark.usefixtures("generated")
+def test_a_workload_is_sent_as_it_is_declared(
+    declared: str,
+    conditions: dict[str, int],
+    project: pytest.Pytester,
+    judged: Judged,
+    stub: Serve,
+) -> None:
+    model_file(project, "    pass", workloads=WORKLOAD.format("a/load", declared))
+    outcome = measured(judged, stub(), "performance.workload", "test_own_model.py")
+    assert outcome.criteria("pass") == {"performance.workload"}, outcome.text
+    (row,) = outcome.rows
+    assert row["case"] == "a/load"
+    found = row["evidence"]["conditions"]
+    assert (found["requests"], found["output_tokens"]) == (4, 32)
+    for name, tokens in conditions.items():
+        assert found[name] == pytest.approx(tokens, rel=0.02), name
+    assert row["evidence"]["untold"].startswith("4 requests cannot tell p90")
+    names = {figure["name"] for figure in row["evidence"]["figures"]}
+    assert {"workload.a/load.ttft.median", "workload.a/load.output_throughput"} <= names
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        pytest.param(behaviour, marks=catches("performance.workload"))
+        for behaviour in (Defect.IGNORES_IGNORE_EOS.value, fails_now_and_then())
+    ],
+    ids=["ends as it likes", "fails now and then"],
+)
+@pytest.mark.usefixtures("generated")
+def test_a_workload_that_is_not_answered_as_declared_fails(
+    behaviour: Behaviour, project: pytest.Pytester, judged: Judged, stub: Serve
+) -> None:
+    declared = "input_tokens=200, output_tokens=64, concurrency=2"
+    model_file(project, "    pass", workloads=WORKLOAD.format("text", declared))
+    outcome = measured(judged, stub(behaviour), "performance.workload", "test_own_model.py")
+    assert outcome.criteria("fail") == {"performance.workload"}, outcome.text
+
+
+@pytest.mark.usefixtures("generated")
+def test_a_prompt_that_no_text_makes_is_an_error(
+    project: pytest.Pytester, judged: Judged, stub: Serve
+) -> None:
+    declared = "input_tokens=1, output_tokens=64, concurrency=2"
+    model_file(project, "    pass", workloads=WORKLOAD.format("text", declared))
+    outcome = measured(judged, stub(), "performance.workload", "test_own_model.py")
+    assert outcome.criteria("error") == {"performance.workload"}, outcome.text
+    assert "no text makes a prompt of 1 tokens" in outcome.text
+
+
+def test_without_a_workload_or_a_limit_nothing_is_judged(
+    project: pytest.Pytester, judged: Judged, stub: Serve
+) -> None:
+    model_file(project, "    pass")
+    outcome = measured(judged, stub(), "performance.workload or limits", "test_own_model.py")
+    assert outcome.criteria("na") == {"performance.workload", "performance.limits"}
+    assert "`ascend-vlm limits`" in outcome.text
+
+
 @pytest.fixture
 def generated(monkeypatch: pytest.MonkeyPatch) -> None:
     """A load generator in this process; the real ones are in test_load.py."""
@@ -462,23 +538,28 @@ def generated(monkeypatch: pytest.MonkeyPatch) -> None:
     from pytest_ascend_vlm.load import generator
     from pytest_ascend_vlm.observation.load import Load, Timing
 
-    def generate(workload: generator.Workload, endpoint: Endpoint, *_: Any) -> Load:
+    def generate(traffic: generator.Traffic, endpoint: Endpoint, *_: Any) -> Load:
         client = Client(endpoint, lambda: None)
+
+        def stream(case: Case) -> Completion:
+            if traffic.exact:
+                return client.stream_with(case, {"ignore_eos": True})
+            return client.stream(case, bare=True)
 
         def ask(case: Case) -> Timing | str:
             try:
-                return request_timing.timing_of(client.stream(case, bare=True))
+                return request_timing.timing_of(stream(case))
             except ServerError as error:
                 return str(error)
 
         since = time.perf_counter()
-        with ThreadPoolExecutor(workload.concurrency) as pool:
-            answers = list(pool.map(ask, workload.requests))
+        with ThreadPoolExecutor(traffic.concurrency) as pool:
+            answers = list(pool.map(ask, traffic.requests))
         seconds = time.perf_counter() - since
         timings = tuple(one for one in answers if isinstance(one, Timing))
         errors = tuple(one for one in answers if isinstance(one, str))
-        goodput = len(timings) / seconds if workload.goodput else None
-        told = ("threads of this test", workload.concurrency, seconds, timings, errors, goodput)
+        goodput = len(timings) / seconds if traffic.goodput else None
+        told = ("threads of this test", traffic.concurrency, seconds, timings, errors, goodput)
         return Load(*told)
 
     monkeypatch.setattr(generator, "generate", generate)

@@ -123,10 +123,13 @@ def _refuse_unknown_platforms(model: ModelSpec) -> None:
 
 
 def _refuse_unknown_figures(model: ModelSpec) -> None:
-    from ..criteria.performance import FIGURE
+    from ..criteria.performance import FIGURE, WORKLOAD
 
+    names = [workload.name for workload in model.workloads]
     for limit in model.limits:
-        if not FIGURE.fullmatch(limit.metric):
+        workload = limit.metric.removeprefix(WORKLOAD).partition(".")[0]
+        is_declared = workload in names or not limit.metric.startswith(WORKLOAD)
+        if not FIGURE.fullmatch(limit.metric) or not is_declared:
             raise ConfigurationError(
                 f"ModelSpec({model.model_id!r}) has a limit of {limit.metric!r}, but no metric has "
                 "that name. docs/performance.md lists the metrics."
