@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .spec.case import Capability, Case, Sampling
     from .spec.dataset import DatasetTask, PublishedScore
     from .spec.model import Budgets, ExpectedFailure, ModelSpec, Variant
-    from .spec.published import Limit, Published, PublishedFigure
+    from .spec.published import Figure, Limit, Published
     from .spec.thresholds import Thresholds
     from .spec.workload import Workload
     from .suite.conformance import VLMConformance
@@ -35,7 +35,7 @@ _HOME = {
     "spec.case": ("Capability", "Case", "Sampling"),
     "spec.dataset": ("DatasetTask", "PublishedScore"),
     "spec.model": ("Budgets", "ExpectedFailure", "ModelSpec", "Variant"),
-    "spec.published": ("Limit", "Published", "PublishedFigure"),
+    "spec.published": ("Figure", "Limit", "Published"),
     "spec.thresholds": ("Thresholds",),
     "spec.workload": ("Workload",),
     "suite.conformance": ("VLMConformance",),
@@ -51,11 +51,11 @@ __all__ = [
     "CriterionFailed",
     "DatasetTask",
     "ExpectedFailure",
+    "Figure",
     "Limit",
     "ModelSpec",
     "PreconditionError",
     "Published",
-    "PublishedFigure",
     "PublishedScore",
     "Reference",
     "Refusal",

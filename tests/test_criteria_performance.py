@@ -373,6 +373,32 @@ def test_the_worst_limit_comes_first() -> None:
     assert verdict.details[0] == "image.ttft.median: 0.6 s, at most 0.3"
 
 
+def test_proposed_limits_are_kept_by_each_stored_run_and_missed_by_a_slower_one() -> None:
+    stored = [
+        {"text.ttft.median": 0.6, "text.ttft.mean": 9.0, "load.c8.output_throughput": 900.0},
+        {"text.ttft.median": 0.7, "text.ttft.mean": 9.0, "load.c8.output_throughput": 800.0},
+    ]
+    limits = rules.proposed_limits(stored, "1 x 910B4", 0.2)
+    assert limits == (
+        Limit("text.ttft.median", 0.84, "1 x 910B4"),
+        Limit("load.c8.output_throughput", 640, "1 x 910B4"),
+    )
+    units = {"text.ttft.median": "s", "load.c8.output_throughput": "tok/s"}
+    for run in stored:
+        for slower, passed in ((1.0, True), (1.5, False)):
+            today = {
+                name: Metric(name, run[name] * slower if unit == "s" else run[name] / slower, unit)
+                for name, unit in units.items()
+            }
+            assert rules.judge_limits(today, limits).passed is passed
+
+
+@pytest.mark.parametrize("value", [0.8333, 0.83334, 1 / 1.2])
+def test_a_proposed_limit_is_no_placeholder(value: float) -> None:
+    (proposed,) = rules.proposed_limits([{"text.ttft.median": value}], "910B4", 0.2)
+    assert proposed.value == 1.01
+
+
 @pytest.mark.parametrize("value", [0, 1, 1.0, -3, math.nan, math.inf])
 def test_a_placeholder_is_no_limit(value: float) -> None:
     with pytest.raises(ConfigurationError, match="placeholder"):

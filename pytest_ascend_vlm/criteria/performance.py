@@ -38,7 +38,7 @@ WORKLOAD = "workload."
 """The measurement of a workload is this and the workload's name."""
 
 STATISTIC = re.compile(
-    r"(latency|ttft|tpot|itl)\.(mean|median|p90|p95|p99)|user_throughput\.(mean|median)"
+    r"(latency|ttft|tpot|itl)\.(mean|median|p90|p95|p99)|(user|decode)_throughput\.(mean|median)"
     r"|(output|request)_throughput|goodput|server_(queue|prefill|decode)\.mean"
 )
 """The pattern of the statistics of a load: the names of its metrics without the measurement."""
@@ -110,8 +110,12 @@ def metrics(name: str, load: Load) -> tuple[Metric, ...]:
     # The gaps of one answer depend on each other, so their statistics have no interval.
     gaps = [gap for timing in load.timings for gap in timing.itl_seconds]
     of_gaps = distribution(f"{name}.itl", gaps) if gaps else ()
-    rates = [timing.output_tokens / timing.seconds for timing in load.timings]
-    of_users = distribution(f"{name}.user_throughput", rates, "tok/s")[:2]
+    of_users = [
+        metric
+        for quantity, rates in _rates(load.timings).items()
+        if rates
+        for metric in distribution(f"{name}.{quantity}", rates, "tok/s")[:2]
+    ]
     of_server = [
         Metric(f"{name}.server_{quantity}.mean", seconds, "s")
         for quantity, seconds in load.server_seconds.items()
@@ -134,6 +138,14 @@ def series(timings: Sequence[Timing]) -> dict[str, list[float]]:
         "latency": [timing.seconds for timing in timings],
         "ttft": [timing.ttft_seconds for timing in timings],
         "tpot": [timing.tpot_seconds for timing in timings if timing.tpot_seconds is not None],
+    }
+
+
+def _rates(timings: Sequence[Timing]) -> dict[str, list[float]]:
+    """Quantity -> the tokens per second that each user sees."""
+    return {
+        "user_throughput": [timing.output_tokens / timing.seconds for timing in timings],
+        "decode_throughput": [1 / timing.tpot_seconds for timing in timings if timing.tpot_seconds],
     }
 
 
@@ -417,6 +429,37 @@ def judge_limits(measured: Mapping[str, Metric], limits: Sequence[Limit]) -> Ver
         tuple(lines[index] for index in order),
         {"limits": [{"text": lines[index], "share": shares[index]} for index in order]},
     )
+
+
+def proposed_limits(
+    runs: Sequence[Mapping[str, float]], device: str, margin: float
+) -> tuple[Limit, ...]:
+    """Limits that stored runs keep: the slowest run of each main metric, with a margin.
+
+    Args:
+        runs: each stored run, name -> value; at least one.
+        device: the device of the runs.
+        margin: share of the slowest run that is added to a time and taken from a throughput,
+            0 to 1.
+    """
+    shared = [name for name in runs[0] if all(name in run for run in runs)]
+    return tuple(
+        Limit(name, _limit(name, [run[name] for run in runs], margin), device)
+        for name in shared
+        if name.endswith((*_LIMITED_TIMES, *_LIMITED_RATES))
+    )
+
+
+_LIMITED_TIMES = (".latency.median", ".ttft.median", ".tpot.median")
+_LIMITED_RATES = (".output_throughput", ".goodput")
+
+
+def _limit(name: str, values: Sequence[float], margin: float) -> float:
+    is_rate = name.endswith(_LIMITED_RATES)
+    exact = min(values) * (1 - margin) if is_rate else max(values) * (1 + margin)
+    rounded = float(f"{exact:.3g}")
+    # A limit of exactly 1 looks like a placeholder.
+    return rounded if rounded != 1 else (0.999 if is_rate else 1.01)
 
 
 def judge_baseline(
