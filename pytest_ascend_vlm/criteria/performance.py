@@ -210,6 +210,7 @@ def judge_load(name: str, load: Load, expectations: LoadExpectations) -> Verdict
             "generator": load.generator,
             "figures": metrics_evidence(measured),
             "series": series_evidence(load.timings),
+            "output_tokens": [timing.output_tokens for timing in load.timings],
             "sweep": _sweep(load),
             "ttft_by_image_tokens": ttft_evidence(
                 (tokens, timing.ttft_seconds)

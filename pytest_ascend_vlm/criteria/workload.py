@@ -53,7 +53,6 @@ def judge_workload(
     verdict = judge_load(f"{WORKLOAD}{workload.name}", load, expectations)
     more = {
         "conditions": asdict(_conditions(workload, load, expectations, warmups, dtype)),
-        "output_tokens": [timing.output_tokens for timing in load.timings],
         "untold": untold(len(load.timings)),
         "sweep": {},
     }

@@ -23,7 +23,7 @@ class Figure:
         statistic: a statistic of its load: "latency.p99", "output_throughput".
             docs/performance.md lists them.
         metric: the report's name of a number that no workload has: "dataset.mmmu_val", "cpu.mean",
-            "start". docs/document.md lists them.
+            "start". docs/performance.md lists them, too.
         name: the number in the words of the document.
         unmeasured: the reason why the suite does not measure it.
         device: the device, if it is not the document's.

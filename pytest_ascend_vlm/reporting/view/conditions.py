@@ -32,13 +32,20 @@ class Setting:
         device: the device; empty if it is not known.
         versions: package -> version.
         checkpoint: "full" or "tiny".
-        is_npu: True for an NPU that was not simulated.
+        platform: the platform of the run.
+        is_simulated: True if the NPU was simulated.
     """
 
     device: str
     versions: Json
     checkpoint: str
-    is_npu: bool
+    platform: str
+    is_simulated: bool
+
+    @property
+    def is_npu(self) -> bool:
+        """True for an NPU that was not simulated."""
+        return self.platform == "npu" and not self.is_simulated
 
 
 def setting_of(receipt: Json) -> Setting:
@@ -47,7 +54,8 @@ def setting_of(receipt: Json) -> Setting:
         str(receipt.get("device") or ""),
         receipt.get("versions") or {},
         str(receipt.get("checkpoint") or ""),
-        receipt.get("platform") == "npu" and not receipt.get("simulated"),
+        str(receipt.get("platform") or ""),
+        bool(receipt.get("simulated")),
     )
 
 
@@ -94,12 +102,10 @@ def differences(
     """
     if here.checkpoint == "tiny":
         yield phrase("a tiny checkpoint")
-    if not here.is_npu:
-        yield phrase("no NPU")
     device = str(figure.get("device") or document.get("device") or "")
     if not device:
         yield phrase("the document names no device")
-    elif not _is_named(device, here.device):
+    elif here.is_simulated or not _is_named(device, here.device):
         yield phrase("another device")
     for name, version in (document.get("versions") or {}).items():
         if (installed := here.versions.get(name)) is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -235,15 +236,15 @@ def _series(row: Json) -> dict[str, list[float | None]]:
 def _runs(row: Json) -> Runs:
     series = _series(row)
     latency, ttft = series.get("latency", []), series.get("ttft", [])
-    tpot = series.get("tpot", [])
+    counts = [number(one) for one in evidence(row).get("output_tokens") or ()]
     requests = tuple(
-        _request(
+        Request(
             seconds,
-            ttft[index] if len(ttft) == len(latency) else None,
-            # Answers of one token have no TPOT, so a shorter series cannot be matched.
-            tpot[index] if len(tpot) == len(latency) else None,
+            first,
+            None if first is None else seconds - first,
+            None if count is None else int(count),
         )
-        for index, seconds in enumerate(latency)
+        for seconds, first, count in itertools.zip_longest(latency, ttft, counts)
         if seconds is not None
     )
     tokens = mean(request.output_tokens for request in requests)
@@ -259,12 +260,3 @@ def _runs(row: Json) -> Runs:
         mean(request.throughput for request in requests),
         mean(request.decode_throughput for request in requests),
     )
-
-
-def _request(seconds: float, ttft: float | None, tpot: float | None) -> Request:
-    if ttft is None:
-        return Request(seconds, None, None, None)
-    decode = seconds - ttft
-    # TPOT is decode / (tokens - 1), so the number of tokens follows from it.
-    tokens = round(decode / tpot) + 1 if tpot else None
-    return Request(seconds, ttft, decode, tokens)
