@@ -17,6 +17,7 @@ QUANTILES = {"median": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 _CONFIDENCE = 0.95
 _TAIL = (1 - _CONFIDENCE) / 2
 _ALWAYS = "median"
+_REPEATED = frozenset({"itl", "user_throughput", "decode_throughput"})
 # Two-sided 95 % quantiles of Student's t, by degrees of freedom; the last one for all others.
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
@@ -47,7 +48,12 @@ class Metric:
 
     @property
     def is_typical(self) -> bool:
-        """True for medians, means and throughputs; tails scatter too much to compare two runs."""
+        """True for a metric that two runs are compared by: medians, means and throughputs.
+
+        Tails scatter too much. ITL and the throughputs of a user repeat TPOT and latency.
+        """
+        if self.name.split(".")[-2] in _REPEATED:
+            return False
         return self.more_is_better or self.name.endswith((".median", ".mean"))
 
 

@@ -57,7 +57,8 @@ class PerformanceSession:
         self._goldens = goldens
         self._timer = RequestTimer(client, uncached)
         self._load_runs = LoadRuns(slot, client.endpoint, uncached)
-        self._requests = WorkloadRequests(self._timer, lambda: self.cases("image"))
+        is_tiny = slot.session.run.options.checkpoint == "tiny"
+        self._requests = WorkloadRequests(self._timer, lambda: self.cases("image"), is_tiny=is_tiny)
         self._loads: dict[str, Memo[Load]] = {}
         self._prefill = Memo(lambda: self._timer.prefill(self.cases("image")))
         self._cpu = Memo(self._measure_cpu)

@@ -11,6 +11,7 @@ import numpy as np
 from ..criteria.performance import LoadExpectations
 from ..errors import PreconditionError
 from ..spec.case import Capability, Case
+from ..spec.case_files import image_size
 from ..spec.workload import Workload
 from .memo import Memo
 from .request_timing import RequestTimer
@@ -22,20 +23,26 @@ _WORDS = (
 )
 _SHORT = "a"
 _TRIES = 8
+_LARGEST_PIXELS = 2**24
 
 
 class WorkloadRequests:
     """The requests of the workloads of one model, each made once."""
 
-    def __init__(self, timer: RequestTimer, pages: Callable[[], Sequence[Case]]) -> None:
+    def __init__(
+        self, timer: RequestTimer, pages: Callable[[], Sequence[Case]], *, is_tiny: bool
+    ) -> None:
         """Makes nothing yet.
 
         Args:
             timer: counts tokens on the served model, and makes variants that no cache contains.
             pages: the cases whose images are scaled.
+            is_tiny: True for a tiny checkpoint. Its image processor may allow smaller images only,
+                so it gets the nearest size.
         """
         self._timer = timer
         self._pages = pages
+        self._is_tiny = is_tiny
         self._made: dict[str, Memo[tuple[tuple[Case, ...], LoadExpectations]]] = {}
 
     def of(self, workload: Workload) -> tuple[tuple[Case, ...], LoadExpectations]:
@@ -85,18 +92,23 @@ class WorkloadRequests:
         """The scale of the page at which it has about as many image tokens, and their number."""
         page, scale = self._page(), 1.0
         of_text = self._timer.prompt_tokens(page.without_media())
-        found: dict[float, int] = {}
+        largest = math.sqrt(_LARGEST_PIXELS / math.prod(image_size(page.images[0])))
+        found: dict[int, float] = {}
         for _ in range(_TRIES):
             scaled = self._timer.uncached.case(page, scale)
-            found[scale] = self._timer.prompt_tokens(scaled) - of_text
-            if abs(found[scale] - tokens) <= TOLERANCE * tokens:
-                return scale, found[scale]
-            scale *= math.sqrt(tokens / max(found[scale], 1))
-        counts = ", ".join(map(str, sorted(set(found.values()))))
-        raise PreconditionError(
-            f"no size of the page has {tokens} image tokens to {TOLERANCE:.0%}; its sizes have "
-            f"{counts}. Declare a number that the model's image processor gives."
-        )
+            count = self._timer.prompt_tokens(scaled) - of_text
+            found[count] = scale
+            scale *= math.sqrt(tokens / max(count, 1))
+            if abs(count - tokens) <= TOLERANCE * tokens or scale > largest:
+                break
+        nearest = min(found, key=lambda count: abs(count - tokens))
+        if abs(nearest - tokens) > TOLERANCE * tokens and not self._is_tiny:
+            counts = ", ".join(map(str, sorted(found)))
+            raise PreconditionError(
+                f"no size of the page has {tokens} image tokens to {TOLERANCE:.0%}; its sizes have "
+                f"{counts}. Declare a number that the model's image processor gives."
+            )
+        return found[nearest], nearest
 
 
 _PAGE = "workload/page"

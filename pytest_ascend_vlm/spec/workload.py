@@ -28,7 +28,8 @@ class Workload:
         requests: number of requests, without the warm-up.
         input_tokens: number of tokens of a text prompt, the chat template included. Its words are
             random. None for no text prompts.
-        image_tokens: number of image tokens of a page, to 2 %. None for no pages.
+        image_tokens: number of image tokens of a page, to 2 %; a tiny checkpoint may allow fewer.
+            None for no pages.
         output_tokens: number of tokens of each answer. The default is that of `vllm bench serve`.
         concurrency: maximum number of requests at a time; None for any number.
         request_rate: mean number of requests per second, at random times; None sends the next
