@@ -136,6 +136,26 @@ def test_a_ramp_keeps_its_fractions(tmp_path: Path) -> None:
     )
 
 
+def test_a_rate_and_an_exact_length_are_the_tools_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    files = generator.Files.of(tmp_path, TWO)
+    traffic = dataclasses.replace(TWO, rate=1.5, exact=True)
+    generator.prepare(files, traffic, Endpoint(NOBODY, "a-model", KEY))
+    job = json.loads(files.job.read_text("utf-8"))
+    assert job["extra"] == {**NEUTRAL, "ignore_eos": True}
+    for_vllm = vllm_bench._arguments(job, "0.32.0")
+    assert for_vllm[for_vllm.index("--request-rate") + 1] == "1.5"
+    assert evalscope_perf._arguments(job, tmp_path / "perf")["rate"] == 1.5
+    bodies = (tmp_path / "perf" / "requests.jsonl").read_text("utf-8").splitlines()
+    assert all(json.loads(body)["ignore_eos"] for body in bodies)
+    generator.prepare(files, TWO, Endpoint(NOBODY, "a-model", KEY))
+    job = json.loads(files.job.read_text("utf-8"))
+    assert "--request-rate" not in vllm_bench._arguments(job, "0.32.0")
+    assert evalscope_perf._arguments(job, tmp_path / "perf")["rate"] == -1
+
+
 # --- results -------------------------------------------------------------------------------------
 
 
@@ -145,6 +165,7 @@ def test_a_result_is_read(tmp_path: Path) -> None:
     assert (found.generator, found.concurrency, found.errors) == ("a generator 1.0", 2, ())
     assert (first.case_id, first.text, first.prompt_tokens) == ("text/法国的首都", "巴黎。", 40)
     assert (first.ttft_seconds, first.seconds, first.tpot_seconds) == (0.5, 1.0, 0.25)
+    assert first.itl_seconds == (0.25, 0.25)
     assert (second.prompt_tokens, second.seconds, second.tpot_seconds) == (None, 0.25, None)
     assert found.output_throughput == 2.0
     assert found.goodput is None
@@ -157,6 +178,7 @@ def test_a_result_is_read(tmp_path: Path) -> None:
         ({"ttft": 499}, 0.5),
         ({"tpot": 249}, 0.5),
         ({"ttft": 249, "tpot": 249}, 0.0),
+        ({"e2el": 999}, 0.5),
     ],
 )
 def test_goodput_counts_what_meets_every_level(
@@ -455,6 +477,21 @@ def test_vllm_asks_in_order(
     assert found.goodput == pytest.approx(found.request_throughput)
     assert any("of 5, " in doing for doing in said)
     assert not left(tmp_path)
+
+
+@pytest.mark.vllm
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+def test_vllm_keeps_a_rate_and_an_exact_length(
+    stub: Serve, knowledge: Knowledge, mixed: list[Case], tmp_path: Path
+) -> None:
+    endpoint = Endpoint(stub(), knowledge.model, "none")
+    lengths = [dataclasses.replace(one, max_tokens=70 + n) for n, one in enumerate(mixed)]
+    found = generate(
+        Traffic(lengths, len(lengths), rate=2.0, exact=True), endpoint, tmp_path, ignore
+    )
+    assert [timing.output_tokens for timing in found.timings] == [70, 71, 72, 73, 74]
+    # Four random gaps of half a second together are hardly ever as short as this.
+    assert found.duration_seconds > 0.1
 
 
 @pytest.mark.vllm

@@ -200,13 +200,15 @@ def test_without_another_there_is_nothing_to_compare(judged: Judged, stub: Serve
 
 @catches("performance.baseline")
 @pytest.mark.usefixtures("generated")
-def test_stored_runs_are_judged_by_from_the_third_on(
+def test_a_gate_judges_by_stored_runs_from_the_third_on(
     judged: Judged, stub: Serve, project: pytest.Pytester
 ) -> None:
-    what = "stored"
+    what, gate = "stored", ("--vlm-gate", "-o", "vlm_required=speed.txt")
+    (project.path / "speed.txt").write_text("TestMinerU25 performance.baseline\n", "utf-8")
     url = stub(takes())
-    (skipped,) = (row for row in measured(judged, url, what).rows if row["status"] == "skip")
-    assert skipped["reason"].startswith("0 of 3 runs of this key are stored")
+    nothing = measured(judged, url, what, *gate)
+    assert nothing.result.ret != 0
+    assert "0 of 3 runs of this key are stored; store more with --vlm-save" in nothing.text
     for _ in range(3):
         assert measured(judged, url, what, "--vlm-save-performance").result.ret == 0
     (path,) = (project.path / "performance").rglob("*.json")
@@ -216,12 +218,28 @@ def test_stored_runs_are_judged_by_from_the_third_on(
     # An endpoint's processes cannot be seen; all else is measured, whatever runs beside it.
     assert measured_of == {*performance.MEASUREMENTS, "workload.text", "workload.page"} - {"cpu"}
     assert document["runs"][0].keys() == document["runs"][2].keys()
-    # The same key, on a host that was twice as fast and as calm as this one may not be.
-    faster = {name: value / 2 for name, value in document["runs"][0].items()}
-    document["runs"] = [faster] * 3
-    path.write_text(json.dumps(document), "utf-8")
-    slower = measured(judged, url, what)
+
+    def stored_on(factor: float, of_page: float) -> Outcome:
+        """A run beside stored ones of hosts that were as calm as this one may not be."""
+        run = {
+            name: value
+            * (of_page if name.startswith("workload.page.") else factor)
+            ** (-1 if name.endswith(("throughput", "goodput")) else 1)
+            for name, value in document["runs"][0].items()
+        }
+        path.write_text(json.dumps({**document, "runs": [run] * 3}), "utf-8")
+        return measured(judged, url, what, *gate)
+
+    # The other host took far longer, or far less time for the pages of a workload.
+    sound, slower = stored_on(1000, 1000), stored_on(1000, 0.001)
+    assert sound.result.ret == 0, sound.text
+    assert slower.result.ret != 0
     assert slower.criteria("fail") == {"performance.baseline"}, slower.text
+    (row,) = (row for row in slower.rows if row["status"] == "fail")
+    bounds = row["evidence"]["slower_at_least"]
+    assert {name for name, bound in bounds.items() if bound > 1.1} == {
+        name for name in bounds if name.startswith("workload.page.")
+    }
 
 
 KEY = {"device": "Ascend 910B4", "versions": {"CANN": "8.5.1"}, "workload": "读出全文"}
