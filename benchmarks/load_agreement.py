@@ -134,7 +134,7 @@ class Bench:
         directory: directory for the files of all sides.
     """
 
-    workload: generator.Workload
+    workload: generator.Traffic
     endpoint: Endpoint
     group: int
     directory: Path
@@ -273,7 +273,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.rounds < LEAST_ROUNDS:
         parser.error(f"--rounds must be at least {LEAST_ROUNDS}")
-    workload = generator.Workload(requests(arguments.requests), arguments.concurrency)
+    workload = generator.Traffic(requests(arguments.requests), arguments.concurrency)
     with tempfile.TemporaryDirectory() as name:
         own = server(MINERU, Path(name))
         with running(own) as endpoint:

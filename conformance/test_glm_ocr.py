@@ -1,15 +1,33 @@
+from functools import partial
+
 from pytest_ascend_vlm import Capability as C
 from pytest_ascend_vlm import (
+    Figure,
     ModelSpec,
     Published,
-    PublishedFigure,
     Thresholds,
     Variant,
     VLMConformance,
+    Workload,
 )
 
-_LOAD = "128 input and 128 output tokens, concurrency 2, 10 requests, Ascend 910"
-_LOGITS = "Transformers on the NPU against Transformers on CPU, bf16"
+_SPEED = partial(
+    Figure,
+    workload="128/128",
+    # 326.81 tok/s divided by 25.14 req/s.
+    conditions="the throughputs of the document are those of 13 output tokens an answer, not 128",
+)
+_NUMBERS = partial(Figure, conditions="Transformers on the NPU against Transformers on CPU")
+_UNITS = {
+    "max_abs_error": "",
+    "mean_abs_error": "",
+    "relative_error": "%",
+    "cosine_similarity": "",
+}
+_ERRORS = {
+    "logits": (0.171875, 0.028762, 2.8886, 0.999978),
+    "hidden_states": (0.25, 0.018531, 7.4675, 0.999889),
+}
 
 
 class TestGlmOcr(VLMConformance):
@@ -64,68 +82,23 @@ class TestGlmOcr(VLMConformance):
             ),
         ),
         thresholds=Thresholds(logits_max_abs=1.0, logits_cosine=0.999),
+        workloads=(
+            Workload("128/128", requests=10, input_tokens=128, output_tokens=128, concurrency=2),
+        ),
         published=Published(
             source="the GLM-OCR adaptation document (vLLM-Ascend 0.18.0rc1)",
+            device="Ascend 910",
+            versions={"vllm-ascend": "0.18.0rc1"},
+            dtype="bfloat16",
             figures=(
-                PublishedFigure("latency, mean", 71.5, "ms", _LOAD, "load.c2.latency.mean"),
-                PublishedFigure("latency, p99", 101.2, "ms", _LOAD, "load.c2.latency.p99"),
-                PublishedFigure("throughput", 25.14, "req/s", _LOAD, "load.c2.request_throughput"),
-                PublishedFigure("throughput", 326.81, "tok/s", _LOAD, "load.c2.output_throughput"),
-                PublishedFigure(
-                    "logits: max_abs_error",
-                    0.171875,
-                    "logits",
-                    _LOGITS,
-                    "transformers.logits.max_abs_error",
-                ),
-                PublishedFigure(
-                    "logits: mean_abs_error",
-                    0.028762,
-                    "logits",
-                    _LOGITS,
-                    "transformers.logits.mean_abs_error",
-                ),
-                PublishedFigure(
-                    "logits: relative_error",
-                    2.8886,
-                    "%",
-                    _LOGITS,
-                    "transformers.logits.relative_error",
-                ),
-                PublishedFigure(
-                    "logits: cosine_similarity",
-                    0.999978,
-                    "cosine",
-                    _LOGITS,
-                    "transformers.logits.cosine_similarity",
-                ),
-                PublishedFigure(
-                    "hidden states: max_abs_error",
-                    0.25,
-                    "",
-                    _LOGITS,
-                    "transformers.hidden_states.max_abs_error",
-                ),
-                PublishedFigure(
-                    "hidden states: mean_abs_error",
-                    0.018531,
-                    "",
-                    _LOGITS,
-                    "transformers.hidden_states.mean_abs_error",
-                ),
-                PublishedFigure(
-                    "hidden states: relative_error",
-                    7.4675,
-                    "%",
-                    _LOGITS,
-                    "transformers.hidden_states.relative_error",
-                ),
-                PublishedFigure(
-                    "hidden states: cosine_similarity",
-                    0.999889,
-                    "cosine",
-                    _LOGITS,
-                    "transformers.hidden_states.cosine_similarity",
+                _SPEED(71.5, "ms", statistic="latency.mean"),
+                _SPEED(101.2, "ms", statistic="latency.p99"),
+                _SPEED(25.14, "req/s", statistic="request_throughput"),
+                _SPEED(326.81, "tok/s", statistic="output_throughput"),
+                *(
+                    _NUMBERS(value, unit, metric=f"transformers.{numbers}.{name}")
+                    for numbers, values in _ERRORS.items()
+                    for (name, unit), value in zip(_UNITS.items(), values, strict=True)
                 ),
             ),
         ),

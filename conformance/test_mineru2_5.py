@@ -1,16 +1,23 @@
+from functools import partial
+
 import pytest
 
 from pytest_ascend_vlm import Capability as C
 from pytest_ascend_vlm import (
+    Figure,
     ModelSpec,
     Published,
-    PublishedFigure,
     Variant,
     VLMConformance,
+    Workload,
     judge_characters,
 )
 
-_ONE_PAGE = "one page after another, temperature 0.01, Ascend 910 (64 GB), vLLM-Ascend 0.11.0rc3"
+_SAMPLED = "temperature 0.01"
+_TEXT = partial(
+    Figure, workload="text", conditions=f"{_SAMPLED}; the length of the prompt is not stated"
+)
+_PAGE = partial(Figure, workload="page", conditions=_SAMPLED)
 
 
 class TestMinerU25(VLMConformance):
@@ -45,51 +52,27 @@ class TestMinerU25(VLMConformance):
             ),
             Variant("no_prefix_cache", {"enable_prefix_caching": False}),
         ),
+        workloads=(
+            Workload("text", requests=3, input_tokens=32, output_tokens=6, concurrency=1),
+            Workload("page", requests=3, image_tokens=2560, output_tokens=124, concurrency=1),
+        ),
         published=Published(
             source="the MinerU2.5-2509-1.2B adaptation document (vLLM-Ascend 0.11.0rc3)",
+            device="Ascend 910 (64 GB)",
+            versions={"vllm-ascend": "0.11.0rc3"},
+            dtype="bfloat16",
             answers={
                 "text/name": "I'm your son.",
                 "text/capital": "What is the capital of France?" + 6 * "|Paris",
             },
             figures=(
-                PublishedFigure(
-                    "model loading", 60, "s", "weights and start, Ascend 910 (64 GB)", "start"
-                ),
-                PublishedFigure(
-                    "text: latency, mean",
-                    0.22,
-                    "s",
-                    f"6 output tokens, {_ONE_PAGE}",
-                    "text.latency.mean",
-                ),
-                PublishedFigure(
-                    "text: throughput",
-                    27.47,
-                    "tok/s",
-                    f"6 output tokens, {_ONE_PAGE}",
-                    "text.output_throughput",
-                ),
-                PublishedFigure(
-                    "image: latency, mean",
-                    4.06,
-                    "s",
-                    f"124 output tokens, {_ONE_PAGE}",
-                    "image.latency.mean",
-                ),
-                PublishedFigure(
-                    "image: prefill (TTFT)",
-                    3.84,
-                    "s",
-                    f"2560 image tokens, {_ONE_PAGE}",
-                    "image.ttft.mean",
-                ),
-                PublishedFigure(
-                    "image: throughput",
-                    30.60,
-                    "tok/s",
-                    f"124 output tokens, {_ONE_PAGE}",
-                    "image.output_throughput",
-                ),
+                Figure(60, "s", metric="start"),
+                _TEXT(0.22, "s", statistic="latency.mean"),
+                _TEXT(27.47, "tok/s", statistic="user_throughput.mean"),
+                _PAGE(4.06, "s", statistic="latency.mean"),
+                _PAGE(3.84, "s", statistic="ttft.mean"),
+                _PAGE(30.60, "tok/s", statistic="user_throughput.mean"),
+                _PAGE(564, "tok/s", statistic="decode_throughput.mean"),
             ),
         ),
     )

@@ -2,12 +2,13 @@ from pytest_ascend_vlm import Capability as C
 from pytest_ascend_vlm import (
     DatasetTask,
     ExpectedFailure,
+    Figure,
     ModelSpec,
     Published,
-    PublishedFigure,
     PublishedScore,
     Variant,
     VLMConformance,
+    Workload,
 )
 
 _ONE_CARD = {
@@ -22,6 +23,8 @@ _FULL_DECODE_ONLY = Variant(
 )
 _EAGER = Variant("eager", {"enforce_eager": True})
 _TUTORIAL = "the Qwen-VL-Dense tutorial of vLLM-Ascend"
+# vllm bench serve --dataset-name random --random-input 200 --num-prompt 200 --request-rate 1
+_RANDOM = Workload("random-200", requests=200, input_tokens=200, request_rate=1.0)
 _ENV = {"PYTORCH_NPU_ALLOC_CONF": "max_split_size_mb:256"}
 _EVERYTHING = frozenset(C)
 _FRAME_RATE = tuple(
@@ -100,15 +103,13 @@ class TestQwen25VL32B(VLMConformance):
                 published=PublishedScore(0.5744, 900, "lm_eval", _TUTORIAL, stderr=0.0158),
             ),
         ),
+        workloads=(_RANDOM,),
         published=Published(
             source=_TUTORIAL,
+            versions={"vllm-ascend": "0.11.0rc3"},
             figures=(
-                PublishedFigure(
-                    "mmmu_val",
-                    57.44,
-                    "%",
-                    "± 1.58, lm-eval, vLLM-Ascend 0.11.0rc3, 2 cards",
-                    "dataset.mmmu_val",
+                Figure(
+                    57.44, "%", metric="dataset.mmmu_val", conditions="± 1.58, lm-eval, 2 cards"
                 ),
             ),
         ),

@@ -4,12 +4,13 @@ from pytest_ascend_vlm import Capability as C
 from pytest_ascend_vlm import (
     DatasetTask,
     ExpectedFailure,
+    Figure,
     ModelSpec,
     Published,
-    PublishedFigure,
     PublishedScore,
     Variant,
     VLMConformance,
+    Workload,
 )
 
 _ONE_CARD = {
@@ -23,6 +24,8 @@ _FULL_DECODE_ONLY = Variant(
     "full_decode_only", {"compilation_config": {"cudagraph_mode": "FULL_DECODE_ONLY"}}
 )
 _TUTORIAL = "the Qwen-VL-Dense tutorial of vLLM-Ascend"
+# vllm bench serve --dataset-name random --random-input 200 --num-prompt 200 --request-rate 1
+_RANDOM = Workload("random-200", requests=200, input_tokens=200, request_rate=1.0)
 _ENV = {"PYTORCH_NPU_ALLOC_CONF": "max_split_size_mb:256"}
 _EVERYTHING = frozenset(C)
 _THOUSANDTHS = 1000
@@ -111,16 +114,12 @@ class TestQwen3VL8B(VLMConformance):
                 published=PublishedScore(0.5389, 900, "lm_eval", _TUTORIAL, stderr=0.0159),
             ),
         ),
+        workloads=(_RANDOM,),
         published=Published(
             source=_TUTORIAL,
+            versions={"vllm-ascend": "0.11.0rc3"},
             figures=(
-                PublishedFigure(
-                    "mmmu_val",
-                    53.89,
-                    "%",
-                    "± 1.59, lm-eval, vLLM-Ascend 0.11.0rc3, 1 card",
-                    "dataset.mmmu_val",
-                ),
+                Figure(53.89, "%", metric="dataset.mmmu_val", conditions="± 1.59, lm-eval, 1 card"),
             ),
         ),
     )

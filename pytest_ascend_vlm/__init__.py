@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from .spec.case import Capability, Case, Sampling
     from .spec.dataset import DatasetTask, PublishedScore
     from .spec.model import Budgets, ExpectedFailure, ModelSpec, Variant
-    from .spec.published import Limit, Published, PublishedFigure
+    from .spec.published import Figure, Limit, Published
     from .spec.thresholds import Thresholds
+    from .spec.workload import Workload
     from .suite.conformance import VLMConformance
 
 _HOME = {
@@ -34,8 +35,9 @@ _HOME = {
     "spec.case": ("Capability", "Case", "Sampling"),
     "spec.dataset": ("DatasetTask", "PublishedScore"),
     "spec.model": ("Budgets", "ExpectedFailure", "ModelSpec", "Variant"),
-    "spec.published": ("Limit", "Published", "PublishedFigure"),
+    "spec.published": ("Figure", "Limit", "Published"),
     "spec.thresholds": ("Thresholds",),
+    "spec.workload": ("Workload",),
     "suite.conformance": ("VLMConformance",),
 }
 _MODULE_OF = {name: f".{module}" for module, names in _HOME.items() for name in names}
@@ -49,11 +51,11 @@ __all__ = [
     "CriterionFailed",
     "DatasetTask",
     "ExpectedFailure",
+    "Figure",
     "Limit",
     "ModelSpec",
     "PreconditionError",
     "Published",
-    "PublishedFigure",
     "PublishedScore",
     "Reference",
     "Refusal",
@@ -63,6 +65,7 @@ __all__ = [
     "VLMConformance",
     "Variant",
     "Verdict",
+    "Workload",
     "at_least",
     "at_most",
     "checklist",

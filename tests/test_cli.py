@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from test_charts import document, row, single_stream
 
-from pytest_ascend_vlm import cli
+from pytest_ascend_vlm import Limit, cli
+from pytest_ascend_vlm.golden import performance_runs
 from pytest_ascend_vlm.reporting import SCHEMA, write_document
 from pytest_ascend_vlm.reporting.directory import LIST
 from pytest_ascend_vlm.reporting.language import LANGUAGES
@@ -253,6 +254,46 @@ def test_a_directory_is_the_report_in_it(report: Path, capsys: pytest.CaptureFix
     of_file = capsys.readouterr().out
     assert cli.main([*RENDER, str(report.parent)]) == 0
     assert capsys.readouterr().out == of_file
+
+
+def stored_runs(root: Path, count: int) -> None:
+    key = {"model": "an-org/a-model", "device": "1 x 910B4", "versions": {"vllm": "0.18.0"}}
+    for number in range(count):
+        run = {"image.ttft.median": 0.5 + number / 100, "image.ttft.p90": 0.9}
+        performance_runs.append(performance_runs.load(root, "an-org--a-model", key), run)
+
+
+def test_limits_are_printed_as_lines_of_a_model_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored_runs(tmp_path, 3)
+    assert cli.main(["limits", str(tmp_path)]) == 0
+    head, path, *lines = capsys.readouterr().out.splitlines()
+    assert head == "# an-org/a-model on 1 x 910B4, vllm 0.18.0"
+    assert path.endswith("the slowest of 3 runs, margin 20%")
+    limits = eval("\n".join(lines).removeprefix("limits=").rstrip(", \n"), {"Limit": Limit})  # noqa: S307
+    assert limits == (Limit("image.ttft.median", 0.624, device="1 x 910B4"),)
+
+
+def test_too_few_stored_runs_propose_no_limit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored_runs(tmp_path, 2)
+    assert cli.main(["limits", str(tmp_path), "--margin=0.1"]) == 0
+    out = capsys.readouterr().out
+    assert "2 of 3 runs are stored" in out
+    assert "Limit(" not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [([], "has no stored runs"), (["--margin=1.5"], "--margin=1.5 is not above 0 and below 1")],
+)
+def test_limits_that_cannot_be_proposed_are_told_in_one_line(
+    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["limits", str(tmp_path), *arguments]) == 2
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("action", ["render", "merge", "compare"])

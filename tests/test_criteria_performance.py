@@ -11,9 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_ascend_vlm import Capability, Case, Limit
+from pytest_ascend_vlm import Capability, Case, Limit, Workload
 from pytest_ascend_vlm.criteria import performance as rules
-from pytest_ascend_vlm.criteria.performance import Metric, TimeRatio, median_ratio
+from pytest_ascend_vlm.criteria.distribution import (
+    Metric,
+    distribution,
+    mean_bounds,
+    quantile_bounds,
+)
+from pytest_ascend_vlm.criteria.performance import TimeRatio, median_ratio
+from pytest_ascend_vlm.criteria.workload import judge_workload, untold
 from pytest_ascend_vlm.errors import ConfigurationError, PreconditionError
 from pytest_ascend_vlm.observation.load import Load, Timing
 
@@ -36,9 +43,19 @@ def test_tpot_is_of_the_tokens_after_the_first() -> None:
     assert timing(tokens=1).tpot_seconds is None
 
 
-@pytest.mark.parametrize(("count", "tails"), [(30, ["p90"]), (298, ["p90"]), (299, ["p90", "p99"])])
-def test_p99_needs_299_samples(count: int, tails: list[str]) -> None:
-    names = [figure.name for figure in rules.distribution("text.ttft", [0.1] * count)]
+@pytest.mark.parametrize(
+    ("count", "tails"),
+    [
+        (28, []),
+        (29, ["p90"]),
+        (58, ["p90"]),
+        (59, ["p90", "p95"]),
+        (298, ["p90", "p95"]),
+        (299, ["p90", "p95", "p99"]),
+    ],
+)
+def test_a_quantile_needs_as_many_samples_as_can_tell_it(count: int, tails: list[str]) -> None:
+    names = [figure.name for figure in distribution("text.ttft", [0.1] * count)]
     assert names == [f"text.ttft.{name}" for name in ("mean", "median", *tails)]
 
 
@@ -69,6 +86,38 @@ def test_the_figures_of_a_load_have_names_and_units() -> None:
     assert Metric("load.c8.server_queue.mean", 0.2, "s") in rules.metrics("load.c8", told)
     assert all(rules.FIGURE.fullmatch(f.name) for f in rules.metrics("load.c8", told))
     assert rules.metrics("load.c8", load(errors=("HTTP 500",))) == ()
+
+
+def test_an_interval_of_a_quantile_covers_it_as_often_as_it_says() -> None:
+    draw = random.Random(5)
+    for quantile, count in ((0.5, 10), (0.9, 60), (0.99, 400)):
+        covered = 0
+        for _ in range(400):
+            low, high = quantile_bounds([draw.random() for _ in range(count)], quantile)
+            covered += low <= quantile <= high
+        assert covered >= 0.93 * 400, (quantile, covered)
+
+
+def test_an_interval_of_a_mean_covers_it_as_often_as_it_says() -> None:
+    draw = random.Random(5)
+    for count in (3, 10, 60):
+        bounds = [mean_bounds([draw.gauss(1, 0.1) for _ in range(count)]) for _ in range(400)]
+        assert 0.92 * 400 <= sum(low <= 1 <= high for low, high in bounds) <= 0.98 * 400, count
+
+
+def test_too_few_values_leave_an_end_of_the_interval_open() -> None:
+    assert mean_bounds([0.5]) == (0.0, math.inf)
+    assert quantile_bounds([0.1] * 5, 0.5) == (0.0, math.inf)
+    low, high = quantile_bounds([float(k) for k in range(1, 31)], 0.9)
+    assert (low, high) == (23.0, math.inf)
+
+
+def test_the_gaps_and_the_rate_of_a_user_are_metrics() -> None:
+    with_gaps = replace(timing(), itl_seconds=(0.04, 0.06))
+    found = {f.name: f for f in rules.metrics("load.c2", load(with_gaps, with_gaps))}
+    assert found["load.c2.itl.mean"] == Metric("load.c2.itl.mean", 0.05, "s")
+    assert found["load.c2.user_throughput.mean"].value == 22
+    assert "load.c2.user_throughput.p90" not in found
 
 
 # --- the ratio of pairs --------------------------------------------------------------------------
@@ -163,6 +212,73 @@ def test_unanswered_requests_have_no_speed(seen: Load) -> None:
         rules.require_answers("load.c8", seen, asked)
 
 
+# --- workloads -----------------------------------------------------------------------------------
+
+TEXT = Workload("128/11", requests=2, input_tokens=128, output_tokens=11, concurrency=2)
+
+
+def sent(workload: Workload, *timings: Timing, errors: tuple[str, ...] = ()) -> rules.Verdict:
+    most = {"workload/text": 11, "workload/page": 11}
+    images = {"workload/page": 2548} if workload.image_tokens else {}
+    asked = rules.LoadExpectations(most, images, exact=True)
+    return judge_workload(workload, load(*timings, errors=errors), asked, 2, "bfloat16")
+
+
+def of_workload(kind: str, tokens: int = 11, prompt: int = 128) -> Timing:
+    # What follows the end of an answer may be any text.
+    return Timing(f"workload/{kind}", "!" * 64, prompt, tokens, 0.1, 0.5)
+
+
+def test_a_workload_states_the_conditions_that_were_measured() -> None:
+    verdict = sent(TEXT, of_workload("text"), of_workload("text", prompt=126))
+    assert verdict.passed
+    assert verdict.evidence["conditions"] == {
+        "requests": 2,
+        "warmups": 2,
+        "concurrency": 2,
+        "request_rate": None,
+        "input_tokens": 127,
+        "image_tokens": None,
+        "output_tokens": 11,
+        "dtype": "bfloat16",
+    }
+    names = {figure["name"] for figure in verdict.evidence["figures"]}
+    assert "workload.128/11.latency.median" in names
+    assert all(map(rules.FIGURE.fullmatch, names))
+    assert {rules.measurement_of(name) for name in names} == {"workload.128/11"}
+
+
+def test_pages_and_texts_of_a_workload_have_their_own_lengths() -> None:
+    mixed = replace(TEXT, image_tokens=2560)
+    conditions = sent(mixed, of_workload("text"), of_workload("page", prompt=2600)).evidence[
+        "conditions"
+    ]
+    assert (conditions["input_tokens"], conditions["image_tokens"]) == (128, 2548)
+
+
+@pytest.mark.parametrize(
+    ("timings", "errors", "why"),
+    [
+        ([of_workload("text"), of_workload("text", tokens=7)], (), "7 tokens instead of 11"),
+        ([of_workload("text")], ("workload/text: HTTP 500",), "HTTP 500"),
+    ],
+)
+def test_an_answer_of_another_length_is_not_the_workload(
+    timings: list[Timing], errors: tuple[str, ...], why: str
+) -> None:
+    verdict = sent(TEXT, *timings, errors=errors)
+    assert not verdict.passed
+    assert why in verdict.details[0]
+
+
+def test_what_few_requests_cannot_tell_is_said() -> None:
+    assert untold(10) == (
+        "10 requests cannot tell p90 (at least 29), p95 (at least 59), p99 (at least 299)"
+    )
+    assert untold(100) == "100 requests cannot tell p99 (at least 299)"
+    assert untold(299) == ""
+
+
 # --- ratios of one run ---------------------------------------------------------------------------
 
 
@@ -200,7 +316,7 @@ def test_an_idle_server_uses_little_cpu(idle: float, passed: bool) -> None:
     verdict = rules.judge_idle_cpu([idle, idle], [80.0, 95.0, 65.0], 0.2)
     assert verdict.passed is passed
     peak = next(f for f in verdict.evidence["figures"] if f["name"] == "cpu.peak")
-    assert peak == {"name": "cpu.peak", "value": 95.0, "unit": "%"}
+    assert peak == {"name": "cpu.peak", "value": 95.0, "unit": "%", "low": None, "high": None}
 
 
 def test_a_server_that_uses_nothing_was_not_seen() -> None:
@@ -258,6 +374,32 @@ def test_the_worst_limit_comes_first() -> None:
     assert verdict.details[0] == "image.ttft.median: 0.6 s, at most 0.3"
 
 
+def test_proposed_limits_are_kept_by_each_stored_run_and_missed_by_a_slower_one() -> None:
+    stored = [
+        {"text.ttft.median": 0.6, "text.ttft.mean": 9.0, "load.c8.output_throughput": 900.0},
+        {"text.ttft.median": 0.7, "text.ttft.mean": 9.0, "load.c8.output_throughput": 800.0},
+    ]
+    limits = rules.proposed_limits(stored, "1 x 910B4", 0.2)
+    assert limits == (
+        Limit("text.ttft.median", 0.84, "1 x 910B4"),
+        Limit("load.c8.output_throughput", 640, "1 x 910B4"),
+    )
+    units = {"text.ttft.median": "s", "load.c8.output_throughput": "tok/s"}
+    for run in stored:
+        for slower, passed in ((1.0, True), (1.5, False)):
+            today = {
+                name: Metric(name, run[name] * slower if unit == "s" else run[name] / slower, unit)
+                for name, unit in units.items()
+            }
+            assert rules.judge_limits(today, limits).passed is passed
+
+
+@pytest.mark.parametrize("value", [0.8333, 0.83334, 1 / 1.2])
+def test_a_proposed_limit_is_no_placeholder(value: float) -> None:
+    (proposed,) = rules.proposed_limits([{"text.ttft.median": value}], "910B4", 0.2)
+    assert proposed.value == 1.01
+
+
 @pytest.mark.parametrize("value", [0, 1, 1.0, -3, math.nan, math.inf])
 def test_a_placeholder_is_no_limit(value: float) -> None:
     with pytest.raises(ConfigurationError, match="placeholder"):
@@ -302,7 +444,7 @@ def test_of_a_throughput_less_is_slower() -> None:
 
 
 def test_tails_are_not_compared() -> None:
-    today = {**found(9.0, "image.ttft.p90"), **found(0.6)}
+    today = {**found(9.0, "image.ttft.p90"), **found(9.0, "load.c8.itl.mean"), **found(0.6)}
     verdict = rules.judge_baseline(today, runs(0.6, 0.6, 0.6), 1.1)
     assert verdict.passed
     assert list(verdict.evidence["slower_at_least"]) == ["image.ttft.median"]

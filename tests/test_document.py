@@ -392,13 +392,13 @@ def test_near_greedy_sampling_is_named_only_if_it_was_verified(status: str) -> N
     assert len(named) == (status == "pass")
 
 
-def test_tokens_and_speed_of_each_run_follow_from_its_times() -> None:
+def test_the_speed_of_each_run_follows_from_its_times_and_tokens() -> None:
     series = [
         {"name": "latency", "unit": "s", "values": [1.1, 2.1]},
         {"name": "ttft", "unit": "s", "values": [0.1, 0.1]},
-        {"name": "tpot", "unit": "s", "values": [0.1, 0.2]},
     ]
-    found = page(row("performance.single_stream", "text", {"series": series})).speed
+    told = {"series": series, "output_tokens": [11, 11]}
+    found = page(row("performance.single_stream", "text", told)).speed
     assert not isinstance(found, Missing)
     (runs,) = found.runs
     assert [one.output_tokens for one in runs.requests] == [11, 11]
@@ -423,13 +423,129 @@ def test_a_score_has_two_standard_errors() -> None:
     assert f"| {cells} | ✅ |" in text.splitlines()
 
 
-def test_a_published_figure_is_beside_the_measured_one() -> None:
-    figure = {"name": "latency", "value": 0.22, "unit": "s", "conditions": "an NPU"}
-    told = {"source": "a document", "figures": [{**figure, "metric": "text.latency.mean"}, figure]}
-    measured = {"figures": [{"name": "text.latency.mean", "value": 0.3, "unit": "s"}]}
-    text = render(report(row("performance.single_stream", "text", measured), published=told), "en")
-    lines = [line for line in text.splitlines() if line.startswith("| latency | 0.22 s")]
-    assert lines == ["| latency | 0.22 s | 300 ms | an NPU |", "| latency | 0.22 s | – | an NPU |"]
+DOCUMENT = {
+    "source": "a document",
+    "device": "Ascend 910 (64 GB)",
+    "versions": {"vllm-ascend": "0.18.0rc1"},
+    "dtype": "bfloat16",
+}
+LOAD = {"name": "128/128", "requests": 10, "input_tokens": 128, "output_tokens": 128}
+ON_AN_NPU = {
+    "platform": "npu",
+    "checkpoint": "full",
+    "device": "1 x 910B4",
+    "versions": {"vllm-ascend": "0.18.0rc1"},
+}
+
+
+def figure(**fields: Any) -> Row:
+    return {
+        "value": 71.5,
+        "unit": "ms",
+        "workload": "128/128",
+        "statistic": "latency.mean",
+    } | fields
+
+
+def beside(one: Row, *rows: Row, **receipt: Any) -> list[str]:
+    """The cells of a published figure in the document of a run on an NPU."""
+    told = {**DOCUMENT, "figures": [one]}
+    seen = report(row("serving.text", None), *rows, published=told, workloads=[LOAD])
+    seen["receipt"] = RECEIPT | ON_AN_NPU | receipt
+    lines = render(seen, "en").splitlines()
+    (line,) = lines[lines.index("|---|---|---|---|---|---|") + 1 :][:1]
+    return [cell.strip() for cell in line.strip("| ").split("|")]
+
+
+def workload(**conditions: Any) -> Row:
+    name = "workload.128/128.latency.mean"
+    return row(
+        "performance.workload",
+        "128/128",
+        {
+            "figures": [{"name": name, "value": 0.25, "unit": "s", "low": 0.2, "high": None}],
+            "conditions": {"requests": 10, "warmups": 2, "dtype": "bfloat16"}
+            | {"input_tokens": 128.0, "output_tokens": 128.0}
+            | conditions,
+            "untold": "10 requests cannot tell p99 (at least 299)",
+        },
+    )
+
+
+def test_a_published_figure_is_beside_the_measured_one_with_both_conditions() -> None:
+    name, value, stated, measured, conditions, equal = beside(figure(), workload())
+    assert name == "workload · 128/128 · latency · mean"
+    assert value == "71.5 ms"
+    assert stated == (
+        "Ascend 910 (64 GB), vllm-ascend 0.18.0rc1, bfloat16, requests: 10, input tokens: 128, "
+        "output tokens: 128"
+    )
+    assert measured == "250 ms (200 ms … –)"
+    assert conditions.startswith("1 x 910B4, checkpoint full, requests: 10, warm-up requests: 2,")
+    assert equal == "yes"
+
+
+@pytest.mark.parametrize(
+    ("one", "measured", "receipt", "differences"),
+    [
+        (figure(), workload(), {"checkpoint": "tiny"}, "no: a tiny checkpoint"),
+        (figure(), workload(), {"device": "1 x 310P3"}, "no: another device"),
+        (figure(), workload(), {"simulated": True}, "no: another device"),
+        (figure(), workload(), {"versions": {}}, "no: no vllm-ascend"),
+        (
+            figure(),
+            workload(),
+            {"versions": {"vllm-ascend": "0.23.0"}},
+            "no: vllm-ascend 0.23.0",
+        ),
+        (figure(), workload(dtype="float16"), {}, "no: float16"),
+        (figure(), workload(output_tokens=13.0), {}, "no: output tokens: 13"),
+        (figure(conditions="cold"), workload(), {}, "no: cold"),
+        (figure(device="a GPU"), workload(), {}, "no: another device"),
+    ],
+)
+def test_conditions_that_differ_are_named(
+    one: Row, measured: Row, receipt: Row, differences: str
+) -> None:
+    assert beside(one, measured, **receipt)[-1] == differences
+
+
+def test_a_figure_of_a_cpu_is_not_taken_for_that_of_an_npu() -> None:
+    cells = beside(figure(), workload(), platform="cpu", checkpoint="tiny", device="a CPU")
+    assert cells[3] == "250 ms (200 ms … –), not on an NPU"
+    assert cells[4].startswith("a CPU, checkpoint tiny,")
+
+
+@pytest.mark.parametrize(
+    ("one", "rows", "reason"),
+    [
+        (figure(), [], "not measured; run pytest conformance -k TestIt -m performance"),
+        (
+            figure(statistic="latency.p99"),
+            [workload()],
+            "10 requests cannot tell p99 (at least 299)",
+        ),
+        (
+            {"value": 1, "unit": "%", "name": "DocVQA", "unmeasured": "its answers are secret"},
+            [],
+            "its answers are secret",
+        ),
+        (
+            {"value": 1, "unit": "%", "metric": "dataset.mmmu_val"},
+            [row("dataset.mmmu_val", None, status="na", reason="a tiny checkpoint cannot")],
+            "a tiny checkpoint cannot",
+        ),
+        (
+            figure(),
+            [row("performance.workload", "128/128", status="error", reason="x")],
+            "a failure or an error stopped performance.workload",
+        ),
+    ],
+)
+def test_a_figure_without_a_neighbour_says_why(one: Row, rows: list[Row], reason: str) -> None:
+    cells = beside(one, *rows)
+    assert (cells[3], cells[5]) == ("–", "–")
+    assert cells[4].startswith(reason), cells
 
 
 @pytest.mark.parametrize(
@@ -437,12 +553,27 @@ def test_a_published_figure_is_beside_the_measured_one() -> None:
     [("start", "31.5 s"), ("weights_seconds", "1.4 s"), ("weights_gib", "2.15 GiB")],
 )
 def test_a_published_loading_is_beside_what_was_loaded(metric: str, measured: str) -> None:
-    figure = {"name": "model loading", "value": 60, "unit": "s", "conditions": "an NPU"}
-    told = {"source": "a document", "figures": [{**figure, "metric": metric}]}
+    told = {**DOCUMENT, "figures": [{"value": 60, "unit": "s", "metric": metric}]}
     phases = {"start": 30.0, "weights": 1.5, "first image": 12.0}
     one = row("serving.text", "text/name")
     text = render(report(one, published=told, phases_seconds=phases), "en")
-    assert f"| model loading | 60 s | {measured} | an NPU |" in text.splitlines()
+    assert f"| 60 s | Ascend 910 (64 GB), vllm-ascend 0.18.0rc1, bfloat16 | {measured}" in text
+
+
+def test_a_workload_has_its_conditions_its_runs_and_what_it_cannot_tell() -> None:
+    seen = workload()
+    seen["evidence"] |= {
+        "series": [
+            {"name": "latency", "unit": "s", "values": [1.1]},
+            {"name": "ttft", "unit": "s", "values": [0.1]},
+        ],
+        "output_tokens": [11],
+    }
+    text = render(report(seen), "en")
+    section = text.partition("### workload: 128/128")[2].partition("\n### ")[0]
+    assert "requests: 10; warm-up requests: 2;" in section
+    assert "| Run 1 | 1.1 s | 100 ms | 1 s | 11 | 10 tok/s | 10 tok/s |" in section
+    assert "10 requests cannot tell p99 (at least 299)" in section
 
 
 def test_reasons_that_differ_only_in_the_case_are_one_line() -> None:
@@ -485,8 +616,8 @@ def test_the_document_has_every_section_that_its_guide_names() -> None:
         "figures": [{"name": "text.latency.mean", "value": 1.1, "unit": "s"}],
     }
     rows = [row("performance.single_stream", kind, runs) for kind in ("text", "image")]
-    figure = {"name": "latency", "value": 1, "unit": "s", "conditions": "an NPU"}
-    published = {"source": "a document", "figures": [figure]}
+    rows.append(row("performance.workload", "128/128", runs))
+    published = {"source": "a document", "figures": [figure()]}
     text = render(report(row("serving.text", None), *rows, published=published), "en")
     names = set(named_sections()) - {"title", "–"}
     assert len(names) > 20

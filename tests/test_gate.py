@@ -112,6 +112,8 @@ def test_speed_has_a_list_of_its_own(tmp_path: Path) -> None:
     assert cli.main(["gate-list", str(REPOSITORY / "conformance"), *named]) == 0
     listed = [criterion for _, criterion in gate.read(output)]
     assert "performance.single_stream" in listed
+    assert "performance.workload" in listed
+    assert "performance.limits" not in listed  # the model has none
     assert all(criterion.startswith("performance.") for criterion in listed)
     assert not re.search(
         r" (performance|growth|dataset)\.", gate_list.text(REPOSITORY / "conformance")

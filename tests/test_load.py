@@ -30,7 +30,7 @@ from pytest_ascend_vlm.engines.messages import messages
 from pytest_ascend_vlm.engines.neutral import NEUTRAL
 from pytest_ascend_vlm.errors import PreconditionError, ServerError
 from pytest_ascend_vlm.load import evalscope_perf, generator, vllm_bench
-from pytest_ascend_vlm.load.generator import Workload, generate, read
+from pytest_ascend_vlm.load.generator import Traffic, generate, read
 from pytest_ascend_vlm.load.job import has_module, read_rows
 from pytest_ascend_vlm.observation.load import Load
 from pytest_ascend_vlm.spec.case import Case
@@ -66,7 +66,7 @@ def written(path: Path, **changes: Any) -> Path:
     return path
 
 
-TWO = Workload((case("法国的首都"), case("sum")), concurrency=2)
+TWO = Traffic((case("法国的首都"), case("sum")), concurrency=2)
 
 
 # --- requests ------------------------------------------------------------------------------------
@@ -76,7 +76,7 @@ def test_rows_are_what_our_client_sends(tmp_path: Path) -> None:
     page = next(case for case in load_cases([FIXTURES]) if case.images)
     text = case("法国的首都是哪里？", max_tokens=7)
     files = generator.Files.of(tmp_path, TWO)
-    generator.prepare(files, Workload((page, text), 2), Endpoint(NOBODY, "a-model", KEY))
+    generator.prepare(files, Traffic((page, text), 2), Endpoint(NOBODY, "a-model", KEY))
     job = json.loads(files.job.read_text("utf-8"))
     rows = read_rows(job)
     assert rows[0]["content"] == messages(page)[0]["content"]
@@ -100,7 +100,7 @@ def _fed(tmp_path: Path, rows: list[dict[str, Any]], **job: Any) -> tuple[Any, l
         ASYNC_REQUEST_FUNCS={"openai-chat": ask},
         get_request=lambda *told: told,
     )
-    vllm_bench.feed(tool, {"rows": str(path), "ramp": None, **job})
+    vllm_bench.feed(tool, {"rows": str(path), "ramp": None, "extra": NEUTRAL, **job})
     return tool, asked
 
 
@@ -136,6 +136,26 @@ def test_a_ramp_keeps_its_fractions(tmp_path: Path) -> None:
     )
 
 
+def test_a_rate_and_an_exact_length_are_the_tools_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    files = generator.Files.of(tmp_path, TWO)
+    traffic = dataclasses.replace(TWO, rate=1.5, exact=True)
+    generator.prepare(files, traffic, Endpoint(NOBODY, "a-model", KEY))
+    job = json.loads(files.job.read_text("utf-8"))
+    assert job["extra"] == {**NEUTRAL, "ignore_eos": True}
+    for_vllm = vllm_bench._arguments(job, "0.32.0")
+    assert for_vllm[for_vllm.index("--request-rate") + 1] == "1.5"
+    assert evalscope_perf._arguments(job, tmp_path / "perf")["rate"] == 1.5
+    bodies = (tmp_path / "perf" / "requests.jsonl").read_text("utf-8").splitlines()
+    assert all(json.loads(body)["ignore_eos"] for body in bodies)
+    generator.prepare(files, TWO, Endpoint(NOBODY, "a-model", KEY))
+    job = json.loads(files.job.read_text("utf-8"))
+    assert "--request-rate" not in vllm_bench._arguments(job, "0.32.0")
+    assert evalscope_perf._arguments(job, tmp_path / "perf")["rate"] == -1
+
+
 # --- results -------------------------------------------------------------------------------------
 
 
@@ -145,6 +165,7 @@ def test_a_result_is_read(tmp_path: Path) -> None:
     assert (found.generator, found.concurrency, found.errors) == ("a generator 1.0", 2, ())
     assert (first.case_id, first.text, first.prompt_tokens) == ("text/法国的首都", "巴黎。", 40)
     assert (first.ttft_seconds, first.seconds, first.tpot_seconds) == (0.5, 1.0, 0.25)
+    assert first.itl_seconds == (0.25, 0.25)
     assert (second.prompt_tokens, second.seconds, second.tpot_seconds) == (None, 0.25, None)
     assert found.output_throughput == 2.0
     assert found.goodput is None
@@ -157,6 +178,7 @@ def test_a_result_is_read(tmp_path: Path) -> None:
         ({"ttft": 499}, 0.5),
         ({"tpot": 249}, 0.5),
         ({"ttft": 249, "tpot": 249}, 0.0),
+        ({"e2el": 999}, 0.5),
     ],
 )
 def test_goodput_counts_what_meets_every_level(
@@ -447,7 +469,7 @@ def test_vllm_asks_in_order(
     # Slower than the progress is looked at.
     unhurried = Behaviour(crash=lambda _request, _state: time.sleep(1))
     endpoint = Endpoint(stub(unhurried, key=KEY), knowledge.model, KEY)
-    workload = Workload(mixed, 2, (50.0, 100.5), {"ttft": 60_000})
+    workload = Traffic(mixed, 2, (50.0, 100.5), {"ttft": 60_000})
     said: list[str] = []
     found = generate(workload, endpoint, tmp_path, said.append)
     assert found.generator.startswith("vllm bench serve ")
@@ -459,11 +481,26 @@ def test_vllm_asks_in_order(
 
 @pytest.mark.vllm
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+def test_vllm_keeps_a_rate_and_an_exact_length(
+    stub: Serve, knowledge: Knowledge, mixed: list[Case], tmp_path: Path
+) -> None:
+    endpoint = Endpoint(stub(), knowledge.model, "none")
+    lengths = [dataclasses.replace(one, max_tokens=70 + n) for n, one in enumerate(mixed)]
+    found = generate(
+        Traffic(lengths, len(lengths), rate=2.0, exact=True), endpoint, tmp_path, ignore
+    )
+    assert [timing.output_tokens for timing in found.timings] == [70, 71, 72, 73, 74]
+    # Four random gaps of half a second together are hardly ever as short as this.
+    assert found.duration_seconds > 0.1
+
+
+@pytest.mark.vllm
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 def test_vllm_counts_what_was_not_answered(
     stub: Serve, knowledge: Knowledge, mixed: list[Case], tmp_path: Path
 ) -> None:
     endpoint = Endpoint(stub(Defect.TEXT_GIVES_500.value), knowledge.model, "none")
-    found = generate(Workload(mixed, 2), endpoint, tmp_path, ignore)
+    found = generate(Traffic(mixed, 2), endpoint, tmp_path, ignore)
     assert [timing.case_id for timing in found.timings] == [one.id for one in mixed if one.images]
     failed = [one.id for one in mixed if not one.images]
     assert found.errors == tuple(f"{name}: Internal Server Error" for name in failed)
@@ -485,7 +522,7 @@ def test_evalscope_does_the_same(
     )
     monkeypatch.setenv("PYTHONPATH", str(FIXTURES.parent))
     url = stub(Defect.TEXT_GIVES_500.value, key=KEY)
-    workload = Workload(mixed, 2, goodput={"ttft": 60_000})
+    workload = Traffic(mixed, 2, goodput={"ttft": 60_000})
     found = generate(workload, Endpoint(url, knowledge.model, KEY), tmp_path, ignore)
     assert found.generator.startswith("evalscope perf ")
     check(found, [one for one in mixed if one.images], knowledge)

@@ -22,7 +22,7 @@ from helpers.paths import FIXTURES
 from PIL import Image
 from test_metrics import text as text_of_metrics
 
-from pytest_ascend_vlm import Capability, Case
+from pytest_ascend_vlm import Capability, Case, Completion
 from pytest_ascend_vlm.criteria import performance
 from pytest_ascend_vlm.errors import GoldenError
 from pytest_ascend_vlm.golden import performance_runs as stored
@@ -113,7 +113,8 @@ def test_a_sound_server_passes_and_its_figures_are_kept(judged: Judged, stub: Se
     assert outcome.criteria("pass") == {"performance.single_stream"}, outcome.text
     text, image = outcome.rows
     names = {figure["name"] for figure in image["evidence"]["figures"]}
-    assert {"image.ttft.median", "image.latency.p90", "image.tpot.mean"} <= names
+    assert {"image.ttft.median", "image.latency.mean", "image.tpot.mean"} <= names
+    assert "image.latency.p90" not in names  # six requests cannot tell it
     latency = next(s for s in text["evidence"]["series"] if s["name"] == "latency")
     assert latency["unit"] == "s"
     assert len(latency["values"]) == 6
@@ -257,13 +258,15 @@ def test_without_another_there_is_nothing_to_compare(judged: Judged, stub: Serve
 
 @catches("performance.baseline")
 @pytest.mark.usefixtures("generated")
-def test_stored_runs_are_judged_by_from_the_third_on(
+def test_a_gate_judges_by_stored_runs_from_the_third_on(
     judged: Judged, stub: Serve, project: pytest.Pytester
 ) -> None:
-    what = "stored"
+    what, gate = "stored", ("--vlm-gate", "-o", "vlm_required=speed.txt")
+    (project.path / "speed.txt").write_text("TestMinerU25 performance.baseline\n", "utf-8")
     url = stub(takes())
-    (skipped,) = (row for row in measured(judged, url, what).rows if row["status"] == "skip")
-    assert skipped["reason"].startswith("0 of 3 runs of this key are stored")
+    nothing = measured(judged, url, what, *gate)
+    assert nothing.result.ret != 0
+    assert "0 of 3 runs of this key are stored; store more with --vlm-save" in nothing.text
     for _ in range(3):
         assert measured(judged, url, what, "--vlm-save-performance").result.ret == 0
     (path,) = (project.path / "performance").rglob("*.json")
@@ -271,14 +274,30 @@ def test_stored_runs_are_judged_by_from_the_third_on(
     assert len(document["runs"]) == 3
     measured_of = {performance.measurement_of(figure) for figure in document["runs"][0]}
     # An endpoint's processes cannot be seen; all else is measured, whatever runs beside it.
-    assert measured_of == {*performance.MEASUREMENTS} - {"cpu"}
+    assert measured_of == {*performance.MEASUREMENTS, "workload.text", "workload.page"} - {"cpu"}
     assert document["runs"][0].keys() == document["runs"][2].keys()
-    # The same key, on a host that was twice as fast and as calm as this one may not be.
-    faster = {name: value / 2 for name, value in document["runs"][0].items()}
-    document["runs"] = [faster] * 3
-    path.write_text(json.dumps(document), "utf-8")
-    slower = measured(judged, url, what)
+
+    def stored_on(factor: float, of_page: float) -> Outcome:
+        """A run beside stored ones of hosts that were as calm as this one may not be."""
+        run = {
+            name: value
+            * (of_page if name.startswith("workload.page.") else factor)
+            ** (-1 if name.endswith(("throughput", "goodput")) else 1)
+            for name, value in document["runs"][0].items()
+        }
+        path.write_text(json.dumps({**document, "runs": [run] * 3}), "utf-8")
+        return measured(judged, url, what, *gate)
+
+    # The other host took far longer, or far less time for the pages of a workload.
+    sound, slower = stored_on(1000, 1000), stored_on(1000, 0.001)
+    assert sound.result.ret == 0, sound.text
+    assert slower.result.ret != 0
     assert slower.criteria("fail") == {"performance.baseline"}, slower.text
+    (row,) = (row for row in slower.rows if row["status"] == "fail")
+    bounds = row["evidence"]["slower_at_least"]
+    assert {name for name, bound in bounds.items() if bound > 1.1} == {
+        name for name in bounds if name.startswith("workload.page.")
+    }
 
 
 KEY = {"device": "Ascend 910B4", "versions": {"CANN": "8.5.1"}, "workload": "读出全文"}
@@ -341,7 +360,7 @@ def full(judged: Judged, url: str, what: str, *more: str) -> Outcome:
     "figure",
     [
         "text.latency.median",
-        "image.ttft.p90",
+        "image.ttft.mean",
         "image.prefill.median",
         "load.c2.latency.mean",
         "load.ramp.latency.median",
@@ -509,6 +528,81 @@ def test_a_load_is_answered(behaviour: Behaviour, status: str, judged: Judged, s
         assert row["evidence"]["sweep"]["concurrency"] == 8
 
 
+WORKLOAD = "(__import__('pytest_ascend_vlm').Workload('{}', requests=4, {}),)"
+
+
+@pytest.mark.parametrize(
+    ("declared", "conditions"),
+    [
+        ("input_tokens=200, output_tokens=32, concurrency=2", {"input_tokens": 200}),
+        ("image_tokens=640, output_tokens=32, concurrency=1", {"image_tokens": 640}),
+        (
+            "input_tokens=200, image_tokens=640, output_tokens=32, request_rate=50.0",
+            {"input_tokens": 200, "image_tokens": 640, "request_rate": 50},
+        ),
+    ],
+    ids=["text", "pages", "mixed"],
+)
+@pytest.mark.usefixtures("generated")
+def test_a_workload_is_sent_as_it_is_declared(
+    declared: str,
+    conditions: dict[str, int],
+    project: pytest.Pytester,
+    judged: Judged,
+    stub: Serve,
+) -> None:
+    model_file(project, "    pass", workloads=WORKLOAD.format("a/load", declared))
+    outcome = measured(judged, stub(), "performance.workload", "test_own_model.py")
+    assert outcome.criteria("pass") == {"performance.workload"}, outcome.text
+    (row,) = outcome.rows
+    assert row["case"] == "a/load"
+    found = row["evidence"]["conditions"]
+    assert (found["requests"], found["output_tokens"]) == (4, 32)
+    for name, tokens in conditions.items():
+        assert found[name] == pytest.approx(tokens, rel=0.02), name
+    assert row["evidence"]["untold"].startswith("4 requests cannot tell p90")
+    names = {figure["name"] for figure in row["evidence"]["figures"]}
+    assert {"workload.a/load.ttft.median", "workload.a/load.output_throughput"} <= names
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        pytest.param(behaviour, marks=catches("performance.workload"))
+        for behaviour in (Defect.IGNORES_IGNORE_EOS.value, fails_now_and_then())
+    ],
+    ids=["ends as it likes", "fails now and then"],
+)
+@pytest.mark.usefixtures("generated")
+def test_a_workload_that_is_not_answered_as_declared_fails(
+    behaviour: Behaviour, project: pytest.Pytester, judged: Judged, stub: Serve
+) -> None:
+    declared = "input_tokens=200, output_tokens=64, concurrency=2"
+    model_file(project, "    pass", workloads=WORKLOAD.format("text", declared))
+    outcome = measured(judged, stub(behaviour), "performance.workload", "test_own_model.py")
+    assert outcome.criteria("fail") == {"performance.workload"}, outcome.text
+
+
+@pytest.mark.usefixtures("generated")
+def test_a_prompt_that_no_text_makes_is_an_error(
+    project: pytest.Pytester, judged: Judged, stub: Serve
+) -> None:
+    declared = "input_tokens=1, output_tokens=64, concurrency=2"
+    model_file(project, "    pass", workloads=WORKLOAD.format("text", declared))
+    outcome = measured(judged, stub(), "performance.workload", "test_own_model.py")
+    assert outcome.criteria("error") == {"performance.workload"}, outcome.text
+    assert "no text makes a prompt of 1 tokens" in outcome.text
+
+
+def test_without_a_workload_or_a_limit_nothing_is_judged(
+    project: pytest.Pytester, judged: Judged, stub: Serve
+) -> None:
+    model_file(project, "    pass")
+    outcome = measured(judged, stub(), "performance.workload or limits", "test_own_model.py")
+    assert outcome.criteria("na") == {"performance.workload", "performance.limits"}
+    assert "`ascend-vlm limits`" in outcome.text
+
+
 @pytest.fixture
 def generated(monkeypatch: pytest.MonkeyPatch) -> None:
     """A load generator in this process; the real ones are in test_load.py."""
@@ -520,23 +614,28 @@ def generated(monkeypatch: pytest.MonkeyPatch) -> None:
     from pytest_ascend_vlm.load import generator
     from pytest_ascend_vlm.observation.load import Load, Timing
 
-    def generate(workload: generator.Workload, endpoint: Endpoint, *_: Any) -> Load:
+    def generate(traffic: generator.Traffic, endpoint: Endpoint, *_: Any) -> Load:
         client = Client(endpoint, lambda: None)
+
+        def stream(case: Case) -> Completion:
+            if traffic.exact:
+                return client.stream_with(case, {"ignore_eos": True})
+            return client.stream(case, bare=True)
 
         def ask(case: Case) -> Timing | str:
             try:
-                return request_timing.timing_of(client.stream(case, bare=True))
+                return request_timing.timing_of(stream(case))
             except ServerError as error:
                 return str(error)
 
         since = time.perf_counter()
-        with ThreadPoolExecutor(workload.concurrency) as pool:
-            answers = list(pool.map(ask, workload.requests))
+        with ThreadPoolExecutor(traffic.concurrency) as pool:
+            answers = list(pool.map(ask, traffic.requests))
         seconds = time.perf_counter() - since
         timings = tuple(one for one in answers if isinstance(one, Timing))
         errors = tuple(one for one in answers if isinstance(one, str))
-        goodput = len(timings) / seconds if workload.goodput else None
-        told = ("threads of this test", workload.concurrency, seconds, timings, errors, goodput)
+        goodput = len(timings) / seconds if traffic.goodput else None
+        told = ("threads of this test", traffic.concurrency, seconds, timings, errors, goodput)
         return Load(*told)
 
     monkeypatch.setattr(generator, "generate", generate)

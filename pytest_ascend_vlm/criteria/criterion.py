@@ -22,6 +22,12 @@ VARIANT = "equivalence.<variant>"
 DATASET = "dataset.<task>"
 """Id of the criterion for data sets; each data set's own name replaces `<task>`."""
 
+WORKLOAD = "performance.workload"
+"""Id of the criterion for workloads; a workload's name is its case."""
+
+LIMITS = "performance.limits"
+"""Id of the criterion for declared limits."""
+
 _NUMBER = re.compile(r"\{([a-z]\w*)(:[^{}]*)?\}")
 
 

@@ -14,8 +14,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from ..errors import PreconditionError
 from ..observation.answers import Completion
 from ..observation.load import Load, Timing
@@ -23,6 +21,7 @@ from ..spec.published import Limit
 from ..spec.thresholds import ROUNDS, STORED_RUNS
 from .agreement import compared
 from .degeneration import degeneration
+from .distribution import QUANTILES, Metric, distribution, median_bounds, samples_needed
 from .verdict import Verdict, at_least, at_most
 
 KINDS = ("text", "image")
@@ -36,47 +35,33 @@ MEASUREMENTS = (
 )
 """The measurements that metrics come from. A run makes each at most once; criteria share it."""
 
+WORKLOAD = "workload."
+"""The measurement of a workload is this and the workload's name."""
+
+STATISTIC = re.compile(
+    r"(latency|ttft|tpot|itl)\.(mean|median|p90|p95|p99)|(user|decode)_throughput\.(mean|median)"
+    r"|(output|request)_throughput|goodput|server_(ttft|latency|queue|prefill|decode)\.mean"
+)
+"""The pattern of the statistics of a load: the names of its metrics without the measurement."""
+
 FIGURE = re.compile(
-    r"(text|image|load\.(c[1248]|ramp))\.(latency|ttft|tpot)\.(mean|median|p90|p99)"
-    r"|(text|image|load\.(c[1248]|ramp))\.((output|request)_throughput|server_(ttft|latency|queue|prefill|decode)\.mean)"
-    r"|load\.ramp\.goodput|image\.prefill\.median|cpu\.(mean|peak)"
+    rf"(text|image|load\.(c[1248]|ramp)|workload\.[^.]+)\.({STATISTIC.pattern})"
+    r"|image\.prefill\.median|cpu\.(mean|peak)"
 )
 """The pattern of the names of metrics."""
 
-_CONFIDENCE = 0.95
-_P99_SAMPLES = 299  # 1 - 0.99 ** 299 >= 0.95; the largest of fewer samples may be below p99
+PROPOSE_LIMITS = (
+    "Store runs on the device with --vlm-save-performance; `ascend-vlm limits` then prints the "
+    "limits to declare"
+)
+"""What to do for a model without limits."""
+
 _SHOWN_ERRORS = 3
 # One-sided 95 % quantiles of Student's t, by degrees of freedom; beyond 10 the normal quantile.
 _T = dict(
     enumerate((6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812), start=1)
 )
 _NORMAL = 1.645
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One measured value.
-
-    Attributes:
-        name: `<measurement>.<quantity>.<statistic>`: "image.ttft.median",
-            "load.c8.output_throughput".
-        value: the value.
-        unit: "s", "tok/s", "req/s", "%", "MiB".
-    """
-
-    name: str
-    value: float
-    unit: str
-
-    @property
-    def more_is_better(self) -> bool:
-        """True for a throughput."""
-        return self.unit in {"tok/s", "req/s"}
-
-    @property
-    def is_typical(self) -> bool:
-        """True for medians, means and throughputs; tails scatter too much to compare two runs."""
-        return self.more_is_better or self.name.endswith((".median", ".mean"))
 
 
 @dataclass(frozen=True)
@@ -106,35 +91,11 @@ def median_ratio(pairs: Sequence[tuple[float, float]]) -> TimeRatio:
     return TimeRatio(low, statistics.median(ratios), high, len(ratios))
 
 
-def median_bounds(values: Sequence[float]) -> tuple[float, float]:
-    """The 95 % interval of the median of values that are not negative.
-
-    The interval is that of the sign test: its ends are two of the sorted values. So one very slow
-    moment of the host has no more effect than a slightly slow one. With fewer than 6 values the
-    interval is unbounded.
-    """
-    in_order, count = sorted(values), len(values)
-    outside, rank = 0.5**count, 0
-    # `outside`: the probability that at most `rank` of the values are below the true median.
-    while 2 * outside <= 1 - _CONFIDENCE:
-        rank += 1
-        outside += math.comb(count, rank) * 0.5**count
-    return (in_order[rank - 1], in_order[-rank]) if rank else (0.0, math.inf)
-
-
 def measurement_of(metric: str) -> str:
     """The measurement that a metric comes from: "load.c8" for "load.c8.ttft.median"."""
+    if metric.startswith(WORKLOAD):
+        return WORKLOAD + metric.removeprefix(WORKLOAD).partition(".")[0]
     return max((one for one in MEASUREMENTS if metric.startswith(f"{one}.")), key=len)
-
-
-def distribution(name: str, values: Sequence[float]) -> tuple[Metric, ...]:
-    """Mean, median and p90 of times in seconds, and p99 if there are at least 299 values."""
-    percents = (90, 99) if len(values) >= _P99_SAMPLES else (90,)
-    return (
-        Metric(f"{name}.mean", statistics.fmean(values), "s"),
-        Metric(f"{name}.median", statistics.median(values), "s"),
-        *(Metric(f"{name}.p{p}", float(np.percentile(values, p)), "s") for p in percents),
-    )
 
 
 def metrics(name: str, load: Load) -> tuple[Metric, ...]:
@@ -147,6 +108,15 @@ def metrics(name: str, load: Load) -> tuple[Metric, ...]:
         if values
         for metric in distribution(f"{name}.{quantity}", values)
     ]
+    # The gaps of one answer depend on each other, so their statistics have no interval.
+    gaps = [gap for timing in load.timings for gap in timing.itl_seconds]
+    of_gaps = distribution(f"{name}.itl", gaps) if gaps else ()
+    of_users = [
+        metric
+        for quantity, rates in _rates(load.timings).items()
+        if rates
+        for metric in distribution(f"{name}.{quantity}", rates, "tok/s")[:2]
+    ]
     of_server = [
         Metric(f"{name}.server_{quantity}.mean", seconds, "s")
         for quantity, seconds in load.server_seconds.items()
@@ -154,6 +124,8 @@ def metrics(name: str, load: Load) -> tuple[Metric, ...]:
     goodput = [] if load.goodput is None else [Metric(f"{name}.goodput", load.goodput, "req/s")]
     return (
         *of_times,
+        *(replace(metric, low=None, high=None) for metric in of_gaps),
+        *of_users,
         *of_server,
         Metric(f"{name}.output_throughput", load.output_throughput, "tok/s"),
         Metric(f"{name}.request_throughput", load.request_throughput, "req/s"),
@@ -167,6 +139,14 @@ def series(timings: Sequence[Timing]) -> dict[str, list[float]]:
         "latency": [timing.seconds for timing in timings],
         "ttft": [timing.ttft_seconds for timing in timings],
         "tpot": [timing.tpot_seconds for timing in timings if timing.tpot_seconds is not None],
+    }
+
+
+def _rates(timings: Sequence[Timing]) -> dict[str, list[float]]:
+    """Quantity -> the tokens per second that each user sees."""
+    return {
+        "user_throughput": [timing.output_tokens / timing.seconds for timing in timings],
+        "decode_throughput": [1 / timing.tpot_seconds for timing in timings if timing.tpot_seconds],
     }
 
 
@@ -195,11 +175,14 @@ class LoadExpectations:
         image_tokens: case id -> number of tokens of the images; empty without images.
         references: case id -> the reference's answer, if there is one. If it has a loop, a loop
             in the served answer is excused.
+        exact: True if each answer has its maximum number of tokens. What follows the end of an
+            answer may be any text, so the text is not judged then.
     """
 
     max_tokens: Mapping[str, int]
     image_tokens: Mapping[str, int] = field(default_factory=dict)
     references: Mapping[str, str] = field(default_factory=dict)
+    exact: bool = False
 
 
 def judge_load(name: str, load: Load, expectations: LoadExpectations) -> Verdict:
@@ -233,6 +216,7 @@ def judge_load(name: str, load: Load, expectations: LoadExpectations) -> Verdict
             "generator": load.generator,
             "figures": metrics_evidence(measured),
             "series": series_evidence(load.timings),
+            "output_tokens": [timing.output_tokens for timing in load.timings],
             "sweep": _sweep(load),
             "ttft_by_image_tokens": ttft_evidence(
                 (tokens, timing.ttft_seconds)
@@ -263,11 +247,11 @@ def require_answers(name: str, load: Load, expectations: LoadExpectations) -> No
     requests = len(load.timings) + len(load.errors)
     problems = _problems(load, expectations)
     if problems or not requests:
-        judge = "load" if name.startswith("load.") else "single_stream"
+        judge = next((one for one in ("load", "workload") if name.startswith(f"{one}.")), None)
         raise PreconditionError(
             f"{name}: {len(problems)} of {requests} requests were not answered, so their speed is "
             f"not judged: {problems[0] if problems else 'no request was sent'}. "
-            f"performance.{judge} judges the answers: make it pass first."
+            f"performance.{judge or 'single_stream'} judges the answers: make it pass first."
         )
 
 
@@ -283,6 +267,9 @@ def _problems(load: Load, expectations: LoadExpectations) -> list[str]:
 
 def _problem(timing: Timing, expectations: LoadExpectations) -> str | None:
     maximum = expectations.max_tokens.get(timing.case_id)
+    if expectations.exact:
+        is_exact = timing.output_tokens == maximum
+        return None if is_exact else f"{timing.output_tokens} tokens instead of {maximum}"
     cut_off = maximum is not None and timing.output_tokens >= maximum
     reference = expectations.references.get(timing.case_id)
     finish = "length" if cut_off else "stop"
@@ -393,16 +380,6 @@ def cpu_metrics(busy: Sequence[float]) -> tuple[Metric, ...]:
     )
 
 
-def undeclared(measured: Mapping[str, Metric], device: str) -> str:
-    """The message for a model without a limit for a device; it shows the measured metrics."""
-    values = ", ".join(f"{one.name} {one.value:.4g} {one.unit}" for one in measured.values())
-    return (
-        f"the model file declares no limit for {device}, so no speed is required on it. Declare "
-        "the required speed with ModelSpec(limits=(Limit(metric, value, device), ...)). Measured "
-        f"here: {values}."
-    )
-
-
 def kind_of(measurement: str) -> str:
     """The kind of request that a measurement sends: "text" or "image"."""
     return "text" if measurement == "text" else "image"
@@ -420,18 +397,23 @@ def require_metric(measured: Mapping[str, Metric], name: str) -> Metric:
 
 
 def _why_not_measured(metric: str) -> str:
-    if metric.endswith(".p99"):
+    statistic = metric.rpartition(".")[2]
+    if statistic in QUANTILES and statistic != "median":
+        needed = samples_needed(QUANTILES[statistic])
         return (
-            f"p99 needs at least {_P99_SAMPLES} requests. For load.* set --vlm-requests="
-            f"{_P99_SAMPLES}; text.* and image.* always send {ROUNDS}, so declare a limit of p90"
+            f"{statistic} needs at least {needed} requests. For load.* set --vlm-requests="
+            f"{needed}; a workload sends as many as it declares; text.* and image.* always send "
+            f"{ROUNDS}, so declare a limit of the median"
         )
     if ".server_" in metric:
         return (
             "the server's /metrics page does not have it. vLLM's has it; a proxy in between may "
             "hide the page"
         )
-    if ".tpot." in metric:
+    if ".tpot." in metric or ".itl." in metric:
         return "no answer had a second token. Use cases with longer answers"
+    if metric.startswith(WORKLOAD) and metric.endswith(".goodput"):
+        return "the workload declares no service level. Add goodput={'ttft': 500, 'tpot': 50}"
     return "docs/performance.md lists no metric of that name"
 
 
@@ -462,6 +444,37 @@ def judge_limits(measured: Mapping[str, Metric], limits: Sequence[Limit]) -> Ver
         tuple(lines[index] for index in order),
         {"limits": [{"text": lines[index], "share": shares[index]} for index in order]},
     )
+
+
+def proposed_limits(
+    runs: Sequence[Mapping[str, float]], device: str, margin: float
+) -> tuple[Limit, ...]:
+    """Limits that stored runs keep: the slowest run of each main metric, with a margin.
+
+    Args:
+        runs: each stored run, name -> value; at least one.
+        device: the device of the runs.
+        margin: share of the slowest run that is added to a time and taken from a throughput,
+            0 to 1.
+    """
+    shared = [name for name in runs[0] if all(name in run for run in runs)]
+    return tuple(
+        Limit(name, _limit(name, [run[name] for run in runs], margin), device)
+        for name in shared
+        if name.endswith((*_LIMITED_TIMES, *_LIMITED_RATES))
+    )
+
+
+_LIMITED_TIMES = (".latency.median", ".ttft.median", ".tpot.median")
+_LIMITED_RATES = (".output_throughput", ".goodput")
+
+
+def _limit(name: str, values: Sequence[float], margin: float) -> float:
+    is_rate = name.endswith(_LIMITED_RATES)
+    exact = min(values) * (1 - margin) if is_rate else max(values) * (1 + margin)
+    rounded = float(f"{exact:.3g}")
+    # A limit of exactly 1 looks like a placeholder.
+    return rounded if rounded != 1 else (0.999 if is_rate else 1.01)
 
 
 def judge_baseline(

@@ -48,18 +48,20 @@ def load(root: Path, slug: str, key: Mapping[str, Any]) -> StoredRuns:
     Raises:
         GoldenError: if the file is damaged or has another schema.
     """
-    path = root / slug / f"{json_digest(key)[:_DIGITS]}.json"
-    if not path.is_file():
-        return StoredRuns(path, key, ())
-    try:
-        document = json.loads(path.read_text("utf-8"))
-        runs = tuple(_run(run) for run in document["runs"])
-        same = document["schema"] == SCHEMA and json_digest(document["key"]) == json_digest(key)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _damaged(path, f"{type(error).__name__}: {error}") from error
-    if not same:
-        raise _damaged(path, "its key is not the one in its name")
-    return StoredRuns(path, key, runs)
+    path = root / slug / f"{_name(key)}.json"
+    return _read(path) if path.is_file() else StoredRuns(path, key, ())
+
+
+def load_all(root: Path) -> list[StoredRuns]:
+    """The stored runs of all keys, in the order of their files.
+
+    Args:
+        root: the `performance/` directory.
+
+    Raises:
+        GoldenError: if a file is damaged or has another schema.
+    """
+    return [_read(path) for path in sorted(root.glob("*/*.json"))]
 
 
 def append(stored: StoredRuns, run: Mapping[str, float]) -> Path:
@@ -69,6 +71,22 @@ def append(stored: StoredRuns, run: Mapping[str, float]) -> Path:
     text = json.dumps(document, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
     write_atomically(stored.path, text.encode("utf-8"))
     return stored.path
+
+
+def _read(path: Path) -> StoredRuns:
+    try:
+        document = json.loads(path.read_text("utf-8"))
+        runs, key = tuple(_run(run) for run in document["runs"]), document["key"]
+        is_whole = document["schema"] == SCHEMA and _name(key) == path.stem
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(path, f"{type(error).__name__}: {error}") from error
+    if not is_whole:
+        raise _damaged(path, "its key is not the one in its name")
+    return StoredRuns(path, key, runs)
+
+
+def _name(key: Mapping[str, Any]) -> str:
+    return json_digest(key)[:_DIGITS]
 
 
 def _run(stored: Mapping[str, Any]) -> dict[str, float]:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
-from ..criteria.criterion import DATASET, VARIANT, Criterion
+from ..criteria.criterion import DATASET, LIMITS, VARIANT, WORKLOAD, Criterion
+from ..criteria.performance import PROPOSE_LIMITS
 from ..errors import CriterionFailed, PromptDiffers
 from ..session.model import ModelSession
 from ..session.run import RUN, Run
@@ -24,7 +25,7 @@ EXPECTED_FAILURES = pytest.StashKey[tuple[ExpectedFailure, ...]]()
 
 
 def parametrize(metafunc: pytest.Metafunc, run: Run) -> None:
-    """Parametrizes a criterion with its cases, variants or data sets.
+    """Parametrizes a criterion with its cases, variants, data sets or workloads.
 
     A criterion without cases stays one test, which `mark` then marks as not applicable.
     """
@@ -40,6 +41,10 @@ def parametrize(metafunc: pytest.Metafunc, run: Run) -> None:
         tasks = model.datasets or (None,)
         names = [task.name if task else "no-task" for task in tasks]
         metafunc.parametrize("task", tasks, ids=names)
+    if criterion.id == WORKLOAD:
+        workloads = model.workloads or (None,)
+        names = [workload.name if workload else "no-workload" for workload in workloads]
+        metafunc.parametrize("workload", workloads, ids=names)
     if criterion.cases is None:
         return
     cases: tuple[Case | None, ...] = ModelSession(run, model).declared_cases(criterion.cases)
@@ -193,12 +198,24 @@ def _not_applicable_reason(call: CriterionCall, session: ModelSession) -> str | 
         return (
             f"{criterion.needs.value} is declared unsupported: {model.unsupported[criterion.needs]}"
         )
-    if call.declared and call.declared.id == VARIANT:
+    if reason := _undeclared_reason(call, session):
+        return reason
+    return None if criterion.cases is None else _case_reason(call, session)
+
+
+def _undeclared_reason(call: CriterionCall, session: ModelSession) -> str | None:
+    """Reason why a criterion has nothing to judge that the model file declares, or None."""
+    declared, model = call.declared, session.model
+    if declared and declared.id == VARIANT:
         variant, empty = call.variant, "ModelSpec.variants is empty"
         return session.variant_not_applicable_reason(variant) if variant else empty
-    if call.declared and call.declared.id == DATASET:
+    if declared and declared.id == DATASET:
         return _dataset_not_applicable_reason(call, session)
-    return None if criterion.cases is None else _case_reason(call, session)
+    if declared and declared.id == WORKLOAD and not model.workloads:
+        return "ModelSpec.workloads is empty"
+    if declared and declared.id == LIMITS and not model.limits:
+        return f"ModelSpec.limits is empty. {PROPOSE_LIMITS}"
+    return None
 
 
 def _model_reason(session: ModelSession) -> str | None:

@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..engines.neutral import NEUTRAL
 from ..writing import write_atomically
 from .job import UNCOUNTED, has_module, read_rows
 
@@ -49,7 +48,7 @@ def main(argv: list[str]) -> int:
 
 def _arguments(job: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     rows = read_rows(job)
-    bodies = map(_body, rows)
+    bodies = (_body(row, job["extra"]) for row in rows)
     requests = directory / "requests.jsonl"
     write_atomically(requests, "".join(f"{json.dumps(body)}\n" for body in bodies).encode())
     return {
@@ -61,16 +60,21 @@ def _arguments(job: Mapping[str, Any], directory: Path) -> dict[str, Any]:
         "dataset_path": str(requests),
         "parallel": job["concurrency"],
         "number": len(rows),
+        "rate": job["rate"] or -1,
         "no_test_connection": True,
         "outputs_dir": str(directory),
         "no_timestamp": True,
     }
 
 
-def _body(row: Mapping[str, Any]) -> dict[str, Any]:
+def _body(row: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
     message = {"role": "user", "content": row["content"]}
-    greedy = {"temperature": 0, **NEUTRAL}
-    return {"messages": [message], "max_tokens": row["output_tokens"], **greedy}
+    return {
+        "messages": [message],
+        "max_tokens": row["output_tokens"],
+        "temperature": 0,
+        **extra,
+    }
 
 
 def _recorded(post: Callable[..., Any], outputs: list[Any]) -> Callable[..., Any]:

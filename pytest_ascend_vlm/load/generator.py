@@ -12,13 +12,14 @@ import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ..engines.endpoint import Endpoint
 from ..engines.messages import messages
+from ..engines.neutral import NEUTRAL
 from ..errors import PreconditionError, ServerError
 from ..observation.load import Load, Timing
 from ..processes.exit_code import exit_code
@@ -34,27 +35,34 @@ COLUMNS = ("ttfts", "itls", "input_lens", "output_lens", "generated_texts", "err
 
 
 @dataclass(frozen=True)
-class Workload:
-    """The requests of one load test and how they are sent.
+class Traffic:
+    """The requests of one load and how they are sent.
 
     Attributes:
         requests: sent in this order, each once and with greedy sampling.
         concurrency: maximum number of requests in flight.
         ramp: request rate at the start and at the end, in requests per second. The rate rises
-            linearly and the arrivals are random. None sends as fast as the concurrency allows.
-        goodput: service levels in ms, for "ttft" and "tpot"; None for none.
+            linearly and the arrivals are random. None for a constant rate.
+        rate: the constant request rate, in requests per second; the arrivals are random. None
+            sends as fast as the concurrency allows.
+        exact: True if each answer has its maximum number of tokens, because its end is ignored.
+        goodput: service levels in ms, for "ttft", "tpot" and "e2el" (the whole request), as the
+            option `--goodput` of `vllm bench serve` has them; empty for none.
     """
 
     requests: Sequence[Case]
     concurrency: int
     ramp: tuple[float, float] | None = None
-    goodput: Mapping[str, float] | None = None
+    rate: float | None = None
+    exact: bool = False
+    goodput: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def budget_seconds(self) -> float:
         """Maximum duration, including the start of the load generator."""
         batches = math.ceil(len(self.requests) / self.concurrency)
-        arriving = 2 * len(self.requests) / sum(self.ramp) if self.ramp else 0.0
+        rate = sum(self.ramp) / 2 if self.ramp else self.rate
+        arriving = len(self.requests) / rate if rate else 0.0
         return START_SECONDS + ANSWER_SECONDS * batches + 2 * arriving
 
 
@@ -68,38 +76,38 @@ class Files:
     log: Path
 
     @staticmethod
-    def of(directory: Path, workload: Workload) -> Files:
-        """The files of one workload."""
-        name = f"concurrency-{workload.concurrency}"
+    def of(directory: Path, traffic: Traffic) -> Files:
+        """The files of one traffic."""
+        name = f"concurrency-{traffic.concurrency}"
         suffixes = ("rows.jsonl", "job.json", "json", "log")
         return Files(*(directory / f"{name}.{suffix}" for suffix in suffixes))
 
 
 def generate(
-    workload: Workload, endpoint: Endpoint, directory: Path, on_progress: ProgressCallback
+    traffic: Traffic, endpoint: Endpoint, directory: Path, on_progress: ProgressCallback
 ) -> Load:
-    """Sends a workload and returns the measurements.
+    """Sends a load and returns the measurements.
 
     Args:
-        workload: the requests to send.
+        traffic: the requests to send.
         endpoint: a server that is ready.
         directory: existing directory for the generator's files.
         on_progress: called with the number of answers so far.
 
     Raises:
-        PreconditionError: if no installed load generator can send this workload, or the generator
+        PreconditionError: if no installed load generator can send this load, or the generator
             fails or writes an unreadable result.
-        ServerError: if the requests are not answered within `workload.budget_seconds`.
+        ServerError: if the requests are not answered within `traffic.budget_seconds`.
     """
-    module = generator_for(workload).__name__
-    files = Files.of(directory, workload)
-    prepare(files, workload, endpoint)
+    module = generator_for(traffic).__name__
+    files = Files.of(directory, traffic)
+    prepare(files, traffic, endpoint)
     command = [sys.executable, "-m", module, str(files.job)]
-    _run(SupervisedProcess(command, files.log, _environment(endpoint)), workload, on_progress)
-    return read(files.result, workload)
+    _run(SupervisedProcess(command, files.log, _environment(endpoint)), traffic, on_progress)
+    return read(files.result, traffic)
 
 
-def generator_for(workload: Workload) -> ModuleType:
+def generator_for(traffic: Traffic) -> ModuleType:
     """The module that drives the load generator installed on this host."""
     if vllm_bench.is_installed():
         return vllm_bench
@@ -108,7 +116,7 @@ def generator_for(workload: Workload) -> ModuleType:
             "no load generator is installed: neither vLLM with its benchmark nor evalscope is "
             f"installed for {sys.executable}. Run: pip install '{evalscope_perf.REQUIREMENT}'"
         )
-    if workload.ramp:
+    if traffic.ramp:
         raise PreconditionError(
             "evalscope perf cannot raise the request rate during a run. Run this where vLLM is "
             "installed: its `vllm bench serve` can."
@@ -116,17 +124,19 @@ def generator_for(workload: Workload) -> ModuleType:
     return evalscope_perf
 
 
-def prepare(files: Files, workload: Workload, endpoint: Endpoint) -> None:
+def prepare(files: Files, traffic: Traffic, endpoint: Endpoint) -> None:
     """Writes the requests and the job for the load generator."""
-    rows = [json.dumps(_row(case)) for case in workload.requests]
+    rows = [json.dumps(_row(case)) for case in traffic.requests]
     write_atomically(files.rows, "".join(f"{row}\n" for row in rows).encode())
     job = {
         "rows": str(files.rows),
         "result": str(files.result),
         "url": endpoint.url,
         "model": endpoint.served_name,
-        "concurrency": workload.concurrency,
-        "ramp": workload.ramp,
+        "concurrency": traffic.concurrency,
+        "ramp": traffic.ramp,
+        "rate": traffic.rate,
+        "extra": {**NEUTRAL, **({"ignore_eos": True} if traffic.exact else {})},
     }
     write_atomically(files.job, json.dumps(job).encode())
     files.result.unlink(missing_ok=True)  # of an earlier run
@@ -146,17 +156,17 @@ def _environment(endpoint: Endpoint) -> dict[str, str]:
     return {**key, "NO_PROXY": "*", "no_proxy": "*"} if endpoint.is_local else key
 
 
-def _run(generator: SupervisedProcess, workload: Workload, on_progress: ProgressCallback) -> None:
-    requests = len(workload.requests)
+def _run(generator: SupervisedProcess, traffic: Traffic, on_progress: ProgressCallback) -> None:
+    requests = len(traffic.requests)
 
     def on_poll(elapsed: float) -> None:
         # The generator's own progress bar shows the number of answers.
         done = re.findall(rf"(\d+)/{requests} \[", generator.log)
         on_progress(f"{done[-1]} of {requests}, {elapsed:.0f} s" if done else f"{elapsed:.0f} s")
-        if elapsed > workload.budget_seconds:
+        if elapsed > traffic.budget_seconds:
             problem = (
-                f"{requests} requests at concurrency {workload.concurrency} did not end within "
-                f"{workload.budget_seconds:.0f} s. The server may hang."
+                f"{requests} requests at concurrency {traffic.concurrency} did not end within "
+                f"{traffic.budget_seconds:.0f} s. The server may hang."
             )
             raise ServerError(generator.with_tail(problem))
 
@@ -166,31 +176,31 @@ def _run(generator: SupervisedProcess, workload: Workload, on_progress: Progress
         raise PreconditionError(generator.with_tail(problem))
 
 
-def read(path: Path, workload: Workload) -> Load:
+def read(path: Path, traffic: Traffic) -> Load:
     """Reads the measurements of a load generator.
 
     Args:
         path: its result file: the columns of `vllm bench serve --save-detailed`, in seconds.
-        workload: the requests it sent.
+        traffic: the requests it sent.
 
     Raises:
-        PreconditionError: if the file is missing, or is not the result of this workload.
+        PreconditionError: if the file is missing, or is not the result of this traffic.
     """
     try:
         result = json.loads(path.read_text("utf-8"))
         values = zip(*(result[column] for column in COLUMNS), strict=True)
         rows = [dict(zip(COLUMNS, row, strict=True)) for row in values]
-        answers = [_answer(*pair) for pair in zip(workload.requests, rows, strict=True)]
+        answers = [_answer(*pair) for pair in zip(traffic.requests, rows, strict=True)]
         duration, generator = float(result["duration"]), str(result["generator"])
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise PreconditionError(
-            f"{path} is not a load generator's result for {len(workload.requests)} requests "
+            f"{path} is not a load generator's result for {len(traffic.requests)} requests "
             f"({type(error).__name__}: {error}). Read the log beside this file, then run again."
         ) from error
     timings = tuple(answer for answer in answers if isinstance(answer, Timing))
     errors = tuple(answer for answer in answers if isinstance(answer, str))
-    goodput = _goodput(timings, workload.goodput, duration) if workload.goodput else None
-    return Load(generator, workload.concurrency, duration, timings, errors, goodput)
+    goodput = _goodput(timings, traffic.goodput, duration) if traffic.goodput else None
+    return Load(generator, traffic.concurrency, duration, timings, errors, goodput)
 
 
 def _answer(case: Case, row: Mapping[str, Any]) -> Timing | str:
@@ -207,6 +217,7 @@ def _answer(case: Case, row: Mapping[str, Any]) -> Timing | str:
         ttft_seconds=ttft,
         # The generators measure until the last token, not until the end of the stream.
         seconds=ttft + sum(row["itls"]),
+        itl_seconds=tuple(map(float, row["itls"])),
     )
 
 
@@ -217,5 +228,6 @@ def _goodput(timings: Sequence[Timing], levels: Mapping[str, float], duration: f
         for timing in timings
         if 1000 * timing.ttft_seconds <= levels.get("ttft", math.inf)
         and 1000 * (timing.tpot_seconds or 0.0) <= levels.get("tpot", math.inf)
+        and 1000 * timing.seconds <= levels.get("e2el", math.inf)
     ]
     return len(met) / duration

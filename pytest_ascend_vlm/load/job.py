@@ -7,7 +7,8 @@ A job is a JSON file:
 * `result`: the file to write the result to;
 * `url`, `model`: the server and the model's name. The API key is in the environment variable
   `OPENAI_API_KEY`;
-* `concurrency`, `ramp`: the fields of `generator.Workload`.
+* `concurrency`, `ramp`, `rate`: the fields of `generator.Traffic`;
+* `extra`: further fields of each request.
 """
 
 from __future__ import annotations

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from ..engines import torch_companions
-from ..engines.neutral import NEUTRAL
 from .job import UNCOUNTED, has_module, read_rows
 
 TOOL = "vllm bench serve"
@@ -55,6 +54,7 @@ def _arguments(job: Mapping[str, Any], version: str) -> list[str]:
         *("--model", job["model"], "--served-model-name", job["model"], "--skip-tokenizer-init"),
         *("--dataset-name", "custom", "--dataset-path", job["rows"], "--temperature", "0"),
         *("--max-concurrency", str(job["concurrency"]), "--ready-check-timeout-sec", "0"),
+        *(("--request-rate", str(job["rate"])) if job["rate"] else ()),
         *("--save-result", "--save-detailed"),
         *("--result-dir", str(result.parent), "--result-filename", result.name),
         *("--metadata", f"generator={TOOL} {version}"),
@@ -66,7 +66,7 @@ def feed(serve: Any, job: Mapping[str, Any]) -> None:
     requests = [_request(serve.SampleRequest, row) for row in read_rows(job)]
     serve.get_samples = lambda *_, **__: requests
     send = functools.partial(serve.ASYNC_REQUEST_FUNCS[_BACKEND], mm_position="first")
-    serve.ASYNC_REQUEST_FUNCS[_BACKEND] = functools.partial(_send, send)
+    serve.ASYNC_REQUEST_FUNCS[_BACKEND] = functools.partial(_send, send, job["extra"])
     if job["ramp"]:
         serve.get_request = functools.partial(_ramp, serve.get_request, job["ramp"])
 
@@ -82,10 +82,12 @@ def _request(sample_request: Callable[..., Any], row: Mapping[str, Any]) -> Any:
     )
 
 
-async def _send(send: Callable[..., Any], request_func_input: Any, **context: Any) -> Any:
+async def _send(
+    send: Callable[..., Any], extra: Mapping[str, Any], request_func_input: Any, **context: Any
+) -> Any:
     """Sends one request. A stream that broke off is an error; the tool counts it as a success."""
     # Not every version has an option for each of these parameters.
-    request_func_input.extra_body = {**(request_func_input.extra_body or {}), **NEUTRAL}
+    request_func_input.extra_body = {**(request_func_input.extra_body or {}), **extra}
     output = await send(request_func_input=request_func_input, **context)
     if output.success and not output.output_tokens:
         output.success, output.error = False, UNCOUNTED

@@ -17,6 +17,8 @@ class Timing:
         output_tokens: number of tokens of the answer.
         ttft_seconds: time from sending the request to the first token.
         seconds: time from sending the request to the last token.
+        itl_seconds: ITL: the time between each two pieces of the stream; empty if not measured. A
+            piece is one token, or more if the engine predicts tokens ahead.
     """
 
     case_id: str
@@ -25,6 +27,7 @@ class Timing:
     output_tokens: int
     ttft_seconds: float
     seconds: float
+    itl_seconds: tuple[float, ...] = ()
 
     @property
     def tpot_seconds(self) -> float | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..criteria.performance import median_bounds
+from ..criteria.distribution import median_bounds
 from ..spec.thresholds import Thresholds
 
 _TIMES = ("latency", "ttft", "tpot")

@@ -98,7 +98,7 @@ PARTS: Mapping[str, Phrase] = {
 KINDS: Mapping[str, Phrase] = {"text": phrase("text"), "image": phrase("image")}
 """Kind of request -> its name."""
 
-_FIGURE_WORDS: Mapping[str, Phrase] = {
+_FIGURE_WORDS: dict[str, Phrase] = {
     "text": phrase("text"),
     "image": phrase("image"),
     "load": phrase("load"),
@@ -106,6 +106,22 @@ _FIGURE_WORDS: Mapping[str, Phrase] = {
     "latency": phrase("latency"),
     "ttft": phrase("TTFT"),
     "tpot": phrase("TPOT"),
+    "itl": phrase("ITL"),
+    "workload": phrase("workload"),
+    "user_throughput": phrase("throughput of a user"),
+    "decode_throughput": phrase("decode throughput of a user"),
+    "dataset": phrase("data set"),
+    "transformers": phrase("Transformers"),
+    "logits": phrase("logits"),
+    "hidden_states": phrase("hidden states"),
+    "max_abs_error": phrase("largest absolute error"),
+    "mean_abs_error": phrase("mean absolute error"),
+    "relative_error": phrase("relative error"),
+    "cosine_similarity": phrase("cosine similarity"),
+    "start": phrase("start until the API answers"),
+    "weights_seconds": phrase("loading of the weights"),
+    "weights_gib": phrase("device memory of the weights"),
+    "seconds": phrase("mean duration of a request"),
     "prefill": phrase("image prefill"),
     "cpu": phrase("CPU usage"),
     "host memory": phrase("host memory"),
@@ -120,11 +136,12 @@ _FIGURE_WORDS: Mapping[str, Phrase] = {
     "server_decode": phrase("decode in the server"),
 }
 
-STATISTICS: Mapping[str, Phrase] = {
+STATISTICS: dict[str, Phrase] = {
     "value": phrase("value"),
     "mean": phrase("mean"),
     "median": phrase("median"),
     "p90": phrase("p90"),
+    "p95": phrase("p95"),
     "p99": phrase("p99"),
     "peak": phrase("peak"),
 }
@@ -138,7 +155,9 @@ def named(names: Mapping[str, Phrase], key: str) -> Text:
 
 def figure_name(name: str) -> Text:
     """A figure's name: "load.c8.ttft" is "load · concurrency 8 · TTFT"."""
-    parts = [_figure_part(part) for part in name.split(".")]
+    category = next((one for one in CATEGORIES if name.startswith(f"{one}.")), "")
+    parts = [_figure_part(part) for part in name.removeprefix(f"{category}.").split(".")]
+    parts = [CATEGORIES[category], *parts] if category else parts
     shown: Text = parts[0]
     for part in parts[1:]:
         shown = phrase("{first} · {next}", first=shown, next=part)
@@ -148,4 +167,4 @@ def figure_name(name: str) -> Text:
 def _figure_part(part: str) -> Text:
     if level := re.fullmatch(r"c(\d+)", part):
         return phrase("concurrency {level}", level=level[1])
-    return _FIGURE_WORDS.get(part, part.replace("_", " "))
+    return (_FIGURE_WORDS | STATISTICS).get(part, part.replace("_", " "))

@@ -12,18 +12,19 @@ from ..engines.endpoint import Endpoint
 from ..engines.vllm import metrics
 from ..errors import PreconditionError
 from ..load import generator
-from ..load.generator import Workload
+from ..load.generator import Traffic
 from ..load.uncached import UncachedRequests
 from ..observation.load import Load
 from ..spec.case import Case
 from ..spec.thresholds import SERVICE_LEVEL
+from ..spec.workload import Workload
 from .device_slot import DeviceSlot
 
 MINIMUM_SERVICE_LEVEL_MS = 1.0
 
 
 class LoadRuns:
-    """Sends workloads to a served model with an external load generator."""
+    """Sends loads to a served model with an external load generator."""
 
     def __init__(self, slot: DeviceSlot, endpoint: Endpoint, uncached: UncachedRequests) -> None:
         self._slot = slot
@@ -32,7 +33,18 @@ class LoadRuns:
 
     def at(self, concurrency: int, cases: Sequence[Case]) -> Load:
         """Sends the cases at a fixed concurrency; returns their timings."""
-        return self._generate(f"c{concurrency}", self._workload(cases, concurrency))
+        return self._generate(f"c{concurrency}", self._traffic(cases, concurrency))
+
+    def workload(self, workload: Workload, requests: Sequence[Case]) -> Load:
+        """Sends the requests of a workload; returns their timings."""
+        traffic = Traffic(
+            requests,
+            workload.concurrency or len(requests),
+            rate=workload.request_rate,
+            exact=True,
+            goodput=workload.goodput,
+        )
+        return self._generate(f"workload-{workload.name.replace('/', '-')}", traffic)
 
     def ramp(self, cases: Sequence[Case], single: Load, highest: Load) -> Load:
         """Sends the cases at an increasing request rate; returns their timings.
@@ -62,15 +74,15 @@ class LoadRuns:
         }
         rates = (highest.request_throughput / 4, highest.request_throughput)
         concurrency = 4 * highest.concurrency
-        workload = self._workload(cases, concurrency, ramp=rates, goodput=levels)
-        return self._generate("ramp", workload)
+        traffic = self._traffic(cases, concurrency, ramp=rates, goodput=levels)
+        return self._generate("ramp", traffic)
 
-    def _workload(self, cases: Sequence[Case], concurrency: int, **more: Any) -> Workload:
+    def _traffic(self, cases: Sequence[Case], concurrency: int, **more: Any) -> Traffic:
         count = self._slot.session.run.options.requests
         repeated = itertools.islice(itertools.cycle(cases), count)
-        return Workload(tuple(map(self._uncached.case, repeated)), concurrency, **more)
+        return Traffic(tuple(map(self._uncached.case, repeated)), concurrency, **more)
 
-    def _generate(self, name: str, workload: Workload) -> Load:
+    def _generate(self, name: str, traffic: Traffic) -> Load:
         session = self._slot.session
         directory = session.run.logs.directory / f"{self._slot.label}-load" / name
 
@@ -79,6 +91,6 @@ class LoadRuns:
 
         found, counted = metrics.measure(
             self._endpoint,
-            lambda: generator.generate(workload, self._endpoint, directory, on_progress),
+            lambda: generator.generate(traffic, self._endpoint, directory, on_progress),
         )
         return replace(found, server_seconds=counted.seconds, server_requests=counted.requests)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from ..criteria import performance as rules
 from ..criteria.agreement import compared
 from ..criteria.criterion import Cases
-from ..criteria.performance import LoadExpectations, Metric, Prefill, TimeRatio
+from ..criteria.distribution import Metric
+from ..criteria.performance import WORKLOAD, LoadExpectations, Prefill, TimeRatio
 from ..errors import PreconditionError, ServerError
 from ..golden import performance_runs
 from ..golden.performance_runs import StoredRuns
@@ -20,6 +21,7 @@ from ..load.uncached import UncachedRequests
 from ..observation.load import Load, Timing
 from ..processes.cpu_usage import CpuUsage
 from ..spec.case import Capability, Case
+from ..spec.workload import Workload
 from .device_slot import DeviceSlot
 from .endpoints import compared_server
 from .goldens import Goldens
@@ -27,6 +29,7 @@ from .load_runs import MINIMUM_SERVICE_LEVEL_MS, LoadRuns
 from .memo import Memo
 from .request_timing import RequestTimer
 from .stored_runs import stored_runs
+from .workload_requests import WorkloadRequests
 
 if TYPE_CHECKING:
     from ..engines.client import Client
@@ -55,6 +58,8 @@ class PerformanceSession:
         self._goldens = goldens
         self._timer = RequestTimer(client, uncached)
         self._load_runs = LoadRuns(slot, client.endpoint, uncached)
+        is_tiny = slot.session.run.options.checkpoint == "tiny"
+        self._requests = WorkloadRequests(self._timer, lambda: self.cases("image"), is_tiny=is_tiny)
         self._loads: dict[str, Memo[Load]] = {}
         self._prefill = Memo(lambda: self._timer.prefill(self.cases("image")))
         self._cpu = Memo(self._measure_cpu)
@@ -71,12 +76,13 @@ class PerformanceSession:
         return cases
 
     def load(self, name: str) -> Load:
-        """The timings of a workload.
+        """The timings of a load.
 
         Args:
             name: "text" or "image": one streamed request at a time. "load.c1", "load.c8", ...:
                 that number of concurrent requests. "load.ramp": an increasing request rate, up to
-                the throughput at the highest concurrency.
+                the throughput at the highest concurrency. "workload.NAME": a workload that the
+                model file declares.
         """
         if name not in self._loads:
             self._loads[name] = Memo(partial(self._measure_load, name))
@@ -112,9 +118,17 @@ class PerformanceSession:
         """
         return self._metrics(self._measurements)
 
-    def expectations(self, kind: str) -> LoadExpectations:
-        """The expected answers and token counts of the requests of a kind."""
-        cases, text_of = self.cases(kind), self._goldens.text_of
+    @property
+    def dtype(self) -> str | None:
+        """The dtype that the server was started with; None if the suite did not start it."""
+        declared = self._slot.session.arguments.deployment.get("dtype", "auto")
+        return str(declared) if self.sees_processes else None
+
+    def expectations(self, measurement: str) -> LoadExpectations:
+        """The expected answers and token counts of the requests of a measurement."""
+        if measurement.startswith(WORKLOAD):
+            return self._requests.of(self._workload(measurement))[1]
+        cases, text_of = self.cases(rules.kind_of(measurement)), self._goldens.text_of
         return LoadExpectations(
             {case.id: case.max_tokens for case in cases},
             {case.id: self._timer.image_tokens(case) for case in cases if case.images},
@@ -156,11 +170,16 @@ class PerformanceSession:
     def _measurements(self) -> tuple[str, ...]:
         """The names of the measurements that this model and its server allow."""
         of_images = Capability.IMAGE in self._slot.session.model.supports
-        return tuple(
+        common = tuple(
             name
             for name in rules.MEASUREMENTS
             if (of_images or name == "text") and (self.sees_processes or name != "cpu")
         )
+        return (*common, *(f"{WORKLOAD}{one.name}" for one in self._slot.session.model.workloads))
+
+    def _workload(self, measurement: str) -> Workload:
+        name = measurement.removeprefix(WORKLOAD)
+        return next(one for one in self._slot.session.model.workloads if one.name == name)
 
     def _metrics(self, measurements: Iterable[str]) -> dict[str, Metric]:
         found = itertools.chain.from_iterable(map(self._metrics_of, measurements))
@@ -174,12 +193,16 @@ class PerformanceSession:
             compared(measurement, prefill.requests)
             return (prefill.added,)
         load = self.load(measurement)
-        expectations = self.expectations(rules.kind_of(measurement))
+        expectations = self.expectations(measurement)
         rules.require_answers(measurement, load, expectations)
         compared(measurement, load)
         return rules.metrics(measurement, load)
 
     def _measure_load(self, name: str) -> Load:
+        if name.startswith(WORKLOAD):
+            requests, _ = self._requests.of(self._workload(name))
+            with self._timer.warm(requests):
+                return self._load_runs.workload(self._workload(name), requests)
         cases = self.cases(rules.kind_of(name))
         return self._timer.with_wire(self._send_load(name, cases), cases)
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..criteria.performance import Metric, Prefill, TimeRatio, median_ratio
+from ..criteria.distribution import Metric
+from ..criteria.performance import Prefill, TimeRatio, median_ratio
 from ..engines.vllm import metrics
 from ..engines.vllm.metrics import Measured
 from ..errors import PreconditionError, ServerError
@@ -17,12 +18,11 @@ from ..load.uncached import UncachedRequests
 from ..observation.answers import Completion
 from ..observation.load import Load, Timing
 from ..spec.case import Capability, Case
-from ..spec.thresholds import PAIRS, ROUNDS, WIRE_REQUESTS
+from ..spec.thresholds import PAIRS, ROUNDS, WARMUPS, WIRE_REQUESTS
 
 if TYPE_CHECKING:
     from ..engines.client import Client
 
-WARMUPS = 2
 _SCALES = (0.25, 0.5, 0.75, 1.0)
 _ROUNDS_PER_SCALE = 5
 _TEXT_TOLERANCE = 0.02
@@ -103,7 +103,7 @@ class RequestTimer:
                 found.
         """
         image = max(cases, key=self.image_tokens)
-        tokens = self._prompt_tokens(image)
+        tokens = self.prompt_tokens(image)
         text = self._text_of(tokens)
         text_tokens = tokens - self.image_tokens(image)
         timings: list[Timing] = []
@@ -163,11 +163,16 @@ class RequestTimer:
             PreconditionError: the server does not report the length of a prompt.
         """
         if case.id not in self._image_tokens:
-            whole = self._prompt_tokens(case)
-            self._image_tokens[case.id] = whole - self._prompt_tokens(case.without_media())
+            whole = self.prompt_tokens(case)
+            self._image_tokens[case.id] = whole - self.prompt_tokens(case.without_media())
         return self._image_tokens[case.id]
 
-    def _prompt_tokens(self, case: Case) -> int:
+    def prompt_tokens(self, case: Case) -> int:
+        """The number of tokens of a case's prompt.
+
+        Raises:
+            PreconditionError: the server does not report it.
+        """
         tokens = self.client.prompt_tokens(case)
         if tokens is None:
             raise PreconditionError("the server does not report usage.prompt_tokens")
@@ -179,10 +184,10 @@ class RequestTimer:
         def prompt_of(words: int) -> Case:
             return Case("text/prefill", Capability.TEXT, " ".join(["page"] * words), max_tokens=1)
 
-        few, many = (self._prompt_tokens(prompt_of(words)) for words in (8, 108))
+        few, many = (self.prompt_tokens(prompt_of(words)) for words in (8, 108))
         wanted = 8 + round((tokens - few) / max((many - few) / 100, 0.01))
         text = prompt_of(max(wanted, 1))
-        got = self._prompt_tokens(text)
+        got = self.prompt_tokens(text)
         if abs(got - tokens) > max(_TEXT_TOLERANCE * tokens, 4):
             raise PreconditionError(
                 f"the text prompt for comparison should have {tokens} tokens but has {got}, so the "

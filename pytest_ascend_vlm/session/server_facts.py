@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..checkpoints.find import Checkpoint
     from ..engines.endpoint import Server
     from ..spec.model import ModelSpec
+    from ..spec.workload import Workload
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ def model_facts(
         "env": dict(model.env),
         "cards": list(cards),
         "published": _published(model),
+        "workloads": [_workload(workload) for workload in model.workloads],
         "card": dataclasses.asdict(card) if card else None,
         "supports": [one.value for one in Capability if one in model.supports],
         "unsupported": {one.value: reason for one, reason in model.unsupported.items()},
@@ -99,5 +101,18 @@ def variant_facts(server: Server, requests: int) -> dict[str, Any]:
 def _published(model: ModelSpec) -> dict[str, Any] | None:
     if model.published is None:
         return None
-    figures = [dataclasses.asdict(figure) for figure in model.published.figures]
-    return {"source": model.published.source, "figures": figures}
+    told = model.published
+    return {
+        "source": told.source,
+        "device": told.device,
+        "versions": dict(told.versions),
+        "dtype": told.dtype,
+        "figures": [dataclasses.asdict(figure) for figure in told.figures],
+    }
+
+
+def _workload(workload: Workload) -> dict[str, Any]:
+    # asdict cannot copy a mapping that is read-only.
+    fields = dataclasses.fields(workload)
+    told = {field.name: getattr(workload, field.name) for field in fields}
+    return {**told, "goodput": dict(workload.goodput)}

@@ -10,9 +10,8 @@ from ..golden import performance_runs
 from ..golden.digests import file_digest, json_digest
 from ..golden.performance_runs import StoredRuns
 from ..spec.case import Case
-from ..spec.thresholds import PAIRS, ROUNDS, SERVICE_LEVEL
+from ..spec.thresholds import PAIRS, ROUNDS, SERVICE_LEVEL, WARMUPS
 from .device_slot import DeviceSlot
-from .request_timing import WARMUPS
 
 
 def stored_runs(slot: DeviceSlot, measurements: tuple[str, ...], how: list[float]) -> StoredRuns:
@@ -25,6 +24,7 @@ def stored_runs(slot: DeviceSlot, measurements: tuple[str, ...], how: list[float
     """
     session, run = slot.session, slot.session.run
     cases = [_described(case) for kind in rules.KINDS for case in session.cases(Cases(kind))]
+    workloads = [repr(workload) for workload in session.model.workloads]
     settings = [ROUNDS, PAIRS, WARMUPS, SERVICE_LEVEL, *how]
     key = {
         "model": session.model.model_id,
@@ -33,7 +33,7 @@ def stored_runs(slot: DeviceSlot, measurements: tuple[str, ...], how: list[float
         "versions": dict(run.platform.versions()),
         "serve_command": slot.server.serve_command if slot.server else "",
         "env": dict(session.model.env),
-        "workload": json_digest([cases, measurements, settings, run.options.requests]),
+        "workload": json_digest([cases, measurements, workloads, settings, run.options.requests]),
     }
     return performance_runs.load(run.options.performance_dir, session.model.slug, key)
 

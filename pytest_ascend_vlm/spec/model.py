@@ -22,6 +22,7 @@ from .case import Capability, Case
 from .dataset import DatasetTask
 from .published import Limit, Published
 from .thresholds import Thresholds
+from .workload import Workload
 
 _PARALLEL_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 
@@ -194,6 +195,7 @@ class ModelSpec:
             the model's box coordinates are thousandths; None if they are pixels.
         thresholds: thresholds that differ from the project's.
         published: what a document reports for the full checkpoint.
+        workloads: loads that the model's speed is measured under.
         limits: required speed on named devices.
         variants: other ways to serve the model; each is compared with this one.
         datasets: data sets that the model is judged by.
@@ -219,6 +221,7 @@ class ModelSpec:
     box_scale: int | None = None
     thresholds: Thresholds = field(default_factory=Thresholds)
     published: Published | None = None
+    workloads: tuple[Workload, ...] = ()
     limits: tuple[Limit, ...] = ()
     variants: tuple[Variant, ...] = ()
     datasets: tuple[DatasetTask, ...] = ()
@@ -303,6 +306,7 @@ class ModelSpec:
             yield f"serve uses {in_parallel} cards in parallel, but devices={self.devices}."
         yield from self._variant_problems()
         yield from self._requirement_problems()
+        yield from self._workload_problems()
         if reserved := sorted(filter(_is_reserved, self.serve)):
             yield (
                 f"serve sets {', '.join(reserved)}, which the suite sets itself for its "
@@ -337,6 +341,20 @@ class ModelSpec:
                 Requirement(text)
             except (InvalidRequirement, TypeError) as error:
                 yield f"requires={text!r} is no requirement of a package: {error}"
+
+    def _workload_problems(self) -> Iterable[str]:
+        names = [workload.name for workload in self.workloads]
+        yield from (
+            f"two workloads have the name {name!r}; a name is unique."
+            for name in dict.fromkeys(names)
+            if names.count(name) > 1
+        )
+        if Capability.IMAGE not in self.supports:
+            yield from (
+                f"the workload {workload.name!r} has pages, but Capability.IMAGE is unsupported."
+                for workload in self.workloads
+                if workload.image_tokens is not None
+            )
 
     def _variant_problems(self) -> Iterable[str]:
         names = [variant.name for variant in self.variants]

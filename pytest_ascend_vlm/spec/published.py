@@ -10,26 +10,49 @@ from ..errors import ConfigurationError
 
 
 @dataclass(frozen=True)
-class PublishedFigure:
-    """A number that a document reports; a report shows it beside the measured values.
+class Figure:
+    """A number that a document reports; a report shows it beside the measured one.
 
-    It is never judged.
+    It is never judged. It names the measured number by `workload` and `statistic`, or by `metric`.
+    If the suite does not measure the number, `name` and `unmeasured` say what it is, and why not.
 
     Attributes:
-        name: the quantity, "latency, mean".
         value: the number.
         unit: "ms", "tok/s", "%".
-        conditions: the conditions of the measurement; figures compare only under equal conditions.
-        metric: the report's name of the same quantity, "text.latency.mean", so that both are shown
-            side by side; empty if the suite does not measure it. docs/performance.md lists the
-            names.
+        workload: the name of a workload of the model.
+        statistic: a statistic of its load: "latency.p99", "output_throughput".
+            docs/performance.md lists them.
+        metric: the report's name of a number that no workload has: "dataset.mmmu_val", "cpu.mean",
+            "start". docs/performance.md lists them, too.
+        name: the number in the words of the document.
+        unmeasured: the reason why the suite does not measure it.
+        device: the device, if it is not the document's.
+        conditions: further conditions that the document states. A report does not compare them, so
+            the conditions of the two numbers are not equal then.
+
+    Raises:
+        ConfigurationError: the figure names no measured number, or more than one.
     """
 
-    name: str
     value: float
     unit: str
-    conditions: str
+    workload: str = ""
+    statistic: str = ""
     metric: str = ""
+    name: str = ""
+    unmeasured: str = ""
+    device: str = ""
+    conditions: str = ""
+
+    def __post_init__(self) -> None:
+        ways = ((self.workload, self.statistic), (self.metric,), (self.name, self.unmeasured))
+        used = [way for way in ways if any(way)]
+        if len(used) != 1 or not all(used[0]):
+            raise ConfigurationError(
+                f"Figure({self.value}, {self.unit!r}) needs workload and statistic, or metric, or "
+                'name and unmeasured: Figure(71.5, "ms", workload="128/128", '
+                'statistic="latency.mean").'
+            )
 
 
 @dataclass(frozen=True)
@@ -67,11 +90,17 @@ class Published:
 
     Attributes:
         source: the document.
+        device: the device of its figures, "Ascend 910 (64 GB)"; empty if it names none.
+        versions: package -> version that served the model, {"vllm-ascend": "0.18.0rc1"}.
+        dtype: the dtype of the served model; empty if the document does not state it.
         answers: case id -> the printed answer; it is the reference if no golden is recorded. A
             document may quote only the beginning of an answer, so only that part is compared.
         figures: the numbers in its tables.
     """
 
     source: str
+    device: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    dtype: str = ""
     answers: Mapping[str, str] = field(default_factory=dict)
-    figures: tuple[PublishedFigure, ...] = ()
+    figures: tuple[Figure, ...] = ()

@@ -173,6 +173,9 @@ the cache is full.
 ROUNDS = 30
 """Number of requests in performance.single_stream."""
 
+WARMUPS = 2
+"""Number of requests before a measurement of speed, which are not measured."""
+
 PAIRS = 24
 """Number of pairs of requests for a ratio of times."""
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..criteria.criterion import DATASET, VARIANT, Criterion, criteria
+from ..criteria.criterion import DATASET, LIMITS, VARIANT, WORKLOAD, Criterion, criteria
 from ..errors import ConfigurationError, VlmError
 from ..model_files import model_files_in
 from ..spec.dataset import DatasetTask
@@ -80,7 +80,12 @@ def _list_of(criterion: Criterion) -> str | None:
 
 
 def _ids(criterion: Criterion, model: ModelSpec) -> list[str]:
-    """The criterion's ids for a model: its own id, or one for each variant or data set."""
+    """The criterion's ids for a model: its own id, or one for each variant or data set.
+
+    There is none if the model declares nothing for the criterion to judge.
+    """
+    if (criterion.id, ()) in ((WORKLOAD, model.workloads), (LIMITS, model.limits)):
+        return []
     declared: Mapping[str, Sequence[Variant | DatasetTask]] = {
         VARIANT: model.variants,
         DATASET: model.datasets,

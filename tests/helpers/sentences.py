@@ -129,7 +129,8 @@ def _declared_by(model: ModelSpec) -> Iterator[str]:
     yield model.thresholds.because
     if model.published is not None:
         yield model.published.source
-        yield from (text for one in model.published.figures for text in (one.name, one.conditions))
+        for one in model.published.figures:
+            yield from (one.name, one.conditions, one.unmeasured)
 
 
 def _of_own_tests(path: Path) -> Iterator[str]:

@@ -74,6 +74,7 @@ class Class:
         conclusion: the conclusion, or the reason why it is not applicable.
         groups: its groups of criteria.
         suspects: the parts that its failures point to, the likelier one first.
+        published: the rows of its published figures, beside the measured ones.
     """
 
     title: str
@@ -82,6 +83,7 @@ class Class:
     conclusion: Said
     groups: tuple[Group, ...]
     suspects: tuple[Suspected, ...] = ()
+    published: tuple[tuple[Said, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -209,6 +211,10 @@ def _judged(page: ModelPage, rows: Rows, languages: Languages) -> Class:
                 said(one.next_step, languages),
             )
             for one in page.suspects
+        ),
+        tuple(
+            tuple(said(text or "–", languages) for text in figure.cells)
+            for figure in (page.published.figures if page.published else ())
         ),
     )
 

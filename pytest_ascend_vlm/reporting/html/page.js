@@ -241,7 +241,15 @@
         facts([[t("because"), said(suspect.because)], [t("next step"), said(suspect.next_step)]]),
       )))));
 
+  const published = () => data.classes.filter((one) => one.published.length).map((one) =>
+    el("div", {}, el("h3", {}, one.title),
+      el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": one.title },
+        table([t("figure"), t("published"), t("conditions of the published figure"),
+          t("measured in this run"), t("conditions of the measurement"), t("conditions equal?")],
+        one.published.map((cells) => cells.map(said)), { class: "stack" }))));
+
   function overview() {
+    const figures = published();
     const suspected = suspects();
     main.replaceChildren(
       el("div", { class: "top" }, el("h1", { tabindex: "-1" }, t("VLM conformance report")),
@@ -252,6 +260,8 @@
         .filter((part) => part !== null)),
       suspected.length ? el("section", {}, el("h2", {}, t("The results together point to:")),
         suspected) : "",
+      figures.length ? el("section", {},
+        el("h2", {}, t("Published figures beside the measured ones")), figures) : "",
       el("section", {}, el("h2", { id: "results", tabindex: "-1" }, t("Results")), filterForm(),
         el("p", { id: "count", class: "soft", role: "status" }), el("div", { id: "found" })),
     );

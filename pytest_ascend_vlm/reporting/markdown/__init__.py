@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..labels import KINDS, PARTS, PHASES, STATISTICS, STATUSES
 from ..language import LANGUAGES, shown, translator
 from ..pages import links
+from ..quantity import interval, with_unit
 from ..view import Missing, View, view
 from ..view.numerics import FIGURES
 from .escape import cell, code_block, short
@@ -104,7 +105,8 @@ def template(name: str, language: str, package: str = __package__) -> jinja2.Tem
         "number": _number,
         "percent": _percent,
         "seconds": _seconds,
-        "with_unit": _with_unit,
+        "with_unit": with_unit,
+        "interval": _interval,
         "mark": _MARKS.__getitem__,
         "threshold": _threshold,
     }
@@ -147,14 +149,10 @@ def _percent(value: Any) -> str:
 
 
 def _seconds(value: Any) -> str:
-    return _with_unit(value, "s") if isinstance(value, (int, float)) else "–"
+    return with_unit(value, "s") if isinstance(value, (int, float)) else "–"
 
 
-def _with_unit(value: Any, unit: str) -> str:
-    """A value with three significant digits and its unit; times below one second in ms."""
-    if isinstance(value, str):  # NaN and infinity are strings in JSON
-        return f"{value} {unit}".strip()
-    if unit == "s" and abs(value) < 1:
-        value, unit = value * 1000, "ms"
-    digits = f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
-    return f"{digits} {unit}".strip()
+def _interval(ends: tuple[float | None, float | None] | None, unit: str) -> str:
+    """An interval behind its value; empty without one."""
+    shown = interval(*ends, unit) if ends else ""
+    return f" {shown}" if shown else ""

@@ -13,6 +13,7 @@ from ..sentences import sentence
 from .agreement import Figure, agreement
 from .answers import Comparisons, Repeats, cases_of, comparisons, repeats
 from .card import card_items
+from .conditions import setting_of
 from .datasets import Score, datasets
 from .deployment import Deployment, Start, deployment, start
 from .environment import Item
@@ -179,7 +180,7 @@ def model_page(
         agreement=agreement(rows, found.speed, run),
         speed=found.speed,
         growth=growth(rows, run, charts=charts),
-        published=published(model, rows),
+        published=published(model, rows, run, setting_of(receipt)),
         criteria=criterion_lines(rows),
         suspects=suspects(rows),
         problems=problems(rows),

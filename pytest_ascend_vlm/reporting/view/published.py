@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..phrase import Text
+from ..labels import figure_name
+from ..phrase import Text, listed, phrase
+from ..quantity import interval, with_unit
 from ..sentences import sentence
 from .answers import cost
+from .conditions import Setting, differences, own_conditions, stated_conditions
+from .missing import Commands, missing
 from .rows import Json, Rows, evidence, mean, number, of
 
+_WORKLOAD = "performance.workload"
 _ERRORS = ("max_abs_error", "mean_abs_error", "relative_error", "cosine_similarity")
 
 
@@ -20,10 +25,14 @@ class Quantity:
     Attributes:
         value: the value.
         unit: its unit; empty for a pure number.
+        low: lower end of its 95 % interval; None if it has none, or the end is open.
+        high: upper end.
     """
 
     value: float
     unit: str
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -31,20 +40,31 @@ class PublishedFigure:
     """A figure of a published document, beside the measured one.
 
     Attributes:
-        name: the quantity, in the words of the document.
-        value: the published value.
-        unit: its unit.
-        conditions: the conditions of the published measurement.
-        metric: name of the measured quantity; empty if the model file names none.
-        measured: the measured value; None if it was not measured.
+        name: the quantity.
+        published: the published value.
+        stated: the conditions that the document states.
+        measured: the measured value, with its interval; None if it was not measured.
+        conditions: the conditions of the measurement, or the reason why there is none.
+        equal: True if the conditions are equal; None without a measured value.
+        differences: how the conditions of the measured value differ.
     """
 
     name: Text
-    value: float
-    unit: str
-    conditions: Text
-    metric: str
-    measured: Quantity | None
+    published: str
+    stated: Text | None
+    measured: Text | None
+    conditions: Text | None
+    equal: bool | None
+    differences: Text | None
+
+    @property
+    def cells(self) -> tuple[Text | None, ...]:
+        """The cells of its row; None for an empty one."""
+        if self.equal:
+            equal: Text | None = phrase("yes")
+        else:
+            equal = self.differences and phrase("no: {differences}", differences=self.differences)
+        return self.name, self.published, self.stated, self.measured, self.conditions, equal
 
 
 @dataclass(frozen=True)
@@ -54,36 +74,105 @@ class Published:
     Attributes:
         source: the document.
         figures: its figures.
+        heads: the heads of the columns.
     """
 
     source: Text
     figures: tuple[PublishedFigure, ...]
+    heads: tuple[Text, ...] = (
+        phrase("figure"),
+        phrase("published"),
+        phrase("conditions of the published figure"),
+        phrase("measured in this run"),
+        phrase("conditions of the measurement"),
+        phrase("conditions equal?"),
+    )
 
 
-def published(model: Json, rows: Rows) -> Published | None:
-    """The published figures of a model; None if its file declares none."""
+def published(model: Json, rows: Rows, run: Commands, here: Setting) -> Published | None:
+    """The published figures of a model; None if its file declares none.
+
+    Args:
+        model: the facts of the model.
+        rows: its rows.
+        run: its commands.
+        here: where it was measured.
+    """
     told = model.get("published") or {}
     if not told.get("figures"):
         return None
     measured = dict(quantities(model, rows))
-    return Published(
-        sentence(str(told["source"])),
-        tuple(
-            PublishedFigure(
-                sentence(str(figure["name"])),
-                figure["value"],
-                str(figure["unit"]),
-                sentence(str(figure["conditions"])),
-                str(figure.get("metric") or ""),
-                measured.get(str(figure.get("metric") or "")),
-            )
-            for figure in told["figures"]
-        ),
-    )
+    workloads = {one["name"]: one for one in model.get("workloads") or ()}
+    conditions = {row["case"]: _conditions(row) for row in of(rows, _WORKLOAD)}
+
+    def beside(figure: Json) -> PublishedFigure:
+        name, workload = _measured_name(figure), str(figure.get("workload") or "")
+        found, load = measured.get(name), workloads.get(workload, {})
+        extra = (sentence(str(figure["conditions"])),) if figure.get("conditions") else ()
+        own = conditions.get(workload, {})
+        differ = (*differences(told, figure, load, here, own), *extra) if found else ()
+        return PublishedFigure(
+            figure_name(name) if name else sentence(str(figure["name"])),
+            f"{figure['value']} {figure['unit']}".strip(),
+            listed(*stated_conditions(told, figure, load), *extra),
+            _shown(found, here) if found else None,
+            listed(*own_conditions(here, own)) if found else _absent(figure, name, rows, run),
+            not differ if found else None,
+            listed(*differ),
+        )
+
+    return Published(sentence(str(told["source"])), tuple(map(beside, told["figures"])))
+
+
+def _shown(found: Quantity, here: Setting) -> Text:
+    ends = interval(found.low, found.high, found.unit)
+    value = " ".join(filter(None, (with_unit(found.value, found.unit), ends)))
+    return value if here.is_npu else phrase("{value}, not on an NPU", value=value)
+
+
+def _measured_name(figure: Json) -> str:
+    """The report's name of a figure's measured number; empty if it has none."""
+    if workload := figure.get("workload"):
+        return f"workload.{workload}.{figure['statistic']}"
+    return str(figure.get("metric") or "")
+
+
+def _absent(figure: Json, name: str, rows: Rows, run: Commands) -> Text:
+    """The reason why a figure has no measured neighbour."""
+    if figure.get("unmeasured"):
+        return sentence(str(figure["unmeasured"]))
+    criterion, command = _criterion(name, run)
+    own = [row for row in of(rows, criterion) if row["case"] == (figure.get("workload") or None)]
+    untold = [str(text) for row in own if (text := evidence(row).get("untold"))]
+    if untold:
+        return sentence(untold[0])
+    found = missing(own or of(rows, criterion), command)
+    if found.stopped:
+        return phrase("a failure or an error stopped {criterion}", criterion=criterion)
+    if found.reasons:
+        return found.reasons[0]
+    return phrase("not measured; run {command}", command=command)
+
+
+def _criterion(name: str, run: Commands) -> tuple[str, str]:
+    """The criterion that measures a number, and the command that runs it."""
+    kind = name.partition(".")[0]
+    if kind == "dataset":
+        return name, run.run("dataset")
+    if kind in {"workload", "cpu"}:
+        return (_WORKLOAD if kind == "workload" else "performance.cpu_use"), run.run("performance")
+    if kind == "tasks":
+        return name.rpartition(".")[0], run.run()
+    return f"numerics.{kind}", run.run()
+
+
+def _conditions(row: Json) -> Json:
+    """The conditions of a workload; empty for the rows of other criteria."""
+    return (evidence(row).get("conditions") or {}) if row["criterion"] == _WORKLOAD else {}
 
 
 def quantities(model: Json, rows: Rows) -> Iterator[tuple[str, Quantity]]:
-    """The measured quantities that a published figure can name in `metric`.
+    """The measured quantities that a published figure can have beside it.
 
     "start" (until the API answers); "weights_seconds" and "weights_gib", which vLLM states ("Model
     loading took ..."); a metric of performance; "logits.max_abs_error",
@@ -102,7 +191,8 @@ def quantities(model: Json, rows: Rows) -> Iterator[tuple[str, Quantity]]:
         told = evidence(row)
         for figure in told.get("figures") or ():
             if (value := number(figure["value"])) is not None:
-                yield figure["name"], Quantity(value, figure["unit"])
+                ends = number(figure.get("low")), number(figure.get("high"))
+                yield figure["name"], Quantity(value, figure["unit"], *ends)
         if (score := number(told.get("score"))) is not None:
             yield row["criterion"], Quantity(100 * score, "%")
     yield from _errors(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +11,11 @@ from ..charts import performance_chart_names
 from ..labels import KINDS, figure_name
 from ..phrase import Text
 from ..sentences import sentence
+from .conditions import load_conditions
 from .missing import Commands, Missing, missing
 from .rows import Json, Rows, evidence, first_line, mean, number, of
 
-STATISTICS = ("value", "mean", "median", "p90", "p99", "peak")
+STATISTICS = ("value", "mean", "median", "p90", "p95", "p99", "peak")
 """The statistics of a figure, in the order of their columns."""
 
 
@@ -25,12 +27,15 @@ class Figure:
         name: its name in report.json without the statistic: "text.latency".
         label: its name for a reader.
         values: statistic -> value; only those that were measured.
+        ends: statistic -> the ends of its 95 % interval; None for an open end. Only those that have
+            an interval.
         unit: "s", "tok/s", "req/s", "%".
     """
 
     name: str
     label: Text
     values: Mapping[str, float | str]
+    ends: Mapping[str, tuple[float | None, float | None]]
     unit: str
 
 
@@ -80,6 +85,21 @@ class Runs:
 
 
 @dataclass(frozen=True)
+class WorkloadRuns:
+    """A workload that was measured.
+
+    Attributes:
+        conditions: the conditions of the measurement.
+        runs: its requests; `kind` is the workload's name.
+        untold: the quantiles that so few requests cannot tell; empty if there is none.
+    """
+
+    conditions: tuple[Text, ...]
+    runs: Runs
+    untold: Text
+
+
+@dataclass(frozen=True)
 class MeasuredVerdict:
     """The verdict of one criterion that measures speed or memory.
 
@@ -113,6 +133,7 @@ class Speed:
         statistics: the statistics that occur, as columns.
         figures: the measured quantities.
         runs: the single requests, for text and for images.
+        workloads: the workloads with their requests.
         charts: kind of chart -> file name.
         generators: the load generators with their versions.
     """
@@ -121,6 +142,7 @@ class Speed:
     statistics: tuple[str, ...]
     figures: tuple[Figure, ...]
     runs: tuple[Runs, ...]
+    workloads: tuple[WorkloadRuns, ...]
     charts: Mapping[str, str]
     generators: tuple[str, ...]
 
@@ -144,6 +166,7 @@ def speed(rows: Rows, run: Commands, *, charts: bool) -> Speed | Missing:
         tuple(name for name in STATISTICS if name in occurring),
         figures,
         tuple(_runs(row) for row in of(measured, "performance.single_stream") if _is_timed(row)),
+        tuple(_workload(row) for row in of(measured, "performance.workload") if _has_latency(row)),
         performance_chart_names(measured) if charts else {},
         tuple(
             dict.fromkeys(
@@ -171,6 +194,7 @@ def measured_verdict(row: Json) -> MeasuredVerdict:
 
 def _figures(rows: Rows) -> tuple[Figure, ...]:
     found: dict[str, dict[str, Any]] = {}
+    ends: dict[str, dict[str, tuple[float | None, float | None]]] = {}
     units: dict[str, str] = {}
     for row in rows:
         for figure in evidence(row).get("figures", ()):
@@ -178,14 +202,31 @@ def _figures(rows: Rows) -> tuple[Figure, ...]:
             if statistic not in STATISTICS:
                 name, statistic = figure["name"], "value"
             found.setdefault(name, {})[statistic] = figure["value"]
+            interval = number(figure.get("low")), number(figure.get("high"))
+            if interval != (None, None):
+                ends.setdefault(name, {})[statistic] = interval
             units[name] = figure["unit"]
     return tuple(
-        Figure(name, figure_name(name), values, units[name]) for name, values in found.items()
+        Figure(name, figure_name(name), values, ends.get(name, {}), units[name])
+        for name, values in found.items()
     )
 
 
 def _is_timed(row: Json) -> bool:
-    return row["case"] in KINDS and bool(_series(row).get("latency"))
+    return row["case"] in KINDS and _has_latency(row)
+
+
+def _has_latency(row: Json) -> bool:
+    return bool(_series(row).get("latency"))
+
+
+def _workload(row: Json) -> WorkloadRuns:
+    told = evidence(row)
+    return WorkloadRuns(
+        load_conditions(told.get("conditions") or {}),
+        _runs(row),
+        sentence(str(told.get("untold") or "")),
+    )
 
 
 def _series(row: Json) -> dict[str, list[float | None]]:
@@ -196,15 +237,15 @@ def _series(row: Json) -> dict[str, list[float | None]]:
 def _runs(row: Json) -> Runs:
     series = _series(row)
     latency, ttft = series.get("latency", []), series.get("ttft", [])
-    tpot = series.get("tpot", [])
+    counts = [number(one) for one in evidence(row).get("output_tokens") or ()]
     requests = tuple(
-        _request(
+        Request(
             seconds,
-            ttft[index] if len(ttft) == len(latency) else None,
-            # Answers of one token have no TPOT, so a shorter series cannot be matched.
-            tpot[index] if len(tpot) == len(latency) else None,
+            first,
+            None if first is None else seconds - first,
+            None if count is None else int(count),
         )
-        for index, seconds in enumerate(latency)
+        for seconds, first, count in itertools.zip_longest(latency, ttft, counts)
         if seconds is not None
     )
     tokens = mean(request.output_tokens for request in requests)
@@ -220,12 +261,3 @@ def _runs(row: Json) -> Runs:
         mean(request.throughput for request in requests),
         mean(request.decode_throughput for request in requests),
     )
-
-
-def _request(seconds: float, ttft: float | None, tpot: float | None) -> Request:
-    if ttft is None:
-        return Request(seconds, None, None, None)
-    decode = seconds - ttft
-    # TPOT is decode / (tokens - 1), so the number of tokens follows from it.
-    tokens = round(decode / tpot) + 1 if tpot else None
-    return Request(seconds, ttft, decode, tokens)

@@ -1,0 +1,137 @@
+"""Conditions of published and measured speed, and how they differ."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..phrase import Phrase, Text, phrase
+from .rows import Json, number
+
+TOLERANCE = 0.02
+"""Maximum relative difference of two equal conditions: the tokens of a page are not exact."""
+
+_COUNTS = {
+    "requests": phrase("requests: {value:g}"),
+    "warmups": phrase("warm-up requests: {value:g}"),
+    "concurrency": phrase("concurrency: {value:g}"),
+    "request_rate": phrase("requests per second: {value:g}"),
+    "input_tokens": phrase("input tokens: {value:g}"),
+    "image_tokens": phrase("image tokens: {value:g}"),
+    "output_tokens": phrase("output tokens: {value:g}"),
+}
+"""Condition -> its text."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where a number was measured.
+
+    Attributes:
+        device: the device; empty if it is not known.
+        versions: package -> version.
+        checkpoint: "full" or "tiny".
+        platform: the platform of the run.
+        is_simulated: True if the NPU was simulated.
+    """
+
+    device: str
+    versions: Json
+    checkpoint: str
+    platform: str
+    is_simulated: bool
+
+    @property
+    def is_npu(self) -> bool:
+        """True for an NPU that was not simulated."""
+        return self.platform == "npu" and not self.is_simulated
+
+
+def setting_of(receipt: Json) -> Setting:
+    """The setting of a run."""
+    return Setting(
+        str(receipt.get("device") or ""),
+        receipt.get("versions") or {},
+        str(receipt.get("checkpoint") or ""),
+        str(receipt.get("platform") or ""),
+        bool(receipt.get("simulated")),
+    )
+
+
+def own_conditions(here: Setting, measured: Json) -> tuple[Text, ...]:
+    """The conditions of a measured number.
+
+    Args:
+        here: where it was measured.
+        measured: the conditions in the evidence of performance.workload; empty for other criteria.
+    """
+    checkpoint = phrase("checkpoint {kind}", kind=here.checkpoint)
+    return (here.device, checkpoint, *load_conditions(measured))
+
+
+def load_conditions(told: Json) -> tuple[Text, ...]:
+    """The conditions in the evidence of performance.workload."""
+    return (*_counts(told), *([str(told["dtype"])] if told.get("dtype") else []))
+
+
+def stated_conditions(document: Json, figure: Json, workload: Json) -> tuple[Text, ...]:
+    """The conditions that a document states for a figure.
+
+    Args:
+        document: the published figures in the facts of a model.
+        figure: the figure.
+        workload: its workload; empty if it has none.
+    """
+    versions = (f"{name} {version}" for name, version in (document.get("versions") or {}).items())
+    parts = (figure.get("device") or document.get("device"), *versions, document.get("dtype"))
+    return (*(str(part) for part in parts if part), *_counts(workload))
+
+
+def differences(
+    document: Json, figure: Json, workload: Json, here: Setting, measured: Json
+) -> Iterator[Text]:
+    """Yields how the conditions of a measured number differ from those that a document states.
+
+    Args:
+        document: the published figures in the facts of a model.
+        figure: the figure.
+        workload: its workload; empty if it has none.
+        here: where the number was measured.
+        measured: the conditions in the evidence of performance.workload; empty for other criteria.
+    """
+    if here.checkpoint == "tiny":
+        yield phrase("a tiny checkpoint")
+    device = str(figure.get("device") or document.get("device") or "")
+    if not device:
+        yield phrase("the document names no device")
+    elif here.is_simulated or not _is_named(device, here.device):
+        yield phrase("another device")
+    for name, version in (document.get("versions") or {}).items():
+        if (installed := here.versions.get(name)) is None:
+            yield phrase("no {package}", package=name)
+        elif installed != version:
+            yield f"{name} {installed}"
+    stated, dtype = document.get("dtype"), measured.get("dtype")
+    if stated and dtype and stated != dtype:
+        yield str(dtype)
+    yield from _unequal(workload, measured)
+
+
+def _counts(told: Json) -> Iterator[Phrase]:
+    for name, text in _COUNTS.items():
+        if (value := number(told.get(name))) is not None:
+            yield text.of(value=value)
+
+
+def _unequal(stated: Json, measured: Json) -> Iterator[Phrase]:
+    for name, text in _COUNTS.items():
+        one, other = number(stated.get(name)), number(measured.get(name))
+        if one is not None and other is not None and abs(other - one) > TOLERANCE * one:
+            yield text.of(value=other)
+
+
+def _is_named(device: str, measured: str) -> bool:
+    """True if the type of a device, "910" of "Ascend 910 (64 GB)", is part of a measured name."""
+    kind = re.search(r"\d+\w*", device)
+    return (kind[0] if kind else device) in measured
