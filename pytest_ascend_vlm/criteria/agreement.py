@@ -97,20 +97,22 @@ def _pairs(load: Load) -> tuple[_Pair, ...]:
     server = load.server_seconds
     ttft = statistics.fmean(timing.ttft_seconds for timing in load.timings)
     latency = statistics.fmean(timing.seconds for timing in load.timings)
-    # Mean number of tokens behind the first one.
-    tokens = max(statistics.fmean(timing.output_tokens for timing in load.timings) - 1, 1.0)
-    tpot = server["decode"] / tokens
+    more_tokens = statistics.fmean(timing.output_tokens for timing in load.timings) - 1
+    tpot = server["decode"] / more_tokens if more_tokens > 0 else 0.0
     wire = load.concurrency * (load.wire_seconds or 0.0)
 
     def explained(seconds: float) -> float:
         return wire + SERVER_TIME_TOLERANCE * seconds
 
     first = explained(server["ttft"]) + _MORE_TOKENS_OF_A_CHARACTER * tpot
-    return (
+    pairs = (
         _Pair("TTFT", ttft, server["ttft"], first),
-        _Pair("TPOT", (latency - ttft) / tokens, tpot, explained(server["decode"]) / tokens),
         _Pair("latency", latency, server["latency"], explained(server["latency"])),
     )
+    if more_tokens <= 0:
+        return pairs
+    further = explained(server["decode"]) / more_tokens
+    return (*pairs, _Pair("TPOT", (latency - ttft) / more_tokens, tpot, further))
 
 
 def _ms(seconds: float) -> str:

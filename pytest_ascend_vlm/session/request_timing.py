@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -48,8 +48,10 @@ class RequestTimer:
             ServerError: the server refused the request, closed the stream early, or reported no
                 token counts.
         """
-        sampling = self.uncached.sampling(max_tokens or case.max_tokens)
-        return timing_of(client.stream(case, sampling, bare=True))
+        return timing_of(self._stream(client, case, max_tokens or case.max_tokens))
+
+    def _stream(self, client: Client, case: Case, max_tokens: int) -> Completion:
+        return client.stream(case, self.uncached.sampling(max_tokens), bare=True)
 
     @contextlib.contextmanager
     def warm(self, cases: Sequence[Case]) -> Iterator[Client]:
@@ -66,8 +68,19 @@ class RequestTimer:
 
     def one_at_a_time(self, cases: Sequence[Case]) -> Load:
         """Sends `ROUNDS` requests, one at a time; returns their timings."""
+        answers: list[Timing] = []
+        errors: list[str] = []
+
+        def ask_all(client: Client) -> None:
+            for case in itertools.islice(itertools.cycle(cases), ROUNDS):
+                try:
+                    answers.append(self.time(client, self.uncached.case(case)))
+                except ServerError as error:
+                    errors.append(str(error))
+
         with self.warm(cases) as client:
-            return self._send(client, itertools.islice(itertools.cycle(cases), ROUNDS))
+            _, counted = metrics.measure(self.client.endpoint, lambda: ask_all(client))
+        return _load(answers, errors, counted)
 
     def with_wire(self, load: Load, cases: Sequence[Case]) -> Load:
         """Adds the time of the wire to a load of these cases, if the server reports its times."""
@@ -75,25 +88,18 @@ class RequestTimer:
             return load
         few = itertools.islice(itertools.cycle(cases), WIRE_REQUESTS)
         with self.client.disposable() as client:
-            short = self._send(client, few, max_tokens=1)
-        if not short.timings or len(short.timings) != short.server_requests:
+
+            def latencies() -> list[float]:
+                return [self._stream(client, self.uncached.case(case), 1).seconds for case in few]
+
+            try:
+                seconds, counted = metrics.measure(self.client.endpoint, latencies)
+            except ServerError:
+                return load
+        if counted.requests != WIRE_REQUESTS:
             return load
-        latency = statistics.fmean(timing.seconds for timing in short.timings)
-        return replace(load, wire_seconds=max(latency - short.server_seconds["latency"], 0.0))
-
-    def _send(self, client: Client, cases: Iterable[Case], max_tokens: int | None = None) -> Load:
-        answers: list[Timing] = []
-        errors: list[str] = []
-
-        def ask_all() -> None:
-            for case in cases:
-                try:
-                    answers.append(self.time(client, self.uncached.case(case), max_tokens))
-                except ServerError as error:
-                    errors.append(str(error))
-
-        _, counted = metrics.measure(self.client.endpoint, ask_all)
-        return _load(answers, errors, counted)
+        beyond = statistics.fmean(seconds) - counted.seconds["latency"]
+        return replace(load, wire_seconds=max(beyond, 0.0))
 
     def prefill(self, cases: Sequence[Case]) -> Prefill:
         """TTFT with the largest image and with a text of equally many tokens, measured in turns.
@@ -197,7 +203,7 @@ class RequestTimer:
 
 
 def _load(timings: Sequence[Timing], errors: Sequence[str], counted: Measured) -> Load:
-    """The load of requests that were sent one at a time."""
+    """The measurements of requests that were sent one at a time."""
     # The wall time would include making the next request's images, so the latencies are added.
     seconds = sum(timing.seconds for timing in timings)
     return Load(
