@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # mm_processor_cache_gb=0 and VLLM_MEDIA_FETCH_MAX_RETRIES=1.
 _HALF_CACHED = ExpectedFailure(
     criterion="recovery.request[too_long]",
-    reason="vLLM up to 0.32 notes the image of a request that it refuses as known to the engine, "
+    reason="vLLM 0.32 notes the image of a request that it refuses as known to the engine, "
     "which has not got it",
     issue="https://github.com/vllm-project/vllm/issues/46354",
     # Only this check: any other image has to be answered.
@@ -46,7 +46,7 @@ _BLIND_HEALTH = ExpectedFailure(
 )
 _SUCCESS = ExpectedFailure(
     criterion="recovery.killed_engine",
-    reason="vLLM up to 0.32 ends with exit code 0 if its engine dies while it serves",
+    reason="vLLM 0.32 ends with exit code 0 if its engine dies while it serves",
     issue="https://github.com/vllm-project/vllm/issues/48966",
     shows="checks failed: exit code\n",
     seen_in="==0.32.*",
