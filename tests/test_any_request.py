@@ -21,7 +21,7 @@ from helpers.three_models import judge
 
 from pytest_ascend_vlm.criteria.requests import reply_problem
 from pytest_ascend_vlm.observation.answers import Completion
-from pytest_ascend_vlm.observation.exchange import Exchange, SequenceRun
+from pytest_ascend_vlm.observation.exchange import Exchange, SequenceRun, SequenceSearch
 from pytest_ascend_vlm.session.request_search import search, sequences
 from pytest_ascend_vlm.spec.step import Step, chat, single_steps
 
@@ -107,7 +107,7 @@ def test_a_server_of_the_suite_that_dies_is_restarted_until_the_sequence_is_shor
 def test_the_page_has_the_script_as_a_program(stub: Serve, judged: Judged) -> None:
     outcome = judged(stub(Defect.AN_ODD_FIELD_GIVES_500.value), "-k", "any_request")
     page = outcome.directory.joinpath("report.html").read_text("utf-8")
-    assert "sys.exit(replay(json.loads(" in page
+    assert "raise SystemExit(replay(json.loads(" in page
 
 
 def test_a_known_failure_is_not_sent(project: pytest.Pytester, stub: Serve, judged: Judged) -> None:
@@ -127,6 +127,7 @@ def test_a_known_failure_is_not_sent(project: pytest.Pytester, stub: Serve, judg
 
 ANSWER = json.dumps({"choices": [{"message": {"content": "Hello"}}]})
 EVENT = json.dumps({"choices": [{"delta": {"content": "Hello"}}]})
+UNUSUAL = EVENT.replace("Hello", "\u2028")
 REFUSED = json.dumps({"error": {"message": "too long", "code": 400}})
 BROKEN = json.dumps({"error": {"message": "out of kernels", "code": 500}})
 
@@ -137,6 +138,7 @@ BROKEN = json.dumps({"error": {"message": "out of kernels", "code": 500}})
         (200, ANSWER),
         (200, f"data: {EVENT}\n\ndata: [DONE]\n\n"),
         (200, f"data: {REFUSED}\n\ndata: [DONE]\n\n"),
+        (200, f": a comment\r\n\r\ndata: {UNUSUAL}\r\n\r\ndata: [DONE]\r\n\r\n"),
         (400, REFUSED),
         (405, '{"detail":"Method Not Allowed"}'),
         (None, ""),
@@ -193,12 +195,10 @@ class Sent:
     Attributes:
         can_restart: True if the server can be restarted.
         harmful: the names of the two steps.
-        spoils: True if nothing but a restart helps.
     """
 
     can_restart: bool
     harmful: tuple[str, str]
-    spoils: bool = True
     restarts: int = 0
     is_spoilt: bool = False
     seen: list[tuple[str, ...]] = field(default_factory=list)
@@ -214,11 +214,13 @@ class Sent:
     def harm(self, run: SequenceRun) -> str | None:
         return "harm" if run.health else None
 
-    def is_sound_again(self) -> bool:
-        if not self.spoils or self.can_restart:
-            self.restarts += 1
-            self.is_spoilt = False
+    def is_sound(self) -> bool:
         return not self.is_spoilt
+
+    def restart(self) -> bool:
+        self.restarts += 1
+        self.is_spoilt = not self.can_restart
+        return self.can_restart
 
 
 ANY = Completion("canary", "Hello", (1,), "stop", None, None, 0.1)
@@ -231,16 +233,24 @@ def shortest(runs: Sent, known: frozenset[str] = frozenset()) -> list[str]:
     return [step.name for step in found.shortest.steps]
 
 
-def test_a_pair_is_found_with_two_restarts() -> None:
+def test_a_pair_is_found_with_two_restarts_and_no_more() -> None:
     runs = Sent(True, PAIR)
-    assert shortest(runs) == [*PAIR]
-    assert runs.restarts == 2
+    found = search(runs, frozenset(), 60)  # type: ignore[arg-type]
+    assert steps_of(found) == PAIR
+    assert (runs.restarts, runs.is_spoilt) == (2, False)
 
 
 def test_a_server_that_cannot_be_restarted_is_asked_no_more() -> None:
     runs = Sent(False, PAIR)
-    assert set(PAIR) < set(shortest(runs))
-    assert runs.seen[-1] == tuple(shortest(Sent(False, PAIR)))
+    found = search(runs, frozenset(), 60)  # type: ignore[arg-type]
+    assert set(PAIR) < set(steps_of(found))
+    assert (found.shortening, found.needs_restart) == (0, True)
+    assert runs.seen[-1] == steps_of(found)
+
+
+def steps_of(found: SequenceSearch) -> tuple[str, ...]:
+    assert found.shortest is not None
+    return tuple(step.name for step in found.shortest.steps)
 
 
 def test_the_plainest_combination_comes_first() -> None:

@@ -105,7 +105,7 @@ def judge_any_request(found: SequenceSearch, shortest: Shortest | None) -> Verdi
         shortest.problem,
         f"found with {_names(found.runs[-1].steps)}, as sequence {len(found.runs)}; "
         f"{found.shortening} more sequences were sent to find a shorter one",
-        "" if found.is_sound else "the search ended because the server was not sound any more",
+        "the search ended because the server has to be restarted" if found.needs_restart else "",
         f"the script that sends it again: {shortest.script_path}",
     )
     told = {"steps": [step.name for step in shortest.steps], "script": shortest.script}
@@ -124,9 +124,10 @@ def _names(steps: Sequence[Step]) -> str:
 
 
 def _answer_problem(text: str) -> str | None:
-    lines = [line for line in text.splitlines() if line]
-    if lines and lines[0].startswith(_EVENT):
-        return _stream_problem([line.removeprefix(_EVENT) for line in lines])
+    # A text may contain other line breaks than the one that ends an event.
+    lines = text.split("\n")
+    if events := [line.removeprefix(_EVENT) for line in lines if line.startswith(_EVENT)]:
+        return _stream_problem(events)
     body = _parsed(text)
     if isinstance(body, dict) and body.get("choices"):
         return None
@@ -134,7 +135,7 @@ def _answer_problem(text: str) -> str | None:
 
 
 def _stream_problem(events: Sequence[str]) -> str | None:
-    if events[-1] != "[DONE]":
+    if events[-1].strip() != "[DONE]":
         return f"a stream that does not end with [DONE]: {_beginning(events[-1])}"
     for event in map(_parsed, events[:-1]):
         if not isinstance(event, dict):

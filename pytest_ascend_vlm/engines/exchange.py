@@ -75,11 +75,10 @@ def _read(reply: httpx.Response, leaves_after: int | None) -> str:
 
 def script(data: Mapping[str, Any]) -> str:
     """A program that replays requests; `data` as for `replay`."""
-    source = Path(__file__).read_text("utf-8")
     told = json.dumps(data, indent=1)
-    return (
-        f'{source}\n\nif __name__ == "__main__":\n    sys.exit(replay(json.loads(r"""{told}""")))\n'
-    )
+    start = f'raise SystemExit(replay(json.loads(r"""{told}""")))'
+    source = Path(__file__).read_text("utf-8")
+    return f'{source}\n\nif __name__ == "__main__":\n    {start}\n'
 
 
 def replay(data: Mapping[str, Any]) -> int:

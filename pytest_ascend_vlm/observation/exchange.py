@@ -60,13 +60,13 @@ class SequenceSearch:
         runs: the generated sequences, in order; the search ends at a wrong one.
         shortest: the run of the shortest wrong sequence that was found; None if all are right.
         shortening: number of sequences that were sent to find a shorter one.
-        is_sound: False if the server was no longer sound, so that the search had to end.
+        needs_restart: True if the search ended because the server has to be restarted (again).
     """
 
     runs: tuple[SequenceRun, ...]
     shortest: SequenceRun | None = None
     shortening: int = 0
-    is_sound: bool = True
+    needs_restart: bool = False
 
 
 def _has_error(text: str) -> bool:

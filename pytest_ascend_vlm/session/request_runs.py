@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import hashlib
 import json
@@ -78,20 +77,24 @@ class RequestRuns:
 
         return harm(run, self.before, lambda _: self.golden(self.case))
 
-    def is_sound_again(self) -> bool:
-        """Restarts the server if it is not sound; returns True if it is sound."""
-        if self.harm(self.run(())) is None:
-            return True
+    def is_sound(self) -> bool:
+        """True if the server answers as before all requests."""
+        return self.harm(self.run(())) is None
+
+    def restart(self) -> bool:
+        """Restarts the server, which may be dead; returns True if it is sound then."""
+        if not self.server.can_restart:
+            return False
         try:
             self._restart()
         except ServerError:
             return False
-        return self.harm(self.run(())) is None
+        return self.is_sound()
 
     def _restart(self) -> None:
         try:
             self.server.restart()
-        except ServerError:  # it is dead, or must not be restarted
+        except ServerError:  # it is dead
             self.server.recover()
 
     @cached_property
@@ -100,8 +103,8 @@ class RequestRuns:
         page = self.case.images[0].read_bytes()
         return {
             "<model>": json.dumps(self.client.endpoint.served_name)[1:-1],
-            "<page>": _data_url(page),
-            "<half-page>": _data_url(page[: len(page) // 2]),
+            "<page>": _url(page),
+            "<half-page>": _url(page[: len(page) // 2]),
         }
 
     def script(self, steps: Sequence[Step]) -> str:
@@ -153,8 +156,11 @@ class RequestRuns:
         return Step("canary", json.dumps(body))
 
 
-def _data_url(content: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
+def _url(file: bytes) -> str:
+    """The data URL of an image."""
+    from ..engines.messages import image_part
+
+    return str(image_part(file, "image/png")["image_url"]["url"])
 
 
 def _fields(step: Step) -> dict[str, Any]:
