@@ -407,6 +407,17 @@ def test_the_overview_has_the_diagnosis(opened: Open, picture: Json) -> None:
     assert opened(report(picture)).locator("ol").count() == 0
 
 
+def test_a_published_figure_is_beside_the_measured_one(picture: Json) -> None:
+    document = report(picture)
+    figure = {"value": 71.5, "unit": "ms", "workload": "128/128", "statistic": "latency.mean"}
+    document["models"][0]["published"] = {"source": "a document", "figures": [figure]}
+    (cells,) = data_of(document)["classes"][0]["published"]
+    assert [cell["en"] for cell in cells[:4]] == [
+        "workload · 128/128 · latency · mean", "71.5 ms", "–", "–",
+    ]  # fmt: skip
+    assert cells[4]["zh"].startswith("未测量；请运行 pytest")
+
+
 @needs_browser
 def test_the_address_of_a_row_opens_it(opened: Open, picture: Json) -> None:
     page = opened(report(picture), FAILED)

@@ -38,14 +38,12 @@ MEASUREMENTS = (
 WORKLOAD = "workload."
 """The measurement of a workload is this and the workload's name."""
 
-STATISTIC = re.compile(
-    r"(latency|ttft|tpot|itl)\.(mean|median|p90|p95|p99)|(user|decode)_throughput\.(mean|median)"
-    r"|(output|request)_throughput|goodput|server_(ttft|latency|queue|prefill|decode)\.mean"
-)
-"""The pattern of the statistics of a load: the names of its metrics without the measurement."""
-
+_LOADS = r"(load\.(c[1248]|ramp)|workload\.[^.]+)"
+_TAILS = r"(mean|median|p90|p95|p99)"
 FIGURE = re.compile(
-    rf"(text|image|load\.(c[1248]|ramp)|workload\.[^.]+)\.({STATISTIC.pattern})"
+    rf"(text|image|{_LOADS})\.((latency|ttft|tpot)\.{_TAILS}|(user|decode)_throughput\.(mean|median)"
+    r"|(output|request)_throughput|server_(ttft|latency|queue|prefill|decode)\.mean)"
+    rf"|{_LOADS}\.itl\.{_TAILS}|(load\.ramp|workload\.[^.]+)\.goodput"
     r"|image\.prefill\.median|cpu\.(mean|peak)"
 )
 """The pattern of the names of metrics."""
