@@ -15,6 +15,7 @@ from ..processes.host_memory import memory_by_process
 from ..spec.case import Case, Sampling
 from ..spec.model import Variant
 from ..spec.thresholds import BATCH, SOAK_CACHE_GIB
+from ..versions import unmet
 from .device_slot import DeviceSlot
 from .memo import Memo
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from ..observation.answers import Completion
 
 _CACHE = "mm_processor_cache_gb"
+_SKIPS_LARGE_IMAGES = "vllm>=0.32"
+"""Earlier releases do not start if the largest image is larger than the cache (vllm#52835)."""
+
 _TOKENS = 8
 """Length of the answer to each image. The first and last questions have the usual length."""
 
@@ -75,11 +79,12 @@ class SoakRun:
 
     @contextlib.contextmanager
     def _served(self) -> Iterator[tuple[Client, Server]]:
-        """The model, with an image cache that is full soon; an endpoint as it is."""
+        """The model, with an image cache that is full soon, or none; an endpoint as it is."""
         from ..engines.client import Client
 
         if self.slot.starts_engines:
-            size = min(self.slot.session.model.serve.get(_CACHE, SOAK_CACHE_GIB), SOAK_CACHE_GIB)
+            largest = 0.0 if unmet([_SKIPS_LARGE_IMAGES]) else SOAK_CACHE_GIB
+            size = min(self.slot.session.model.serve.get(_CACHE, largest), largest)
             with self.slot.variant(Variant("small_image_cache", {_CACHE: size})) as served:
                 yield served
             return

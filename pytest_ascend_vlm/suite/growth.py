@@ -27,10 +27,10 @@ class GrowthCriteria(Criteria):
         --vlm-soak different images ({soak_images} by default) are sent one after another. `host` is
         the memory of all processes of the server, and `device` the memory in use on its cards; both
         are read after each image. Judged is the slope over the second half, with its 95 % interval.
-        If the interval contains the threshold, the result is an error: more images are needed. The
-        suite serves the model with a small cache for images
-        (mm_processor_cache_gb={soak_cache_gib}), because a cache that fills looks like a leak. A
-        server that leaks works for hours or days, until no memory is left.
+        If the interval contains the threshold, the result is an error: more images are needed. A
+        cache that fills looks like a leak, so the suite serves the model with a small cache for
+        images (mm_processor_cache_gb={soak_cache_gib}; 0 with vLLM before 0.32). A server that
+        leaks works for hours or days, until no memory is left.
 
         If this fails: the message names the process that grew most. If it is the API server, look
         at what the image processor and its threads keep. If it is the engine, look at the caches

@@ -50,7 +50,7 @@ def _tensors_kept() -> Callable[..., Any]:
     def changed(
         sound: Callable[..., Any], acts: Callable[[], None], model: Any, **inputs: Any
     ) -> Any:
-        kept.append(inputs)
+        kept.append([one.float() for one in inputs.values() if hasattr(one, "float")])
         acts()
         return sound(model, **inputs)
 
@@ -111,7 +111,7 @@ FAULTS = (
     EngineFault(
         name="tensors-kept",
         kind=Kind.GROWTH,
-        what="the engine keeps the pixel tensors of each picture on its device",
+        what="the engine keeps the pixel tensors of each picture, in float32, on its device",
         hooks=of_models(ANY, "embed_multimodal", _tensors_kept()),
         caught_by=_MEMORY,
         suspect=_LEFT,
