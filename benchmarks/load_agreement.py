@@ -222,8 +222,8 @@ def measure(bench: Bench, rounds: int) -> list[Round]:
 def show(rounds: Sequence[Round]) -> bool:
     """Prints all sides; returns True if the promise holds."""
     sides = {
-        "by hand": [one.by_hand for one in rounds],
-        "beside the server": [one.beside for one in rounds],
+        "by_hand": [one.by_hand for one in rounds],
+        "beside_the_server": [one.beside for one in rounds],
     }
     ours = [one.ours for one in rounds]
     pairs = {name: list(map(ratios, ours, theirs)) for name, theirs in sides.items()}
@@ -232,7 +232,7 @@ def show(rounds: Sequence[Round]) -> bool:
     holds = off <= PROMISE and misread <= READ_PROMISE
     print(f"vllm bench serve, {len(rounds)} rounds, medians")
     for name, theirs in sides.items():
-        _print_side(name, median(ours), median(theirs), pairs[name])
+        _print_side(name.replace("_", " "), median(ours), median(theirs), pairs[name])
     print(f"  the tool's own results, read by us: at most {misread:.2%} off its summary")
     print(f"  promised: {PROMISE:.0%} and {READ_PROMISE:.0%}: {'holds' if holds else 'BROKEN'}")
     result = {

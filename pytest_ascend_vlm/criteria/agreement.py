@@ -89,7 +89,7 @@ def _not_comparable(load: Load) -> str:
             "use it, or its page is that of another server"
         )
     if load.wire_seconds is None:
-        return "other clients used it while the wire was measured"
+        return "while the wire was measured, a request failed or other clients used the server"
     return ""
 
 
