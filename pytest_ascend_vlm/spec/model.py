@@ -107,7 +107,7 @@ class Budgets:
         weights: loading the weights.
         graphs: from the weights until `/health` returns 200; compiles or captures graphs.
         first_image: the answer to the first image request; also the time after which a request
-            of serving.image_sizes counts as a hang.
+            of serving.image_sizes or serving.any_request counts as a hang.
         largest_image: the answer to the largest page (serving.largest_image).
     """
 
