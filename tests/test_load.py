@@ -111,11 +111,12 @@ def test_the_tool_is_fed_images_before_the_text_and_each_length(tmp_path: Path) 
     first, second = tool.get_samples("any", tokenizer=None)
     assert (first.multi_modal_data, first.prompt, first.expected_output_len) == ([image], "读。", 5)
     assert (second.multi_modal_data, second.expected_output_len) == (None, 9)
-    request = SimpleNamespace(extra_body={"seed": 1})
+    request = SimpleNamespace(extra_body={"seed": 1}, prompt="读。", multi_modal_content=[image])
     send = tool.ASYNC_REQUEST_FUNCS["openai-chat"]
     asyncio.run(send(request_func_input=request, tokens=3))
-    assert asked == [{"request_func_input": request, "tokens": 3, "mm_position": "first"}]
-    assert request.extra_body == {"seed": 1, **NEUTRAL}
+    assert asked == [{"request_func_input": request, "tokens": 3}]
+    message = {"role": "user", "content": [image, text]}
+    assert request.extra_body == {"seed": 1, **NEUTRAL, "messages": [message]}
 
 
 @pytest.mark.parametrize(("tokens", "is_answer"), [(3, True), (0, False), (None, False)])
@@ -123,7 +124,7 @@ def test_a_stream_without_its_count_is_no_answer(
     tmp_path: Path, tokens: int | None, is_answer: bool
 ) -> None:
     tool, _ = _fed(tmp_path, [])
-    request = SimpleNamespace(extra_body=None)
+    request = SimpleNamespace(extra_body=None, prompt="读。", multi_modal_content=None)
     send = tool.ASYNC_REQUEST_FUNCS["openai-chat"]
     output = asyncio.run(send(request_func_input=request, tokens=tokens))
     assert (output.success, output.error == "") == (is_answer, is_answer)
@@ -314,11 +315,11 @@ def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tool:
             import json
             from types import SimpleNamespace as SampleRequest
             ASYNC_REQUEST_FUNCS = {{"openai-chat": print}}
-            get_samples = get_request = None
+            get_samples = get_request = get_tokenizer = None
             def add_cli_args(parser):
                 for name in {names}:
                     parser.add_argument("--" + name)
-                for name in ("skip-tokenizer-init", "save-result", "save-detailed"):
+                for name in ("save-result", "save-detailed"):
                     parser.add_argument("--" + name, action="store_true")
         """
         source = f"{textwrap.dedent(head)}\n{textwrap.dedent(main)}"
@@ -469,7 +470,7 @@ def test_vllm_asks_in_order(
     # Slower than the progress is looked at.
     unhurried = Behaviour(crash=lambda _request, _state: time.sleep(1))
     endpoint = Endpoint(stub(unhurried, key=KEY), knowledge.model, KEY)
-    workload = Traffic(mixed, 2, (50.0, 100.5), {"ttft": 60_000})
+    workload = Traffic(mixed, 2, (50.0, 100.5), goodput={"ttft": 60_000})
     said: list[str] = []
     found = generate(workload, endpoint, tmp_path, said.append)
     assert found.generator.startswith("vllm bench serve ")

@@ -51,7 +51,7 @@ def _arguments(job: Mapping[str, Any], version: str) -> list[str]:
     result = Path(job["result"])
     return [
         *("--backend", _BACKEND, "--base-url", job["url"], "--endpoint", "/v1/chat/completions"),
-        *("--model", job["model"], "--served-model-name", job["model"], "--skip-tokenizer-init"),
+        *("--model", job["model"], "--served-model-name", job["model"]),
         *("--dataset-name", "custom", "--dataset-path", job["rows"], "--temperature", "0"),
         *("--max-concurrency", str(job["concurrency"]), "--ready-check-timeout-sec", "0"),
         *(("--request-rate", str(job["rate"])) if job["rate"] else ()),
@@ -65,7 +65,9 @@ def feed(serve: Any, job: Mapping[str, Any]) -> None:
     """Replaces the tool's requests, and its request rate, by those of the job."""
     requests = [_request(serve.SampleRequest, row) for row in read_rows(job)]
     serve.get_samples = lambda *_, **__: requests
-    send = functools.partial(serve.ASYNC_REQUEST_FUNCS[_BACKEND], mm_position="first")
+    # The server counts the tokens. Releases before 0.18 cannot be told to do without a tokenizer.
+    serve.get_tokenizer = lambda *_, **__: None
+    send = serve.ASYNC_REQUEST_FUNCS[_BACKEND]
     serve.ASYNC_REQUEST_FUNCS[_BACKEND] = functools.partial(_send, send, job["extra"])
     if job["ramp"]:
         serve.get_request = functools.partial(_ramp, serve.get_request, job["ramp"])
@@ -86,8 +88,14 @@ async def _send(
     send: Callable[..., Any], extra: Mapping[str, Any], request_func_input: Any, **context: Any
 ) -> Any:
     """Sends one request. A stream that broke off is an error; the tool counts it as a success."""
-    # Not every version has an option for each of these parameters.
-    request_func_input.extra_body = {**(request_func_input.extra_body or {}), **extra}
+    media, text = request_func_input.multi_modal_content or (), request_func_input.prompt
+    content = [*media, {"type": "text", "text": text}]
+    # Not every version has an option for each of these parameters, or can put images first.
+    request_func_input.extra_body = {
+        **(request_func_input.extra_body or {}),
+        **extra,
+        "messages": [{"role": "user", "content": content}],
+    }
     output = await send(request_func_input=request_func_input, **context)
     if output.success and not output.output_tokens:
         output.success, output.error = False, UNCOUNTED
