@@ -11,6 +11,8 @@ from fakes.replay_server import (
     Behaviour,
     Defect,
     Knowledge,
+    Refused,
+    State,
     read_goldens,
     serve,
 )
@@ -174,3 +176,15 @@ def test_numbers_are_named_and_others_noticed(
     with serve(reading, wrong, image_limit=10, video_tokens=6) as url:
         outcome = judged(url, "-k", asked)
     assert cases(outcome, "tasks.clip", "fail") == CLIPS
+
+
+def _half_is_enough(refused: Refused, _state: State) -> Refused | None:
+    return None if refused.kind == "clip" else refused
+
+
+@pytest.mark.catches("recovery.request")
+def test_half_of_a_clip_is_refused(qwen2_5: Judging) -> None:
+    asked = {"clips": "corrupt_file"}
+    assert "recovery.request" in qwen2_5(**asked).criteria("pass")
+    outcome = qwen2_5(Behaviour(refuse=_half_is_enough), **asked)
+    assert outcome.criteria("fail") == {"recovery.request"}

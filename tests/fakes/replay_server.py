@@ -1405,6 +1405,8 @@ class Stub:
             yield Refused(400, f"not supported: {', '.join(request.unknown)}", "parameter")
         if request.clips and not self.video_tokens:
             yield Refused(400, "At most 0 video(s) may be provided in one prompt.", "video")
+        if self.video_tokens and not all(clip.frames for clip in request.clips):
+            yield Refused(400, "Could not open video stream", "clip")
         if len(request.images) - len(request.clips) > self.image_limit:
             message = f"At most {self.image_limit} image(s) may be provided in one prompt."
             yield Refused(400, message, "too many images")
