@@ -5,7 +5,6 @@ Borders between steps then fall into and around images, and requests lose their 
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -99,7 +98,7 @@ class Borders:
     def _serve(self) -> BorderRun:
         asked, not_asked = self._askable()
         first, second = _two_about_one_image(self._cases)
-        with self.slot.variant(self._small([*asked, first, second])) as (client, _):
+        with self.slot.variant(self._small([*asked, first, second, *self.crowd()])) as (client, _):
             forced, too_large = self._forced(ForcedAnswers(client, self._golden), asked)
             cold = client.complete(second, cold=True)
             hit = _after_another_question(client, first, second)
@@ -110,10 +109,19 @@ class Borders:
         return BorderRun(forced, not_judged, second, hit, cold, crowded, counted.preemptions)
 
     def crowd(self) -> tuple[Case, ...]:
-        """Cases whose blocks do not all fit into the KV cache, those with long prompts first."""
-        asked, _ = self._askable()
-        longest_first = sorted(asked, key=self._prompt_tokens, reverse=True)
-        return tuple(itertools.islice(itertools.cycle(longest_first), CROWD))
+        """Cases whose blocks do not all fit into the KV cache.
+
+        Long answers need more blocks while they are generated, and the two longest prompts, in
+        between, while they are computed. Either kind takes blocks from the other.
+        """
+        _, not_asked = self._askable()
+        cases = [case for case in self._cases if case not in not_asked]
+        prompts = sorted(cases, key=self._prompt_tokens)[-2:]
+        answers = sorted(
+            (case for case in cases if case not in prompts), key=self._answer_tokens, reverse=True
+        )
+        some, others = answers[: CROWD // 2], answers[CROWD // 2 : CROWD - len(prompts)]
+        return (*some, *prompts, *others)
 
     def _askable(self) -> tuple[list[Case], list[Case]]:
         """The cases that are asked, and those that the installed vLLM may never answer."""
@@ -144,6 +152,9 @@ class Borders:
 
     def _prompt_tokens(self, case: Case) -> int:
         return self._golden(case).prompt_tokens or 0
+
+    def _answer_tokens(self, case: Case) -> int:
+        return len(self._golden(case).token_ids or ())
 
     def _forced(
         self, answers: ForcedAnswers, cases: Iterable[Case]
