@@ -42,6 +42,7 @@ class Ascend:
     torch_device = "npu"
     # vLLM-Ascend's attention kernels support only bf16 and fp16.
     serves_float32 = False
+    structured_outputs_problem = None
 
     @property
     def label(self) -> str:

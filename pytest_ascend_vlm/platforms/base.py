@@ -50,6 +50,10 @@ class Platform(Protocol):
         """True if vLLM can serve float32 on this platform."""
 
     @property
+    def structured_outputs_problem(self) -> str | None:
+        """Reason why a request for a structured output would end the engine here, or None."""
+
+    @property
     def simulated(self) -> bool:
         """True if the devices are simulated, so that measurements on them do not count."""
 

@@ -40,6 +40,11 @@ class Cpu(Cardless):
     torch_device = "cpu"
     serves_float32 = True
 
+    @property
+    def structured_outputs_problem(self) -> str | None:
+        """Reason why a request for a structured output would end the engine, or None."""
+        return cpu_backend.structured_outputs_problem()
+
     def unavailable_reason(self) -> str | None:
         """Reason why no server can run here, or None."""
         if importlib.util.find_spec("vllm") is None:

@@ -22,6 +22,9 @@ _ROUND_MORE = SpecifierSet("<0.14")
 # These releases take no other block size (without a package that is no longer published).
 _SMALL_BLOCKS = SpecifierSet("<0.12")
 
+# The bit masks of structured outputs need float32 logits, and the engine ends without.
+_MASK_FLOAT32_ALONE = SpecifierSet("<0.15")
+
 # These releases end at once if the libraries are not in LD_PRELOAD. Later ones warn, or load a copy
 # of their own.
 _WANT_PRELOADED = SpecifierSet("==0.18.*")
@@ -46,6 +49,16 @@ def serve_arguments() -> dict[str, Any]:
     """Arguments that the installed release needs."""
     kernels = {"compilation_config": {"custom_ops": ["none"]}} if vllm_in(_ROUND_MORE) else {}
     return {**kernels, "block_size": 16} if vllm_in(_SMALL_BLOCKS) else kernels
+
+
+def structured_outputs_problem() -> str | None:
+    """Reason why the installed release ends at a structured output, or None."""
+    if not vllm_in(_MASK_FLOAT32_ALONE):
+        return None
+    return (
+        "vLLM before 0.15 cannot mask bf16 logits on a CPU, and its engine would end "
+        "(https://github.com/vllm-project/vllm/pull/32384)"
+    )
 
 
 def environment() -> dict[str, str]:

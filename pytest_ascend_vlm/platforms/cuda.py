@@ -72,6 +72,7 @@ class Cuda:
     label = "a CUDA GPU, not an NPU"
     torch_device = "cuda"
     serves_float32 = True
+    structured_outputs_problem = None
     simulated = False
 
     def prepare_torch(self) -> None:

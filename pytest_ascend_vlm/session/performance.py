@@ -202,7 +202,8 @@ class PerformanceSession:
         if name.startswith(WORKLOAD):
             requests, _ = self._requests.of(self._workload(name))
             with self._timer.warm(requests):
-                return self._load_runs.workload(self._workload(name), requests)
+                load = self._load_runs.workload(self._workload(name), requests)
+            return self._timer.with_wire(load, requests)
         cases = self.cases(rules.kind_of(name))
         return self._timer.with_wire(self._send_load(name, cases), cases)
 

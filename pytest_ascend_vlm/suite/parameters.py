@@ -11,6 +11,7 @@ from ..criteria import parameters as rules
 from ..observation.answers import Completion
 from ..observation.parameters import Trials, UnsuitedError
 from ..session.answers import Answers
+from ..session.device_slot import DeviceSlot
 from ..session.judge import Judge
 from ..session.parameters import Fields, ParameterRuns
 from ..spec.case import Case
@@ -123,6 +124,7 @@ class ParameterCriteria(Criteria):
         parameter: str,
         all_cases: tuple[Case, ...],
         parameter_runs: ParameterRuns,
+        device_slot: DeviceSlot,
         judge: Judge,
     ) -> None:
         """Structured outputs have the form that the request asks for.
@@ -134,6 +136,8 @@ class ParameterCriteria(Criteria):
         If this fails: look at the backend of structured outputs (xgrammar) and at its bit masks on
         the platform. Without any effect, a proxy drops the field.
         """
+        if problem := device_slot.session.run.platform.structured_outputs_problem:
+            judge.cannot_run(problem)
         plain = _plain(all_cases, {}, parameter_runs)
         rule = rules.FORMS[parameter]
         _judge(rule, parameter_runs.trials(rule, plain), judge)
