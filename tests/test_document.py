@@ -500,6 +500,8 @@ def test_a_published_figure_is_beside_the_measured_one_with_both_conditions() ->
         ),
         (figure(), workload(dtype="float16"), {}, "no: float16"),
         (figure(), workload(output_tokens=13.0), {}, "no: output tokens: 13"),
+        (figure(), workload(dtype=None), {}, "no: unknown dtype"),
+        (figure(), workload(input_tokens=None), {}, "no: unknown number of tokens"),
         (figure(conditions="cold"), workload(), {}, "no: cold"),
         (figure(device="a GPU"), workload(), {}, "no: another device"),
     ],

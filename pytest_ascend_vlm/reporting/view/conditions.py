@@ -113,8 +113,8 @@ def differences(
         elif installed != version:
             yield f"{name} {installed}"
     stated, dtype = document.get("dtype"), measured.get("dtype")
-    if stated and dtype and stated != dtype:
-        yield str(dtype)
+    if measured and stated and stated != dtype:
+        yield str(dtype) if dtype else phrase("unknown dtype")
     yield from _unequal(workload, measured)
 
 
@@ -127,7 +127,9 @@ def _counts(told: Json) -> Iterator[Phrase]:
 def _unequal(stated: Json, measured: Json) -> Iterator[Phrase]:
     for name, text in _COUNTS.items():
         one, other = number(stated.get(name)), number(measured.get(name))
-        if one is not None and other is not None and abs(other - one) > TOLERANCE * one:
+        if measured and one is not None and other is None:
+            yield phrase("unknown number of tokens")
+        elif one is not None and other is not None and abs(other - one) > TOLERANCE * one:
             yield text.of(value=other)
 
 
