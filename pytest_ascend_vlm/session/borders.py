@@ -66,7 +66,8 @@ class BorderRun:
         hit_case: a case that was asked right after another question about its image.
         hit: the answer to it.
         cold: the answer to the same case, computed without the cache.
-        crowded: the answers to the `crowd`, which was asked at one moment.
+        crowd: the cases that were asked at one moment.
+        crowded: the answers to them.
         preemptions: how often one of them lost its blocks; None if the server does not count it.
     """
 
@@ -75,6 +76,7 @@ class BorderRun:
     hit_case: Case
     hit: Completion
     cold: Completion
+    crowd: tuple[Case, ...]
     crowded: tuple[Completion, ...]
     preemptions: float | None
 
@@ -98,24 +100,22 @@ class Borders:
     def _serve(self) -> BorderRun:
         asked, not_asked = self._askable()
         first, second = _two_about_one_image(self._cases)
-        with self.slot.variant(self._small([*asked, first, second, *self.crowd()])) as (client, _):
-            forced, too_large = self._forced(ForcedAnswers(client, self._golden), asked)
+        with self.slot.variant(self._small()) as (client, _):
+            forced, refused = self._forced(ForcedAnswers(client, self._golden), asked)
             cold = client.complete(second, cold=True)
             hit = _after_another_question(client, first, second)
-            crowded, counted = metrics.measure(
-                client.endpoint, lambda: client.ask_together(self.crowd())
-            )
-        not_judged = (*(f"{case.id}: {_NOT_ASKED}" for case in not_asked), *too_large)
-        return BorderRun(forced, not_judged, second, hit, cold, crowded, counted.preemptions)
+            crowd = self._crowd([*not_asked, *refused])
+            crowded, counted = metrics.measure(client.endpoint, lambda: client.ask_together(crowd))
+        not_judged = (*(f"{case.id}: {_NOT_ASKED}" for case in not_asked), *refused.values())
+        return BorderRun(forced, not_judged, second, hit, cold, crowd, crowded, counted.preemptions)
 
-    def crowd(self) -> tuple[Case, ...]:
-        """Cases whose blocks do not all fit into the KV cache.
+    def _crowd(self, too_large: Sequence[Case]) -> tuple[Case, ...]:
+        """Cases whose blocks do not all fit into the KV cache, without those with too large images.
 
         Long answers need more blocks while they are generated, and the two longest prompts, in
         between, while they are computed. Either kind takes blocks from the other.
         """
-        _, not_asked = self._askable()
-        cases = [case for case in self._cases if case not in not_asked]
+        cases = [case for case in self._cases if case not in too_large]
         prompts = sorted(cases, key=self._prompt_tokens)[-2:]
         answers = sorted(
             (case for case in cases if case not in prompts), key=self._answer_tokens, reverse=True
@@ -129,11 +129,13 @@ class Borders:
         hopeless = unanswered(cases)
         return [case for case in cases if case not in hopeless], hopeless
 
-    def _small(self, cases: Iterable[Case]) -> Variant:
-        """The variant that has room for one of these cases at a time."""
+    def _small(self) -> Variant:
+        """The variant that has room for one of the longest requests at a time."""
         session = self.slot.session
         serve = launch_arguments(session.model, session.run.platform).all
-        tokens = max(self._prompt_tokens(case) + case.max_tokens for case in cases) + 1
+        _, not_asked = self._askable()
+        asked = [case for case in self._cases if case not in not_asked]
+        tokens = max(self._prompt_tokens(case) + case.max_tokens for case in asked) + 1
         block = serve.get("block_size", _BLOCK)
         return Variant(
             "small_steps",
@@ -158,17 +160,17 @@ class Borders:
 
     def _forced(
         self, answers: ForcedAnswers, cases: Iterable[Case]
-    ) -> tuple[tuple[tuple[Case, Forced], ...], tuple[str, ...]]:
+    ) -> tuple[tuple[tuple[Case, Forced], ...], dict[Case, str]]:
         """The logits of the cases that the server has room for; its replies to the others."""
-        forced, too_large = [], []
+        forced, too_large = [], {}
         for case in cases:
             try:
                 forced.append((case, answers(case)))
             except ServerError as error:
                 if _NO_ROOM not in str(error):
                     raise
-                too_large.append(str(error))
-        return tuple(forced), tuple(too_large)
+                too_large[case] = str(error)
+        return tuple(forced), too_large
 
 
 def _bordered(cases: Sequence[Case]) -> list[Case]:

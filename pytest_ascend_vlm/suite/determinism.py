@@ -208,9 +208,9 @@ class DeterminismCriteria(Criteria):
         """
         if not borders.slot.starts_engines:
             judge.cannot_run("the suite did not start this endpoint, so its cache is not too small")
-        by_id = {case.id: case for case in borders.crowd()}
-        alone = {name: answers(case) for name, case in by_id.items()}
         run = borders.run()
+        by_id = {case.id: case for case in run.crowd}
+        alone = {name: answers(case) for name, case in by_id.items()}
         verdict = rules.judge_preemption(
             alone, run.crowded, lambda name: golden(by_id[name]), run.preemptions
         )
