@@ -113,9 +113,11 @@ class Borders:
         """Cases whose blocks do not all fit into the KV cache, without those with too large images.
 
         Long answers need more blocks while they are generated, and the two longest prompts, in
-        between, while they are computed. Either kind takes blocks from the other.
+        between, while they are computed. Either kind takes blocks from the other. An empty answer
+        would show nothing.
         """
-        cases = [case for case in self._cases if case not in too_large]
+        known = [case for case in self._cases if self._answer_tokens(case)]
+        cases = [case for case in known if case not in too_large]
         prompts = sorted(cases, key=self._prompt_tokens)[-2:]
         answers = sorted(
             (case for case in cases if case not in prompts), key=self._answer_tokens, reverse=True
