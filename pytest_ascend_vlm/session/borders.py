@@ -116,7 +116,7 @@ class Borders:
         between, while they are computed. Either kind takes blocks from the other. An empty answer
         would show nothing.
         """
-        known = [case for case in self._cases if self._answer_tokens(case)]
+        known = [case for case in self._cases if self._golden(case).text.strip()]
         cases = [case for case in known if case not in too_large]
         prompts = sorted(cases, key=self._prompt_tokens)[-2:]
         answers = sorted(
