@@ -373,7 +373,7 @@ def test_a_golden_tells_where_it_comes_from(golden: Recorded) -> None:
 
 
 def published_model() -> ModelSpec:
-    return model_spec(published=Published("a document", {"image/a": "巴"}))
+    return model_spec(published=Published("a document", answers={"image/a": "巴"}))
 
 
 @pytest.fixture

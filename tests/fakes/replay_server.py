@@ -477,10 +477,8 @@ def fetch(url: str) -> bytes:
         raise Refused(400, "Cannot load local files without `--allowed-local-media-path`.", "url")
     try:
         reply = httpx.get(url, trust_env=False, timeout=_FETCH_SECONDS)
-    except httpx.InvalidURL as error:
-        raise Refused(422, f"Failed to fetch media from URL: {error}", "url") from error
-    except httpx.HTTPError as error:
-        raise Refused(500, f"Cannot connect to host: {error!r}", "url") from error
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise Refused(422, f"Failed to fetch media from URL: {error!r}", "url") from error
     if reply.is_error:
         raise Refused(422, f"Failed to fetch media from URL: HTTP {reply.status_code}", "url")
     return reply.content

@@ -23,7 +23,6 @@ queue, prefill and decode are the engine's, and one follows the other."""
 
 _CACHES = ("mm_cache_queries", "mm_cache_hits", "prefix_cache_queries", "prefix_cache_hits")
 _DRAFTS = "vllm:spec_decode_num_draft_tokens_total"
-_PREEMPTIONS = "vllm:num_preemptions_total"
 _HELD = ("vllm:num_requests_running", "vllm:num_requests_waiting")
 _SECONDS = 10.0
 _T = TypeVar("_T")
@@ -37,14 +36,12 @@ class Counters:
         times: quantity -> (total seconds of all requests, number of requests).
         caches: the use of the caches; None if the server does not count it.
         draft_tokens: the draft tokens of speculative decoding; None if the server counts none.
-        preemptions: how often a request lost its blocks; None if the server does not count it.
         held: the requests that the server computes or has waiting; None if it counts none.
     """
 
     times: Mapping[str, tuple[float, float]]
     caches: CacheUse | None = None
     draft_tokens: float | None = None
-    preemptions: float | None = None
     held: float | None = None
 
     def means_since(self, before: Counters) -> dict[str, float]:
@@ -73,10 +70,6 @@ class Counters:
         """The draft tokens since `before`; None if the server counts none."""
         return _difference(self.draft_tokens, before.draft_tokens)
 
-    def preemptions_since(self, before: Counters) -> float | None:
-        """The preemptions since `before`; None if the server does not count them."""
-        return _difference(self.preemptions, before.preemptions)
-
 
 def _difference(now: float | None, before: float | None) -> float | None:
     return None if now is None or before is None else now - before
@@ -90,14 +83,12 @@ class Measured:
         seconds: quantity -> mean seconds per request; empty if the server has no such metrics.
         caches: the use of the caches; None if the server does not count it.
         draft_tokens: the draft tokens of speculative decoding; None if the server counts none.
-        preemptions: how often a request lost its blocks; None if the server does not count it.
         requests: number of complete requests, those of other clients included.
     """
 
     seconds: Mapping[str, float]
     caches: CacheUse | None
     draft_tokens: float | None = None
-    preemptions: float | None = None
     requests: int = 0
 
 
@@ -110,7 +101,6 @@ def measure(endpoint: Endpoint, work: Callable[[], _T]) -> tuple[_T, Measured]:
         after.means_since(before),
         after.caches_since(before),
         after.draft_tokens_since(before),
-        after.preemptions_since(before),
         after.requests_since(before),
     )
 
@@ -142,7 +132,6 @@ def read(text: str) -> Counters:
         times,
         use,
         values.get(_DRAFTS),
-        values.get(_PREEMPTIONS),
         sum(held) if held else None,
     )
 
