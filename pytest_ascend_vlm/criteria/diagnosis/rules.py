@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ..growth import AGAIN
 from .pattern import Pattern, Row, are_the_largest, evidence, number, with_image
 from .suspects import Part, Suspect
 
@@ -195,6 +194,8 @@ def growth(pattern: Pattern) -> tuple[Suspect, ...]:
     if pattern.failed("growth.memory"):
         because = "answers are right, but memory grows with each image"
         return _suspects(because, Part.STATE, Part.CACHES)
+    from ..growth import AGAIN  # it imports numpy, and this module is loaded at every start
+
     wrong = [name for row in pattern.failed("growth.answers") for name in _differing(row)]
     if all(name.endswith(AGAIN) for name in wrong):
         because = "only an image that is sent again after many others gets another answer"
