@@ -27,6 +27,7 @@ from helpers.watch import Watch
 import pytest_ascend_vlm
 from pytest_ascend_vlm.engines.client import Client
 from pytest_ascend_vlm.engines.endpoint import Endpoint
+from pytest_ascend_vlm.engines.health import health
 from pytest_ascend_vlm.engines.transformers.model import Encoder
 
 # Test runs inside this process forget what they import, so all of the package and what it uses is
@@ -65,10 +66,10 @@ def _warm(knowledge: Knowledge) -> None:
     with serve(knowledge) as url:
         for address in (url, NOBODY):
             endpoint = Endpoint(address, knowledge.model, "none")
-            with contextlib.closing(Client(endpoint, lambda: None)) as client:
-                with contextlib.suppress(Exception):
-                    client.models()
-                client.health()
+            client = Client(endpoint, lambda: None)
+            with contextlib.closing(client), contextlib.suppress(Exception):
+                client.models()
+            health(endpoint, 1.0)
 
 
 @pytest.fixture

@@ -404,10 +404,6 @@ class Client:
         """
         return self._connection.exchange(step, words)
 
-    def health(self) -> int:
-        """The HTTP status of `/health`; 0 if there is no reply."""
-        return self._connection.health()
-
     @contextlib.contextmanager
     def disposable(
         self, endpoint: Endpoint | None = None, timeout_seconds: float | None = None

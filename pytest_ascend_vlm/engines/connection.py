@@ -180,14 +180,6 @@ class Connection:
         self._begin_request()
         return Exchange(step, *send(self._http, step, words))
 
-    def health(self) -> int:
-        """The HTTP status of `/health`; 0 if there is no reply."""
-        self._begin_request()
-        try:
-            return self._http.get("/health").status_code
-        except httpx.TransportError:
-            return 0
-
     def _begin_request(self) -> None:
         self._ensure()
         self.requests += 1

@@ -28,7 +28,7 @@ __all__ = [
     "write_report",
 ]
 
-RENDERERS = ("markdown", "charts", "pages", "html")
+RENDERERS = ("markdown", "charts", "html")
 """The modules that make files of a report: `files(document, languages)` gives name -> content."""
 
 

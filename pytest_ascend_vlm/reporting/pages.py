@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,24 +13,32 @@ _CRITERIA = "document."
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 
 
-def files(document: Mapping[str, Any], languages: Iterable[str]) -> dict[str, bytes]:  # noqa: ARG001
-    """File name -> content of the pictures; they have no language."""
-    return {name: content for _, name, content in _found(document)}
+@dataclass(frozen=True)
+class Picture:
+    """A picture of a page.
+
+    Attributes:
+        name: the name of its file beside the documents.
+        content: the file.
+    """
+
+    name: str
+    content: bytes
 
 
-def links(document: Mapping[str, Any]) -> dict[str, str]:
-    """The path of a picture, as the report has it -> the name of its file."""
-    return {path: name for path, name, _ in _found(document)}
+def pictures(document: Mapping[str, Any]) -> dict[str, Picture]:
+    """The path of each picture, as the report has it -> the picture.
 
-
-def _found(document: Mapping[str, Any]) -> Iterator[tuple[str, str, bytes]]:
-    """Path, file name and content of each picture; one that changed since the run is left out."""
+    One that changed since the run is left out.
+    """
+    found = {}
     for image in _images(document):
         path, sha256 = str(image["file"]), str(image.get("sha256"))
         suffix = PurePosixPath(path).suffix.lower()
         content = sent_file(path, sha256, Path()) if suffix in _SUFFIXES else None
         if content is not None:
-            yield path, f"page.{sha256[:12]}{suffix}", content
+            found[path] = Picture(f"page.{sha256[:12]}{suffix}", content)
+    return found
 
 
 def _images(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -123,7 +123,8 @@ def unanswered(cases: Sequence[Case]) -> list[Case]:
     """The cases with the largest images, if the installed vLLM may never answer them."""
     if not vllm_in(_NEVER_ANSWERS):
         return []
-    return [case for case in cases if pixels(case) == max(map(pixels, cases))]
+    largest = max(map(pixels, cases))
+    return [case for case in cases if pixels(case) == largest]
 
 
 def _two_about_one_image(cases: Sequence[Case]) -> tuple[Case, Case]:

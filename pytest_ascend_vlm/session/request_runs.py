@@ -16,6 +16,7 @@ from ..observation.answers import reply_or_refusal
 from ..observation.exchange import Exchange, SequenceRun, SequenceSearch
 from ..spec.case import Case, Sampling
 from ..spec.step import Step
+from ..spec.thresholds import BEGINNING_TOKENS
 
 if TYPE_CHECKING:
     from ..criteria.requests import Shortest
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from .goldens import Goldens
     from .run_logs import RunLogs
 
-_CANARY = Sampling(max_tokens=32)
+_CANARY = Sampling(max_tokens=BEGINNING_TOKENS)
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,12 @@ class RequestRuns:
 
     def run(self, steps: Sequence[Step]) -> SequenceRun:
         """Sends a sequence up to its first wrong reply, then the canary."""
+        from ..engines.health import health
+
         exchanges = self.exchanges(steps)
         with self.client.disposable(timeout_seconds=self.seconds) as other:
             canary = reply_or_refusal(lambda: other.ask(self.case, _CANARY, cold=True))
-            return SequenceRun(exchanges, canary, other.health())
+        return SequenceRun(exchanges, canary, health(self.client.endpoint, self.seconds) or 0)
 
     def harm(self, run: SequenceRun) -> str | None:
         """The problem of a sequence, or None."""

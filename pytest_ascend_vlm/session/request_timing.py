@@ -18,14 +18,13 @@ from ..load.uncached import UncachedRequests
 from ..observation.answers import Completion
 from ..observation.load import Load, Timing
 from ..spec.case import Capability, Case
-from ..spec.thresholds import PAIRS, ROUNDS, WARMUPS, WIRE_REQUESTS
+from ..spec.thresholds import PAIRS, ROUNDS, TOKENS_TOLERANCE, WARMUPS, WIRE_REQUESTS
 
 if TYPE_CHECKING:
     from ..engines.client import Client
 
 _SCALES = (0.25, 0.5, 0.75, 1.0)
 _ROUNDS_PER_SCALE = 5
-_TEXT_TOLERANCE = 0.02
 
 
 class RequestTimer:
@@ -194,7 +193,7 @@ class RequestTimer:
         wanted = 8 + round((tokens - few) / max((many - few) / 100, 0.01))
         text = prompt_of(max(wanted, 1))
         got = self.prompt_tokens(text)
-        if abs(got - tokens) > max(_TEXT_TOLERANCE * tokens, 4):
+        if abs(got - tokens) > max(TOKENS_TOLERANCE * tokens, 4):
             raise PreconditionError(
                 f"the text prompt for comparison should have {tokens} tokens but has {got}, so the "
                 "TTFT of an image cannot be compared with that of equally many text tokens"

@@ -12,11 +12,11 @@ from ..criteria.performance import LoadExpectations
 from ..errors import PreconditionError
 from ..spec.case import Capability, Case
 from ..spec.case_files import image_size
+from ..spec.thresholds import TOKENS_TOLERANCE
 from ..spec.workload import Workload
 from .memo import Memo
 from .request_timing import RequestTimer
 
-TOLERANCE = 0.02
 _WORDS = (
     *("ocean", "river", "paper", "green", "window", "seven", "little", "music"),
     *("stone", "table", "winter", "early", "garden", "north", "silver", "open"),
@@ -99,14 +99,14 @@ class WorkloadRequests:
             count = self._timer.prompt_tokens(scaled) - of_text
             found[count] = scale
             scale *= math.sqrt(tokens / max(count, 1))
-            if abs(count - tokens) <= TOLERANCE * tokens or scale > largest:
+            if abs(count - tokens) <= TOKENS_TOLERANCE * tokens or scale > largest:
                 break
         nearest = min(found, key=lambda count: abs(count - tokens))
-        if abs(nearest - tokens) > TOLERANCE * tokens and not self._is_tiny:
+        if abs(nearest - tokens) > TOKENS_TOLERANCE * tokens and not self._is_tiny:
             counts = ", ".join(map(str, sorted(found)))
             raise PreconditionError(
-                f"no size of the page has {tokens} image tokens to {TOLERANCE:.0%}; its sizes have "
-                f"{counts}. Declare a number that the model's image processor gives."
+                f"no size of the page has {tokens} image tokens to {TOKENS_TOLERANCE:.0%}; its "
+                f"sizes have {counts}. Declare a number that the model's image processor gives."
             )
         return found[nearest], nearest
 
@@ -149,7 +149,7 @@ def words_of(tokens: int, count: Callable[[Sequence[str]], int]) -> list[str]:
         else:
             words = [*words, *[_SHORT] * missing] if missing > 0 else words[:-1] or words
     nearest = min(found)
-    if nearest > max(TOLERANCE * tokens, 4):
+    if nearest > max(TOKENS_TOLERANCE * tokens, 4):
         raise PreconditionError(
             f"no text makes a prompt of {tokens} tokens; the nearest one differs by {nearest}. The "
             "chat template has tokens of its own: declare a larger number."

@@ -60,7 +60,7 @@ LEAVING = 20
 """Number of clients that leave at one moment in recovery.request."""
 
 BEGINNING_TOKENS = 32
-"""Number of tokens of the answers that recovery.request compares."""
+"""Number of tokens of the answers that recovery.* and serving.any_request compare."""
 
 HELD_SECONDS = 5.0
 """Maximum time until a server has removed the requests of clients that left."""
@@ -175,6 +175,9 @@ WARMUPS = 2
 
 PAIRS = 24
 """Number of pairs of requests for a ratio of times."""
+
+TOKENS_TOLERANCE = 0.02
+"""Maximum relative difference of numbers of tokens that count as equal: no text has any length."""
 
 WIRE_REQUESTS = 5
 """Number of answers of one token that show the time of the wire."""

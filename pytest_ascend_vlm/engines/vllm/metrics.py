@@ -68,11 +68,9 @@ class Counters:
 
     def draft_tokens_since(self, before: Counters) -> float | None:
         """The draft tokens since `before`; None if the server counts none."""
-        return _difference(self.draft_tokens, before.draft_tokens)
-
-
-def _difference(now: float | None, before: float | None) -> float | None:
-    return None if now is None or before is None else now - before
+        if self.draft_tokens is None or before.draft_tokens is None:
+            return None
+        return self.draft_tokens - before.draft_tokens
 
 
 @dataclass(frozen=True)
@@ -128,12 +126,7 @@ def read(text: str) -> Counters:
     known = [value for value in caches if value is not None]
     use = CacheUse(*known) if len(known) == len(caches) else None
     held = [values[name] for name in _HELD if name in values]
-    return Counters(
-        times,
-        use,
-        values.get(_DRAFTS),
-        sum(held) if held else None,
-    )
+    return Counters(times, use, values.get(_DRAFTS), sum(held) if held else None)
 
 
 def _read_server(endpoint: Endpoint) -> Counters:

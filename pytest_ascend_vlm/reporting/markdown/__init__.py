@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..labels import KINDS, PARTS, PHASES, STATISTICS, STATUSES
 from ..language import LANGUAGES, shown, translator
-from ..pages import links
+from ..pages import pictures
 from ..quantity import interval, with_unit
 from ..view import Missing, View, view
 from ..view.numerics import FIGURES
@@ -33,15 +33,19 @@ _MARKS = {
 }
 
 
-def files(document: Mapping[str, Any], languages: Iterable[str]) -> dict[str, str]:
-    """File name -> content of the overview and of each model's document, in these languages."""
-    contents, pictures = view(document), links(document)
-    found: dict[str, str] = {}
+def files(document: Mapping[str, Any], languages: Iterable[str]) -> dict[str, str | bytes]:
+    """File name -> content of the documents in these languages, and of the pictures they show.
+
+    The documents are an overview, and one of each model.
+    """
+    contents, shown_pages = view(document), pictures(document)
+    links = {path: picture.name for path, picture in shown_pages.items()}
+    found: dict[str, str | bytes] = {one.name: one.content for one in shown_pages.values()}
     for language in languages:
         found[overview_name(language)] = _overview(contents, language)
         for index, page in enumerate(contents.models):
-            document_of_model = _adaptation(contents, index, language, pictures)
-            found[f"{page.file_stem}.{language}.md"] = document_of_model
+            text = _adaptation(contents, index, language, links)
+            found[f"{page.file_stem}.{language}.md"] = text
     return found
 
 
@@ -62,7 +66,7 @@ def render(document: Mapping[str, Any], language: str, *, charts: bool = True) -
     """
     contents = view(document, charts=charts)
     models = range(len(contents.models))
-    pages = [_adaptation(contents, index, language, pictures={}) for index in models]
+    pages = [_adaptation(contents, index, language, links={}) for index in models]
     first = [] if len(pages) == 1 else [_overview(contents, language)]
     return "\n".join([*first, *pages])
 
@@ -71,8 +75,8 @@ def _overview(contents: View, language: str) -> str:
     return template("overview.md", language).render(vars(contents))
 
 
-def _adaptation(contents: View, index: int, language: str, pictures: Mapping[str, str]) -> str:
-    names = {"page": contents.models[index], "origin": contents.origin, "pictures": pictures}
+def _adaptation(contents: View, index: int, language: str, links: Mapping[str, str]) -> str:
+    names = {"page": contents.models[index], "origin": contents.origin, "pictures": links}
     return template("adaptation.md", language).render(
         **names, environment=contents.environment, languages=LANGUAGES
     )

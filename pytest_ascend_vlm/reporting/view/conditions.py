@@ -6,11 +6,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ...spec.thresholds import TOKENS_TOLERANCE
 from ..phrase import Phrase, Text, phrase
 from .rows import Json, number
-
-TOLERANCE = 0.02
-"""Maximum relative difference of two equal conditions: the tokens of a page are not exact."""
 
 _COUNTS = {
     "requests": phrase("requests: {value:g}"),
@@ -129,7 +127,7 @@ def _unequal(stated: Json, measured: Json) -> Iterator[Phrase]:
         one, other = number(stated.get(name)), number(measured.get(name))
         if measured and one is not None and other is None:
             yield phrase("unknown number of tokens")
-        elif one is not None and other is not None and abs(other - one) > TOLERANCE * one:
+        elif one is not None and other is not None and abs(other - one) > TOKENS_TOLERANCE * one:
             yield text.of(value=other)
 
 

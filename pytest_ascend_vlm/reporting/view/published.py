@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ...criteria.criterion import WORKLOAD
 from ..labels import figure_name
 from ..phrase import Text, listed, phrase
 from ..quantity import interval, with_unit
@@ -14,7 +15,6 @@ from .conditions import Setting, differences, own_conditions, stated_conditions
 from .missing import Commands, missing
 from .rows import Json, Rows, evidence, mean, number, of
 
-_WORKLOAD = "performance.workload"
 _ERRORS = ("max_abs_error", "mean_abs_error", "relative_error", "cosine_similarity")
 
 
@@ -103,7 +103,7 @@ def published(model: Json, rows: Rows, run: Commands, here: Setting) -> Publishe
         return None
     measured = dict(quantities(model, rows))
     workloads = {one["name"]: one for one in model.get("workloads") or ()}
-    conditions = {row["case"]: _conditions(row) for row in of(rows, _WORKLOAD)}
+    conditions = {row["case"]: _conditions(row) for row in of(rows, WORKLOAD)}
 
     def beside(figure: Json) -> PublishedFigure:
         name, workload = _measured_name(figure), str(figure.get("workload") or "")
@@ -160,7 +160,7 @@ def _criterion(name: str, run: Commands) -> tuple[str, str]:
     if kind == "dataset":
         return name, run.run("dataset")
     if kind in {"workload", "cpu"}:
-        return (_WORKLOAD if kind == "workload" else "performance.cpu_use"), run.run("performance")
+        return (WORKLOAD if kind == "workload" else "performance.cpu_use"), run.run("performance")
     if kind == "tasks":
         return name.rpartition(".")[0], run.run()
     return f"numerics.{kind}", run.run()
@@ -168,7 +168,7 @@ def _criterion(name: str, run: Commands) -> tuple[str, str]:
 
 def _conditions(row: Json) -> Json:
     """The conditions of a workload; empty for the rows of other criteria."""
-    return (evidence(row).get("conditions") or {}) if row["criterion"] == _WORKLOAD else {}
+    return (evidence(row).get("conditions") or {}) if row["criterion"] == WORKLOAD else {}
 
 
 def quantities(model: Json, rows: Rows) -> Iterator[tuple[str, Quantity]]:
