@@ -232,6 +232,12 @@ def test_only_idle_cards_are_tried(capsys: Capture, monkeypatch: pytest.MonkeyPa
 # --- ports and image -----------------------------------------------------------------------------
 
 
+def ports(text: str) -> range:
+    """The ports that "60000" or "60000-60031" names."""
+    first, _, last = text.partition("-")
+    return range(int(first), int(last or first) + 1)
+
+
 def test_a_port_that_is_taken_is_named() -> None:
     with socket.socket() as other:
         other.bind(("", 0))
@@ -241,7 +247,8 @@ def test_a_port_that_is_taken_is_named() -> None:
         first, advice = port_lines({"HCCL_IF_BASE_PORT": str(base)})[:2]
     head, _, taken = first.partition(": taken: ")
     assert head == f"{base}-{base + 31} (HCCL_IF_BASE_PORT is '{base}')"
-    assert str(port) in taken.split(", ")  # others of this host may be taken as well
+    # Others of this host may be taken as well, its neighbours too.
+    assert any(port in ports(part) for part in taken.split(", "))
     assert "EJ0003" in advice
 
 
