@@ -86,7 +86,7 @@ def server(
         fixture_roots: the checkpoint is taken from the first of them that has it.
     """
     options = Options("cpu", "tiny", log_dir=work, fixture_roots=fixture_roots)
-    session = ModelSession(Run(options, lambda _line: None), model.spec)
+    session = ModelSession(Run(options, lambda _step: None), model.spec)
     own = DeviceSlot(session, "TestTiny", Allocation()).own_server()
     assert isinstance(own, VllmServer)
     return own

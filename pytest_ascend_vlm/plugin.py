@@ -14,8 +14,8 @@ import pytest
 
 from .criteria.groups import MARKERS
 from .integration import fixtures, options, workers
+from .integration.activity import Activity
 from .integration.expressions import require_wellformed
-from .integration.progress import Progress
 from .integration.reporter import Reporter
 from .session.run import RUN, Run
 
@@ -31,11 +31,14 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{marker}: {meaning}")
     require_wellformed(config)
     options.refuse_parallel(config)
-    run = Run(options.read(config), Progress(config), workers.run_name(config))
+    activity = Activity()
+    run = Run(options.read(config), activity, workers.run_name(config))
     config.stash[RUN] = run
     config.pluginmanager.register(fixtures, "ascend_vlm_fixtures")
     process = workers.Worker(config) if workers.is_worker(config) else Reporter(config, run)
+    activity.send = process.take_event
     config.pluginmanager.register(process, "ascend_vlm_process")
+    config.pluginmanager.register(activity, "ascend_vlm_activity")
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

@@ -483,7 +483,7 @@ def reference(
             golden_dir=options.golden_dir,
             bf16_dir=options.log_dir / "recording",
         ),
-        on_progress=model_session.on_progress,
+        on_progress=model_session.run.progress("reference engine"),
         untaught_reason=model_session.untaught_reason,
     )
     with contextlib.closing(reference):

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
+
+from .activity import JUDGING
 
 _LOG_EVERY_SECONDS = 10.0
 
 
 class Progress:
-    """Shows progress on pytest's terminal, bypassing its output capture.
-
-    A worker process of xdist has no terminal and shows nothing.
-    """
+    """Shows progress on pytest's terminal, bypassing its output capture."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._shown_at = time.monotonic()
 
-    def __call__(self, line: str) -> None:
-        """Shows a line of progress."""
+    def take_event(self, event: Mapping[str, Any]) -> None:
+        """Shows the step of a process."""
+        if event["event"] != "phase" or event["phase"] == JUDGING:
+            return
+        seconds = "" if event["seconds"] is None else f"{event['seconds']:.0f} s"
+        words = (event["phase"], event["detail"], seconds)
+        self._show(f"{event.get('model') or 'run'}: {' '.join(filter(None, words))}")
+
+    def _show(self, line: str) -> None:
         terminal = self._config.pluginmanager.get_plugin("terminalreporter")
         if terminal is None:
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Generator, Sequence
+from collections.abc import Container, Generator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,11 @@ from ..errors import ConfigurationError
 from ..model_files import model_files
 from ..session.run import Run
 from . import workers
+from .progress import Progress
 
 if TYPE_CHECKING:
     from .closing import Closing
+    from .journal import RunJournal
 
 
 class Reporter:
@@ -23,6 +25,8 @@ class Reporter:
     def __init__(self, config: pytest.Config, run: Run) -> None:
         self._config = config
         self._run = run
+        self._progress = Progress(config)
+        self._journal: RunJournal | None = None
         self._setup_checked = False
         self._has_collected = False
         self._hints: list[str] = []
@@ -69,11 +73,13 @@ class Reporter:
             from .selection import fixtures_of
 
             self._require_setup(fixtures_of(session.items))
+            self._begin(len(session.items))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Sends the name of this run to a worker of xdist before it starts."""
+        """Sends a worker of xdist the name of this run before it starts; takes its events."""
         workers.send_run_name(node, self._run.logs.name)
+        workers.listen(node, self.take_event)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
@@ -84,6 +90,7 @@ class Reporter:
         if ids and not self._setup_checked and any(model_files(self._config)):
             self._setup_checked = True
             self._require_setup({"device_slot"})
+            self._begin(len(ids))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
@@ -94,6 +101,14 @@ class Reporter:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Takes the rows of a test's report."""
         self._closing.take(report)
+        if self._journal is not None:
+            self._journal.take(report)
+
+    def take_event(self, event: Mapping[str, Any]) -> None:
+        """Takes an event of a process that runs tests; workers call it from other threads."""
+        if self._journal is not None:
+            self._journal.take_event(event)
+        self._progress.take_event(event)
 
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter, exitstatus: int
@@ -122,6 +137,8 @@ class Reporter:
             pytest.ExitCode.NO_TESTS_COLLECTED,
         }:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if self._journal is not None:
+            self._closing.written += self._journal.end(session.exitstatus)
         self._closing.add_counts()
         result = yield
         terminal = self._config.pluginmanager.get_plugin("terminalreporter")
@@ -141,6 +158,12 @@ class Reporter:
             require_appendable(self._run)
         except ConfigurationError as error:
             raise pytest.UsageError(str(error)) from error
+
+    def _begin(self, tests: int) -> None:
+        """Begins the journal, if the run writes a report."""
+        from .journal import begin
+
+        self._journal = begin(self._run, self._config.invocation_params.args, tests)
 
     def _hints_of_run(self) -> list[str]:
         from . import hints

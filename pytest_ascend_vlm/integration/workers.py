@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import TYPE_CHECKING
+import contextlib
+from collections.abc import Generator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
+    from .activity import EventCallback
+
 _RUN_NAME = "vlm_run_name"
 _MESSAGES = "vlm_messages"
 _DESELECTED = "vlm_deselected"
+_EVENTS = "vlm_events"
 
 
 def is_worker(config: pytest.Config) -> bool:
@@ -28,6 +32,18 @@ def run_name(config: pytest.Config) -> str | None:
 def send_run_name(node: WorkerController, name: str) -> None:
     """Sends a worker the name of its run, before the worker starts."""
     node.workerinput[_RUN_NAME] = name
+
+
+def listen(node: WorkerController, callback: EventCallback) -> None:
+    """Gives a worker a channel for its events, before the worker starts.
+
+    Args:
+        node: the worker.
+        callback: called with each event, in a thread of its own.
+    """
+    channel = node.gateway.newchannel()
+    channel.setcallback(lambda event: callback({**event, "worker": node.gateway.id}))
+    node.workerinput[_EVENTS] = channel
 
 
 def messages(node: WorkerController) -> list[str]:
@@ -59,6 +75,11 @@ class Worker:
             self._send([str(error), *self._hints()])
             items.clear()
             return None
+
+    def take_event(self, event: Mapping[str, Any]) -> None:
+        """Sends an event to the controller; a controller that is gone ends this worker itself."""
+        with contextlib.suppress(OSError):
+            self._config.workerinput[_EVENTS].send(dict(event))  # type: ignore[attr-defined]
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
         """Sends the criteria with at least one deselected case."""

@@ -15,6 +15,7 @@ from .diagnosis import diagnosis_json
 from .directory import Written, as_bytes, write_report
 from .origin import origin
 from .reading import FILE_NAME, SCHEMA
+from .rows import in_place
 from .totals import totals
 
 __all__ = [
@@ -53,13 +54,11 @@ class Report:
 
         Args:
             evidence: pairs of one of these names and a row or facts.
-            sort_key: the key that the test's rows are sorted by: the place of the class in the run,
-                then the places in the class, which a merged report sorts by.
+            sort_key: the key that the test's rows are sorted by.
         """
         for name, value in evidence:
             if name == "vlm_row":
-                places = {"order": [*sort_key[1:]]} if sort_key else {}
-                self._keyed_rows.append((tuple(sort_key), value | places))
+                self._keyed_rows.append((tuple(sort_key), in_place(value, sort_key)))
             elif name == "vlm_model":
                 key = (value["model"], value["suite_class"])
                 known = self.models.setdefault(key, {"variants": {}})

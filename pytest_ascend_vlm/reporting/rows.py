@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -75,6 +75,16 @@ class Row:
         row = {**dataclasses.asdict(self), **measured, "seconds": round(self.seconds, 3)}
         document: dict[str, Any] = as_json(row)
         return document
+
+
+def in_place(row: Mapping[str, Any], sort_key: Sequence[int]) -> dict[str, Any]:
+    """A row with its places in its class, which a merged report sorts by.
+
+    Args:
+        row: the row.
+        sort_key: the key of its test: the place of the class in the run, then those in the class.
+    """
+    return {**row, "order": [*sort_key[1:]]} if sort_key else {**row}
 
 
 def name_of(criterion: str, case: str | None) -> str:

@@ -96,7 +96,7 @@ class Datasets:
             harness_of(task),
             request,
             self._protocol(task),
-            self._session.on_progress,
+            self._session.run.progress("data set"),
         )
 
     def record(self, task: DatasetTask) -> Path:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
+from ..progress import Step
 from ..spec.case import Case
 from ..spec.model import Variant
 from .endpoints import judged_server
@@ -40,7 +41,7 @@ def allocate(session: ModelSession) -> Iterator[Allocation]:
     variants = [session.variant(variant) for variant in session.model.variants]
     fitting = [variant for variant in variants if variant.lacks_cards_reason is None]
     largest = max((one.model for one in (session, *fitting)), key=lambda model: model.devices)
-    with platform.allocate(largest, session.run.on_progress) as allocation:
+    with platform.allocate(largest, session.run.progress("cards")) as allocation:
         yield allocation
 
 
@@ -92,7 +93,7 @@ class DeviceSlot:
     def own_server(self) -> Server:
         """The model's own server, created on the first call; the caller starts it."""
         if self.server is None:
-            self.server = self._server(self.session, self.label)
+            self.server = self._server(self.session)
         return self.server
 
     def release_server(self) -> None:
@@ -120,7 +121,7 @@ class DeviceSlot:
         from ..engines.client import Client
 
         self.release_server()
-        server = self._server(self.session.variant(variant), f"{self.label}-{variant.name}")
+        server = self._server(self.session.variant(variant), variant.name)
         try:
             server.start()
             with contextlib.closing(Client(server.endpoint, server.explain_loss)) as client:
@@ -160,20 +161,29 @@ class DeviceSlot:
             job,
             {**platform.environment(model), **self.allocation.env},
             self.session.run.logs.directory / f"{self.label}-{log}.log",
-            self.session.on_progress,
+            self.session.run.on_step,
             len(job.tasks) * model.budgets.whole_start,
         )
 
-    def _server(self, session: ModelSession, log_name: str) -> Server:
-        """Creates a server of the model or of a variant; does not start it."""
-        from ..engines.vllm.server import Launch, VllmServer
+    def _server(self, session: ModelSession, name: str = "") -> Server:
+        """Creates a server of the model or of a variant; does not start it.
+
+        Args:
+            session: the model or the variant.
+            name: the variant's name; empty for the model.
+        """
+        from ..engines.vllm.server import Launch, VllmServer, budget_of
 
         run, model = session.run, session.model
+        label, what = self.label, "server"
+        if name:
+            label, what = f"{label}-{name}", f"{what} {name}"
         if run.options.server_url is not None:
             return judged_server(run, run.options.server_url, model.model_id)
 
         def on_phase(phase: Phase, seconds: float) -> None:
-            session.on_progress(f"{phase.value} {seconds:.0f} s")
+            budget = budget_of(model.budgets, phase)
+            run.on_step(Step(f"{what}: {phase.value}", "", seconds, budget))
 
         launch = Launch(
             model_path=session.checkpoint.path,
@@ -183,7 +193,7 @@ class DeviceSlot:
             env=run.platform.environment(model),
             device_env=self.allocation.env,
             budgets=model.budgets,
-            log_path=run.logs.directory / f"{log_name}.log",
+            log_path=run.logs.directory / f"{label}.log",
         )
         used = self.allocation.memory_used_mib
         return VllmServer(launch, session.first_request, on_phase, used)

@@ -85,10 +85,7 @@ class LoadRuns:
     def _generate(self, name: str, traffic: Traffic) -> Load:
         session = self._slot.session
         directory = session.run.logs.directory / f"{self._slot.label}-load" / name
-
-        def on_progress(line: str) -> None:
-            session.on_progress(f"load {name}: {line}")
-
+        on_progress = session.run.progress(f"load {name}")
         found, counted = metrics.measure(
             self._endpoint,
             lambda: generator.generate(traffic, self._endpoint, directory, on_progress),

@@ -160,7 +160,7 @@ class ModelSession:
         return TransformersReference(
             self.checkpoint.path,
             trust_remote_code=self.model.trust_remote_code,
-            on_progress=self.on_progress,
+            on_progress=self.run.progress("reference engine"),
         )
 
     def encoder(self) -> Encoder:
@@ -197,7 +197,3 @@ class ModelSession:
 
         own = (self.model.request(case) for case in self.run.cases)
         return {case.id: case_facts(case, self.run.options.fixture_roots) for case in own}
-
-    def on_progress(self, line: str) -> None:
-        """Shows a line of progress that begins with the model's id."""
-        self.run.on_progress(f"{self.model.model_id}: {line}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ..errors import CheckpointError
+from ..progress import Step
 from ..versions import installed_vllm, is_version, unmet
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from ..engines.first_contact import Contact
     from ..platforms.base import Platform
     from ..platforms.endpoint import Remote
-    from ..progress import ProgressCallback
+    from ..progress import ProgressCallback, StepCallback
     from ..spec.case import Case
     from ..spec.model import ModelSpec
     from .options import Options
@@ -36,23 +37,21 @@ class Run:
 
     Attributes:
         options: the options of the run.
-        on_progress: shows a line of progress.
+        on_step: called with the step that the run is in.
         selected: ids of the models of which a selected test needs a server.
         started: time of the start of the run, UTC.
     """
 
-    def __init__(
-        self, options: Options, on_progress: ProgressCallback, name: str | None = None
-    ) -> None:
+    def __init__(self, options: Options, on_step: StepCallback, name: str | None = None) -> None:
         """Sets up a run.
 
         Args:
             options: the options of the run.
-            on_progress: shows a line of progress.
+            on_step: called with the step that the run is in.
             name: the run's name, if a worker of xdist is part of an existing run; otherwise None.
         """
         self.options = options
-        self.on_progress = on_progress
+        self.on_step = on_step
         self.selected: frozenset[str] = frozenset()
         self.started = datetime.now(timezone.utc)
         self._name = name
@@ -138,6 +137,14 @@ class Run:
         served_here = options.server_url is None and not options.record
         return served_here and self.unavailable_reason is None
 
+    def progress(self, phase: str) -> ProgressCallback:
+        """A callback for the lines of a long operation.
+
+        Args:
+            phase: the name of the operation.
+        """
+        return lambda line: self.on_step(Step(phase, line))
+
     def contact(self, option: str, url: str) -> Contact:
         """The first contact with an endpoint.
 
@@ -159,7 +166,7 @@ class Run:
         from ..engines.first_contact import require_answer
 
         if contact.url not in self._listed:
-            self._listed[contact.url] = require_answer(contact, self.on_progress)
+            self._listed[contact.url] = require_answer(contact, self.progress("endpoint"))
         return self._listed[contact.url]
 
     def checkpoint(self, model: ModelSpec) -> Checkpoint:

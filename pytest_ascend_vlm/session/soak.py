@@ -107,11 +107,11 @@ class SoakRun:
     ) -> tuple[list[dict[str, float]], list[float | None]]:
         """Host and device memory after each image, while the server is idle."""
         session, host, device = self.slot.session, [], []
-        count = session.run.options.soak
+        count, on_progress = session.run.options.soak, session.run.progress("soak")
         for number in range(count):
             case = self._uncached.case(self._cases[number % len(self._cases)])
             client.complete(case, self._uncached.sampling(_TOKENS))
             host.append(memory_by_process(server.processes()))
             device.append(self.slot.allocation.memory_used_mib())
-            session.on_progress(f"soak: image {number + 1} of {count}")
+            on_progress(f"image {number + 1} of {count}")
         return host, device

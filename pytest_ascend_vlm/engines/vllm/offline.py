@@ -19,7 +19,7 @@ from ...observation.answers import Completion
 from ...observation.numerics import FORCED_TOKENS, Forced, TokenScores
 from ...processes.exit_code import exit_code
 from ...processes.supervised import SupervisedProcess
-from ...progress import ProgressCallback
+from ...progress import Step, StepCallback
 from .. import torch_companions
 from . import offline_worker
 from .offline_worker import PROGRESS, Job
@@ -53,7 +53,7 @@ def run(
     job: Job,
     env: Mapping[str, str],
     log_path: Path,
-    on_progress: ProgressCallback,
+    on_step: StepCallback,
     budget_seconds: float,
 ) -> OfflineResult:
     """Runs a job in a process that cannot outlive this one.
@@ -65,7 +65,7 @@ def run(
         job: the tasks and requests.
         env: variables added to the current environment.
         log_path: file for the process's output.
-        on_progress: called with the running task and the elapsed seconds.
+        on_step: called with the running task and the elapsed seconds.
         budget_seconds: maximum time for the whole job.
 
     Raises:
@@ -83,20 +83,18 @@ def run(
             log_path,
             {**env, "PYTHONPATH": python_path},
         )
-        problem = _run(worker, on_progress, budget_seconds)
+        problem = _run(worker, on_step, budget_seconds)
         result = read(directory, job, problem)
     if problem is not None and all(result.errors.get(task) == problem for task in job.tasks):
         raise ServerError(problem)
     return result
 
 
-def _run(
-    worker: SupervisedProcess, on_progress: ProgressCallback, budget_seconds: float
-) -> str | None:
+def _run(worker: SupervisedProcess, on_step: StepCallback, budget_seconds: float) -> str | None:
     """Runs the process; returns the problem if it ended before its last task did."""
 
     def on_poll(elapsed: float) -> None:
-        on_progress(f"offline engines: {_current_task(worker)} {elapsed:.0f} s")
+        on_step(Step(f"offline engines: {_current_task(worker)}", "", elapsed, budget_seconds))
         if elapsed > budget_seconds:
             problem = f"the offline engines did not end within {budget_seconds:.0f} s"
             raise ServerError(f"{problem} (ModelSpec.budgets), in task {_current_task(worker)!r}.")

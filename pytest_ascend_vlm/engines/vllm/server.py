@@ -393,7 +393,7 @@ class VllmServer:
             elapsed = time.monotonic() - since
             self._record_phase(phase, elapsed)
             self.require_alive()
-            if elapsed > _BUDGET_FACTOR * _budget(self.launch.budgets, phase):
+            if elapsed > _BUDGET_FACTOR * budget_of(self.launch.budgets, phase):
                 raise ServerError(self._timeout_text(phase))
             if (latest := phase_of(self._log())) is not phase:
                 phase, since = latest, time.monotonic()
@@ -402,7 +402,7 @@ class VllmServer:
 
     def _follow_first_image(self) -> None:
         phase, since = Phase.FIRST_IMAGE, time.monotonic()
-        timeout = _BUDGET_FACTOR * _budget(self.launch.budgets, phase)
+        timeout = _BUDGET_FACTOR * budget_of(self.launch.budgets, phase)
         self._record_phase(phase, 0.0)
         try:
             with contextlib.closing(Client(self.endpoint, self.explain_loss, timeout)) as client:
@@ -428,7 +428,7 @@ class VllmServer:
         return path.read_text("utf-8", errors="replace") if path.is_file() else ""
 
     def _timeout_text(self, phase: Phase) -> str:
-        budget = _budget(self.launch.budgets, phase)
+        budget = budget_of(self.launch.budgets, phase)
         return self._post_mortem(
             f"the server of {self.launch.served_name} was still in the phase '{phase.value}' after "
             f"{_BUDGET_FACTOR * budget:.0f} s; its budget is {budget:.0f} s (ModelSpec.budgets)"
@@ -444,7 +444,8 @@ def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
     return stream
 
 
-def _budget(budgets: Budgets, phase: Phase) -> float:
+def budget_of(budgets: Budgets, phase: Phase) -> float:
+    """The seconds that a phase of a start may take."""
     return float(getattr(budgets, phase.name.lower()))
 
 
