@@ -12,12 +12,16 @@ import pytest
 from .. import gate
 from ..reporting import Report, write_document
 from ..reporting.diagnosis import diagnosis_lines
+from ..reporting.journal import Event
+from ..reporting.merge import continued
 from ..reporting.origin import origin
+from ..reporting.resume import Earlier
+from ..reporting.rows import TAKEN_OVER
 from ..reporting.step_summary import VARIABLE, artifacts, step_summary
 from ..reporting.summary import closing_line, closing_table, doubtful_goldens
 from ..session.run import Run
 from ..writing import exclusive
-from . import findings, order, outcomes
+from . import findings, order, outcomes, resume
 from .append import Appended, appended
 from .receipt import gate_shortfalls, receipt, unmodified_engines, where
 
@@ -30,11 +34,13 @@ class Closing:
         run: the run.
         crashed: the tests without a row, because their worker crashed.
         written: one line for each written file, or the reason why writing failed.
+        again: the events about classes that were judged again in a resumed run.
     """
 
     run: Run
     crashed: list[str] = field(default_factory=list)
     written: list[str] = field(default_factory=list)
+    again: list[Event] = field(default_factory=list)
     _report: Report = field(default_factory=Report)
     _tests: dict[str, str] = field(default_factory=dict)
     _repeats: findings.Repeats = field(default_factory=findings.Repeats)
@@ -63,10 +69,14 @@ class Closing:
         """Adds to each error how many more tests it stopped, before the errors are printed."""
         self._repeats.add_counts()
 
-    def write(self, argv: Sequence[str]) -> bool:
+    def write(self, argv: Sequence[str], earlier: Earlier | None = None) -> bool:
         """Writes the report if `--vlm-report` names a directory; False if that fails.
 
         A run without rows leaves the report that it would be appended to as it is.
+
+        Args:
+            argv: the arguments of pytest.
+            earlier: the earlier runs whose verdicts the tests took over, or None.
         """
         directory, appends = self.run.options.report, self.run.options.append_report
         if directory is None or (appends and not self._report.rows):
@@ -75,6 +85,9 @@ class Closing:
             self._report.add_to_models({"unmodified": unmodified_engines()})
         told = {**receipt(self.run, list(argv)), "tests": self._tests}
         document = self._report.document(told)
+        before = earlier.document(document["rows"]) if earlier else None
+        if before is not None:
+            document = continued(before, document, document["rows"])
         try:
             with exclusive(directory):
                 own = Appended(document, directory)
@@ -102,7 +115,9 @@ class Closing:
     def table(self) -> list[str]:
         """The table of models and criterion groups, and the diagnoses; empty without rows."""
         rows = self._report.rows
-        return [*closing_table(rows), *diagnosis_lines(rows), *self.written] if rows else []
+        taken_over = resume.lines(rows, self.again)
+        every = (closing_table(rows), diagnosis_lines(rows), taken_over, self.written)
+        return [line for lines in every for line in lines] if rows else []
 
     def doubts(self) -> list[str]:
         """Doubts about the goldens that were recorded."""
@@ -116,6 +131,8 @@ class Closing:
         facts = {"platform": run.options.platform, "simulated": run.platform.simulated}
         nothing_judged = origin(facts, rows) == "nothing"
         line = closing_line(rows, "no served model" if nothing_judged else where(run))
+        if taken_over := sum(TAKEN_OVER in row for row in rows):
+            line = f"{line}; {taken_over} of {len(rows)} results taken over"
         if not self.crashed:
             return line
         return f"{line}; {len(self.crashed)} lost with a worker that crashed"

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from ..reporting.journal import FILE_NAME, SCHEMA, Event, Journal, read
+from ..reporting.resume import Earlier
 from ..reporting.rows import in_place
+from ..session.conditions import run_conditions
 from ..session.run import Run
 from . import order, outcomes
 from .activity import MAIN
@@ -78,23 +80,25 @@ class RunJournal:
         return [self.journal.problem] if self.journal.problem else []
 
 
-def begin(run: Run, argv: Iterable[str], tests: int) -> RunJournal | None:
+def begin(run: Run, argv: Iterable[str], tests: int, earlier: Earlier | None) -> RunJournal | None:
     """Begins the journal of a run in the report's directory; None without a report.
 
-    With `--vlm-report-append` it begins with the events of the runs before.
+    With `--vlm-report-append` and `--vlm-resume` it begins with the events of the runs before, so
+    a run that is killed again has lost nothing.
 
     Args:
         run: the run.
         argv: the arguments of pytest.
         tests: the number of selected tests.
+        earlier: the earlier runs whose verdicts are taken over, or None.
     """
     if run.options.report is None:
         return None
     path = run.options.report / FILE_NAME
-    earlier = read(path) if run.options.append_report and path.is_file() else ()
-    journal = Journal(path, run.logs.name, earlier)
-    told = receipt(run, list(argv))
-    journal.write({"event": "run", "schema": SCHEMA, "tests": tests, "receipt": told})
+    appended = read(path) if run.options.append_report and path.is_file() else ()
+    journal = Journal(path, run.logs.name, earlier.events if earlier else appended)
+    told = {"receipt": receipt(run, list(argv)), "conditions": run_conditions(run)}
+    journal.write({"event": "run", "schema": SCHEMA, "tests": tests, **told})
     return RunJournal(journal)
 
 

@@ -17,14 +17,16 @@ from .progress import Progress
 if TYPE_CHECKING:
     from .closing import Closing
     from .journal import RunJournal
+    from .takeover import Takeover
 
 
 class Reporter:
     """Collects the rows of all tests and reports them; under xdist it runs in the controller."""
 
-    def __init__(self, config: pytest.Config, run: Run) -> None:
+    def __init__(self, config: pytest.Config, run: Run, takeover: Takeover) -> None:
         self._config = config
         self._run = run
+        self._takeover = takeover
         self._progress = Progress(config)
         self._journal: RunJournal | None = None
         self._setup_checked = False
@@ -43,6 +45,18 @@ class Reporter:
         """False in a project without tests, a gate or a report, which needs no closing."""
         options = self._run.options
         return bool("_closing" in vars(self) or options.required is not None or options.report)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self) -> None:
+        """Reads the verdicts to take over, before xdist starts workers."""
+        if self._run.options.resume is None or self._config.option.collectonly:
+            return
+        from .resume import earlier_of
+
+        try:
+            self._takeover.earlier = earlier_of(self._run, self._run.options.resume)
+        except ConfigurationError as error:
+            raise pytest.UsageError(str(error)) from error
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(
@@ -80,6 +94,8 @@ class Reporter:
         """Sends a worker of xdist the name of this run before it starts; takes its events."""
         workers.send_run_name(node, self._run.logs.name)
         workers.listen(node, self.take_event)
+        if self._takeover.earlier is not None:
+            workers.send_earlier(node, self._takeover.earlier)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
@@ -108,6 +124,8 @@ class Reporter:
         """Takes an event of a process that runs tests; workers call it from other threads."""
         if self._journal is not None:
             self._journal.take_event(event)
+        if event["event"] == "again":
+            self._closing.again.append(event)
         self._progress.take_event(event)
 
     def pytest_terminal_summary(
@@ -130,7 +148,8 @@ class Reporter:
         if not self._has_closing:
             return (yield)
         missing = self._closing.shortfalls(self._deselected)
-        is_written = self._closing.write(self._config.invocation_params.args)
+        earlier = self._takeover.earlier
+        is_written = self._closing.write(self._config.invocation_params.args, earlier)
         self._closing.write_step_summary()
         if (missing or not is_written) and session.exitstatus in {
             pytest.ExitCode.OK,
@@ -163,7 +182,8 @@ class Reporter:
         """Begins the journal, if the run writes a report."""
         from .journal import begin
 
-        self._journal = begin(self._run, self._config.invocation_params.args, tests)
+        argv = self._config.invocation_params.args
+        self._journal = begin(self._run, argv, tests, self._takeover.earlier)
 
     def _hints_of_run(self) -> list[str]:
         from . import hints
