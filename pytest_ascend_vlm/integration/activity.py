@@ -69,7 +69,8 @@ class Activity:
             "model": call.model.model_id,
         }
         self._phase = ""
-        self.send({"event": "begin", "worker": MAIN, **self._test})
+        criterion = call.name or item.name
+        self.send({"event": "begin", "worker": MAIN, **self._test, "criterion": criterion})
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> None:
@@ -81,12 +82,13 @@ class Activity:
     def pytest_runtest_teardown(
         self, item: pytest.Item, nextitem: pytest.Item | None
     ) -> Generator[None, object, object]:
-        """Sends that a class ends, which stops its server."""
+        """Sends that a class ends, which stops its server, and that it has ended."""
         is_last = nextitem is None or nextitem.parent is not item.parent
         if is_last and self._test:
             self(Step(ENDING))
         try:
             return (yield)
         finally:
-            if is_last:
+            if is_last and self._test:
+                self.send({"event": "ended", "worker": MAIN, **self._test})
                 self._test = {}

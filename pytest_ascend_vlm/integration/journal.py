@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,6 +81,16 @@ class RunJournal:
         return [self.journal.problem] if self.journal.problem else []
 
 
+def events_before(run: Run, earlier: Earlier | None) -> Sequence[Event]:
+    """The events of the earlier run in the report's directory, or of the one that is resumed."""
+    if earlier is not None or run.options.report is None:
+        return earlier.events if earlier else ()
+    path = run.options.report / FILE_NAME
+    with contextlib.suppress(OSError):
+        return read(path)
+    return ()
+
+
 def begin(run: Run, argv: Iterable[str], tests: int, earlier: Earlier | None) -> RunJournal | None:
     """Begins the journal of a run in the report's directory; None without a report.
 
@@ -95,8 +106,8 @@ def begin(run: Run, argv: Iterable[str], tests: int, earlier: Earlier | None) ->
     if run.options.report is None:
         return None
     path = run.options.report / FILE_NAME
-    appended = read(path) if run.options.append_report and path.is_file() else ()
-    journal = Journal(path, run.logs.name, earlier.events if earlier else appended)
+    kept = events_before(run, earlier) if earlier or run.options.append_report else ()
+    journal = Journal(path, run.logs.name, kept)
     told = {"receipt": receipt(run, list(argv)), "conditions": run_conditions(run)}
     journal.write({"event": "run", "schema": SCHEMA, "tests": tests, **told})
     return RunJournal(journal)

@@ -12,7 +12,7 @@ from ..errors import ConfigurationError
 from ..model_files import model_files
 from ..session.run import Run
 from . import workers
-from .progress import Progress
+from .live import Live
 
 if TYPE_CHECKING:
     from .closing import Closing
@@ -27,7 +27,7 @@ class Reporter:
         self._config = config
         self._run = run
         self._takeover = takeover
-        self._progress = Progress(config)
+        self._live = Live(config)
         self._journal: RunJournal | None = None
         self._setup_checked = False
         self._has_collected = False
@@ -87,7 +87,7 @@ class Reporter:
             from .selection import fixtures_of
 
             self._require_setup(fixtures_of(session.items))
-            self._begin(len(session.items))
+            self._begin([item.nodeid for item in session.items])
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -106,7 +106,7 @@ class Reporter:
         if ids and not self._setup_checked and any(model_files(self._config)):
             self._setup_checked = True
             self._require_setup({"device_slot"})
-            self._begin(len(ids))
+            self._begin(ids)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
@@ -119,6 +119,11 @@ class Reporter:
         self._closing.take(report)
         if self._journal is not None:
             self._journal.take(report)
+        self._live.take_report(report)
+
+    def pytest_enter_pdb(self) -> None:
+        """Ends the display: the debugger writes past pytest."""
+        self._live.end()
 
     def take_event(self, event: Mapping[str, Any]) -> None:
         """Takes an event of a process that runs tests; workers call it from other threads."""
@@ -126,7 +131,7 @@ class Reporter:
             self._journal.take_event(event)
         if event["event"] == "again":
             self._closing.again.append(event)
-        self._progress.take_event(event)
+        self._live.take_event(event)
 
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter, exitstatus: int
@@ -145,6 +150,7 @@ class Reporter:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
         """Writes the report, evaluates the gate, and prints what was verified in the last line."""
+        self._live.end()
         if not self._has_closing:
             return (yield)
         missing = self._closing.shortfalls(self._deselected)
@@ -178,12 +184,18 @@ class Reporter:
         except ConfigurationError as error:
             raise pytest.UsageError(str(error)) from error
 
-    def _begin(self, tests: int) -> None:
-        """Begins the journal, if the run writes a report."""
-        from .journal import begin
+    def _begin(self, tests: Sequence[str]) -> None:
+        """Begins the journal, if the run writes a report, and the display.
 
+        Args:
+            tests: node ids of the selected tests.
+        """
+        from .journal import begin, events_before
+
+        before = events_before(self._run, self._takeover.earlier)
+        self._live.begin(tests, before)
         argv = self._config.invocation_params.args
-        self._journal = begin(self._run, argv, tests, self._takeover.earlier)
+        self._journal = begin(self._run, argv, len(tests), self._takeover.earlier)
 
     def _hints_of_run(self) -> list[str]:
         from . import hints

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -29,7 +30,8 @@ def killed(directory: Path, arguments: tuple[str, ...], until: Callable[[], bool
     )
     while process.poll() is None and not until():
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):  # it has ended
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
