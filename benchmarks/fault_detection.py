@@ -57,7 +57,9 @@ from pytest_ascend_vlm.engines.vllm.server import VllmServer
 from pytest_ascend_vlm.errors import ServerError
 from pytest_ascend_vlm.versions import installed_versions
 
-NEED_OWN_SERVERS = frozenset({"numerics.borders", "recovery.killed_engine", "growth.memory"})
+NEED_OWN_SERVERS = frozenset(
+    {"numerics.borders", "determinism.preemption", "recovery.killed_engine", "growth.memory"}
+)
 """Criteria that start a server with arguments of their own, or end one.
 
 An endpoint is not judged by them.

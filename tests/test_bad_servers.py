@@ -105,6 +105,7 @@ CAUGHT = {
         {"serving.text", "serving.image", "serving.unsupported", "baseline.prompt"},
         errors={
             "serving.bad_input",
+            "serving.odd_input",
             "serving.streaming",
             "baseline.text",
             *NUMERIC,
@@ -154,6 +155,7 @@ CAUGHT = {
         errors={"serving.bad_input"},
         only="bad_input",
     ),
+    Defect.WRITTEN_TOKENS_KILL_ENGINE: Caught({"serving.odd_input"}, only="odd_input"),
     # These compare the smallest image, among others.
     Defect.SMALL_PICTURES_GIVE_500: Caught(
         {"serving.image_sizes"}, errors={"determinism.cold", "determinism.batched_images"}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pytest_ascend_vlm import Thresholds
 from pytest_ascend_vlm.criteria import baseline as rules
-from pytest_ascend_vlm.criteria.determinism import judge_load
+from pytest_ascend_vlm.criteria.determinism import judge_load, judge_preemption
 from pytest_ascend_vlm.errors import PreconditionError
 from pytest_ascend_vlm.observation.answers import Completion, Reference, TopLogprobs, Usage
 from pytest_ascend_vlm.observation.numerics import (
@@ -199,6 +199,14 @@ def test_an_answer_of_another_case_is_named() -> None:
     assert "the first difference is in text/capital-zh; it is the answer of text/other:" in (
         verdict.details
     )
+
+
+@pytest.mark.parametrize(("preemptions", "told"), [(None, "no preemption"), (0.0, "0 preemptions")])
+def test_a_cache_that_never_was_full_gives_no_verdict(preemptions: float | None, told: str) -> None:
+    alone = {"text/capital-zh": served("巴黎")}
+    with pytest.raises(PreconditionError, match=told):
+        judge_preemption(alone, [served("巴黎")], lambda _: reference(), preemptions)
+    assert judge_preemption(alone, [served("巴黎")], lambda _: reference(), 3.0).passed
 
 
 def test_after_a_near_tie_most_of_the_text_still_has_to_agree() -> None:

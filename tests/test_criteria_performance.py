@@ -194,6 +194,19 @@ def test_a_loop_of_the_reference_is_excused() -> None:
     assert answered(timing("这一页" * 21, tokens=64), reference="这一页" * 21).passed
 
 
+def test_wrong_answers_are_not_throughput() -> None:
+    references = {CASE.id: "page one", "document/page-02": "all else, page two"}
+    asked = rules.LoadExpectations({}, references=references, similarity=0.75)
+    almost = timing("page One")  # a near-tie may change a token
+    assert rules.judge_load("load.c8", load(almost), asked).passed
+    verdict = rules.judge_load("load.c8", load(almost, timing("all else, page two")), asked)
+    assert not verdict.passed
+    assert verdict.measured == 0.5
+    assert "it is the answer to document/page-02" in verdict.details[0]
+    verdict = rules.judge_load("load.c8", load(timing("nothing like it")), asked)
+    assert "the reference answers 'page one'" in verdict.details[0]
+
+
 def test_a_load_without_requests_fails() -> None:
     assert not answered().passed
 

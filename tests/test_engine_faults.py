@@ -613,6 +613,19 @@ def test_a_prefix_hit_is_not_a_chunk(name: str, gather: GatherFaults) -> None:
     assert not one.acted
 
 
+def test_a_preempted_request_has_blank_pictures(gather: GatherFaults) -> None:
+    gathered, one = gather("preempted-picture-blank")
+    runner, step = step_of(feature("a", 2))
+    seen = []
+    # It is resumed in the second step; the third one computes the rest.
+    for resumed in (set(), {"r"}, set()):
+        step.scheduled_cached_reqs = SimpleNamespace(resumed_req_ids=resumed)
+        seen.append(bool(gathered(runner, step)["a"].any()))
+    assert seen == [True, False, False]
+    assert one.acted
+    assert_untouched(runner)
+
+
 def test_the_second_picture_begins_at_zero(faulty: MakeFaulty) -> None:
     one = faulty("second-picture-at-position-zero")
     where = one.function(

@@ -74,3 +74,12 @@ def test_the_use_of_caches_is_what_was_counted_meanwhile() -> None:
     assert after.caches_since(before) == CacheUse(4, 1, 200, 0)
     assert after.caches_since(Counters({})) is None
     assert metrics.read(counted(1, 2, 3, 4).replace("prefix_cache_hits", "other")).caches is None
+
+
+def test_preemptions_are_those_between_two_looks() -> None:
+    one, two = (
+        metrics.read(f"# TYPE vllm:num_preemptions counter\nvllm:num_preemptions_total {count}\n")
+        for count in (2, 5)
+    )
+    assert two.preemptions_since(one) == 3
+    assert two.preemptions_since(Counters({})) is None

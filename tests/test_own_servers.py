@@ -194,6 +194,17 @@ def test_numbers_that_depend_on_the_steps_are_caught(stubbed: Judge) -> None:
     assert "steps of 64 tokens" in row["finding"]
 
 
+@pytest.mark.catches("determinism.preemption")
+def test_answers_that_change_in_a_full_cache_are_caught(stubbed: Judge) -> None:
+    (sound,) = stubbed("-k", "preemption")
+    assert sound["status"] == "pass", sound["reason"]
+    assert "requests were preempted 1 times; 16 of 16 answers" in sound["finding"]
+    garbled = json.dumps({"--num-gpu-blocks-override": "COMPANY_CHANGES_ANSWER"})
+    (row,) = stubbed("-k", "preemption", STUB_DEFECTS=garbled)
+    assert row["status"] == "fail"
+    assert "the first difference is in" in row["reason"]
+
+
 @pytest.mark.catches("numerics.borders")
 def test_numbers_that_depend_on_a_hit_are_caught(stubbed: Judge) -> None:
     changing = json.dumps({"--max-num-batched-tokens": "NUMBERS_CHANGE_A_LITTLE"})

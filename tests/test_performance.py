@@ -536,8 +536,9 @@ def test_scaling_is_that_of_the_server(judged: Judged, stub: Serve) -> None:
         (takes(), "pass"),
         pytest.param(fails_now_and_then(), "fail", marks=catches("performance.load")),
         pytest.param(Defect.EXCLAMATION_MARKS.value, "fail", marks=catches("performance.load")),
+        pytest.param(Defect.ANOTHER_PAGE_IS_READ.value, "fail", marks=catches("performance.load")),
     ],
-    ids=["sound", "fails now and then", "exclamation marks"],
+    ids=["sound", "fails now and then", "exclamation marks", "another page"],
 )
 @pytest.mark.usefixtures("generated")
 def test_a_load_is_answered(behaviour: Behaviour, status: str, judged: Judged, stub: Serve) -> None:

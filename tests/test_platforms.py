@@ -13,7 +13,7 @@ from fakes.npu_host import CAT, Host, Shown, bare, table, with_two_cards
 from helpers.models import model_spec
 
 from pytest_ascend_vlm.errors import ConfigurationError
-from pytest_ascend_vlm.platforms import PLATFORMS, image, select_platform
+from pytest_ascend_vlm.platforms import PLATFORMS, cpu_backend, image, select_platform
 from pytest_ascend_vlm.platforms.ascend import POOL, Ascend
 from pytest_ascend_vlm.platforms.ascend_versions import pair_problem
 from pytest_ascend_vlm.platforms.base import Allocation, Platform
@@ -483,3 +483,11 @@ def test_a_release_that_structured_outputs_end_is_not_asked(
     monkeypatch.setattr("pytest_ascend_vlm.versions.installed_vllm", lambda: release)
     problem = Cpu().structured_outputs_problem
     assert (problem is not None) is ends
+
+
+@pytest.mark.parametrize(("release", "size"), [("0.11.0.post2", 16), ("0.13.0", None)])
+def test_the_oldest_release_has_small_blocks_on_a_cpu(
+    release: str, size: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pytest_ascend_vlm.versions.installed_vllm", lambda: release)
+    assert cpu_backend.serve_arguments().get("block_size") == size

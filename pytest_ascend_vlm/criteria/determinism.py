@@ -89,6 +89,37 @@ def judge_load(
     )
 
 
+def judge_preemption(
+    alone: Mapping[str, Completion],
+    crowded: Sequence[Completion],
+    reference_of: Callable[[str], Reference],
+    preemptions: float | None,
+) -> Verdict:
+    """Each answer equals the answer to the case alone, though requests lost their blocks.
+
+    Args:
+        alone: case id -> the answer to the case alone.
+        crowded: answers of a server whose KV cache is too small for all of them.
+        reference_of: returns the reference of a case id, whose preferences tell a near-tie.
+        preemptions: how often a request lost its blocks; None if the server does not count it.
+
+    Raises:
+        PreconditionError: no request lost its blocks, or the server does not count it.
+    """
+    if not preemptions:
+        raise PreconditionError(
+            f"the server counted {'no preemption' if preemptions is None else '0 preemptions'} "
+            f"(vllm:num_preemptions_total) while it answered {len(crowded)} requests, so what a "
+            "preempted request answers cannot be judged. Its KV cache was limited with "
+            "num_gpu_blocks_override: check that the engine obeys it."
+        )
+    verdict = judge_load(alone, crowded, reference_of)
+    reason = f"requests were preempted {preemptions:.0f} times; {verdict.reason}"
+    return with_evidence(
+        dataclasses.replace(verdict, reason=reason), {"preemptions": int(preemptions)}
+    )
+
+
 def part_at_near_tie(alone: Completion, other: Completion, reference: Reference) -> bool:
     """True if two answers part where the reference was within rounding of a tie."""
     if alone.token_ids is None or other.token_ids is None:

@@ -22,6 +22,7 @@ from ..spec.thresholds import ROUNDS, STORED_RUNS
 from .agreement import compared
 from .degeneration import degeneration
 from .distribution import QUANTILES, Metric, distribution, median_bounds, samples_needed
+from .text import similarity
 from .verdict import Verdict, at_least, at_most
 
 KINDS = ("text", "image")
@@ -173,6 +174,7 @@ class LoadExpectations:
         image_tokens: case id -> number of tokens of the images; empty without images.
         references: case id -> the reference's answer, if there is one. If it has a loop, a loop
             in the served answer is excused.
+        similarity: minimum character similarity (0..1) of an answer to the reference's.
         exact: True if each answer has its maximum number of tokens. What follows the end of an
             answer may be any text, so the text is not judged then.
     """
@@ -180,11 +182,12 @@ class LoadExpectations:
     max_tokens: Mapping[str, int]
     image_tokens: Mapping[str, int] = field(default_factory=dict)
     references: Mapping[str, str] = field(default_factory=dict)
+    similarity: float = 0.0
     exact: bool = False
 
 
 def judge_load(name: str, load: Load, expectations: LoadExpectations) -> Verdict:
-    """Every request of a load got an answer that is not degenerate.
+    """Every request of a load got an answer that is neither degenerate nor another one.
 
     Args:
         name: the name of the measurement, the first part of its metrics' names.
@@ -207,8 +210,8 @@ def judge_load(name: str, load: Load, expectations: LoadExpectations) -> Verdict
         1 - len(problems) / requests if requests else 0.0,
         1.0,
         "rate",
-        f"{requests - len(problems)} of {requests} requests were answered: {shown or 'no metric'}"
-        f"{checked}",
+        f"{requests - len(problems)} of {requests} requests got a valid answer: "
+        f"{shown or 'no metric'}{checked}",
         tuple(problems[:_SHOWN_ERRORS]),
         {
             "generator": load.generator,
@@ -237,30 +240,31 @@ def _sweep(load: Load) -> dict[str, float]:
 
 
 def require_answers(name: str, load: Load, expectations: LoadExpectations) -> None:
-    """Checks that every request of a load got an answer that is not degenerate.
+    """Checks that every request of a load got an answer that is neither degenerate nor another one.
 
     Raises:
-        PreconditionError: a request failed, its answer is degenerate, or no request was sent.
+        PreconditionError: a request failed, an answer is degenerate or another one, or no request
+            was sent.
     """
     requests = len(load.timings) + len(load.errors)
     problems = _problems(load, expectations)
     if problems or not requests:
         judge = next((one for one in ("load", "workload") if name.startswith(f"{one}.")), None)
         raise PreconditionError(
-            f"{name}: {len(problems)} of {requests} requests were not answered, so their speed is "
-            f"not judged: {problems[0] if problems else 'no request was sent'}. "
+            f"{name}: {len(problems)} of {requests} requests got no valid answer, so their speed "
+            f"is not judged: {problems[0] if problems else 'no request was sent'}. "
             f"performance.{judge or 'single_stream'} judges the answers: make it pass first."
         )
 
 
 def _problems(load: Load, expectations: LoadExpectations) -> list[str]:
-    """One text for each request that failed or whose answer is degenerate."""
-    degenerate = [
+    """One text for each request that failed, or whose answer is degenerate or another one."""
+    wrong = [
         f"{timing.case_id}: {problem}: {timing.text[:80]!r}"
         for timing in load.timings
         if (problem := _problem(timing, expectations))
     ]
-    return [*load.errors, *degenerate]
+    return [*load.errors, *wrong]
 
 
 def _problem(timing: Timing, expectations: LoadExpectations) -> str | None:
@@ -274,7 +278,26 @@ def _problem(timing: Timing, expectations: LoadExpectations) -> str | None:
     answer = Completion(
         timing.case_id, timing.text, None, finish, None, None, timing.seconds, timing.ttft_seconds
     )
-    return degeneration(answer, reference)
+    return degeneration(answer, reference) or _other_answer(timing, expectations)
+
+
+def _other_answer(timing: Timing, expectations: LoadExpectations) -> str | None:
+    """A text if an answer is not the reference's: the speed of wrong answers is not asked for."""
+    reference = expectations.references.get(timing.case_id)
+    if reference is None:
+        return None
+    found = similarity(reference, timing.text)
+    if found >= expectations.similarity:
+        return None
+    whose = next(
+        (
+            f"it is the answer to {other}"
+            for other, text in expectations.references.items()
+            if similarity(text, timing.text) >= max(expectations.similarity, found)
+        ),
+        f"the reference answers {reference[:80]!r}",
+    )
+    return f"a wrong answer (similarity {found:.2f}); {whose}"
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import PreconditionError
-from ..observation.answers import Reference, Refusal
+from ..observation.answers import Completion, Reference, Refusal
 from ..observation.exchange import Exchange, SequenceRun, SequenceSearch
 from ..spec.step import CHAT, COMPLETIONS, Step
 from .determinism import judge_load
-from .verdict import Verdict, at_most
+from .verdict import Verdict, at_most, checklist
 
 _SHOWN = 160
 _EVENT = "data: "
@@ -85,6 +85,19 @@ def reply_problem(exchange: Exchange) -> str | None:
     if status >= 400:
         return None if text.strip() else f"HTTP {status} without a message"
     return _answer_problem(text) if exchange.step.path in {CHAT, COMPLETIONS} else None
+
+
+def judge_odd(exchange: Exchange, afterwards: Completion | Refusal) -> Verdict:
+    """An odd request gets an answer or a 4xx, and the next good request is answered.
+
+    Args:
+        exchange: the odd request and the reply to it.
+        afterwards: the reply to a good request that was sent after it.
+    """
+    refused = f"it got {afterwards}" if isinstance(afterwards, Refusal) else None
+    return checklist(
+        {exchange.step.name: reply_problem(exchange), "the next good request": refused}
+    )
 
 
 def judge_any_request(found: SequenceSearch, shortest: Shortest | None) -> Verdict:

@@ -19,6 +19,9 @@ from ..versions import vllm_in
 # reference's bf16. Without them it is 1.0 times, as in later releases.
 _ROUND_MORE = SpecifierSet("<0.14")
 
+# These releases take no other block size (without a package that is no longer published).
+_SMALL_BLOCKS = SpecifierSet("<0.12")
+
 # The bit masks of structured outputs need float32 logits, and the engine ends without.
 _MASK_FLOAT32_ALONE = SpecifierSet("<0.15")
 
@@ -44,7 +47,8 @@ class Library:
 
 def serve_arguments() -> dict[str, Any]:
     """Arguments that the installed release needs."""
-    return {"compilation_config": {"custom_ops": ["none"]}} if vllm_in(_ROUND_MORE) else {}
+    kernels = {"compilation_config": {"custom_ops": ["none"]}} if vllm_in(_ROUND_MORE) else {}
+    return {**kernels, "block_size": 16} if vllm_in(_SMALL_BLOCKS) else kernels
 
 
 def structured_outputs_problem() -> str | None:

@@ -1,23 +1,29 @@
-"""A model served in small steps, so that their borders fall into and around images."""
+"""A model served in small steps, and with a small KV cache.
+
+Borders between steps then fall into and around images, and requests lose their blocks to others.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from packaging.specifiers import SpecifierSet
 
+from ..engines.vllm import metrics
 from ..errors import ConfigurationError, ServerError
 from ..spec.case import IMAGE_MARK, Case, Sampling
 from ..spec.model import Variant
-from ..spec.thresholds import STEP_TOKENS
+from ..spec.thresholds import CROWD, STEP_TOKENS
 from ..versions import vllm_in
 from .answers import ForcedAnswers
 from .case_sizes import pixels
 from .device_slot import DeviceSlot
 from .goldens import Goldens
+from .launch import launch_arguments
 from .memo import Memo
 
 if TYPE_CHECKING:
@@ -25,16 +31,12 @@ if TYPE_CHECKING:
     from ..observation.answers import Completion
     from ..observation.numerics import Forced
 
-_SMALL_STEPS = Variant(
-    "small_steps",
-    {
-        "max_num_batched_tokens": STEP_TOKENS,
-        # vLLM requires at least one token for each sequence of a step.
-        "max_num_seqs": 8,
-        "enable_chunked_prefill": True,
-        "enable_prefix_caching": True,
-    },
-)
+_BLOCK = 128
+"""Tokens of a block of the KV cache, unless the platform needs another size.
+
+vllm-ascend has no other.
+"""
+_SEQUENCES = 8
 
 _NO_ROOM = "encoder cache size"
 """vLLM's words to an image that is larger than its encoder cache.
@@ -64,6 +66,9 @@ class BorderRun:
         hit_case: a case that was asked right after another question about its image.
         hit: the answer to it.
         cold: the answer to the same case, computed without the cache.
+        crowd: the cases that were asked at one moment.
+        crowded: the answers to them.
+        preemptions: how often one of them lost its blocks; None if the server does not count it.
     """
 
     forced: tuple[tuple[Case, Forced], ...]
@@ -71,6 +76,9 @@ class BorderRun:
     hit_case: Case
     hit: Completion
     cold: Completion
+    crowd: tuple[Case, ...]
+    crowded: tuple[Completion, ...]
+    preemptions: float | None
 
 
 class Borders:
@@ -90,28 +98,77 @@ class Borders:
         self.run = Memo(partial(self._serve))
 
     def _serve(self) -> BorderRun:
+        asked, not_asked = self._askable()
         first, second = _two_about_one_image(self._cases)
-        with self.slot.variant(_SMALL_STEPS) as (client, _):
-            forced, too_large = self._forced(ForcedAnswers(client, self._golden))
+        with self.slot.variant(self._small()) as (client, _):
+            forced, refused = self._forced(ForcedAnswers(client, self._golden), asked)
             cold = client.complete(second, cold=True)
             hit = _after_another_question(client, first, second)
-            return BorderRun(forced, too_large, second, hit, cold)
+            crowd = self._crowd()
+            crowded, counted = metrics.measure(client.endpoint, lambda: client.ask_together(crowd))
+        not_judged = (*(f"{case.id}: {_NOT_ASKED}" for case in not_asked), *refused.values())
+        return BorderRun(forced, not_judged, second, hit, cold, crowd, crowded, counted.preemptions)
 
-    def _forced(
-        self, answers: ForcedAnswers
-    ) -> tuple[tuple[tuple[Case, Forced], ...], tuple[str, ...]]:
-        """The first two attributes of a `BorderRun`."""
+    def _crowd(self) -> tuple[Case, ...]:
+        """The cases with the longest answers, whose blocks do not all fit into the KV cache.
+
+        A longer answer needs more blocks while it is generated, and takes them from others. Tiny
+        checkpoints do not read the images of `_bordered` cases.
+        """
+        bordered = _bordered(self._cases)
+        cases = [case for case in self._cases if case not in bordered[1:]]
+        return tuple(sorted(cases, key=self._answer_tokens, reverse=True)[:CROWD])
+
+    def _askable(self) -> tuple[list[Case], list[Case]]:
+        """The cases that are asked, and those that the installed vLLM may never answer."""
         cases = _bordered(self._cases)
         hopeless = unanswered(cases)
-        forced, too_large = [], [f"{case.id}: {_NOT_ASKED}" for case in hopeless]
-        for case in (case for case in cases if case not in hopeless):
+        return [case for case in cases if case not in hopeless], hopeless
+
+    def _small(self) -> Variant:
+        """The variant that has room for one of the longest requests at a time."""
+        session = self.slot.session
+        serve = launch_arguments(session.model, session.run.platform).all
+        _, not_asked = self._askable()
+        asked = [case for case in self._cases if case not in not_asked]
+        block = serve.get("block_size", _BLOCK)
+        longest = max(self._prompt_tokens(case) + case.max_tokens for case in asked)
+        # A block more, because vLLM counts some tokens of a request in advance.
+        blocks = math.ceil(longest / block) + 1
+        return Variant(
+            "small_steps",
+            {
+                "max_num_batched_tokens": STEP_TOKENS,
+                # vLLM requires at least one token for each sequence of a step.
+                "max_num_seqs": _SEQUENCES,
+                "enable_chunked_prefill": True,
+                "enable_prefix_caching": True,
+                "block_size": block,
+                "max_model_len": blocks * block,
+                # vLLM keeps one block for itself.
+                "num_gpu_blocks_override": blocks + 1,
+            },
+        )
+
+    def _prompt_tokens(self, case: Case) -> int:
+        return self._golden(case).prompt_tokens or 0
+
+    def _answer_tokens(self, case: Case) -> int:
+        return len(self._golden(case).token_ids or ())
+
+    def _forced(
+        self, answers: ForcedAnswers, cases: Iterable[Case]
+    ) -> tuple[tuple[tuple[Case, Forced], ...], dict[Case, str]]:
+        """The logits of the cases that the server has room for; its replies to the others."""
+        forced, too_large = [], {}
+        for case in cases:
             try:
                 forced.append((case, answers(case)))
             except ServerError as error:
                 if _NO_ROOM not in str(error):
                     raise
-                too_large.append(str(error))
-        return tuple(forced), tuple(too_large)
+                too_large[case] = str(error)
+        return tuple(forced), too_large
 
 
 def _bordered(cases: Sequence[Case]) -> list[Case]:

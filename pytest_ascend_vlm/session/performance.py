@@ -133,6 +133,7 @@ class PerformanceSession:
             {case.id: case.max_tokens for case in cases},
             {case.id: self._timer.image_tokens(case) for case in cases if case.images},
             {case.id: text for case in cases if (text := text_of(case)) is not None},
+            self._slot.session.model.thresholds.similarity_after_tie,
         )
 
     def against(self, other: Client, kind: str) -> dict[str, TimeRatio]:

@@ -95,6 +95,9 @@ UNSEEN_SAMPLING = 0.001
 STEP_TOKENS = 64
 """Number of prompt tokens that one step of the server of numerics.borders computes."""
 
+CROWD = 16
+"""Number of requests at one moment in determinism.preemption."""
+
 LONG_ANSWER_TOKENS = 1024
 """Number of generated tokens in numerics.long_answer; fewer if max_model_len does not allow it."""
 

@@ -86,6 +86,13 @@ _NO_BASE64 = ExpectedFailure(
     seen_in="==0.32.*",
 )
 _KNOWN_FAILURES = (_GIGAPIXEL, *_UNREADABLE, _UNREACHABLE, _NO_BASE64)
+_IMAGE_TOKENS = ExpectedFailure(
+    criterion="serving.odd_input[image-tokens-in-text]",
+    reason="the engine of vLLM before 0.20 ends, if it counts positions by images (M-RoPE)",
+    issue="https://github.com/vllm-project/vllm/security/advisories/GHSA-hpv8-x276-m59f",
+    shows="checks failed: image-tokens-in-text, the next good request\n",
+    fixed_in="0.20",
+)
 
 
 class ServingCriteria(Criteria):
@@ -354,6 +361,32 @@ class ServingCriteria(Criteria):
         good = reply_or_refusal(lambda: client.ask(text_case, few))
         judge(rules.judge_refusals({bad: exchange.refusal}, good))
 
+    @criterion(
+        "serving.odd_input",
+        "robustness",
+        needs=Capability.IMAGE,
+        known_failures=(_IMAGE_TOKENS,),
+    )
+    @pytest.mark.parametrize("odd", ["image-tokens-in-text"])
+    def test_odd_input_does_no_harm(
+        self, odd: str, text_case: Case, client: Client, request_runs: RequestRuns, judge: Judge
+    ) -> None:
+        """An odd request gets an answer or a 4xx, and the next good request is answered.
+
+        Row `image-tokens-in-text`: a text that spells the special tokens which stand for an image,
+        without an image. An engine that looks for this image ends, and the service with it, so one
+        user stops it for all (CVE-2026-44222). If a release of vLLM is known to get such a request
+        wrong, serving.any_request leaves it out.
+
+        If this fails: the server's log has the exception. Until the engine is mended, reject texts
+        that contain special tokens before they reach the server.
+        """
+        few = Sampling(max_tokens=_CUT_TOKENS)
+        client.complete(text_case, few)  # fails if the server was down before the odd request
+        (exchange,) = request_runs.exchanges([single_step(odd)])
+        good = reply_or_refusal(lambda: client.ask(text_case, few))
+        judge(request_rules.judge_odd(exchange, good))
+
     @criterion("serving.any_request", "robustness", needs=Capability.IMAGE)
     def test_any_request_does_no_harm(
         self, request_runs: RequestRuns, vlm_run: Run, judge: Judge
@@ -367,15 +400,15 @@ class ServingCriteria(Criteria):
         or a 4xx with a message, and comes within `Budgets.first_image`. After each sequence a good
         request with an image, which is computed again, gets the same tokens as before, and
         `/health` gets the same status. Requests that a release of vLLM is known to get wrong are
-        rows of serving.bad_input instead. After a wrong reply, at most {shrink_requests} more
-        requests look for the shortest sequence that gets one.
+        rows of serving.bad_input or serving.odd_input instead. After a wrong reply, at most
+        {shrink_requests} more requests look for the shortest sequence that gets one.
 
         If this fails: run the script in the message: it sends the shortest sequence again. After a
         5xx or a lost connection, the server's log has the exception. If the answer has changed,
         look for state that a request leaves behind: a slot of the batch that is not reset, blocks
         of an aborted request, a cache entry.
         """
-        declared = (*self.model.expected_failures, *_KNOWN_FAILURES)
+        declared = (*self.model.expected_failures, *_KNOWN_FAILURES, _IMAGE_TOKENS)
         known = {one.case for one in declared if one.may_occur(vlm_run.vllm_version)}
         found = request_search.search(request_runs, known, vlm_run.options.examples)
         judge(request_rules.judge_any_request(found, request_runs.shortest(found, vlm_run.logs)))

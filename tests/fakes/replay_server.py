@@ -418,7 +418,7 @@ def _parsed(asked: dict[str, Any], fetch: Fetch, view: View) -> Request:
     prompt, images = conversation(_seen_messages(contents, map(pixel_digest, viewed)))
     prompt.encode()  # a lone surrogate is no text
     if IMAGE in prompt:
-        raise ValueError("a text with the token of an image")
+        raise Refused(400, "a text with the token of an image", "image token")
     return Request(
         model=model,
         prompt=prompt,
@@ -853,6 +853,13 @@ def _engine_dies(refused: Refused, state: State) -> Refused:
     return refused
 
 
+def _written_tokens_kill_engine(refused: Refused, state: State) -> Refused:
+    """Looks for the image of a token that a text spells, as engines with M-RoPE once did."""
+    if refused.kind != "image token":
+        return refused
+    return _engine_dies(dataclasses.replace(refused, status=500), state)
+
+
 def _process_dies(refused: Refused, state: State) -> Refused:
     state.is_gone = True
     return refused
@@ -1219,6 +1226,7 @@ class Defect(enum.Enum):
     BAD_IMAGE_KILLS_PROCESS = Behaviour(refuse=_process_dies)
     SMALL_PICTURES_GIVE_500 = Behaviour(crash=_small_500)
     SIXTEEN_BITS_GIVE_500 = Behaviour(crash=_sixteen_bits_500)
+    WRITTEN_TOKENS_KILL_ENGINE = Behaviour(refuse=_written_tokens_kill_engine)
     SIDES_ARE_CUT = Behaviour(seen=_rounded_down)
     TOO_THIN_PICTURES_ARE_ANSWERED = Behaviour(refuse=_answers("too thin"))
     TOO_THIN_PICTURES_GIVE_500 = Behaviour(refuse=_only("too thin", status=500))

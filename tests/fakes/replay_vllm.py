@@ -2,8 +2,9 @@
 
 The environment variable STUB_DEFECTS is a JSON object: serve argument -> name of the defect that
 the server has with that argument; the key "again" means every start but the first. STUB_LOG is a
-text that the server logs first. With STUB_SPINS the server busy-waits. With STUB_ENGINE it has a
-process of the engine, and the faults that this variable names:
+text that the server logs first. With STUB_SPINS the server busy-waits. With a KV cache of a given
+size its `/metrics` counts a preemption for each look. With STUB_ENGINE it has a process of the
+engine, and the faults that this variable names:
 
   blind: /health is 200 whatever the engine does
   patient: clients of a dead engine wait for ever
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import shutil
@@ -35,6 +37,7 @@ from fakes.replay_server import (
     Refused,
     Request,
     State,
+    Stub,
     changed,
     read_goldens,
     serve,
@@ -65,6 +68,8 @@ def main(arguments: list[str]) -> None:
     knowledge = read_goldens(
         root / GOLDENS.relative_to(ROOT), root / "fixtures", root / "fixtures" / "tiny" / "qwen2_vl"
     )
+    if "--num-gpu-blocks-override" in arguments:
+        count_preemptions()
     over = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: over.set())
     behaviour = brought[0] if brought else Behaviour()
@@ -131,6 +136,14 @@ class Engine:
     def _answered(self, text: str, request: Request, _state: State) -> str:
         is_mixed = self.has_been_stopped and "mixes" in self.faults
         return changed(text) if is_mixed and request.images else text
+
+
+def count_preemptions() -> None:
+    """Makes `/metrics` count."""
+    name, looks = "vllm:num_preemptions", itertools.count()
+    Stub.metrics = (  # type: ignore[method-assign]
+        lambda _: f"# TYPE {name} counter\n{name}_total {next(looks)}\n"
+    )
 
 
 def has_been_started() -> bool:

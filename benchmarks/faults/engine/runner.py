@@ -113,6 +113,21 @@ def _blank_rest(runner: Any, step: Any) -> dict[str, Any]:
     return {key: torch.zeros_like(runner.encoder_cache[key]) for key in keys}
 
 
+def _blank_after_preemption(runner: Any, step: Any) -> dict[str, Any]:
+    """Blank pictures for the requests that are computed again."""
+    import torch
+
+    preempted = vars(runner).setdefault("preempted", set())
+    preempted |= set(step.scheduled_cached_reqs.resumed_req_ids)
+    keys = {
+        feature.identifier
+        for name in preempted & step.num_scheduled_tokens.keys()
+        for feature in runner.requests[name].mm_features
+    }
+    cache = runner.encoder_cache
+    return {key: torch.zeros_like(cache[key]) for key in keys if key in cache}
+
+
 def _second_from_zero(
     sound: Callable[..., Any], acts: Callable[[], None], model: Any, tokens: Any, features: Any
 ) -> Any:
@@ -277,5 +292,13 @@ FAULTS = (
         caught_by=("numerics.long_answer",),
         suspect="decode path",
         models=WITH_MROPE,
+    ),
+    EngineFault(
+        name="preempted-picture-blank",
+        kind=Kind.LOAD,
+        what="the pictures of a request that was preempted are blank when it is computed again",
+        hooks=gathered(_blank_after_preemption),
+        caught_by=("determinism.preemption",),
+        suspect="preempted requests",
     ),
 )

@@ -181,10 +181,21 @@ def caches(pattern: Pattern) -> tuple[Suspect, ...]:
 
 def steps(pattern: Pattern) -> tuple[Suspect, ...]:
     """A prompt in steps gives other numbers than in one."""
-    if not pattern.only("numerics.borders"):
+    # determinism.preemption is judged in the same steps.
+    if not pattern.failed("numerics.borders") or not pattern.only(
+        "numerics.borders", "determinism.preemption"
+    ):
         return ()
     because = "numbers are right in one step, and wrong where a step or a cached prefix ends"
     return _suspects(because, Part.STEPS, Part.CACHES)
+
+
+def preempted(pattern: Pattern) -> tuple[Suspect, ...]:
+    """Answers are wrong in a full KV cache alone."""
+    if not pattern.only("determinism.preemption"):
+        return ()
+    because = "answers are right until the KV cache is full"
+    return _suspects(because, Part.PREEMPTED, Part.STEPS)
 
 
 def growth(pattern: Pattern) -> tuple[Suspect, ...]:
@@ -345,6 +356,7 @@ RULES: Sequence[Rule] = (
     together,
     caches,
     steps,
+    preempted,
     growth,
     decode,
     frames,

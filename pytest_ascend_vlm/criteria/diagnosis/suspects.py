@@ -20,6 +20,7 @@ class Part(enum.Enum):
     CACHES = "caches"
     STATE = "state between requests"
     STEPS = "steps of a prompt"
+    PREEMPTED = "preempted requests"
     DECODE = "decode path"
     END = "end of answers"
     OTHER_REQUEST = "another request's answer"
@@ -45,6 +46,7 @@ TITLES = {
     Part.CACHES: "the prefix cache or the encoder cache: their keys, and what a hit returns",
     Part.STATE: "what a request leaves behind: memory, cache slots, reused buffers",
     Part.STEPS: "a prompt that is computed in several steps (chunked prefill)",
+    Part.PREEMPTED: "a request that is preempted and computed again, because the KV cache is full",
     Part.DECODE: "the decode path: KV cache, block tables and positions of new tokens",
     Part.END: "the end of an answer: EOS, stop tokens, max_tokens, or what cuts the reply",
     Part.OTHER_REQUEST: "the assignment of answers to requests",
@@ -76,6 +78,8 @@ NEXT = {
     Part.STATE: "run -m soak -k test_memory_levels_off, which names the process that grows; then "
     "serve with --vlm-serve mm_processor_cache_gb=0",
     Part.STEPS: "serve with --vlm-serve enable_chunked_prefill=false",
+    Part.PREEMPTED: "serve with --vlm-serve async_scheduling=false, to see whether tokens in "
+    "flight are the cause",
     Part.DECODE: "serve with --vlm-serve enforce_eager=true; then with another block size",
     Part.END: "compare eos_token_id in generation_config.json with the reference's, and read the "
     "finish_reason of a reply",

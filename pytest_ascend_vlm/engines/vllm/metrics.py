@@ -23,6 +23,7 @@ queue, prefill and decode are the engine's, and one follows the other."""
 
 _CACHES = ("mm_cache_queries", "mm_cache_hits", "prefix_cache_queries", "prefix_cache_hits")
 _DRAFTS = "vllm:spec_decode_num_draft_tokens_total"
+_PREEMPTIONS = "vllm:num_preemptions_total"
 _HELD = ("vllm:num_requests_running", "vllm:num_requests_waiting")
 _SECONDS = 10.0
 _T = TypeVar("_T")
@@ -36,12 +37,14 @@ class Counters:
         times: quantity -> (total seconds of all requests, number of requests).
         caches: the use of the caches; None if the server does not count it.
         draft_tokens: the draft tokens of speculative decoding; None if the server counts none.
+        preemptions: how often a request lost its blocks; None if the server does not count it.
         held: the requests that the server computes or has waiting; None if it counts none.
     """
 
     times: Mapping[str, tuple[float, float]]
     caches: CacheUse | None = None
     draft_tokens: float | None = None
+    preemptions: float | None = None
     held: float | None = None
 
     def means_since(self, before: Counters) -> dict[str, float]:
@@ -68,9 +71,15 @@ class Counters:
 
     def draft_tokens_since(self, before: Counters) -> float | None:
         """The draft tokens since `before`; None if the server counts none."""
-        if self.draft_tokens is None or before.draft_tokens is None:
-            return None
-        return self.draft_tokens - before.draft_tokens
+        return _difference(self.draft_tokens, before.draft_tokens)
+
+    def preemptions_since(self, before: Counters) -> float | None:
+        """The preemptions since `before`; None if the server does not count them."""
+        return _difference(self.preemptions, before.preemptions)
+
+
+def _difference(now: float | None, before: float | None) -> float | None:
+    return None if now is None or before is None else now - before
 
 
 @dataclass(frozen=True)
@@ -81,12 +90,14 @@ class Measured:
         seconds: quantity -> mean seconds per request; empty if the server has no such metrics.
         caches: the use of the caches; None if the server does not count it.
         draft_tokens: the draft tokens of speculative decoding; None if the server counts none.
+        preemptions: how often a request lost its blocks; None if the server does not count it.
         requests: number of complete requests, those of other clients included.
     """
 
     seconds: Mapping[str, float]
     caches: CacheUse | None
     draft_tokens: float | None = None
+    preemptions: float | None = None
     requests: int = 0
 
 
@@ -99,6 +110,7 @@ def measure(endpoint: Endpoint, work: Callable[[], _T]) -> tuple[_T, Measured]:
         after.means_since(before),
         after.caches_since(before),
         after.draft_tokens_since(before),
+        after.preemptions_since(before),
         after.requests_since(before),
     )
 
@@ -126,7 +138,13 @@ def read(text: str) -> Counters:
     known = [value for value in caches if value is not None]
     use = CacheUse(*known) if len(known) == len(caches) else None
     held = [values[name] for name in _HELD if name in values]
-    return Counters(times, use, values.get(_DRAFTS), sum(held) if held else None)
+    return Counters(
+        times,
+        use,
+        values.get(_DRAFTS),
+        values.get(_PREEMPTIONS),
+        sum(held) if held else None,
+    )
 
 
 def _read_server(endpoint: Endpoint) -> Counters:
