@@ -385,6 +385,8 @@ class ServingCriteria(Criteria):
         client.complete(text_case, few)  # fails if the server was down before the odd request
         (exchange,) = request_runs.exchanges([single_step(odd)])
         good = reply_or_refusal(lambda: client.ask(text_case, few))
+        if isinstance(good, Refusal):  # a dead engine may have a server for some seconds yet
+            request_runs.restart()
         judge(request_rules.judge_odd(exchange, good))
 
     @criterion("serving.any_request", "robustness", needs=Capability.IMAGE)
