@@ -59,7 +59,7 @@ NOT_OF_THE_SERVER = {"parameters.choice", "parameters.form"}
 ONLY_WHERE_NAMED = {
     name
     for name in criteria()
-    if name.startswith(("reference.", "performance.", "growth.", "dataset."))
+    if name.startswith(("reference.", "performance.", "grid.", "growth.", "dataset."))
 }
 
 PAGE = {"document.characters", "document.lines", "document.numbers", "document.order"}

@@ -368,10 +368,15 @@ def test_nothing_of_a_performance_row_changes_the_document(language: str) -> Non
     assert not [line for line in lines if "<b>" in line]
 
 
-def test_the_published_schema_describes_the_evidence() -> None:
-    schema = json.loads(
-        resources.files(reporting).joinpath("report.schema.json").read_text("utf-8")
-    )
+@pytest.fixture
+def schema() -> dict[str, Any]:
+    """The published schema of report.json."""
+    text = resources.files(reporting).joinpath("report.schema.json").read_text("utf-8")
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def test_the_published_schema_describes_the_evidence(schema: dict[str, Any]) -> None:
     jsonschema.validate(
         document(single_stream(0.3, "nan"), load(8, 210.0, "inf"), prefill((16, 0.1))), schema
     )
@@ -437,3 +442,36 @@ def test_without_a_soak_the_document_has_its_command(language: str) -> None:
     section = of_growth(render(document(row(), skipped), language))
     assert "not visible" in section
     assert "-m soak" in section
+
+
+# --- the grid ------------------------------------------------------------------------------------
+
+
+def of_grid(side: int, **changes: Any) -> dict[str, Any]:
+    found = {
+        "width": side,
+        "height": side // 2,
+        "levels": [1, 2, 3],
+        "ttft_s": [0.1, 0.2, 0.3],
+        "request_throughput": [5.0, 6.0, 2.0],
+        **changes,
+    }
+    return row(criterion="grid.cliffs", case=str(side), evidence={"grid": found})
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_document_shows_the_grid(language: str) -> None:
+    rows = (of_grid(896), of_grid(448), of_grid(1344, ttft_s=[0.1, "nan", 0.3]))
+    drawn = charts(document(*rows))
+    assert [*drawn] == ["grid-ttft.TestA.svg", "grid-throughput.TestA.svg"]
+    root = ElementTree.fromstring(drawn["grid-ttft.TestA.svg"])  # noqa: S314
+    texts = [node.text for node in root.iter() if node.text]
+    assert [text for text in texts if text in {"448", "896", "1344"}] == ["448", "896"]
+    assert "](grid-ttft.TestA.svg)" in render(document(*rows), language)
+    assert "-k TestA -m grid" in render(document(row()), language)
+
+
+def test_the_schema_has_the_grid(schema: dict[str, Any]) -> None:
+    jsonschema.validate(document(of_grid(448)), schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document(of_grid(448, more=1)), schema)

@@ -105,6 +105,7 @@ LOOSER = {
     "load_scaling": 1.1,
     "slowdown": 1.5,
     "idle_cpu": 0.5,
+    "cliff_ratio": 1.6,
     "growth_mib": 0.6,
 }
 TIGHTER = {
@@ -125,6 +126,7 @@ TIGHTER = {
     "load_scaling": 4.0,
     "slowdown": 1.05,
     "idle_cpu": 0.1,
+    "cliff_ratio": 1.4,
     "growth_mib": 0.4,
 }
 

@@ -20,6 +20,7 @@ MARKERS: Mapping[str, str] = {
     "accuracy": "answers against the reference and the ground truth",
     "numerics": "logits and hidden states against the reference",
     "performance": "latency, throughput, CPU usage; runs only if -m names it, and without -n",
+    "grid": "speed by image size and number of requests; runs only if -m names it, and without -n",
     "soak": "memory and answers over many images; runs only if -m names it, and without -n",
     "dataset": "scores of evaluation harnesses; runs only if -m names it",
     "robustness": "limits, bad input, and a clean shutdown of the server",
@@ -59,6 +60,7 @@ GROUPS: Mapping[str, Group] = {
         Group("parameters", "serving"),
         # Other tests on the host would change the measured speed.
         Group("performance", "performance", is_opt_in=True, runs_alone=True),
+        Group("grid", "grid", is_opt_in=True, runs_alone=True),
         Group("recovery", "robustness"),
         # Memory of the host that is shared with other servers would be counted to this one.
         Group("growth", "soak", is_opt_in=True, runs_alone=True),

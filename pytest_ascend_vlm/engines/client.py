@@ -149,7 +149,7 @@ class Client:
         Raises:
             ServerError: if the server rejects the request or the stream breaks off.
         """
-        return self._stream(case, _uncached(case), fields)
+        return self._stream(case.id, messages(case), _uncached(case), fields)
 
     def cold_chat(self, case: Case) -> Chat:
         """The messages of a case whose images and clips are in no cache.
@@ -204,18 +204,24 @@ class Client:
             ServerError: if the server rejects the request or the stream breaks off.
         """
         sampling = sampling or Sampling(max_tokens=case.max_tokens)
-        answer = self._stream(case, sampling, None, **(BARE if bare else {}))
+        options = BARE if bare else {}
+        answer = self._stream(case.id, messages(case), sampling, None, **options)
         self.completions.append(answer)
         return answer
 
     def _stream(
-        self, case: Case, sampling: Sampling, fields: Mapping[str, Any] | None, **options: Any
+        self,
+        case_id: str,
+        chat: Chat,
+        sampling: Sampling,
+        fields: Mapping[str, Any] | None,
+        **options: Any,
     ) -> Completion:
         since = time.perf_counter()
         first, finish, usage = None, None, None
         pieces: list[str] = []
         arrivals: list[float] = []
-        with self.open_stream(messages(case), case.id, sampling, fields, **options) as chunks:
+        with self.open_stream(chat, case_id, sampling, fields, **options) as chunks:
             for chunk in chunks:
                 usage = usage_of(chunk.usage) or usage
                 for choice in chunk.choices:
@@ -226,7 +232,7 @@ class Client:
                     finish = choice.finish_reason or finish
         seconds = time.perf_counter() - since
         return Completion(
-            case.id,
+            case_id,
             "".join(pieces),
             None,
             finish,
@@ -331,9 +337,13 @@ class Client:
         return require_answer(case.id, answers if isinstance(answers, Refusal) else answers[0])
 
     def long_stream(self, case: Case, tokens: int) -> Completion:
-        """The same, streamed and joined, of a prompt that no cache has."""
+        """The same, streamed and joined, of a prompt and images that no cache has."""
+        return self.stream_chat(case.id, self.cold_chat(case), tokens)
+
+    def stream_chat(self, case_id: str, chat: Chat, tokens: int) -> Completion:
+        """The same for messages that are made before, so that their making takes no time."""
         sampling = Sampling(max_tokens=tokens, cache_salt=new_salt())
-        return self._stream(case, sampling, {"ignore_eos": True}, **BARE)
+        return self._stream(case_id, chat, sampling, {"ignore_eos": True}, **BARE)
 
     def score(self, case_id: str, prompt: Sequence[int], answer: Sequence[int]) -> Forced:
         """The served model's log-probabilities of tokens, computed in one pass.

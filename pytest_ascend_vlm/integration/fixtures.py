@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..session.datasets import Datasets
     from ..session.device_slot import DeviceSlot
     from ..session.goldens import Goldens
+    from ..session.grid import GridRuns
     from ..session.image_files import ImageFiles
     from ..session.image_runs import ImageRuns
     from ..session.judge import Judge
@@ -395,6 +396,24 @@ def performance(
 
 
 @pytest.fixture(scope="class")
+def grid(
+    model_session: ModelSession,
+    client: Client,
+    any_image_cases: tuple[Case, ...],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> GridRuns:
+    """The largest image at several sizes: `grid.row(448, (1, 2, 3))`. Scope: class.
+
+    Raises:
+        ConfigurationError: the model has no case with one image.
+    """
+    from ..session.grid import GridRuns
+
+    cases = _with_one_image(any_image_cases)
+    return GridRuns(client, cases, tmp_path_factory.mktemp("grid"), model_session.on_progress)
+
+
+@pytest.fixture(scope="class")
 def soak(
     device_slot: DeviceSlot,
     image_cases: tuple[Case, ...],
@@ -411,11 +430,16 @@ def soak(
     """
     from ..session.soak import SoakRun
 
-    cases = [case for case in image_cases if len(case.every_image) == len(case.images) == 1]
-    if not cases:
-        raise ConfigurationError("fixtures/cases.json has no case with one image for this model.")
+    cases = _with_one_image(image_cases)
     yield SoakRun(device_slot, cases, tmp_path_factory.mktemp("soak"))
     device_slot.record_facts()
+
+
+def _with_one_image(cases: tuple[Case, ...]) -> list[Case]:
+    found = [case for case in cases if len(case.every_image) == len(case.images) == 1]
+    if not found:
+        raise ConfigurationError("fixtures/cases.json has no case with one image for this model.")
+    return found
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from .heat_map import heat_map
+
 Rows = Sequence[Mapping[str, Any]]
 Point = tuple[float, ...]
 
@@ -15,6 +17,14 @@ _SINGLE_STREAM = "performance.single_stream"
 _IMAGE_PREFILL = "performance.image_prefill"
 _LOAD = "performance.load"
 _GROWTH = "growth.memory"
+_GRID = "grid.cliffs"
+_GRID_TITLES = {
+    "ttft": ("ttft_s", "median TTFT in s, by longer side in pixels and requests at once"),
+    "throughput": (
+        "request_throughput",
+        "requests a second, by longer side in pixels and requests at once",
+    ),
+}
 
 
 def files(
@@ -28,7 +38,12 @@ def files(
 def charts(document: Mapping[str, Any]) -> dict[str, str]:
     """File name -> SVG of every chart that the report contains data for."""
     return dict(
-        [*_error_charts(document), *_performance_charts(document), *_growth_charts(document)]
+        [
+            *_error_charts(document),
+            *_performance_charts(document),
+            *_grid_charts(document),
+            *_growth_charts(document),
+        ]
     )
 
 
@@ -51,6 +66,12 @@ def performance_chart_names(rows: Rows) -> dict[str, str]:
 def growth_chart_name(rows: Rows) -> str | None:
     """The file name of the chart of memory of one test class's rows; None if it was not read."""
     return f"memory.{rows[0]['suite_class']}.svg" if _memory(rows) else None
+
+
+def grid_chart_names(rows: Rows) -> dict[str, str]:
+    """Quantity of a heat map -> file name, for the rows of one test class."""
+    suite_class = rows[0]["suite_class"]
+    return {name: f"grid-{name}.{suite_class}.svg" for name in _GRID_TITLES if _grids(rows)}
 
 
 def _error_charts(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -106,6 +127,34 @@ def _by_class(document: Mapping[str, Any]) -> Iterator[Rows]:
     """The rows of each test class."""
     for name in dict.fromkeys(row["suite_class"] for row in document["rows"]):
         yield [row for row in document["rows"] if row["suite_class"] == name]
+
+
+def _grid_charts(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for rows in _by_class(document):
+        for name, file in grid_chart_names(rows).items():
+            quantity, title = _GRID_TITLES[name]
+            grids = _grids(rows)
+            levels = max((one["levels"] for one in grids.values()), key=len)
+            values = {side: one[quantity] for side, one in grids.items()}
+            title = f"{_printable(rows[0]['model'])}: {title}"
+            yield file, heat_map(title, list(map(str, levels)), values)
+
+
+def _grids(rows: Rows) -> dict[str, Mapping[str, Any]]:
+    """Longer side of an image -> what was measured with it, smallest first."""
+    found = [
+        evidence["grid"]
+        for row in rows
+        if row["criterion"] == _GRID and "grid" in (evidence := row.get("evidence") or {})
+    ]
+    finite = [one for one in found if all(map(_is_finite, (*one["ttft_s"], *_rates(one))))]
+    by_side = {max(one["width"], one["height"]): one for one in finite}
+    return {str(side): by_side[side] for side in sorted(by_side)}
+
+
+def _rates(grid: Mapping[str, Any]) -> Sequence[Any]:
+    rates: Sequence[Any] = grid["request_throughput"]
+    return rates
 
 
 def _growth_charts(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -26,6 +26,7 @@ GROUPS: Mapping[str, Phrase] = {
     "determinism": phrase("determinism"),
     "parameters": phrase("request parameters"),
     "performance": phrase("performance"),
+    "grid": phrase("speed by image size and load"),
     "recovery": phrase("recovery from faults"),
     "growth": phrase("memory over many images"),
     "lifecycle": phrase("start and stop"),

@@ -157,6 +157,12 @@ SHRINK_REQUESTS = 100
 SHRINK_SECONDS = 60.0
 """Maximum number and time of the requests that look for a smaller picture with a wrong reply."""
 
+GRID_ROUNDS = 6
+"""Number of rounds in grid.cliffs. With fewer, the interval of a ratio is unbounded."""
+
+GRID_TOKENS = 8
+"""Number of tokens of each answer in grid.cliffs."""
+
 SOAK_IMAGES = 200
 """Default number of images in growth.*."""
 
@@ -235,6 +241,8 @@ class Thresholds:
         load_scaling: minimum throughput at concurrency 8 divided by throughput at concurrency 1.
         slowdown: maximum time divided by the time that it is compared with.
         idle_cpu: maximum CPU usage of an idle server divided by that of a busy one (0..1).
+        cliff_ratio: maximum time a request at a number of requests at once, divided by that at the
+            numbers beside it.
         growth_mib: maximum growth of host or device memory, in MiB per image.
         because: why a threshold is looser than the project's default.
 
@@ -263,6 +271,7 @@ class Thresholds:
     load_scaling: float = _at_least(1.5)
     slowdown: float = _at_most(1.1)
     idle_cpu: float = _at_most(0.2)
+    cliff_ratio: float = _at_most(1.5)
     growth_mib: float = _at_most(0.5)
     because: str | None = None
 

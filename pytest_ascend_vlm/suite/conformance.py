@@ -16,6 +16,7 @@ from .determinism import DeterminismCriteria
 from .document import DocumentCriteria
 from .equivalence import EquivalenceCriteria
 from .formats import FormatCriteria
+from .grid import GridCriteria
 from .growth import GrowthCriteria
 from .lifecycle import LifecycleCriteria
 from .numerics import NumericsCriteria
@@ -37,6 +38,7 @@ class VLMConformance(
     LifecycleCriteria,
     RecoveryCriteria,
     GrowthCriteria,
+    GridCriteria,
     PerformanceCriteria,
     ParameterCriteria,
     DeterminismCriteria,

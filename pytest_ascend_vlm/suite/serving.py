@@ -86,12 +86,16 @@ _NO_BASE64 = ExpectedFailure(
     seen_in="==0.32.*",
 )
 _KNOWN_FAILURES = (_GIGAPIXEL, *_UNREADABLE, _UNREACHABLE, _NO_BASE64)
-_IMAGE_TOKENS = ExpectedFailure(
-    criterion="serving.odd_input[image-tokens-in-text]",
-    reason="the engine of vLLM before 0.20 ends, if it counts positions by images (M-RoPE)",
-    issue="https://github.com/vllm-project/vllm/security/advisories/GHSA-hpv8-x276-m59f",
-    shows="checks failed: image-tokens-in-text, the next good request\n",
-    fixed_in="0.20",
+_ODD_INPUT = ("image-tokens-in-text", "image-and-image-tokens")
+_IMAGE_TOKENS = tuple(
+    ExpectedFailure(
+        criterion=f"serving.odd_input[{odd}]",
+        reason="the engine of vLLM before 0.20 ends, if it counts positions by images (M-RoPE)",
+        issue="https://github.com/vllm-project/vllm/security/advisories/GHSA-hpv8-x276-m59f",
+        shows=f"checks failed: {odd}, the next good request\n",
+        fixed_in="0.20",
+    )
+    for odd in _ODD_INPUT
 )
 
 
@@ -365,17 +369,18 @@ class ServingCriteria(Criteria):
         "serving.odd_input",
         "robustness",
         needs=Capability.IMAGE,
-        known_failures=(_IMAGE_TOKENS,),
+        known_failures=_IMAGE_TOKENS,
     )
-    @pytest.mark.parametrize("odd", ["image-tokens-in-text"])
+    @pytest.mark.parametrize("odd", _ODD_INPUT)
     def test_odd_input_does_no_harm(
         self, odd: str, text_case: Case, client: Client, request_runs: RequestRuns, judge: Judge
     ) -> None:
         """An odd request gets an answer or a 4xx, and the next good request is answered.
 
-        Row `image-tokens-in-text`: a text that spells the special tokens which stand for an image,
-        without an image. An engine that looks for this image ends, and the service with it, so one
-        user stops it for all (CVE-2026-44222). If a release of vLLM is known to get such a request
+        Both rows have a text that spells the special tokens which stand for an image:
+        `image-tokens-in-text` without an image, `image-and-image-tokens` beside one. An engine that
+        looks for the image of each token ends, and the service with it, so one user stops it for
+        all (CVE-2026-44222). If a release of vLLM is known to get such a request
         wrong, serving.any_request leaves it out.
 
         If this fails: the server's log has the exception. Until the engine is mended, reject texts
@@ -410,7 +415,7 @@ class ServingCriteria(Criteria):
         look for state that a request leaves behind: a slot of the batch that is not reset, blocks
         of an aborted request, a cache entry.
         """
-        declared = (*self.model.expected_failures, *_KNOWN_FAILURES, _IMAGE_TOKENS)
+        declared = (*self.model.expected_failures, *_KNOWN_FAILURES, *_IMAGE_TOKENS)
         known = {one.case for one in declared if one.may_occur(vlm_run.vllm_version)}
         found = request_search.search(request_runs, known, vlm_run.options.examples)
         judge(request_rules.judge_any_request(found, request_runs.shortest(found, vlm_run.logs)))

@@ -368,11 +368,11 @@
     ]));
   }
 
-  const MEASURED = ["performance", "growth"];
+  const MEASURED = ["performance", "grid", "growth"];
 
   function evidence(row) {
     const rest = Object.entries(row.evidence).filter(([name]) => !MEASURED.includes(row.group)
-      || (name !== "series" && name !== "ttft_by_image_tokens"));
+      || !["series", "ttft_by_image_tokens", "grid"].includes(name));
     if (!rest.length) return null;
     const value = (found) => (found !== null && typeof found === "object"
       ? el("pre", { tabindex: "0", lang: "en" }, JSON.stringify(found, null, 1))
@@ -464,6 +464,12 @@
     const found = (row.evidence.series || []).map((s) => chart(tell(s.name),
       [t("request"), `${tell(s.name)}, ${s.unit}`], s.values.map((_, index) => index + 1),
       one(s.values.map(finite), tell(s.name))));
+    if (row.evidence.grid) {
+      const { levels, ...quantities } = row.evidence.grid;
+      const label = { ttft_s: "TTFT, s", request_throughput: t("requests per second") };
+      found.push(...Object.entries(label).map(([name, unit]) => chart(unit,
+        [t("requests at once"), unit], levels, one(quantities[name].map(finite), unit))));
+    }
     const sizes = [...(row.evidence.ttft_by_image_tokens || [])]
       .sort((a, b) => a.image_tokens - b.image_tokens);
     if (sizes.length) {

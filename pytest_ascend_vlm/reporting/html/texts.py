@@ -112,6 +112,8 @@ _LABELS = (
     phrase("request"),
     phrase("image tokens"),
     phrase("TTFT by image tokens"),
+    phrase("requests at once"),
+    phrase("requests per second"),
     phrase("Evidence"),
     phrase("Other criteria of this case"),
 )

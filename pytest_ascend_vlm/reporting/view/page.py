@@ -18,6 +18,7 @@ from .datasets import Score, datasets
 from .deployment import Deployment, Start, deployment, start
 from .environment import Item
 from .examples import Examples, examples
+from .grid import Grid, grid
 from .growth import Growth, growth
 from .missing import Commands, Missing, commands
 from .numerics import ErrorAnalysis, Numerics, error_analysis, numerics
@@ -97,6 +98,7 @@ class ModelPage:
         errors: where the error is.
         agreement: the figures of the community's section about the reference and the device.
         speed: latency, throughput, CPU usage.
+        grid: speed by image size and number of requests.
         growth: memory and answers over many images.
         published: published figures beside the measured ones; None if the model file has none.
         criteria: all criteria with their worst case.
@@ -131,6 +133,7 @@ class ModelPage:
     errors: ErrorAnalysis | Missing
     agreement: tuple[Figure, ...]
     speed: Speed | Missing
+    grid: Grid | Missing
     growth: Growth | Missing
     published: Published | None
     criteria: tuple[CriterionLine, ...]
@@ -183,6 +186,7 @@ def model_page(
         errors=error_analysis(rows, compared, run),
         agreement=agreement(rows, found.speed, run),
         speed=found.speed,
+        grid=grid(rows, run, charts=charts),
         growth=growth(rows, run, charts=charts),
         published=published(model, rows, run, setting_of(receipt)),
         criteria=criterion_lines(rows),
@@ -256,6 +260,7 @@ def _commands(receipt: Json, run: Commands) -> tuple[Item, ...]:
         Item(phrase("this run"), shlex.join(["pytest", *map(str, receipt["argv"])])),
         Item(phrase("all criteria that always run"), run.run()),
         Item(phrase("performance"), run.run("performance")),
+        Item(phrase("speed by image size and load"), run.run("grid")),
         Item(phrase("memory over many images"), run.run("soak")),
         Item(phrase("data sets"), run.run("dataset")),
     )
