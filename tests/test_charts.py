@@ -475,3 +475,25 @@ def test_the_schema_has_the_grid(schema: dict[str, Any]) -> None:
     jsonschema.validate(document(of_grid(448)), schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(document(of_grid(448, more=1)), schema)
+
+
+# --- where the time goes -------------------------------------------------------------------------
+
+
+def phases(**seconds: float) -> dict[str, Any]:
+    figures = [
+        {"name": f"image.{name}.mean", "value": value, "unit": "s"}
+        for name, value in {"latency": 2.0, **seconds}.items()
+    ]
+    return single_stream(case="image", evidence={"figures": figures})
+
+
+def test_the_document_tells_where_the_time_goes() -> None:
+    told = phases(server_queue=0.1, server_prefill=1.2, server_decode=0.4)
+    text = render(document(told), "en").partition("### Where the time goes")[2]
+    outside, _, rest = text.partition("| 300 ms |")
+    assert outside.endswith("| image | outside the engine: image preprocessing, tokenizer, network ")
+    assert rest.startswith(" 15.00% |")
+    assert "vision tower and prefill | 1.2 s | 60.00% |" in text
+    unknown = phases(server_prefill=1.2)
+    assert "Where the time goes" not in render(document(unknown), "en")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from ..sentences import sentence
 from .conditions import load_conditions
 from .missing import Commands, Missing, missing
 from .rows import Json, Rows, evidence, first_line, mean, number, of
+from .time_shares import Share, time_shares
 
 STATISTICS = ("value", "mean", "median", "p90", "p95", "p99", "peak")
 """The statistics of a figure, in the order of their columns."""
@@ -133,6 +134,7 @@ class Speed:
         statistics: the statistics that occur, as columns.
         figures: the measured quantities.
         runs: the single requests, for text and for images.
+        shares: kind of these requests -> where their time goes; only where the server tells it.
         workloads: the workloads with their requests.
         charts: kind of chart -> file name.
         generators: the load generators with their versions.
@@ -142,6 +144,7 @@ class Speed:
     statistics: tuple[str, ...]
     figures: tuple[Figure, ...]
     runs: tuple[Runs, ...]
+    shares: Mapping[str, Sequence[Share]]
     workloads: tuple[WorkloadRuns, ...]
     charts: Mapping[str, str]
     generators: tuple[str, ...]
@@ -166,6 +169,7 @@ def speed(rows: Rows, run: Commands, *, charts: bool) -> Speed | Missing:
         tuple(name for name in STATISTICS if name in occurring),
         figures,
         tuple(_runs(row) for row in of(measured, "performance.single_stream") if _is_timed(row)),
+        _shares(figures),
         tuple(_workload(row) for row in of(measured, "performance.workload") if _has_latency(row)),
         performance_chart_names(measured) if charts else {},
         tuple(
@@ -210,6 +214,15 @@ def _figures(rows: Rows) -> tuple[Figure, ...]:
         Figure(name, figure_name(name), values, ends.get(name, {}), units[name])
         for name, values in found.items()
     )
+
+
+def _shares(figures: Sequence[Figure]) -> dict[str, Sequence[Share]]:
+    means = {figure.name: figure.values.get("mean", "") for figure in figures}
+    of_kind = {
+        kind: {name.removeprefix(f"{kind}."): value for name, value in means.items()}
+        for kind in KINDS
+    }
+    return {kind: shares for kind, values in of_kind.items() if (shares := time_shares(values))}
 
 
 def _is_timed(row: Json) -> bool:
