@@ -492,7 +492,7 @@ def test_the_document_tells_where_the_time_goes() -> None:
     told = phases(server_queue=0.1, server_prefill=1.2, server_decode=0.4)
     text = render(document(told), "en").partition("### Where the time goes")[2]
     outside, _, rest = text.partition("| 300 ms |")
-    assert outside.endswith("| image | outside the engine: image preprocessing, tokenizer, network ")
+    assert outside.endswith("outside the engine: image preprocessing, tokenizer, network ")
     assert rest.startswith(" 15.00% |")
     assert "vision tower and prefill | 1.2 s | 60.00% |" in text
     unknown = phases(server_prefill=1.2)

@@ -410,7 +410,9 @@ def grid(
     from ..session.grid import GridRuns
 
     cases = _with_one_image(any_image_cases)
-    return GridRuns(client, cases, tmp_path_factory.mktemp("grid"), model_session.on_progress)
+    return GridRuns(
+        client, cases, tmp_path_factory.mktemp("grid"), model_session.run.progress("grid")
+    )
 
 
 @pytest.fixture(scope="class")

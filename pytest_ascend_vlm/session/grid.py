@@ -67,7 +67,7 @@ class GridRuns:
         self._burst(case, max(levels))
         rounds = []
         for number in range(GRID_ROUNDS):
-            self._progress(f"grid, {side} pixels: round {number + 1} of {GRID_ROUNDS}")
+            self._progress(f"{side} pixels: round {number + 1} of {GRID_ROUNDS}")
             order = levels if number % 2 == 0 else levels[::-1]
             found = {level: self._burst(case, level) for level in order}
             rounds.append({level: found[level] for level in levels})
