@@ -44,7 +44,10 @@ def send(
             step.method,
             step.path,
             content=filled(step.body, words),
-            headers={} if step.content_type is None else {"Content-Type": step.content_type},
+            # After an exception vLLM up to 0.23 closes the connection behind its reply without
+            # saying so, and the next request on it would be lost.
+            headers={"Connection": "close"}
+            | ({} if step.content_type is None else {"Content-Type": step.content_type}),
             timeout=httpx.Timeout(http.timeout.read, read=_MOMENT_SECONDS)
             if is_leaving
             else http.timeout,
