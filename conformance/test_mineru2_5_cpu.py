@@ -1,7 +1,17 @@
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 from pytest_ascend_vlm import Capability as C
-from pytest_ascend_vlm import Figure, ModelSpec, Published, VLMConformance, Workload
+from pytest_ascend_vlm import (
+    Completion,
+    Figure,
+    ModelSpec,
+    Published,
+    Variant,
+    VLMConformance,
+    Workload,
+    checklist,
+)
 
 _CORES = min(4, os.cpu_count() or 1)
 _QUEUED = "a queue of 3 requests, 5 requests a minute from one address, cores 0-3"
@@ -12,7 +22,7 @@ class TestMinerU25CpuTuned(VLMConformance):
 
     The pages of the suite are smaller than that, so this model is judged by the goldens of the
     untuned one: both have to read the same. docs/cpu-tuned.md describes the rest of the deployment.
-    Its bounded queue is not declared here, because it would refuse some of the suite's simultaneous
+    Its bounded queue is a test of its own, because it would refuse some of the suite's simultaneous
     requests.
     """
 
@@ -63,3 +73,32 @@ class TestMinerU25CpuTuned(VLMConformance):
             ),
         ),
     )
+
+    def test_full_queue_refuses_the_rest(self, device_slot, image_cases, answers, judge):
+        """Of eight pages at once a queue of three refuses some, and answers the others right.
+
+        One page is computed and three wait; vLLM refuses further ones with 503.
+
+        If this fails: no refusal means that the release ignores max_num_queued_reqs. A wrong answer
+        means that waiting requests are confused: see determinism.concurrent.
+        """
+        pages = [case for case in image_cases if case.group == "document"][:8]
+        right = {page.id: answers(page).text for page in pages}
+        with (
+            device_slot.variant(Variant("queue", {"max_num_queued_reqs": 4})) as (client, _),
+            ThreadPoolExecutor(len(pages)) as pool,
+        ):
+            replies = list(pool.map(client.ask, pages))
+        answered = [reply for reply in replies if isinstance(reply, Completion)]
+        refused = {reply.status for reply in replies if not isinstance(reply, Completion)}
+        wrong = [reply.case_id for reply in answered if reply.text != right[reply.case_id]]
+        judge(
+            checklist(
+                {
+                    "at least four are answered": None if len(answered) >= 4 else str(refused),
+                    "the rest gets 503": None if refused == {503} else f"they got {refused}",
+                    "the answers are right": ", ".join(wrong) or None,
+                },
+                {"answered": len(answered), "refused": len(replies) - len(answered)},
+            )
+        )
