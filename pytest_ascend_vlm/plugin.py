@@ -16,7 +16,7 @@ from .criteria.groups import MARKERS
 from .integration import fixtures, options, workers
 from .integration.activity import Activity
 from .integration.expressions import require_wellformed
-from .integration.reporter import Reporter
+from .integration.reporter import PROCESS, Reporter
 from .session.run import RUN, Run
 
 
@@ -37,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(fixtures, "ascend_vlm_fixtures")
     process = workers.Worker(config) if workers.is_worker(config) else Reporter(config, run)
     activity.send = process.take_event
-    config.pluginmanager.register(process, "ascend_vlm_process")
+    config.pluginmanager.register(process, PROCESS)
     config.pluginmanager.register(activity, "ascend_vlm_activity")
 
 
@@ -126,6 +126,15 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     from .scheduling import xdist
 
     return xdist.auto_workers(config)
+
+
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """Hands the tests to a Ray cluster (`--vlm-ray`); without one pytest runs them here."""
+    if session.config.stash[RUN].options.ray is None:
+        return None
+    from .scheduling import driver
+
+    return driver.run_loop(session)
 
 
 @pytest.hookimpl(trylast=True)

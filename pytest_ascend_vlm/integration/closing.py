@@ -19,7 +19,7 @@ from ..session.run import Run
 from ..writing import exclusive
 from . import findings, order, outcomes
 from .append import Appended, appended
-from .receipt import gate_shortfalls, receipt, unmodified_engines, where
+from .receipt import gate_shortfalls, is_simulated, receipt, unmodified_engines, where
 
 
 @dataclass
@@ -29,11 +29,13 @@ class Closing:
     Attributes:
         run: the run.
         crashed: the tests without a row, because their worker crashed.
+        notes: lines about the run: its hosts, and the classes that ran again on another one.
         written: one line for each written file, or the reason why writing failed.
     """
 
     run: Run
     crashed: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     written: list[str] = field(default_factory=list)
     _report: Report = field(default_factory=Report)
     _tests: dict[str, str] = field(default_factory=dict)
@@ -72,8 +74,12 @@ class Closing:
         if directory is None or (appends and not self._report.rows):
             return True
         if self._report.models and self.run.options.server_url is None:
-            self._report.add_to_models({"unmodified": unmodified_engines()})
+            fleet = self.run.fleet
+            found = unmodified_engines() if fleet is None else fleet.unmodified
+            self._report.add_to_models({"unmodified": found})
         told = {**receipt(self.run, list(argv)), "tests": self._tests}
+        if self.notes:
+            told["runs"] = [{**told["runs"][0], "notes": self.notes}]
         document = self._report.document(told)
         try:
             with exclusive(directory):
@@ -102,7 +108,9 @@ class Closing:
     def table(self) -> list[str]:
         """The table of models and criterion groups, and the diagnoses; empty without rows."""
         rows = self._report.rows
-        return [*closing_table(rows), *diagnosis_lines(rows), *self.written] if rows else []
+        if not rows:
+            return []
+        return [*closing_table(rows), *diagnosis_lines(rows), *self.notes, *self.written]
 
     def doubts(self) -> list[str]:
         """Doubts about the goldens that were recorded."""
@@ -113,7 +121,7 @@ class Closing:
         rows, run = self._report.rows, self.run
         if not rows:
             return None
-        facts = {"platform": run.options.platform, "simulated": run.platform.simulated}
+        facts = {"platform": run.options.platform, "simulated": is_simulated(run)}
         nothing_judged = origin(facts, rows) == "nothing"
         line = closing_line(rows, "no served model" if nothing_judged else where(run))
         if not self.crashed:

@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from .closing import Closing
     from .journal import RunJournal
 
+PROCESS = "ascend_vlm_process"
+"""The name of the plugin that collects (`Reporter`) or sends (`workers.Worker`) the rows."""
+
 
 class Reporter:
-    """Collects the rows of all tests and reports them; under xdist it runs in the controller."""
+    """Collects the rows of all tests and reports them; runs in the controller of workers."""
 
     def __init__(self, config: pytest.Config, run: Run) -> None:
         self._config = config
@@ -73,7 +76,8 @@ class Reporter:
             from .selection import fixtures_of
 
             self._require_setup(fixtures_of(session.items))
-            self._begin(len(session.items))
+            if not self._run.is_spread:  # its hosts are not known yet
+                self.begin(len(session.items))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -90,7 +94,7 @@ class Reporter:
         if ids and not self._setup_checked and any(model_files(self._config)):
             self._setup_checked = True
             self._require_setup({"device_slot"})
-            self._begin(len(ids))
+            self.begin(len(ids))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
@@ -103,6 +107,20 @@ class Reporter:
         self._closing.take(report)
         if self._journal is not None:
             self._journal.take(report)
+
+    def begin(self, tests: int) -> None:
+        """Begins the journal, if the run writes a report."""
+        from .journal import begin
+
+        self._journal = begin(self._run, self._config.invocation_params.args, tests)
+
+    def note(self, line: str) -> None:
+        """Shows a line about the run now, and stores it in the report."""
+        self._closing.notes.append(line)
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+        if terminal is not None:
+            terminal.ensure_newline()
+            terminal.line(line)
 
     def take_event(self, event: Mapping[str, Any]) -> None:
         """Takes an event of a process that runs tests; workers call it from other threads."""
@@ -158,12 +176,6 @@ class Reporter:
             require_appendable(self._run)
         except ConfigurationError as error:
             raise pytest.UsageError(str(error)) from error
-
-    def _begin(self, tests: int) -> None:
-        """Begins the journal, if the run writes a report."""
-        from .journal import begin
-
-        self._journal = begin(self._run, self._config.invocation_params.args, tests)
 
     def _hints_of_run(self) -> list[str]:
         from . import hints
