@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from fakes import simulated_npu
 from helpers.host import HAS_NPU
+from helpers.outcome import Judged
 from helpers.ray_cluster import CARDS, RayCluster, cluster
 from helpers.three_models import judge
 from helpers.watch import Watch
@@ -27,6 +28,7 @@ pytest.importorskip("ray", reason="Ray is not installed: pip install 'pytest-asc
 pytestmark = pytest.mark.skipif(HAS_NPU, reason="this host has real cards")
 
 TEXTS = ("-m", "npu", "-k", "text_is_answered")
+SHOW = "import sys; from pytest_ascend_vlm.cli import main; sys.exit(main())"
 HOSTS = ("h1", "h2", "h3")
 GONE_WITHIN_SECONDS = 15.0
 
@@ -48,20 +50,26 @@ def three_hosts(tmp_path: Path, three_models: Path, watch: Watch) -> Iterator[Ra
 
 
 def rows(document: Any) -> list[tuple[Any, ...]]:
-    names = ("suite_class", "criterion", "case", "status", "reason", "measured", "order")
-    return [tuple(row.get(name) for name in names) for row in document["rows"]]
+    names = ("suite_class", "criterion", "case", "status", "measured", "told_at", "order")
+    return [
+        (*(row.get(name) for name in names), row["reason"].partition("\n")[0])
+        for row in document["rows"]
+    ]
 
 
 def test_the_rows_are_those_of_a_run_without_ray(
     three_models: Path, three_hosts: RayCluster, tmp_path: Path
 ) -> None:
-    alone, expected = judge(three_models, *TEXTS, **simulated_host(tmp_path / "alone"))
+    # The fake server does not stream, so that there are errors as well.
+    chosen = ("-m", "npu", "-k", "text_is_answered or stream_adds_up")
+    alone, expected = judge(three_models, *chosen, **simulated_host(tmp_path / "alone"))
     done, document = judge(
         three_models,
-        *(*TEXTS, f"--vlm-ray={three_hosts.address}"),
+        *(*chosen, f"--vlm-ray={three_hosts.address}"),
         **three_hosts.environment,
     )
-    assert (alone.returncode, done.returncode) == (0, 0), done.stdout + done.stderr
+    assert (alone.returncode, done.returncode) == (1, 1), done.stdout + done.stderr
+    assert {"pass", "error", "na"} <= {row["status"] for row in document["rows"]}
     assert rows(document) == rows(expected)
     assert document["receipt"]["server_starts"] == 3
     assert document["receipt"]["requests"] == expected["receipt"]["requests"]
@@ -71,6 +79,89 @@ def test_the_rows_are_those_of_a_run_without_ray(
     assert document["receipt"]["simulated"] is True
     last = done.stdout.splitlines()[-1]
     assert "a SIMULATED NPU, hosts h1, h2 and h3" in last
+
+
+def statuses(document: Any) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for row in document["rows"]:
+        found.setdefault(row["suite_class"], set()).add(row["status"])
+    return found
+
+
+def test_hosts_of_other_versions_are_refused_unless_told(
+    three_models: Path, tmp_path: Path
+) -> None:
+    newer = {"vllm_version": "0.19.0", "ascend_version": "0.19.0rc1"}
+    hosts = {
+        "old": simulated_host(tmp_path / "old"),
+        "new": simulated_host(tmp_path / "new", **newer),
+    }
+    difference = "versions: vllm: 0.19.0 on new, 0.18.0 on old"
+    with cluster(tmp_path / "ray", hosts) as running:
+        environment = {**os.environ, **running.environment}
+        shown = subprocess.run(
+            [
+                *(sys.executable, "-c", SHOW),
+                *("cluster", running.address, f"--models={three_models / 'test_models.py'}"),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
+        )
+        chosen = ("-m", "npu", "-k", "TestSmall and text_is_answered")
+        spread = (*chosen, f"--vlm-ray={running.address}")
+        refused, nothing = judge(three_models, *spread, **running.environment)
+        done, document = judge(three_models, *spread, "--vlm-ray-mixed", **running.environment)
+    assert shown.returncode == 1, shown.stderr
+    for line in ("old: 4 NPU, SIMULATED 4 x 910B4", "weights of stand-in/small: ", difference):
+        assert line in shown.stdout
+    assert refused.returncode == pytest.ExitCode.USAGE_ERROR, refused.stdout
+    assert difference in refused.stderr
+    assert "Traceback" not in refused.stdout + refused.stderr
+    assert nothing is None
+    assert done.returncode == 0, done.stdout
+    assert document["receipt"]["versions"]["vllm"] == "0.19.0 (new), 0.18.0 (old)"
+
+
+def test_a_cluster_of_this_host_runs_what_fits_and_tells_the_rest(
+    three_models: Path, tmp_path: Path
+) -> None:
+    host = simulated_host(tmp_path / "host", cards=2)
+    done, document = judge(three_models, *TEXTS, "--vlm-ray=local", **host)
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout + done.stderr
+    assert statuses(document) == {
+        "TestSmall": {"pass", "na"},
+        "TestMiddle": {"pass", "na"},
+        "TestLarge": {"error", "na"},
+    }
+    error = next(row for row in document["rows"] if row["status"] == "error")
+    assert "TestLarge needs 4 cards on one host" in error["reason"]
+
+
+def test_a_cluster_without_an_npu_skips_as_a_host_does(three_models: Path) -> None:
+    done, document = judge(three_models, *TEXTS, "--vlm-ray=local")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {status for found in statuses(document).values() for status in found} == {"skip", "na"}
+    assert "there is no Ascend NPU" in done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("--vlm-ray=auto", "-n", "2"), "--vlm-ray runs the classes in parallel itself; remove -n"),
+        (("--vlm-ray=auto", "-m", "performance"), "disturb each other's measurements"),
+        (("--vlm-ray=auto", "--vlm-record"), "--vlm-record works on one host; remove --vlm-ray"),
+        (("--vlm-ray-mixed",), "--vlm-ray-mixed is about a cluster"),
+        (("--vlm-ray=ray://host:10001",), "is an address of the Ray client"),
+    ],
+)
+def test_what_a_cluster_cannot_do_is_refused(
+    arguments: tuple[str, ...], problem: str, judged: Judged
+) -> None:
+    outcome = judged(None, *arguments)
+    assert outcome.result.ret == pytest.ExitCode.USAGE_ERROR
+    assert problem in outcome.text + outcome.result.stderr.str()
 
 
 def events(directory: Path) -> list[Any]:

@@ -68,10 +68,12 @@ class Closing:
     def write(self, argv: Sequence[str]) -> bool:
         """Writes the report if `--vlm-report` names a directory; False if that fails.
 
-        A run without rows leaves the report that it would be appended to as it is.
+        A run without rows leaves the report that it would be appended to as it is. So does one on a
+        cluster that it could not use.
         """
         directory, appends = self.run.options.report, self.run.options.append_report
-        if directory is None or (appends and not self._report.rows):
+        has_hosts = self.run.fleet is not None or not self.run.is_spread
+        if directory is None or not has_hosts or (appends and not self._report.rows):
             return True
         if self._report.models and self.run.options.server_url is None:
             fleet = self.run.fleet

@@ -25,6 +25,7 @@ from ..writing import write_atomically
 from .resources import requested, resource_of
 
 _START_SECONDS = 120.0
+_SHORT_TMP = "/tmp"  # noqa: S108 - the path of a socket has at most 107 bytes
 _STORE_BYTES = 100 * 2**20  # messages are small; Ray would take a third of the memory
 
 
@@ -46,7 +47,8 @@ def local_cluster(platform: str) -> Iterator[str]:
         told, log = Path(own, "address"), Path(own, "log")
         log.touch()
         arguments = [str(told), json.dumps(asked), shared_tmp()]
-        process = SupervisedProcess([sys.executable, "-m", __name__, *arguments], log)
+        command = [sys.executable, "-m", __name__, *arguments]
+        process = SupervisedProcess(command, log, {"TMPDIR": _SHORT_TMP})
         with contextlib.closing(process.polled()) as polled:
             for seconds in polled:
                 if told.is_file() or seconds > _START_SECONDS:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,16 +77,15 @@ class Cluster:
         self._resource = resource_of(platform)
 
     def nodes(self) -> list[Node]:
-        """The living nodes of the cluster.
+        """The living nodes of the cluster, sorted by name.
 
         A node has the name of `ray start --node-name`, else that of its host.
         """
         living = [one for one in self._ray.nodes() if one["Alive"]]
         seen: Counter[str] = Counter()
         nodes = []
-        for one in living:
-            named, address = one.get("NodeName") or "", one["NodeManagerAddress"]
-            name = named if named and named != address else one["NodeManagerHostname"]
+        for one in sorted(living, key=lambda one: (_name(one), one["NodeID"])):
+            name = _name(one)
             seen[name] += 1
             unique = name if seen[name] == 1 else f"{name}-{seen[name]}"
             cards = int(one["Resources"].get(self._resource, 0))
@@ -199,6 +198,12 @@ def connected(address: str, platform: str, parcel: Parcel | None = None) -> Iter
             ) from error
         stack.callback(ray.shutdown)
         yield Cluster(ray, platform)
+
+
+def _name(node: Mapping[str, Any]) -> str:
+    """The name that a node was started with; Ray's default is its address."""
+    named, address = node.get("NodeName") or "", node["NodeManagerAddress"]
+    return str(named if named and named != address else node["NodeManagerHostname"])
 
 
 def _working_directory(parcel: Parcel) -> dict[str, Any]:

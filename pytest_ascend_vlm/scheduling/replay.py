@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -43,7 +44,7 @@ class Replay:
         for name, value in getattr(report, outcomes.EVIDENCE, ()):
             if name == "vlm_model":
                 value["host"] = host
-        report.node = SimpleNamespace(gateway=SimpleNamespace(id=worker))
+        report.node = _as_node_of_xdist(host, worker)
         reports = self._open.setdefault(report.nodeid, [])
         reports.append(report)
         if report.when == "teardown":
@@ -82,6 +83,15 @@ class Replay:
         self._hook.pytest_runtest_logfinish(nodeid=test, location=item.location)
         if not any(str(report.outcome) == "rerun" for report in reports):
             self.ended.add(test)
+
+
+def _as_node_of_xdist(host: str, worker: str) -> SimpleNamespace:
+    """The part of a node of xdist that pytest shows: `[atlas1-0]` before a test and its failure."""
+    python = {"sysplatform": sys.platform, "version_info": tuple(sys.version_info)}
+    return SimpleNamespace(
+        gateway=SimpleNamespace(id=worker),
+        workerinfo={"id": worker, "executable": f"on {host}", **python},
+    )
 
 
 def _raising(error: BaseException) -> Any:
