@@ -1,10 +1,11 @@
-"""Compares the files of an installed package with those of its release."""
+"""Compares the files of an installed package with those of its release, or of an earlier time."""
 
 from __future__ import annotations
 
 import base64
 import csv
 import hashlib
+import importlib.util
 import json
 import subprocess
 from importlib import metadata
@@ -83,3 +84,32 @@ def _differing_from_tag(clone: Path, version: str) -> list[str] | None:
     except (InvalidVersion, OSError, subprocess.SubprocessError):
         return None
     return done.stdout.splitlines()
+
+
+def code_digest(directory: Path) -> str:
+    """SHA-256 of the names and contents of all Python files below a directory."""
+    total = hashlib.sha256()
+    for path in sorted(directory.rglob("*.py")):
+        content = path.read_bytes()
+        total.update(f"{path.relative_to(directory)}\0{len(content)}\0".encode())
+        total.update(content)
+    return total.hexdigest()
+
+
+def installed_state(package: str) -> str | None:
+    """SHA-256 of the names, sizes and times of a package's code; None if it is not installed.
+
+    It changes if somebody edits a file, which a version does not tell. It reads no content: vLLM
+    has thousands of files.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        return None
+    total = hashlib.sha256()
+    for directory in sorted(spec.submodule_search_locations or ()):
+        for path in sorted(Path(directory).rglob("*")):
+            if path.suffix in {".py", ".so"} and path.is_file():
+                state = path.stat()
+                name = path.relative_to(directory)
+                total.update(f"{name}\0{state.st_size}\0{state.st_mtime_ns}\0".encode())
+    return total.hexdigest()

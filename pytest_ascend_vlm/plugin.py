@@ -17,6 +17,7 @@ from .integration import fixtures, options, workers
 from .integration.activity import Activity
 from .integration.expressions import require_wellformed
 from .integration.reporter import PROCESS, Reporter
+from .integration.takeover import Takeover
 from .session.run import RUN, Run
 
 
@@ -35,9 +36,12 @@ def pytest_configure(config: pytest.Config) -> None:
     run = Run(options.read(config), activity, workers.run_name(config))
     config.stash[RUN] = run
     config.pluginmanager.register(fixtures, "ascend_vlm_fixtures")
-    process = workers.Worker(config) if workers.is_worker(config) else Reporter(config, run)
-    activity.send = process.take_event
+    takeover = Takeover(run)
+    is_worker = workers.is_worker(config)
+    process = workers.Worker(config, takeover) if is_worker else Reporter(config, run, takeover)
+    activity.send = takeover.send = process.take_event
     config.pluginmanager.register(process, PROCESS)
+    config.pluginmanager.register(takeover, "ascend_vlm_takeover")
     config.pluginmanager.register(activity, "ascend_vlm_activity")
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from ..progress import Step
+from .criterion_call import call_of
+from .replaced import really_runs
 
 JUDGING = "judging"
 ENDING = "ending"
@@ -57,11 +59,9 @@ class Activity:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """Sends the test that begins, if it has a model and is not skipped."""
-        from .criterion_call import call_of
-
+        """Sends the test that begins, if it has a model and really runs."""
         call = call_of(item)
-        if call.model is None or call.suite_class is None or item.get_closest_marker("skip"):
+        if call.model is None or call.suite_class is None or not really_runs(item):
             return
         self._test = {
             "nodeid": item.nodeid,
@@ -69,24 +69,26 @@ class Activity:
             "model": call.model.model_id,
         }
         self._phase = ""
-        self.send({"event": "begin", "worker": MAIN, **self._test})
+        criterion = call.name or item.name
+        self.send({"event": "begin", "worker": MAIN, **self._test, "criterion": criterion})
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_call(self) -> None:
+    def pytest_runtest_call(self, item: pytest.Item) -> None:
         """Sends that the test judges."""
-        if self._test:
+        if self._test.get("nodeid") == item.nodeid:
             self(Step(JUDGING))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(
         self, item: pytest.Item, nextitem: pytest.Item | None
     ) -> Generator[None, object, object]:
-        """Sends that a class ends, which stops its server."""
+        """Sends that a class ends, which stops its server, and that it has ended."""
         is_last = nextitem is None or nextitem.parent is not item.parent
         if is_last and self._test:
             self(Step(ENDING))
         try:
             return (yield)
         finally:
-            if is_last:
+            if is_last and self._test:
+                self.send({"event": "ended", "worker": MAIN, **self._test})
                 self._test = {}

@@ -12,12 +12,16 @@ import pytest
 from .. import gate
 from ..reporting import Report, write_document
 from ..reporting.diagnosis import diagnosis_lines
+from ..reporting.journal import Event
+from ..reporting.merge import continued
 from ..reporting.origin import origin
+from ..reporting.resume import Earlier
+from ..reporting.rows import TAKEN_OVER
 from ..reporting.step_summary import VARIABLE, artifacts, step_summary
 from ..reporting.summary import closing_line, closing_table, doubtful_goldens
 from ..session.run import Run
 from ..writing import exclusive
-from . import findings, order, outcomes
+from . import findings, order, outcomes, resume
 from .append import Appended, appended
 from .receipt import gate_shortfalls, is_simulated, receipt, unmodified_engines, where
 
@@ -31,12 +35,14 @@ class Closing:
         crashed: the tests without a row, because their worker crashed.
         notes: lines about the run: its hosts, and the classes that ran again on another one.
         written: one line for each written file, or the reason why writing failed.
+        again: the events about classes that were judged again in a resumed run.
     """
 
     run: Run
     crashed: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     written: list[str] = field(default_factory=list)
+    again: list[Event] = field(default_factory=list)
     _report: Report = field(default_factory=Report)
     _tests: dict[str, str] = field(default_factory=dict)
     _repeats: findings.Repeats = field(default_factory=findings.Repeats)
@@ -65,11 +71,15 @@ class Closing:
         """Adds to each error how many more tests it stopped, before the errors are printed."""
         self._repeats.add_counts()
 
-    def write(self, argv: Sequence[str]) -> bool:
+    def write(self, argv: Sequence[str], earlier: Earlier | None = None) -> bool:
         """Writes the report if `--vlm-report` names a directory; False if that fails.
 
         A run without rows leaves the report that it would be appended to as it is. So does one on a
         cluster that it could not use.
+
+        Args:
+            argv: the arguments of pytest.
+            earlier: the earlier runs whose verdicts the tests took over, or None.
         """
         directory, appends = self.run.options.report, self.run.options.append_report
         has_hosts = self.run.fleet is not None or not self.run.is_spread
@@ -83,6 +93,9 @@ class Closing:
         if self.notes:
             told["runs"] = [{**told["runs"][0], "notes": self.notes}]
         document = self._report.document(told)
+        before = earlier.document(document["rows"]) if earlier else None
+        if before is not None:
+            document = continued(before, document, document["rows"])
         try:
             with exclusive(directory):
                 own = Appended(document, directory)
@@ -110,9 +123,15 @@ class Closing:
     def table(self) -> list[str]:
         """The table of models and criterion groups, and the diagnoses; empty without rows."""
         rows = self._report.rows
-        if not rows:
-            return []
-        return [*closing_table(rows), *diagnosis_lines(rows), *self.notes, *self.written]
+        taken_over = resume.lines(rows, self.again)
+        every = (
+            closing_table(rows),
+            diagnosis_lines(rows),
+            taken_over,
+            self.notes,
+            self.written,
+        )
+        return [line for lines in every for line in lines] if rows else []
 
     def doubts(self) -> list[str]:
         """Doubts about the goldens that were recorded."""
@@ -126,6 +145,8 @@ class Closing:
         facts = {"platform": run.options.platform, "simulated": is_simulated(run)}
         nothing_judged = origin(facts, rows) == "nothing"
         line = closing_line(rows, "no served model" if nothing_judged else where(run))
+        if taken_over := sum(TAKEN_OVER in row for row in rows):
+            line = f"{line}; {taken_over} of {len(rows)} results taken over"
         if not self.crashed:
             return line
         return f"{line}; {len(self.crashed)} lost with a worker that crashed"

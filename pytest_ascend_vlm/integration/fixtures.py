@@ -112,6 +112,7 @@ def server(device_slot: DeviceSlot) -> Iterator[Server]:
     server = device_slot.own_server()
     try:
         server.start()
+        device_slot.record_facts()  # a killed run has no other chance
         yield server
     finally:
         server.stop()
@@ -659,11 +660,12 @@ def _model_file(request: pytest.FixtureRequest) -> str:
 
 
 def _tests_that_run(request: pytest.FixtureRequest) -> Iterator[pytest.Item]:
-    """The selected tests of the requesting class, in order, without those marked as skipped."""
+    """The selected tests of the requesting class that really run, in order."""
     from .criterion_call import call_of
+    from .replaced import really_runs
 
     for item in request.session.items:
-        if call_of(item).suite_class is request.cls and item.get_closest_marker("skip") is None:
+        if call_of(item).suite_class is request.cls and really_runs(item):
             yield item
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from ..reporting.journal import FILE_NAME, SCHEMA, Event, Journal, read
+from ..reporting.resume import Earlier
 from ..reporting.rows import in_place
+from ..session.conditions import run_conditions
 from ..session.run import Run
 from . import order, outcomes
 from .activity import MAIN
@@ -78,23 +81,35 @@ class RunJournal:
         return [self.journal.problem] if self.journal.problem else []
 
 
-def begin(run: Run, argv: Iterable[str], tests: int) -> RunJournal | None:
+def events_before(run: Run, earlier: Earlier | None) -> Sequence[Event]:
+    """The events of the earlier run in the report's directory, or of the one that is resumed."""
+    if earlier is not None or run.options.report is None:
+        return earlier.events if earlier else ()
+    path = run.options.report / FILE_NAME
+    with contextlib.suppress(OSError):
+        return read(path)
+    return ()
+
+
+def begin(run: Run, argv: Iterable[str], tests: int, earlier: Earlier | None) -> RunJournal | None:
     """Begins the journal of a run in the report's directory; None without a report.
 
-    With `--vlm-report-append` it begins with the events of the runs before.
+    With `--vlm-report-append` and `--vlm-resume` it begins with the events of the runs before, so
+    a run that is killed again has lost nothing.
 
     Args:
         run: the run.
         argv: the arguments of pytest.
         tests: the number of selected tests.
+        earlier: the earlier runs whose verdicts are taken over, or None.
     """
     if run.options.report is None:
         return None
     path = run.options.report / FILE_NAME
-    earlier = read(path) if run.options.append_report and path.is_file() else ()
-    journal = Journal(path, run.logs.name, earlier)
-    told = receipt(run, list(argv))
-    journal.write({"event": "run", "schema": SCHEMA, "tests": tests, "receipt": told})
+    kept = events_before(run, earlier) if earlier or run.options.append_report else ()
+    journal = Journal(path, run.logs.name, kept)
+    told = {"receipt": receipt(run, list(argv)), "conditions": run_conditions(run)}
+    journal.write({"event": "run", "schema": SCHEMA, "tests": tests, **told})
     return RunJournal(journal)
 
 

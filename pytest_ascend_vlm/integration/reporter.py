@@ -12,11 +12,12 @@ from ..errors import ConfigurationError
 from ..model_files import model_files
 from ..session.run import Run
 from . import workers
-from .progress import Progress
+from .live import Live
 
 if TYPE_CHECKING:
     from .closing import Closing
     from .journal import RunJournal
+    from .takeover import Takeover
 
 PROCESS = "ascend_vlm_process"
 """The name of the plugin that collects (`Reporter`) or sends (`workers.Worker`) the rows."""
@@ -25,10 +26,11 @@ PROCESS = "ascend_vlm_process"
 class Reporter:
     """Collects the rows of all tests and reports them; runs in the controller of workers."""
 
-    def __init__(self, config: pytest.Config, run: Run) -> None:
+    def __init__(self, config: pytest.Config, run: Run, takeover: Takeover) -> None:
         self._config = config
         self._run = run
-        self._progress = Progress(config)
+        self._takeover = takeover
+        self._live = Live(config)
         self._journal: RunJournal | None = None
         self._setup_checked = False
         self._has_collected = False
@@ -46,6 +48,18 @@ class Reporter:
         """False in a project without tests, a gate or a report, which needs no closing."""
         options = self._run.options
         return bool("_closing" in vars(self) or options.required is not None or options.report)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self) -> None:
+        """Reads the verdicts to take over, before xdist starts workers."""
+        if self._run.options.resume is None or self._config.option.collectonly:
+            return
+        from .resume import earlier_of
+
+        try:
+            self._takeover.earlier = earlier_of(self._run, self._run.options.resume)
+        except ConfigurationError as error:
+            raise pytest.UsageError(str(error)) from error
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(
@@ -77,13 +91,15 @@ class Reporter:
 
             self._require_setup(fixtures_of(session.items))
             if not self._run.is_spread:  # its hosts are not known yet
-                self.begin(len(session.items))
+                self.begin([item.nodeid for item in session.items])
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """Sends a worker of xdist the name of this run before it starts; takes its events."""
         workers.send_run_name(node, self._run.logs.name)
         workers.listen(node, self.take_event)
+        if self._takeover.earlier is not None:
+            workers.send_earlier(node, self._takeover.earlier)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
@@ -94,7 +110,7 @@ class Reporter:
         if ids and not self._setup_checked and any(model_files(self._config)):
             self._setup_checked = True
             self._require_setup({"device_slot"})
-            self.begin(len(ids))
+            self.begin(ids)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
@@ -107,12 +123,24 @@ class Reporter:
         self._closing.take(report)
         if self._journal is not None:
             self._journal.take(report)
+        self._live.take_report(report)
 
-    def begin(self, tests: int) -> None:
-        """Begins the journal, if the run writes a report."""
-        from .journal import begin
+    def pytest_enter_pdb(self) -> None:
+        """Ends the display: the debugger writes past pytest."""
+        self._live.end()
 
-        self._journal = begin(self._run, self._config.invocation_params.args, tests)
+    def begin(self, tests: Sequence[str]) -> None:
+        """Begins the journal, if the run writes a report, and the display.
+
+        Args:
+            tests: node ids of the selected tests.
+        """
+        from .journal import begin, events_before
+
+        before = events_before(self._run, self._takeover.earlier)
+        self._live.begin(tests, before)
+        argv = self._config.invocation_params.args
+        self._journal = begin(self._run, argv, len(tests), self._takeover.earlier)
 
     def note(self, line: str) -> None:
         """Shows a line about the run now, and stores it in the report."""
@@ -126,7 +154,9 @@ class Reporter:
         """Takes an event of a process that runs tests; workers call it from other threads."""
         if self._journal is not None:
             self._journal.take_event(event)
-        self._progress.take_event(event)
+        if event["event"] == "again":
+            self._closing.again.append(event)
+        self._live.take_event(event)
 
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter, exitstatus: int
@@ -145,10 +175,12 @@ class Reporter:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
         """Writes the report, evaluates the gate, and prints what was verified in the last line."""
+        self._live.end()
         if not self._has_closing:
             return (yield)
         missing = self._closing.shortfalls(self._deselected)
-        is_written = self._closing.write(self._config.invocation_params.args)
+        earlier = self._takeover.earlier
+        is_written = self._closing.write(self._config.invocation_params.args, earlier)
         self._closing.write_step_summary()
         if (missing or not is_written) and session.exitstatus in {
             pytest.ExitCode.OK,

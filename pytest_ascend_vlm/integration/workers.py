@@ -14,12 +14,15 @@ import pytest
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
+    from ..reporting.resume import Earlier
     from .activity import EventCallback
+    from .takeover import Takeover
 
 _RUN_NAME = "vlm_run_name"
 _MESSAGES = "vlm_messages"
 _DESELECTED = "vlm_deselected"
 _EVENTS = "vlm_events"
+_EARLIER = "vlm_earlier"
 
 _INPUT = pytest.StashKey[dict[str, Any]]()
 _OUTPUT = pytest.StashKey[dict[str, Any]]()
@@ -74,6 +77,11 @@ def listen(node: WorkerController, callback: EventCallback) -> None:
     node.workerinput[_EVENTS] = channel
 
 
+def send_earlier(node: WorkerController, earlier: Earlier) -> None:
+    """Sends a worker the verdicts that its tests may take over, before the worker starts."""
+    node.workerinput[_EARLIER] = earlier.as_text()
+
+
 def messages(node: WorkerController) -> list[str]:
     """The messages of a worker that has ended; empty if the worker was killed."""
     lines: list[str] = getattr(node, "workeroutput", {}).get(_MESSAGES, [])
@@ -89,8 +97,12 @@ def deselected(node: WorkerController) -> set[tuple[str, str]]:
 class Worker:
     """Collects what the controller has to print for a worker."""
 
-    def __init__(self, config: pytest.Config) -> None:
+    def __init__(self, config: pytest.Config, takeover: Takeover) -> None:
         self._config = config
+        if told := config.workerinput.get(_EARLIER):  # type: ignore[attr-defined]
+            from ..reporting.resume import Earlier
+
+            takeover.earlier = Earlier.from_text(told)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(

@@ -15,7 +15,7 @@ from .diagnosis import diagnosis_json
 from .directory import Written, as_bytes, write_report
 from .origin import origin
 from .reading import FILE_NAME, SCHEMA
-from .rows import in_place
+from .rows import TAKEN_OVER, in_place
 from .totals import totals
 
 __all__ = [
@@ -73,6 +73,7 @@ class Report:
     def document(self, receipt: Mapping[str, Any]) -> dict[str, Any]:
         """The content of report.json."""
         rows = self.rows
+        own = Counter(row["status"] for row in rows if TAKEN_OVER not in row)
         in_order = dict.fromkeys((row["model"], row["suite_class"]) for row in rows)
         keys = dict.fromkeys([*in_order, *self.models])
         models = [_with_named_cases(self.models[key], rows) for key in keys if key in self.models]
@@ -80,10 +81,7 @@ class Report:
             "schema": SCHEMA,
             "receipt": {
                 **receipt,
-                "runs": [
-                    {**run, "statuses": dict(Counter(row["status"] for row in rows))}
-                    for run in receipt.get("runs", ())
-                ],
+                "runs": [{**run, "statuses": dict(own)} for run in receipt.get("runs", ())],
                 "origin": origin(receipt, rows),
                 **totals(models),
             },

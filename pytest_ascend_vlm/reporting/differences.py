@@ -5,6 +5,7 @@ A report merges only with reports of the same set-up. A comparison names what di
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -14,10 +15,16 @@ from typing import Any
 _ABSENT = "none"
 _SHOWN_CHARACTERS = 100
 _SHOWN_DIGITS = 16  # of a digest
+_NAMES = {"weights_sha256": "digest of the weights", "suite_sha256": "files of the suite"}
+_DIGEST = re.compile(r"[0-9a-f]{32,}")
 
 _OF_RUN = ("platform", "checkpoint", "simulated", "device")
 _OF_RUN_BY_NAME = ("versions", "serve_overrides")
+_IF_KNOWN = ("suite_sha256",)
 _OF_MODEL = ("weights_sha256", "revision", "serve_command", "suite_arguments")
+_CONDITIONS = "conditions"
+"""What only the journal has, of a run and of a class: name -> value or digest."""
+
 _SHARED = ("environment", "unmodified", "cases")
 """Fields of which only the names that both sides know are compared; null is unknown."""
 
@@ -64,6 +71,10 @@ def _of_receipts(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterato
         yield from _differing(name, name, (first[name], second[name]))
     for name in _OF_RUN_BY_NAME:
         yield from _by_name(name, (first.get(name), second.get(name)))
+    for name in _IF_KNOWN:
+        if name in first and name in second:
+            yield from _differing(name, _readable(name), (first[name], second[name]))
+    yield from _conditions(first, second)
     yield from _shared(first, second)
 
 
@@ -75,6 +86,7 @@ def _of_models(
             yield from _differing(name, _readable(name), (first[name], second[name]), key)
     if "env" in first and "env" in second:
         yield from _by_name("env", (first["env"], second["env"]), key)
+    yield from _conditions(first, second, key)
     variants = first.get("variants") or {}
     for name, other in (second.get("variants") or {}).items():
         if name in variants:
@@ -82,6 +94,16 @@ def _of_models(
             what = f"serve command of the variant {name}"
             yield from _differing("serve_command", what, commands, key)
     yield from _shared(first, second, key)
+
+
+def _conditions(
+    first: Mapping[str, Any], second: Mapping[str, Any], key: tuple[str, ...] = ()
+) -> Iterator[Difference]:
+    """The differences of conditions, if both sides have them."""
+    if _CONDITIONS in first and _CONDITIONS in second:
+        sides = (first[_CONDITIONS], second[_CONDITIONS])
+        for found in _by_name(_CONDITIONS, sides, key):
+            yield dataclasses.replace(found, what=found.what.removeprefix(f"{_CONDITIONS}: "))
 
 
 def _by_name(field: str, sides: tuple[Any, Any], key: tuple[str, ...] = ()) -> Iterator[Difference]:
@@ -110,8 +132,6 @@ def _differing(
     if pair[0] == pair[1]:
         return
     shown = _arguments(*pair) if field == "serve_command" else (_shown(pair[0]), _shown(pair[1]))
-    if field == "weights_sha256":
-        shown = (shown[0][:_SHOWN_DIGITS], shown[1][:_SHOWN_DIGITS])
     yield Difference(field, what, *shown, key)
 
 
@@ -125,8 +145,10 @@ def _arguments(first: str, second: str) -> tuple[str, str]:
 
 def _shown(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if _DIGEST.fullmatch(text):
+        return text[:_SHOWN_DIGITS]
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
 
 
 def _readable(name: str) -> str:
-    return {"weights_sha256": "digest of the weights"}.get(name, name.replace("_", " "))
+    return _NAMES.get(name, name.replace("_", " "))

@@ -24,7 +24,7 @@ delete the verdicts of hours.
 
 _ADDED = ("requests", "server_starts")
 
-_ADVICE = {
+ADVICE = {
     "platform": "keep the reports of two platforms apart",
     "checkpoint": "keep the reports of tiny and full checkpoints apart",
     "simulated": "keep a simulated run apart from a real one",
@@ -39,6 +39,8 @@ _ADVICE = {
     "env": "run both with the same model file",
     "unmodified": "run both with the same installation",
     "cases": "run both with the same cases.json and images",
+    "suite_sha256": "run both with the same files of pytest-ascend-vlm",
+    "conditions": "run both with the same options, files and environment variables",
 }
 
 
@@ -104,7 +106,18 @@ def refusals(reports: Sequence[Named]) -> list[str]:
 def _refusal(found: Difference, first: str, second: str) -> str:
     owner = f"{found.model[0]} ({found.model[1]}): " if found.model else ""
     sides = f"{found.first} in {first}, {found.second} in {second}"
-    return f"{owner}{found.what}: {sides}; {_ADVICE[found.field]}"
+    return f"{owner}{found.what}: {sides}; {ADVICE[found.field]}"
+
+
+def continued(earlier: Document, later: Document, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """A report of a run that went on with what an earlier one began.
+
+    Args:
+        earlier: the report of the earlier run.
+        later: the report of the run that went on.
+        rows: the rows of the result.
+    """
+    return _document(earlier, later, rows)
 
 
 def runs_of(document: Document) -> list[dict[str, Any]]:

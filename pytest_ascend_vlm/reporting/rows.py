@@ -25,6 +25,9 @@ ACCEPTED = frozenset({"pass", "xfail", "na"})
 VERDICTS = frozenset({"pass", "fail", "xfail"})
 """The statuses of a row that was judged."""
 
+TAKEN_OVER = "taken_over"
+"""The field of a row that names the run which judged it, if that is not the run itself."""
+
 Key = tuple[str, str, str, str | None]
 """Model, test class, criterion and case: the identity of a test in every run."""
 

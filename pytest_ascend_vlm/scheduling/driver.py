@@ -35,6 +35,7 @@ _OF_DRIVER: Mapping[str, Any] = {
     "vlm_ray_mixed": False,
     "vlm_report": None,
     "vlm_report_append": False,
+    "vlm_resume": None,
     "vlm_gate": False,
     "xmlpath": None,
     "maxfail": 0,
@@ -160,7 +161,7 @@ class Driver:
             terminal.showfspath = False  # tests of several classes end in turn
             devices = (f"{host.name}: {host.set_up['device']}" for host in hosts)
             terminal.line(f"Ray cluster: {', '.join(devices)}")
-        self._reporter.begin(len(self._session.items))
+        self._reporter.begin([item.nodeid for item in self._session.items])
         for line in (line for host in hosts for line in _about(host)):
             self._reporter.note(line)
         unasked = [item.nodeid for item in self._left if NOT_APPLICABLE in item.stash]

@@ -37,6 +37,7 @@ class Options:
         serve_overrides: serve arguments in the place of the model files'.
         report: directory to write the report to, or None.
         append_report: True if the report is merged with the one that is in that directory.
+        resume: the report of an earlier run whose verdicts are taken over, or None.
         fixture_roots: directories that are searched for cases and tiny checkpoints.
         golden_roots: directories that are searched for goldens.
         golden_dir: the project's golden directory; goldens are written there.
@@ -69,6 +70,7 @@ class Options:
     serve_overrides: Mapping[str, Any] = field(default_factory=dict)
     report: Path | None = None
     append_report: bool = False
+    resume: Path | None = None
     fixture_roots: tuple[Path, ...] = ()
     golden_roots: tuple[Path, ...] = ()
     golden_dir: Path = Path("golden")

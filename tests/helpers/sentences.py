@@ -41,13 +41,15 @@ _SILENT = frozenset({
     "engines/npu_tensors.py", "engines/vllm/argument_check.py", "engines/vllm/registry.py",
     "load/evalscope_perf.py", "platforms/__init__.py", "platforms/hccl_ports.py",
     "platforms/image.py",
-    "processes/tracebacks.py", "session/commands.py", "session/endpoints.py", "session/fleet.py",
-    "session/run_logs.py", "session/setup.py", "suite/catalogue.py", "suite/conformance.py",
-    "suite/gate_list.py",
+    "processes/tracebacks.py", "session/commands.py", "session/conditions.py",
+    "session/endpoints.py", "session/fleet.py", "session/run_logs.py", "session/setup.py",
+    "suite/catalogue.py", "suite/conformance.py", "suite/gate_list.py",
 })  # fmt: skip
 
 # Calls and arguments whose texts no reader of a report sees: patterns, prompts, progress.
-_SILENT_CALLS = frozenset({"Case", "compile", "fullmatch", "match", "on_progress"})
+_SILENT_CALLS = frozenset(
+    {"Case", "Step", "compile", "fullmatch", "match", "on_progress", "progress"}
+)
 _SILENT_ARGUMENTS = frozenset({"shows"})
 
 # Words that are values of sentences, in addition to those that `_words` finds.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,3 +24,10 @@ def command_line(serve: Mapping[str, Any]) -> list[str]:
         else:
             arguments += [f"--{flag}", str(value)]
     return arguments
+
+
+def serve_command(served_name: str, serve: Mapping[str, Any], env: Mapping[str, str]) -> str:
+    """The command line of a deployment, with its environment variables."""
+    variables = [f"{name}={shlex.quote(value)}" for name, value in env.items()]
+    command = ["vllm", "serve", served_name, *command_line(serve)]
+    return " ".join([*variables, shlex.join(command)])

@@ -41,7 +41,7 @@ from ..client import Client
 from ..endpoint import Endpoint
 from ..health import health
 from . import serving_mode
-from .arguments import command_line
+from .arguments import command_line, serve_command
 from .log import Phase, architecture_of, memory_of, milestones_of, phase_of
 
 _POLL_SECONDS = 0.25
@@ -151,9 +151,7 @@ class VllmServer:
 
         Leaves out the address, the API key, the devices and the suite's own arguments.
         """
-        env = [f"{name}={shlex.quote(value)}" for name, value in self.launch.env.items()]
-        command = ["vllm", "serve", self.launch.served_name, *command_line(self.launch.serve)]
-        return " ".join([*env, shlex.join(command)])
+        return serve_command(self.launch.served_name, self.launch.serve, self.launch.env)
 
     @property
     def suite_arguments(self) -> str:

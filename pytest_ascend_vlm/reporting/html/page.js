@@ -283,6 +283,8 @@
       [t("reason"), row.reason ? told("pre", row.reason, { tabindex: "0" }) : null],
       [t("the error is shown in full at"), first ? linkTo(first) : null],
       [t("duration of the test"), `${number(row.seconds)} s`],
+      [t("taken over from"), row.taken_over
+        ? `${row.taken_over.report} (${row.taken_over.date})` : null],
     ]));
   }
 

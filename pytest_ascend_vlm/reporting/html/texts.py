@@ -66,6 +66,7 @@ _LABELS = (
     phrase("finding"),
     phrase("reason"),
     phrase("duration of the test"),
+    phrase("taken over from"),
     phrase("the error is shown in full at"),
     phrase("Request"),
     phrase("The file of this picture was not found when the page was made."),

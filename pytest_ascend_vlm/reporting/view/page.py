@@ -36,6 +36,7 @@ from .verdicts import (
     notes,
     problems,
     suspects,
+    taken_over,
     unsupported,
 )
 
@@ -80,6 +81,7 @@ class ModelPage:
         suite_class: the test class.
         file_stem: the beginning of the names of its files, without a language.
         counts: status -> number of rows that judge the served model; of all rows if none does.
+        taken_over: the earlier runs whose verdicts were taken over, one sentence each.
         card: the model table.
         deployment: download, variables, serve command, variants.
         examples: requests as code; None if the report has no cases.
@@ -113,6 +115,7 @@ class ModelPage:
     suite_class: str
     file_stem: str
     counts: Mapping[str, int]
+    taken_over: tuple[Text, ...]
     card: tuple[Item, ...]
     deployment: Deployment
     examples: Examples | None
@@ -164,6 +167,7 @@ def model_page(
         file_stem=_file_stem(name if is_alone else f"{name}.{suite_class}"),
         # Reference rows come from this CPU, wherever the model was served, so they do not count.
         counts=counts([r for r in rows if needs_server(r["criterion"])] or rows),
+        taken_over=taken_over(rows),
         card=card_items(model),
         deployment=served,
         examples=examples(cases, rows, served.served_name, served.serve),

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from ...criteria.diagnosis import TITLES, diagnose
 from ..labels import CAPABILITIES, GROUPS, named
-from ..phrase import Text
-from ..rows import name_of
+from ..phrase import Text, phrase
+from ..rows import TAKEN_OVER, name_of
 from ..sentences import sentence
 from ..summary import group_of, worst_margin
 from .rows import Json, Rows, counts, number
@@ -191,6 +191,23 @@ def _general_reason(row: Json) -> str:
     reason, case = str(row["reason"]), str(row["case"] or "")
     # The id of a case has a slash; other cases ("text", "http") may be words of the reason.
     return reason.replace(case, "the case") if "/" in case else reason
+
+
+def taken_over(rows: Rows) -> tuple[Text, ...]:
+    """One sentence for each earlier run whose verdicts were taken over."""
+    told = (row[TAKEN_OVER] for row in rows if TAKEN_OVER in row)
+    origins = Counter((str(one["report"]), str(one["date"])) for one in told)
+    return tuple(
+        phrase(
+            "{count} of {total} results were taken over from the report in {report}: the run of "
+            "{date} judged them, with the same set-up.",
+            count=count,
+            total=len(rows),
+            report=report,
+            date=date,
+        )
+        for (report, date), count in origins.items()
+    )
 
 
 def unsupported(model: Json) -> tuple[Unsupported, ...]:

@@ -1,0 +1,123 @@
+"""The state of a run while it goes on, from the events of its workers, as lines to show."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..duration import duration_text
+from ..reporting.rows import STATUSES, TAKEN_OVER
+
+PREPARING = "preparing"
+
+
+@dataclass
+class Worker:
+    """The work of one worker.
+
+    Attributes:
+        owner: the test class with its model.
+        criterion: the running criterion with its case.
+        phase: the phase that it is in.
+        detail: the progress of the phase; may be empty.
+        since: time of the begin of the phase, on the clock of the display.
+        budget_seconds: the time that the phase may take, or None.
+    """
+
+    owner: str = ""
+    criterion: str = ""
+    phase: str = PREPARING
+    detail: str = ""
+    since: float = 0.0
+    budget_seconds: float | None = None
+
+    def cells(self, now: float) -> tuple[str, str, str, str]:
+        """Class, criterion, phase with its progress, and seconds with the budget."""
+        budget = f" of {self.budget_seconds:.0f}" if self.budget_seconds is not None else ""
+        doing = " ".join(filter(None, (self.phase, self.detail)))
+        return self.owner, self.criterion, doing, f"{now - self.since:.0f}{budget} s"
+
+
+@dataclass
+class Status:
+    """The state of a run.
+
+    Attributes:
+        tests: node ids of the selected tests.
+        durations: node id -> seconds of the test in an earlier run; empty without one.
+        workers: name -> the work of each worker that is in a class.
+    """
+
+    tests: Sequence[str] = ()
+    durations: Mapping[str, float] = field(default_factory=dict)
+    workers: dict[str, Worker] = field(default_factory=dict)
+    _ended: set[str] = field(default_factory=set)
+    _counts: Counter[str] = field(default_factory=Counter)
+    _seen: set[str] = field(default_factory=set)
+
+    def take_event(self, event: Mapping[str, Any], now: float) -> None:
+        """Takes an event of a worker.
+
+        Args:
+            event: the event.
+            now: the time on the clock of the display.
+        """
+        name, kind = str(event["worker"]), event["event"]
+        self._seen.add(name)
+        if kind == "ended":
+            self.workers.pop(name, None)
+        elif kind == "begin":
+            owner = f"{event['suite_class']} ({event['model']})"
+            self.workers[name] = Worker(owner, event["criterion"], since=now)
+        elif kind == "phase":
+            worker = self.workers.setdefault(name, Worker())
+            if event["seconds"] is not None:
+                worker.since = now - event["seconds"]
+            elif event["phase"] != worker.phase:
+                worker.since = now
+            worker.phase, worker.detail = event["phase"], event["detail"]
+            worker.budget_seconds = event["budget_seconds"]
+
+    def take_rows(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Counts the rows of a test."""
+        self._counts.update(
+            "taken over" if TAKEN_OVER in row else str(row["status"]) for row in rows
+        )
+
+    def take_end(self, test: str) -> None:
+        """Counts a test that ended."""
+        self._ended.add(test)
+
+    def headline(self) -> str:
+        """The number of tests that ended, the results, and the time that is left."""
+        order = (*STATUSES, "taken over")
+        counts = ", ".join(f"{self._counts[one]} {one}" for one in order if self._counts[one])
+        ended = f"{len(self._ended)} of {len(self.tests)} tests ended"
+        return "; ".join(filter(None, (ended, counts, self._left())))
+
+    def _left(self) -> str:
+        """The time left, by the durations of an earlier run; empty without one."""
+        open_tests = [test for test in self.tests if test not in self._ended]
+        known = [test for test in open_tests if test in self.durations]
+        if not known:
+            return ""
+        by_class: Counter[str] = Counter()
+        for test in known:
+            by_class[test.rpartition("::")[0]] += self.durations[test]  # type: ignore[assignment]
+        # A class runs in one worker.
+        seconds = max(by_class.total() / max(len(self._seen), 1), *by_class.values())
+        text = f"about {duration_text(seconds)} left, as in the earlier run"
+        new = len(open_tests) - len(known)
+        return f"{text}, and {new} tests that it did not have" if new else text
+
+
+def durations(events: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Node id -> seconds of each test that ran, from the events of a journal; the latest run's."""
+    tests = (event for event in events if event["event"] == "test")
+    return {
+        event["nodeid"]: event["seconds"]
+        for event in tests
+        if not any(TAKEN_OVER in row for row in event["rows"])
+    }
