@@ -40,6 +40,10 @@ class ServerError(VlmError):
     """The engine under test did not start, died, or did not stop."""
 
 
+class HostError(VlmError):
+    """A host of a cluster died, or its test process ended before its tests."""
+
+
 class PreconditionError(VlmError):
     """The two sides of a comparison did not get the same input, so it would prove nothing."""
 

@@ -16,7 +16,7 @@ from .criteria.groups import MARKERS
 from .integration import fixtures, options, workers
 from .integration.activity import Activity
 from .integration.expressions import require_wellformed
-from .integration.reporter import Reporter
+from .integration.reporter import PROCESS, Reporter
 from .integration.takeover import Takeover
 from .session.run import RUN, Run
 
@@ -40,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
     is_worker = workers.is_worker(config)
     process = workers.Worker(config, takeover) if is_worker else Reporter(config, run, takeover)
     activity.send = takeover.send = process.take_event
-    config.pluginmanager.register(process, "ascend_vlm_process")
+    config.pluginmanager.register(process, PROCESS)
     config.pluginmanager.register(takeover, "ascend_vlm_takeover")
     config.pluginmanager.register(activity, "ascend_vlm_activity")
 
@@ -130,6 +130,15 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     from .scheduling import xdist
 
     return xdist.auto_workers(config)
+
+
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """Hands the tests to a Ray cluster (`--vlm-ray`); without one pytest runs them here."""
+    if session.config.stash[RUN].options.ray is None:
+        return None
+    from .scheduling import driver
+
+    return driver.run_loop(session)
 
 
 @pytest.hookimpl(trylast=True)

@@ -1,4 +1,4 @@
-"""The command `ascend-vlm`: its subcommands are doctor, criteria, gate-list, limits and report."""
+"""The command `ascend-vlm`: its subcommands are listed by `ascend-vlm --help`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from ..criteria.groups import GATE_LIST_MARKERS
 from ..errors import VlmError
 from ..model_files import model_files_in
-from . import limits, report
+from . import cluster, limits, report
 
 _CONFORMANCE = Path("conformance")
 _BROKEN_PIPE = 128 + signal.SIGPIPE  # the exit code of a command that SIGPIPE ended, in a shell
@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         "fails.",
     ).set_defaults(run=_criteria)
     _add_gate_list(commands)
+    cluster.add_to(commands)
     limits.add_to(commands)
     report.add_to(commands)
     return parser

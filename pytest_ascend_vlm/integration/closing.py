@@ -23,7 +23,7 @@ from ..session.run import Run
 from ..writing import exclusive
 from . import findings, order, outcomes, resume
 from .append import Appended, appended
-from .receipt import gate_shortfalls, receipt, unmodified_engines, where
+from .receipt import gate_shortfalls, is_simulated, receipt, unmodified_engines, where
 
 
 @dataclass
@@ -33,12 +33,14 @@ class Closing:
     Attributes:
         run: the run.
         crashed: the tests without a row, because their worker crashed.
+        notes: lines about the run: its hosts, and the classes that ran again on another one.
         written: one line for each written file, or the reason why writing failed.
         again: the events about classes that were judged again in a resumed run.
     """
 
     run: Run
     crashed: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     written: list[str] = field(default_factory=list)
     again: list[Event] = field(default_factory=list)
     _report: Report = field(default_factory=Report)
@@ -72,18 +74,24 @@ class Closing:
     def write(self, argv: Sequence[str], earlier: Earlier | None = None) -> bool:
         """Writes the report if `--vlm-report` names a directory; False if that fails.
 
-        A run without rows leaves the report that it would be appended to as it is.
+        A run without rows leaves the report that it would be appended to as it is. So does one on a
+        cluster that it could not use.
 
         Args:
             argv: the arguments of pytest.
             earlier: the earlier runs whose verdicts the tests took over, or None.
         """
         directory, appends = self.run.options.report, self.run.options.append_report
-        if directory is None or (appends and not self._report.rows):
+        has_hosts = self.run.fleet is not None or not self.run.is_spread
+        if directory is None or not has_hosts or (appends and not self._report.rows):
             return True
         if self._report.models and self.run.options.server_url is None:
-            self._report.add_to_models({"unmodified": unmodified_engines()})
+            fleet = self.run.fleet
+            found = unmodified_engines() if fleet is None else fleet.unmodified
+            self._report.add_to_models({"unmodified": found})
         told = {**receipt(self.run, list(argv)), "tests": self._tests}
+        if self.notes:
+            told["runs"] = [{**told["runs"][0], "notes": self.notes}]
         document = self._report.document(told)
         before = earlier.document(document["rows"]) if earlier else None
         if before is not None:
@@ -116,7 +124,13 @@ class Closing:
         """The table of models and criterion groups, and the diagnoses; empty without rows."""
         rows = self._report.rows
         taken_over = resume.lines(rows, self.again)
-        every = (closing_table(rows), diagnosis_lines(rows), taken_over, self.written)
+        every = (
+            closing_table(rows),
+            diagnosis_lines(rows),
+            taken_over,
+            self.notes,
+            self.written,
+        )
         return [line for lines in every for line in lines] if rows else []
 
     def doubts(self) -> list[str]:
@@ -128,7 +142,7 @@ class Closing:
         rows, run = self._report.rows, self.run
         if not rows:
             return None
-        facts = {"platform": run.options.platform, "simulated": run.platform.simulated}
+        facts = {"platform": run.options.platform, "simulated": is_simulated(run)}
         nothing_judged = origin(facts, rows) == "nothing"
         line = closing_line(rows, "no served model" if nothing_judged else where(run))
         if taken_over := sum(TAKEN_OVER in row for row in rows):

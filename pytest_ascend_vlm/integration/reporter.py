@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     from .journal import RunJournal
     from .takeover import Takeover
 
+PROCESS = "ascend_vlm_process"
+"""The name of the plugin that collects (`Reporter`) or sends (`workers.Worker`) the rows."""
+
 
 class Reporter:
-    """Collects the rows of all tests and reports them; under xdist it runs in the controller."""
+    """Collects the rows of all tests and reports them; runs in the controller of workers."""
 
     def __init__(self, config: pytest.Config, run: Run, takeover: Takeover) -> None:
         self._config = config
@@ -87,7 +90,8 @@ class Reporter:
             from .selection import fixtures_of
 
             self._require_setup(fixtures_of(session.items))
-            self._begin([item.nodeid for item in session.items])
+            if not self._run.is_spread:  # its hosts are not known yet
+                self.begin([item.nodeid for item in session.items])
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -106,7 +110,7 @@ class Reporter:
         if ids and not self._setup_checked and any(model_files(self._config)):
             self._setup_checked = True
             self._require_setup({"device_slot"})
-            self._begin(ids)
+            self.begin(ids)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
@@ -124,6 +128,27 @@ class Reporter:
     def pytest_enter_pdb(self) -> None:
         """Ends the display: the debugger writes past pytest."""
         self._live.end()
+
+    def begin(self, tests: Sequence[str]) -> None:
+        """Begins the journal, if the run writes a report, and the display.
+
+        Args:
+            tests: node ids of the selected tests.
+        """
+        from .journal import begin, events_before
+
+        before = events_before(self._run, self._takeover.earlier)
+        self._live.begin(tests, before)
+        argv = self._config.invocation_params.args
+        self._journal = begin(self._run, argv, len(tests), self._takeover.earlier)
+
+    def note(self, line: str) -> None:
+        """Shows a line about the run now, and stores it in the report."""
+        self._closing.notes.append(line)
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+        if terminal is not None:
+            terminal.ensure_newline()
+            terminal.line(line)
 
     def take_event(self, event: Mapping[str, Any]) -> None:
         """Takes an event of a process that runs tests; workers call it from other threads."""
@@ -183,19 +208,6 @@ class Reporter:
             require_appendable(self._run)
         except ConfigurationError as error:
             raise pytest.UsageError(str(error)) from error
-
-    def _begin(self, tests: Sequence[str]) -> None:
-        """Begins the journal, if the run writes a report, and the display.
-
-        Args:
-            tests: node ids of the selected tests.
-        """
-        from .journal import begin, events_before
-
-        before = events_before(self._run, self._takeover.earlier)
-        self._live.begin(tests, before)
-        argv = self._config.invocation_params.args
-        self._journal = begin(self._run, argv, len(tests), self._takeover.earlier)
 
     def _hints_of_run(self) -> list[str]:
         from . import hints

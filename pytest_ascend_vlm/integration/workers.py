@@ -1,4 +1,7 @@
-"""Messages between the workers of xdist and their controller, the process that prints."""
+"""Messages between workers and their controller, the process that prints.
+
+Workers are those of xdist, and the test processes of a cluster's hosts (scheduling/child.py).
+"""
 
 from __future__ import annotations
 
@@ -21,15 +24,40 @@ _DESELECTED = "vlm_deselected"
 _EVENTS = "vlm_events"
 _EARLIER = "vlm_earlier"
 
+_INPUT = pytest.StashKey[dict[str, Any]]()
+_OUTPUT = pytest.StashKey[dict[str, Any]]()
+"""What xdist keeps in `workerinput` and `workeroutput`, of a worker that xdist did not start.
+
+Other plugins would take these attributes for a connection to a controller of xdist.
+"""
+
 
 def is_worker(config: pytest.Config) -> bool:
-    """True if this process is a worker of xdist."""
-    return hasattr(config, "workerinput")
+    """True if this process is a worker."""
+    return _input(config) is not None
 
 
 def run_name(config: pytest.Config) -> str | None:
     """The name of the run that a worker is part of; None in a process that starts a run."""
-    return config.workerinput[_RUN_NAME] if is_worker(config) else None  # type: ignore[attr-defined]
+    return (_input(config) or {}).get(_RUN_NAME)
+
+
+def become_worker(config: pytest.Config, run: str, channel: Any) -> None:
+    """Makes this process a worker without xdist.
+
+    Args:
+        config: the configuration of this process.
+        run: the name of the run that it is part of.
+        channel: its `send` takes the events.
+    """
+    config.stash[_INPUT] = {_RUN_NAME: run, _EVENTS: channel}
+    config.stash[_OUTPUT] = {}
+
+
+def own_messages(config: pytest.Config) -> list[str]:
+    """The messages of this worker."""
+    lines: list[str] = _output(config).get(_MESSAGES, [])
+    return lines
 
 
 def send_run_name(node: WorkerController, name: str) -> None:
@@ -91,13 +119,13 @@ class Worker:
     def take_event(self, event: Mapping[str, Any]) -> None:
         """Sends an event to the controller; a controller that is gone ends this worker itself."""
         with contextlib.suppress(OSError):
-            self._config.workerinput[_EVENTS].send(dict(event))  # type: ignore[attr-defined]
+            (_input(self._config) or {})[_EVENTS].send(dict(event))
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
         """Sends the criteria with at least one deselected case."""
         from .criterion_call import pairs_of
 
-        known = self._config.workeroutput.setdefault(_DESELECTED, [])  # type: ignore[attr-defined]
+        known = _output(self._config).setdefault(_DESELECTED, [])
         known += sorted(map(list, pairs_of(items)))
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -112,4 +140,16 @@ class Worker:
 
     def _send(self, lines: list[str]) -> None:
         """Sends messages to the controller; only the first call of a worker counts."""
-        self._config.workeroutput.setdefault(_MESSAGES, lines)  # type: ignore[attr-defined]
+        _output(self._config).setdefault(_MESSAGES, lines)
+
+
+def _input(config: pytest.Config) -> dict[str, Any] | None:
+    found: dict[str, Any] | None = getattr(config, "workerinput", config.stash.get(_INPUT, None))
+    return found
+
+
+def _output(config: pytest.Config) -> dict[str, Any]:
+    if _OUTPUT in config.stash:
+        return config.stash[_OUTPUT]
+    found: dict[str, Any] = config.workeroutput  # type: ignore[attr-defined]
+    return found

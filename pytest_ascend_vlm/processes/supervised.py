@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,11 +73,24 @@ class SupervisedProcess:
             on_poll: called twice a second with the elapsed seconds. An exception that it raises
                 stops the command and is passed on.
         """
+        with contextlib.closing(self.polled()) as polled:
+            while True:
+                try:
+                    seconds = next(polled)
+                except StopIteration as ended:
+                    return int(ended.value)
+                on_poll(seconds)
+
+    def polled(self) -> Generator[float, None, int]:
+        """Runs the command; yields the elapsed seconds twice a second, returns the exit code.
+
+        To close the generator stops the command.
+        """
         process = spawn(self.command, self.log_path, {**os.environ, **self.env}, cwd=self.cwd)
         since = time.monotonic()
         try:
             while process.poll() is None:
-                on_poll(time.monotonic() - since)
+                yield time.monotonic() - since
                 time.sleep(_POLL_SECONDS)
         finally:
             with contextlib.suppress(BrokenPipeError):

@@ -23,6 +23,8 @@ class Options:
         checkpoint: "full" or "tiny".
         log_dir: directory of the logs of all runs, and of interrupted work that a later run
             continues.
+        ray: address of the Ray cluster that judges the models, or None.
+        ray_mixed: True if the hosts of the cluster may have different versions.
         record: True if goldens are written instead of judging.
         required: the pairs that a gate requires; None if the run is no gate.
         server_url: URL of an endpoint that already runs, or None.
@@ -54,6 +56,8 @@ class Options:
     platform: str
     checkpoint: str
     log_dir: Path
+    ray: str | None = None
+    ray_mixed: bool = False
     record: bool = False
     required: list[Pair] | None = None
     server_url: str | None = None

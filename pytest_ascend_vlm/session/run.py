@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..progress import ProgressCallback, StepCallback
     from ..spec.case import Case
     from ..spec.model import ModelSpec
+    from .fleet import Fleet
     from .options import Options
     from .run_logs import RunLogs
     from .server_facts import ServerFacts
@@ -39,6 +40,8 @@ class Run:
         options: the options of the run.
         on_step: called with the step that the run is in.
         selected: ids of the models of which a selected test needs a server.
+        fleet: the hosts of a cluster that judge the models; None before they are known, and in a
+            run on this host.
         started: time of the start of the run, UTC.
     """
 
@@ -53,6 +56,7 @@ class Run:
         self.options = options
         self.on_step = on_step
         self.selected: frozenset[str] = frozenset()
+        self.fleet: Fleet | None = None
         self.started = datetime.now(timezone.utc)
         self._name = name
         self._server_facts: list[ServerFacts] = []
@@ -96,10 +100,18 @@ class Run:
 
         return load_cases(self.options.fixture_roots)
 
+    @property
+    def is_spread(self) -> bool:
+        """True if this process hands the tests to the hosts of a cluster, which judge the models.
+
+        What this host lacks says nothing then.
+        """
+        return self.options.ray is not None
+
     @cached_property
     def unavailable_reason(self) -> str | None:
         """Reason why no server can run here, or None."""
-        return self.platform.unavailable_reason()
+        return None if self.is_spread else self.platform.unavailable_reason()
 
     @cached_property
     def stated_version(self) -> str | None:
@@ -122,19 +134,20 @@ class Run:
         """
         requires = tuple(model.requires)
         if requires not in self._unmet:
-            self._unmet[requires] = None if self.options.server_url else unmet(requires)
+            elsewhere = self.options.server_url or self.is_spread
+            self._unmet[requires] = None if elsewhere else unmet(requires)
         return self._unmet[requires]
 
     @cached_property
     def visible_cards(self) -> int | None:
         """The number of visible cards; None on a platform without cards."""
-        return self.platform.visible_cards()
+        return None if self.is_spread else self.platform.visible_cards()
 
     @property
     def starts_servers(self) -> bool:
         """True if the suite starts servers in this run."""
         options = self.options
-        served_here = options.server_url is None and not options.record
+        served_here = options.server_url is None and not options.record and not self.is_spread
         return served_here and self.unavailable_reason is None
 
     def progress(self, phase: str) -> ProgressCallback:

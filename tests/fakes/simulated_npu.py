@@ -128,6 +128,8 @@ def _servers() -> Iterator[tuple[int, int, str, int]]:
             environment = process.environ()
             if "VLLM_API_KEY" not in environment or "ASCEND_RT_VISIBLE_DEVICES" not in environment:
                 continue
+            if environment.get("SIMULATED_NPU") != os.environ["SIMULATED_NPU"]:
+                continue  # on another simulated host
             cards = [int(card) for card in environment["ASCEND_RT_VISIBLE_DEVICES"].split(",")]
             for member in (process, *process.children(recursive=True)):
                 if member.pid not in seen and member.status() != psutil.STATUS_ZOMBIE:

@@ -30,7 +30,7 @@ _SPEAKING = (
     "engines/vllm/*.py", "platforms/*.py", "processes/*.py", "spec/case_files.py",
     "integration/closing.py", "integration/findings.py", "integration/fixtures.py",
     "integration/outcomes.py", "integration/own_tests.py", "integration/selection.py",
-    "reporting/rows.py", "versions.py",
+    "reporting/rows.py", "scheduling/reasons.py", "versions.py",
 )  # fmt: skip
 
 # Of these, the modules that write only pages, lists, logs, and errors that end the whole run.
@@ -42,8 +42,8 @@ _SILENT = frozenset({
     "load/evalscope_perf.py", "platforms/__init__.py", "platforms/hccl_ports.py",
     "platforms/image.py",
     "processes/tracebacks.py", "session/commands.py", "session/conditions.py",
-    "session/endpoints.py", "session/run_logs.py", "session/setup.py", "suite/catalogue.py",
-    "suite/conformance.py", "suite/gate_list.py",
+    "session/endpoints.py", "session/fleet.py", "session/run_logs.py", "session/setup.py",
+    "suite/catalogue.py", "suite/conformance.py", "suite/gate_list.py",
 })  # fmt: skip
 
 # Calls and arguments whose texts no reader of a report sees: patterns, prompts, progress.

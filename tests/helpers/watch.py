@@ -36,7 +36,7 @@ class Watch:
         deadline = time.monotonic() + seconds
         while (left := self.processes()) and time.monotonic() < deadline:
             time.sleep(0.1)
-        return [" ".join(process.cmdline()) for process in left]
+        return list(filter(None, map(_command, left)))
 
     def end(self) -> None:
         for process in self.processes():
@@ -53,3 +53,11 @@ class Watch:
             return (entry / "fd/1").readlink().is_relative_to(self.directory)
         except (OSError, psutil.Error):
             return False
+
+
+def _command(process: psutil.Process) -> str:
+    """The command of a process; empty if it has ended meanwhile."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""

@@ -1,0 +1,39 @@
+"""The text of `ascend-vlm cluster`; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ..session.fleet import Host, mixed
+
+
+def lines(hosts: Sequence[Host], resource: str) -> Iterator[str]:
+    """Lines about the hosts of a cluster, and about what differs between them.
+
+    Args:
+        hosts: the hosts.
+        resource: Ray's name of a card.
+    """
+    for host in hosts:
+        yield f"{host.name}: {host.cards} {resource}, {host.set_up['device']}"
+        if problem := host.unavailable or host.misconfigured:
+            yield f"  starts no server: {problem}"
+        python = host.set_up["environment"]["python"]
+        versions = {"Python": python, **host.set_up["versions"]}
+        yield f"  {', '.join(f'{name} {version}' for name, version in versions.items())}"
+        for model_id, why in host.weights.items():
+            yield f"  weights of {model_id}: {why or 'found'}"
+    differences = mixed(hosts)
+    if differences:
+        yield "The hosts differ, so pytest --vlm-ray refuses them (--vlm-ray-mixed accepts them):"
+        yield from (f"  {line}" for line in differences)
+    else:
+        yield "The hosts are alike."
+
+
+def is_ready(hosts: Sequence[Host]) -> bool:
+    """True if every host can serve every model, and the hosts are alike."""
+    return not mixed(hosts) and all(
+        host.cards and not (host.unavailable or host.misconfigured or any(host.weights.values()))
+        for host in hosts
+    )

@@ -1,0 +1,135 @@
+"""The hosts of a cluster that judge a run: their set-up, and what differs between them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..reporting.differences import differences
+
+_COUNT = re.compile(r"\b\d+ x ")
+
+
+@dataclass(frozen=True)
+class Host:
+    """A host of a cluster, as it describes itself.
+
+    Attributes:
+        name: its name, unique in the cluster.
+        cards: number of cards that it gives to the cluster; of a platform without cards, of CPUs.
+        label: the platform for the closing line, such as "the NPU".
+        set_up: platform, device, versions and environment, as in a report's receipt.
+        unavailable: reason why no server can run there, or None.
+        misconfigured: reason why it is configured wrongly, or None.
+        weights: model's id -> reason why its weights cannot be used there, or None.
+        unmodified: engine package -> True, its changed files, or None, as in a report.
+    """
+
+    name: str
+    cards: int
+    label: str
+    set_up: Mapping[str, Any]
+    unavailable: str | None = None
+    misconfigured: str | None = None
+    weights: Mapping[str, str | None] = field(default_factory=dict)
+    unmodified: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """The hosts of a run.
+
+    Attributes:
+        hosts: one or more hosts.
+    """
+
+    hosts: tuple[Host, ...]
+
+    @property
+    def label(self) -> str:
+        """The platform and the hosts for the closing line: "the NPU, hosts atlas1 and atlas2"."""
+        labels = " and ".join(dict.fromkeys(host.label for host in self.hosts))
+        word = "hosts" if len(self.hosts) > 1 else "host"
+        return f"{labels}, {word} {listed([host.name for host in self.hosts])}"
+
+    @property
+    def simulated(self) -> bool:
+        """True if the cards of a host are simulated."""
+        return any(host.set_up["simulated"] for host in self.hosts)
+
+    @property
+    def set_up(self) -> dict[str, Any]:
+        """The set-up of all hosts together, for the receipt.
+
+        Hosts that differ are one by one in it: "0.18.0 (atlas1), 0.23.0 (atlas2)".
+        """
+        first = dict(self.hosts[0].set_up)
+        devices = {host.name: host.set_up["device"] for host in self.hosts}
+        joined = {
+            "simulated": self.simulated,
+            "device": ", ".join(f"{name}: {device}" for name, device in devices.items()),
+            "versions": self._joined("versions"),
+        }
+        if "environment" in first:
+            joined["environment"] = self._joined("environment")
+        return first | joined
+
+    @property
+    def unmodified(self) -> dict[str, Any]:
+        """Each engine package -> True if no host changed it, the changed files of all, or None."""
+        found: dict[str, Any] = {}
+        for host in self.hosts:
+            for name, state in host.unmodified.items():
+                found[name] = _worse(found.get(name, True), state)
+        return found
+
+    def _joined(self, field_name: str) -> dict[str, Any]:
+        mappings = {host.name: host.set_up[field_name] for host in self.hosts}
+        names = dict.fromkeys(name for one in mappings.values() for name in one)
+        return {
+            name: _together({host: one.get(name) for host, one in mappings.items()})
+            for name in names
+        }
+
+
+def mixed(hosts: Sequence[Host]) -> list[str]:
+    """One line for each difference of two hosts' set-ups; empty if the hosts are alike.
+
+    The number of cards may differ. What forbids to merge two reports forbids a common run.
+    """
+    lines: dict[str, str] = {}
+    for host in hosts[1:]:
+        sides = [{"receipt": _without_counts(one.set_up), "models": []} for one in (hosts[0], host)]
+        for found in differences(*sides):
+            line = f"{found.what}: {found.first} on {hosts[0].name}, {found.second} on {host.name}"
+            lines.setdefault(found.what, line)
+    return list(lines.values())
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as words: "a", "a and b", "a, b and c"."""
+    *rest, last = names
+    return f"{', '.join(rest)} and {last}" if rest else last
+
+
+def _without_counts(set_up: Mapping[str, Any]) -> dict[str, Any]:
+    return {**set_up, "device": _COUNT.sub("", set_up["device"])}
+
+
+def _together(values: Mapping[str, Any]) -> Any:
+    """The value of all hosts, or each host's own if they are different texts, else None."""
+    different = list(dict.fromkeys(values.values()))
+    if len(different) == 1:
+        return different[0]
+    if not all(isinstance(value, str) for value in different if value is not None):
+        return None
+    return ", ".join(f"{value or 'none'} ({host})" for host, value in values.items())
+
+
+def _worse(first: Any, second: Any) -> Any:
+    """Of two states of a package the one that tells of changed files, else the unknown one."""
+    if changed := {file for one in (first, second) if isinstance(one, list) for file in one}:
+        return sorted(changed)
+    return None if None in (first, second) else True
