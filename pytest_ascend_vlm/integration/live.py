@@ -98,6 +98,8 @@ class Live:
         workers = list(self.status.workers.items())
         with self._uncaptured():
             terminal.ensure_newline()
+            if terminal._tw.width_of_current_line:  # dots of workers have no file's name before
+                terminal.line("")
             terminal.line(self.status.headline())
             for name, worker in workers:
                 terminal.line(f"  {name}: {': '.join(filter(None, worker.cells(now)))}")

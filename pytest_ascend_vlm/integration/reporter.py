@@ -12,11 +12,11 @@ from ..errors import ConfigurationError
 from ..model_files import model_files
 from ..session.run import Run
 from . import workers
-from .live import Live
 
 if TYPE_CHECKING:
     from .closing import Closing
     from .journal import RunJournal
+    from .live import Live
     from .takeover import Takeover
 
 PROCESS = "ascend_vlm_process"
@@ -30,7 +30,6 @@ class Reporter:
         self._config = config
         self._run = run
         self._takeover = takeover
-        self._live = Live(config)
         self._journal: RunJournal | None = None
         self._setup_checked = False
         self._has_collected = False
@@ -42,6 +41,12 @@ class Reporter:
         from .closing import Closing
 
         return Closing(self._run)
+
+    @cached_property
+    def _live(self) -> Live:
+        from .live import Live
+
+        return Live(self._config)
 
     @property
     def _has_closing(self) -> bool:
@@ -87,10 +92,12 @@ class Reporter:
     def pytest_runtestloop(self, session: pytest.Session) -> None:
         """Checks endpoints and directories before the first test."""
         if session.items and not session.testsfailed and not self._config.option.collectonly:
+            from .criterion_call import call_of
             from .selection import fixtures_of
 
             self._require_setup(fixtures_of(session.items))
-            if not self._run.is_spread:  # its hosts are not known yet
+            has_models = any(call_of(item).model for item in session.items)
+            if has_models and not self._run.is_spread:  # a cluster's hosts are not known yet
                 self.begin([item.nodeid for item in session.items])
 
     @pytest.hookimpl(optionalhook=True)
@@ -123,11 +130,12 @@ class Reporter:
         self._closing.take(report)
         if self._journal is not None:
             self._journal.take(report)
-        self._live.take_report(report)
+        if "_live" in vars(self):
+            self._live.take_report(report)
 
     def pytest_enter_pdb(self) -> None:
         """Ends the display: the debugger writes past pytest."""
-        self._live.end()
+        self._end_display()
 
     def begin(self, tests: Sequence[str]) -> None:
         """Begins the journal, if the run writes a report, and the display.
@@ -175,7 +183,7 @@ class Reporter:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
         """Writes the report, evaluates the gate, and prints what was verified in the last line."""
-        self._live.end()
+        self._end_display()
         if not self._has_closing:
             return (yield)
         missing = self._closing.shortfalls(self._deselected)
@@ -208,6 +216,10 @@ class Reporter:
             require_appendable(self._run)
         except ConfigurationError as error:
             raise pytest.UsageError(str(error)) from error
+
+    def _end_display(self) -> None:
+        if "_live" in vars(self):
+            self._live.end()
 
     def _hints_of_run(self) -> list[str]:
         from . import hints

@@ -99,7 +99,7 @@ class Worker:
 
     def __init__(self, config: pytest.Config, takeover: Takeover) -> None:
         self._config = config
-        if told := config.workerinput.get(_EARLIER):  # type: ignore[attr-defined]
+        if told := (_input(config) or {}).get(_EARLIER):
             from ..reporting.resume import Earlier
 
             takeover.earlier = Earlier.from_text(told)
