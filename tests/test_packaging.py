@@ -207,9 +207,9 @@ def resolved(requirements: list[str], python: str, machine: str, *options: str) 
     [
         ("0.18", "3.10", ""),
         ("0.18", "3.11", ""),
-        ("0.18", "3.11", "[mineru,xdist]"),
+        ("0.18", "3.11", "[mineru,ray,xdist]"),
         ("0.23", "3.12", ""),
-        ("0.23", "3.12", "[mineru,xdist]"),
+        ("0.23", "3.12", "[mineru,ray,xdist]"),
     ],
 )
 def test_a_container_keeps_its_packages(
@@ -229,6 +229,7 @@ EXTRAS = {
     "lint": "mypy",
     "mineru": "mineru-vl-utils",
     "perf": "evalscope",
+    "ray": "ray",
     "reference": "accelerate",
     "xdist": "pytest-xdist",
 }
