@@ -229,6 +229,7 @@ EXTRAS = {
     "lint": "mypy",
     "mineru": "mineru-vl-utils",
     "perf": "evalscope",
+    "ray": "ray",
     "reference": "accelerate",
     "xdist": "pytest-xdist",
 }
