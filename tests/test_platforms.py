@@ -491,3 +491,4 @@ def test_the_oldest_release_has_small_blocks_on_a_cpu(
 ) -> None:
     monkeypatch.setattr("pytest_ascend_vlm.versions.installed_vllm", lambda: release)
     assert cpu_backend.serve_arguments().get("block_size") == size
+    assert (Cpu().preemption_problem is not None) is (size is not None)

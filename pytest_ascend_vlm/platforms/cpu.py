@@ -45,6 +45,11 @@ class Cpu(Cardless):
         """Reason why a request for a structured output would end the engine, or None."""
         return cpu_backend.structured_outputs_problem()
 
+    @property
+    def preemption_problem(self) -> str | None:
+        """Reason why an engine with a full KV cache would end, or None."""
+        return cpu_backend.preemption_problem()
+
     def unavailable_reason(self) -> str | None:
         """Reason why no server can run here, or None."""
         if importlib.util.find_spec("vllm") is None:

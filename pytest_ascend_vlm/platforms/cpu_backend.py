@@ -19,8 +19,9 @@ from ..versions import vllm_in
 # reference's bf16. Without them it is 1.0 times, as in later releases.
 _ROUND_MORE = SpecifierSet("<0.14")
 
-# These releases take no other block size (without a package that is no longer published).
-_SMALL_BLOCKS = SpecifierSet("<0.12")
+# These releases take no other block size (without a package that is no longer published), and their
+# engine process dies, without an exception, when it preempts a request.
+_OLD_KV_CACHE = SpecifierSet("<0.12")
 
 # The bit masks of structured outputs need float32 logits, and the engine ends without.
 _MASK_FLOAT32_ALONE = SpecifierSet("<0.15")
@@ -48,7 +49,7 @@ class Library:
 def serve_arguments() -> dict[str, Any]:
     """Arguments that the installed release needs."""
     kernels = {"compilation_config": {"custom_ops": ["none"]}} if vllm_in(_ROUND_MORE) else {}
-    return {**kernels, "block_size": 16} if vllm_in(_SMALL_BLOCKS) else kernels
+    return {**kernels, "block_size": 16} if vllm_in(_OLD_KV_CACHE) else kernels
 
 
 def structured_outputs_problem() -> str | None:
@@ -59,6 +60,13 @@ def structured_outputs_problem() -> str | None:
         "vLLM before 0.15 cannot mask bf16 logits on a CPU, and its engine would end "
         "(https://github.com/vllm-project/vllm/pull/32384)"
     )
+
+
+def preemption_problem() -> str | None:
+    """Reason why the installed release ends when its KV cache is full, or None."""
+    if not vllm_in(_OLD_KV_CACHE):
+        return None
+    return "the engine of vLLM 0.11 ends on a CPU when it preempts a request (not tracked upstream)"
 
 
 def environment() -> dict[str, str]:

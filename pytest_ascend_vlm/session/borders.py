@@ -66,7 +66,7 @@ class BorderRun:
         hit_case: a case that was asked right after another question about its image.
         hit: the answer to it.
         cold: the answer to the same case, computed without the cache.
-        crowd: the cases that were asked at one moment.
+        crowd: the cases that were asked at one moment; none where the engine would end.
         crowded: the answers to them.
         preemptions: how often one of them lost its blocks; None if the server does not count it.
     """
@@ -105,9 +105,9 @@ class Borders:
             cold = client.complete(second, cold=True)
             hit = _after_another_question(client, first, second)
             crowd = self._crowd()
-            crowded, counted = metrics.measure(client.endpoint, lambda: client.ask_together(crowd))
+            crowded, preemptions = _preempted(client, crowd)
         not_judged = (*(f"{case.id}: {_NOT_ASKED}" for case in not_asked), *refused.values())
-        return BorderRun(forced, not_judged, second, hit, cold, crowd, crowded, counted.preemptions)
+        return BorderRun(forced, not_judged, second, hit, cold, crowd, crowded, preemptions)
 
     def _crowd(self) -> tuple[Case, ...]:
         """The cases with the longest answers, whose blocks do not all fit into the KV cache.
@@ -115,6 +115,8 @@ class Borders:
         A longer answer needs more blocks while it is generated, and takes them from others. Tiny
         checkpoints do not read the images of `_bordered` cases.
         """
+        if self.slot.session.run.platform.preemption_problem:
+            return ()
         bordered = _bordered(self._cases)
         cases = [case for case in self._cases if case not in bordered[1:]]
         return tuple(sorted(cases, key=self._answer_tokens, reverse=True)[:CROWD])
@@ -169,6 +171,16 @@ class Borders:
                     raise
                 too_large[case] = str(error)
         return tuple(forced), too_large
+
+
+def _preempted(
+    client: Client, crowd: tuple[Case, ...]
+) -> tuple[tuple[Completion, ...], float | None]:
+    """The answers to cases that are asked at one moment, and the number of preemptions."""
+    if not crowd:
+        return (), None
+    answers, counted = metrics.measure(client.endpoint, lambda: client.ask_together(crowd))
+    return answers, counted.preemptions
 
 
 def _bordered(cases: Sequence[Case]) -> list[Case]:

@@ -208,6 +208,8 @@ class DeterminismCriteria(Criteria):
         """
         if not borders.slot.starts_engines:
             judge.cannot_run("the suite did not start this endpoint, so its cache is not too small")
+        if problem := borders.slot.session.run.platform.preemption_problem:
+            judge.cannot_run(problem)
         run = borders.run()
         by_id = {case.id: case for case in run.crowd}
         alone = {name: answers(case) for name, case in by_id.items()}
