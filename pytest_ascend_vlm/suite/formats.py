@@ -51,7 +51,7 @@ _AS_STORED = tuple(
 )
 _MISSING = ExpectedFailure(
     criterion="serving.urls[missing]",
-    reason="vLLM 0.18 answers HTTP 500 if an image's URL answers 404",
+    reason="vLLM before 0.32 answers HTTP 500 if an image's URL answers 404",
     issue="https://github.com/vllm-project/vllm/issues/47163",
     shows="HTTP 500 instead of a 4xx",
     seen_in="==0.18.*",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # with mm_processor_cache_gb=0 and VLLM_MEDIA_FETCH_MAX_RETRIES=1.
 _HALF_CACHED = ExpectedFailure(
     criterion="recovery.request[too_long]",
-    reason="vLLM 0.32 notes the image of a request that it refuses as known to the engine, "
+    reason="vLLM up to 0.32 notes the image of a request that it refuses as known to the engine, "
     "which has not got it",
     issue="https://github.com/vllm-project/vllm/issues/46354",
     # Only this check: any other image has to be answered.
@@ -40,7 +40,7 @@ _HALF_CACHED_HANGS = ExpectedFailure(
 )
 _RETRIES = ExpectedFailure(
     criterion="recovery.request[url_hangs]",
-    reason="vLLM 0.32 waits for an image three times, for 5, 20 and 80 s",
+    reason="vLLM 0.23 to 0.32 waits for an image three times, for 5, 20 and 80 s",
     issue="https://github.com/vllm-project/vllm/pull/37218",
     # Only this check: others have to be answered meanwhile, and right answers to follow.
     shows="checks failed: the bad request is refused\n",
@@ -54,7 +54,7 @@ _BLIND_HEALTH = ExpectedFailure(
 )
 _SUCCESS = ExpectedFailure(
     criterion="recovery.killed_engine",
-    reason="vLLM 0.32 ends with exit code 0 if its engine dies while it serves",
+    reason="vLLM up to 0.32 ends with exit code 0 if its engine dies while it serves",
     issue="https://github.com/vllm-project/vllm/issues/48966",
     shows="checks failed: exit code\n",
     seen_in="==0.32.*",

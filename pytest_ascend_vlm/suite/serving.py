@@ -73,7 +73,7 @@ _UNREADABLE = tuple(
 
 _UNREACHABLE = ExpectedFailure(
     criterion="serving.bad_input[unreachable-url]",
-    reason="vLLM 0.32 refuses an image whose host does not answer, but with HTTP 500",
+    reason="vLLM up to 0.32 refuses an image whose host does not answer, but with HTTP 500",
     issue="https://github.com/vllm-project/vllm/issues/21254",
     shows="HTTP 500 instead of a 4xx",
     seen_in="==0.32.*",
