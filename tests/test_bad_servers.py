@@ -27,6 +27,7 @@ from pytest_ascend_vlm.spec.case_files import load_cases
 NOT_ON_AN_ENDPOINT = {
     "serving.ready",
     "serving.offline",
+    "determinism.preemption",
     "determinism.restart",
     "lifecycle.stop",
     "lifecycle.kill",
