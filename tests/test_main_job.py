@@ -68,8 +68,8 @@ def test_every_architecture_is_served(main_job: MainJob) -> None:
 
     assert green == WITH_TINY
     assert not {row["status"] for row in document["rows"]} & {"fail", "error", "skip"}
-    # Each once, and one model again for its restart, its variant, its small steps, and twice for what
-    # the death of its engine or server shows.
+    # Each once, and one model again for its restart, its variant, its small steps, and twice for
+    # what the death of its engine or server shows.
     assert document["receipt"]["server_starts"] == len(WITH_TINY) + 5
 
 
