@@ -22,6 +22,7 @@ from .lifecycle import LifecycleCriteria
 from .numerics import NumericsCriteria
 from .parameters import ParameterCriteria
 from .performance import PerformanceCriteria
+from .preemption import PreemptionCriteria
 from .recovery import RecoveryCriteria
 from .reference import ReferenceCriteria
 from .serving import ServingCriteria
@@ -33,6 +34,7 @@ from .tasks import TaskCriteria
 class VLMConformance(
     ReferenceCriteria,
     EquivalenceCriteria,
+    PreemptionCriteria,
     NumericsCriteria,
     DatasetCriteria,
     LifecycleCriteria,

@@ -13,7 +13,6 @@ from ..criteria import recomputed
 from ..criteria.criterion import Cases
 from ..errors import PreconditionError
 from ..session.answers import Answers
-from ..session.borders import Borders
 from ..session.case_sizes import by_size, in_turns, pixels
 from ..session.goldens import Goldens
 from ..session.image_runs import ImageRuns
@@ -190,33 +189,6 @@ class DeterminismCriteria(Criteria):
         by_id = {case.id: case for case in together}
         batched = client.ask_together(together, interval=SPREAD_SECONDS if is_spread else 0.0)
         judge(rules.judge_load(alone, batched, lambda case_id: golden(by_id[case_id])))
-
-    @criterion("determinism.preemption", needs=Capability.IMAGE, ends_server=True)
-    def test_preempted_requests_agree(
-        self, borders: Borders, answers: Answers, golden: Goldens, judge: Judge
-    ) -> None:
-        """A request that loses its place in the KV cache gets the answer that it gets alone.
-
-        The model is served with a KV cache for one of the longest prompts, and {crowd} requests are
-        sent at one moment. A full engine preempts requests: it frees their blocks, and computes
-        prompt and answer again later. The server counts that. If an answer differs, the reference
-        has to be within rounding of a tie there. In service a cache is full at the busiest hour.
-
-        If this fails: look at what a preempted request keeps: computed tokens, positions, image
-        embeddings, sampled tokens that are still in flight (asynchronous scheduling). In a
-        deployment lower max_num_seqs or max_model_len, so that the cache does not become full.
-        """
-        if not borders.slot.starts_engines:
-            judge.cannot_run("the suite did not start this endpoint, so its cache is not too small")
-        if problem := borders.slot.session.run.platform.preemption_problem:
-            judge.cannot_run(problem)
-        run = borders.run()
-        by_id = {case.id: case for case in run.crowd}
-        alone = {name: answers(case) for name, case in by_id.items()}
-        verdict = rules.judge_preemption(
-            alone, run.crowded, lambda name: golden(by_id[name]), run.preemptions
-        )
-        judge(verdict)
 
     @criterion("determinism.prefix_cache", needs=Capability.IMAGE)
     def test_prefix_cache_is_exact(
