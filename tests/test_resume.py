@@ -152,6 +152,7 @@ def test_nothing_is_taken_over_where_something_differs(change: str, finished: Pa
     [
         ("--vlm-examples=7", "", "--vlm-examples: 60 in the run of "),
         ("", "VLLM_ASCEND_ENABLE_NZ", "variable VLLM_ASCEND_ENABLE_NZ: none in the run of "),
+        ("", "LCCL_DETERMINISTIC", "variable LCCL_DETERMINISTIC: none in the run of "),
         ("--vlm-serve=max_model_len=64", "", "serve_overrides: max_model_len: none in the run of "),
     ],
 )

@@ -97,4 +97,4 @@ def _sources(suite_class: type, test_file: Path, root: Path) -> Iterator[tuple[s
     files = [Path(inspect.getfile(one)) for one in bases if one is not object]
     files += [directory / "conftest.py" for directory in test_file.parents]
     for path in dict.fromkeys(path for path in files if path.is_file()):
-        yield str(path.relative_to(root) if path.is_relative_to(root) else path.name), path
+        yield str(path.relative_to(root) if path.is_relative_to(root) else path), path

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import enum
 import hashlib
-import os
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 from ..engines.vllm.arguments import command_line, serve_command
 from ..golden.digests import file_digest, json_digest
 from ..integrity import installed_state
+from ..versions import installed_versions
 from .case_facts import case_facts
 from .model import ModelSession
 from .run import Run
@@ -24,11 +24,24 @@ from .run import Run
 _ENGINES = ("vllm", "vllm_ascend")
 """Packages whose files may change without their version: images install them as git clones."""
 
-_VARIABLES = ("VLLM_", "ASCEND_", "HCCL_", "PYTORCH_")
-"""Beginnings of the environment variables that a server inherits and reads."""
+_LIBRARIES = (
+    *("torchvision", "pillow", "numpy", "tokenizers", "xgrammar", "opencv-python-headless"),
+    *("triton", "triton-ascend", "qwen-vl-utils", "av"),
+)
+"""Packages that prepare images and compute answers, besides those that the receipt names."""
 
-_NOT_COMPARED = ("VISIBLE_DEVICES", "KEY", "TOKEN")
-"""Parts of the names of variables that change no verdict."""
+_VARIABLES = (
+    *("VLLM_", "ASCEND_", "ACL_", "ATB_", "HCCL_", "LCCL_", "INF_NAN_MODE_", "TASK_QUEUE_ENABLE"),
+    *("CPU_AFFINITY_CONF", "CUBLAS_", "CUDA_", "NCCL_", "NVIDIA_TF32_OVERRIDE"),
+    *("PYTORCH_", "TORCH", "DNNL_", "ONEDNN_", "KMP_", "MKL_", "OMP_", "LD_PRELOAD"),
+)
+"""Beginnings of the environment variables that a server inherits and reads.
+
+Some of them choose deterministic kernels, and are set to see if a criterion passes then.
+"""
+
+_NOT_COMPARED = ("VISIBLE_DEVICES", "_KEY", "_TOKEN")
+"""Endings of the names of variables that change no verdict."""
 
 _LARGEST_BYTES = 64 * 2**20
 """A larger file of a checkpoint belongs to its weights, which have a digest of their own."""
@@ -46,7 +59,8 @@ def run_conditions(run: Run) -> dict[str, str]:
         "--vlm-datasets-limit": options.datasets_limit,
         "--vlm-harness-python": options.harness_python,
         **{f"files of {package}": installed_state(package) for package in _ENGINES},
-        **{f"variable {name}": _digest(value) for name, value in sorted(_variables())},
+        **{f"version of {one}": which for one, which in installed_versions(*_LIBRARIES).items()},
+        **{f"variable {name}": _digest(value) for name, value in sorted(_variables(run))},
     }
     return {name: str(value) for name, value in told.items() if value is not None}
 
@@ -89,9 +103,9 @@ def _serve_command(session: ModelSession) -> str:
     return serve_command(session.model.model_id, session.arguments.deployment, env)
 
 
-def _variables() -> Iterator[tuple[str, str]]:
-    for name, value in os.environ.items():
-        if name.startswith(_VARIABLES) and not any(part in name for part in _NOT_COMPARED):
+def _variables(run: Run) -> Iterator[tuple[str, str]]:
+    for name, value in run.variables.items():
+        if name.startswith(_VARIABLES) and not name.endswith(_NOT_COMPARED):
             yield name, value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -43,6 +44,7 @@ class Run:
         fleet: the hosts of a cluster that judge the models; None before they are known, and in a
             run on this host.
         started: time of the start of the run, UTC.
+        variables: the environment variables at that time; imported packages set some later.
     """
 
     def __init__(self, options: Options, on_step: StepCallback, name: str | None = None) -> None:
@@ -58,6 +60,7 @@ class Run:
         self.selected: frozenset[str] = frozenset()
         self.fleet: Fleet | None = None
         self.started = datetime.now(timezone.utc)
+        self.variables = dict(os.environ)
         self._name = name
         self._server_facts: list[ServerFacts] = []
         self._checkpoints: dict[str, Checkpoint] = {}
