@@ -21,7 +21,7 @@ from ..spec.thresholds import GRID_ROUNDS, GRID_TOKENS
 from .case_sizes import pixels
 
 if TYPE_CHECKING:
-    from ..engines.client import Client
+    from ..engines.client import Chat, Client
 
 _LEVELS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 """Powers of two and numbers between them, where graphs and kernels pad."""
@@ -77,7 +77,9 @@ class GridRuns:
     def _burst(self, case: Case, level: int) -> Burst:
         start = Barrier(level)
         with self._client.disposable() as client, ThreadPoolExecutor(level) as pool:
-            times = list(pool.map(partial(_timed, client, case, start), range(level)))
+            # Made before, because a thread that fails would let the others wait for ever.
+            chats = [client.cold_chat(case) for _ in range(level)]
+            times = list(pool.map(partial(_timed, client, case.id, start), chats))
         begin = min(begin for begin, _, _ in times)
         end = max(end for _, end, _ in times)
         return Burst(end - begin, tuple(ttft for _, _, ttft in times))
@@ -90,12 +92,11 @@ def levels(serve: Mapping[str, object]) -> tuple[int, ...]:
     return tuple(level for level in _LEVELS if level <= most)
 
 
-def _timed(client: Client, case: Case, start: Barrier, _: int) -> tuple[float, float, float]:
+def _timed(client: Client, case_id: str, start: Barrier, chat: Chat) -> tuple[float, float, float]:
     """Begin and end of a request, and its TTFT."""
-    chat = client.cold_chat(case)
     start.wait()
     begin = time.perf_counter()
-    answer = client.stream_chat(case.id, chat, GRID_TOKENS)
+    answer = client.stream_chat(case_id, chat, GRID_TOKENS)
     end = time.perf_counter()
     return begin, end, answer.first_token_seconds or answer.seconds
 
