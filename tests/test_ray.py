@@ -139,6 +139,27 @@ def test_a_cluster_of_this_host_runs_what_fits_and_tells_the_rest(
     assert "TestLarge needs 4 cards on one host" in error["reason"]
 
 
+def test_a_run_on_a_cluster_is_appended_to_another(three_models: Path, tmp_path: Path) -> None:
+    host = simulated_host(tmp_path / "host", cards=2)
+    small, middle = (
+        ("-m", "npu", "-k", f"{one} and text_is_answered") for one in ("Small", "Middle")
+    )
+    judge(three_models, *small, "--vlm-ray=local", **host)
+    done, document = judge(three_models, *middle, "--vlm-ray=local", "--vlm-report-append", **host)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert statuses(document).keys() == {"TestSmall", "TestMiddle"}
+
+
+def test_collection_errors_leave_the_tests_to_the_cluster(
+    three_models: Path, tmp_path: Path
+) -> None:
+    (three_models / "test_broken.py").write_text("raise ValueError", "utf-8")
+    host = simulated_host(tmp_path / "host", cards=2)
+    chosen = ("-m", "npu", "-k", "Small and text_is_answered", "--continue-on-collection-errors")
+    _, document = judge(three_models, *chosen, "--vlm-ray=local", **host)
+    assert {model.get("host") for model in document["models"]} != {None}
+
+
 def test_a_cluster_without_an_npu_skips_as_a_host_does(three_models: Path) -> None:
     done, document = judge(three_models, *TEXTS, "--vlm-ray=local")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -12,6 +12,7 @@ import pytest
 from pytest_ascend_vlm.errors import HostError
 from pytest_ascend_vlm.scheduling import reasons
 from pytest_ascend_vlm.scheduling.jobs import Job, in_order, placed
+from pytest_ascend_vlm.scheduling.overview import is_ready, lines
 from pytest_ascend_vlm.scheduling.ray import Arrival, Node
 from pytest_ascend_vlm.scheduling.spread import Observer, Place, Spread
 from pytest_ascend_vlm.scheduling.work import Work
@@ -125,6 +126,13 @@ def test_a_receipt_of_mixed_hosts_tells_the_version_of_each() -> None:
         "os": "Ubuntu",
         "device_memory_mib": None,
     }
+
+
+def test_a_host_without_cards_makes_no_cluster_unready() -> None:
+    head = host("head", 0, {**SET_UP, "device": "no NPU"}, unavailable="there is no Ascend NPU")
+    assert is_ready([head, host("a"), host("b")])
+    assert "The hosts are alike." in list(lines([head, host("a")], "NPU"))
+    assert not is_ready([head])
 
 
 def test_one_simulated_host_makes_a_simulated_run() -> None:

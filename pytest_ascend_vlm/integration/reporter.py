@@ -213,7 +213,8 @@ class Reporter:
 
         try:
             require_setup(self._run, fixtures)
-            require_appendable(self._run)
+            if not self._run.is_spread:  # a cluster's hosts are not known yet
+                require_appendable(self._run)
         except ConfigurationError as error:
             raise pytest.UsageError(str(error)) from error
 

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from ..errors import ConfigurationError
+from ..integration.append import require_appendable
 from ..integration.criterion_call import call_of
 from ..integration.reporter import PROCESS
 from ..integration.selection import NOT_APPLICABLE
 from ..progress import Step
-from ..session.fleet import Fleet, Host, mixed
+from ..session.fleet import Fleet, Host, judging, mixed
 from ..session.options import Options
 from ..session.run import RUN, Run
 from ..spec.model import ModelSpec
@@ -58,7 +59,8 @@ def run_loop(session: pytest.Session) -> bool | None:
     """
     config, run = session.config, session.config.stash[RUN]
     address = run.options.ray
-    if address is None or config.option.collectonly or session.testsfailed or not session.items:
+    stops = session.testsfailed and not config.option.continue_on_collection_errors
+    if address is None or config.option.collectonly or stops or not session.items:
         return None
     try:
         own = parcel(config.rootpath, config.getini("norecursedirs"), _elsewhere(run.options))
@@ -89,11 +91,11 @@ class Driver:
         Raises:
             ConfigurationError: the hosts cannot judge together.
         """
-        nodes = self._cluster.nodes()
-        nodes = [node for node in nodes if node.cards] or nodes
+        nodes = judging(self._cluster.nodes())
         jobs = self._jobs(max(node.cards for node in nodes))
         hosts = self._hosts(nodes, jobs)
         self._run.fleet = Fleet(tuple(hosts))
+        require_appendable(self._run)
         self._begin(hosts)
         if reason := reasons.unavailable(hosts):
             self._replay.skip([item.nodeid for item in self._left if _is_served(item)], reason)

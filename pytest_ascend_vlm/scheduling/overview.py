@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ..session.fleet import Host, mixed
+from ..session.fleet import Host, judging, mixed
 
 
 def lines(hosts: Sequence[Host], resource: str) -> Iterator[str]:
@@ -23,7 +23,7 @@ def lines(hosts: Sequence[Host], resource: str) -> Iterator[str]:
         yield f"  {', '.join(f'{name} {version}' for name, version in versions.items())}"
         for model_id, why in host.weights.items():
             yield f"  weights of {model_id}: {why or 'found'}"
-    differences = mixed(hosts)
+    differences = mixed(judging(hosts))
     if differences:
         yield "The hosts differ, so pytest --vlm-ray refuses them (--vlm-ray-mixed accepts them):"
         yield from (f"  {line}" for line in differences)
@@ -32,8 +32,9 @@ def lines(hosts: Sequence[Host], resource: str) -> Iterator[str]:
 
 
 def is_ready(hosts: Sequence[Host]) -> bool:
-    """True if every host can serve every model, and the hosts are alike."""
-    return not mixed(hosts) and all(
+    """True if every host with cards can serve every model, and these hosts are alike."""
+    own = judging(hosts)
+    return not mixed(own) and all(
         host.cards and not (host.unavailable or host.misconfigured or any(host.weights.values()))
-        for host in hosts
+        for host in own
     )

@@ -5,11 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from ..reporting.differences import differences
 
 _COUNT = re.compile(r"\b\d+ x ")
+
+
+class _WithCards(Protocol):
+    @property
+    def cards(self) -> int: ...
+
+
+_HasCards = TypeVar("_HasCards", bound=_WithCards)
 
 
 @dataclass(frozen=True)
@@ -106,6 +114,14 @@ def mixed(hosts: Sequence[Host]) -> list[str]:
             line = f"{found.what}: {found.first} on {hosts[0].name}, {found.second} on {host.name}"
             lines.setdefault(found.what, line)
     return list(lines.values())
+
+
+def judging(hosts: Sequence[_HasCards]) -> list[_HasCards]:
+    """The hosts that judge: those with cards, or all if no host has any.
+
+    A host without cards may be in the cluster for the process that prints.
+    """
+    return [host for host in hosts if host.cards] or list(hosts)
 
 
 def listed(names: Sequence[str]) -> str:
