@@ -91,14 +91,14 @@ def test_numbers_end_at_what_the_server_computes_at_once(
 
 def slow_in_threes(text: str, _request: Request, state: State) -> str:
     """Answers slowly if it has three requests."""
-    time.sleep(0.2)  # the other requests of the burst arrive meanwhile
+    time.sleep(0.4)  # the other requests of the burst arrive meanwhile, on a busy host too
     are_three = state.in_flight == 3
-    time.sleep(1.0 if are_three else 0.2)
+    time.sleep(3.0 if are_three else 0.4)  # and none has left
     return text
 
 
 def together(text: str, _request: Request, _state: State) -> str:
-    time.sleep(0.4)
+    time.sleep(0.8)
     return text
 
 
