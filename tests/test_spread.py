@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import fleet_makespan
@@ -15,7 +16,7 @@ from pytest_ascend_vlm.scheduling.jobs import Job, in_order, placed
 from pytest_ascend_vlm.scheduling.overview import is_ready, lines
 from pytest_ascend_vlm.scheduling.ray import Arrival, Node
 from pytest_ascend_vlm.scheduling.spread import Observer, Place, Spread
-from pytest_ascend_vlm.scheduling.work import Work
+from pytest_ascend_vlm.scheduling.work import Work, is_plain
 from pytest_ascend_vlm.session.fleet import Fleet, Host, listed, mixed
 
 
@@ -365,3 +366,20 @@ def test_an_interruption_ends_what_runs() -> None:
     with pytest.raises(Stopped):
         loop.run(JOB, must_stop=stop)
     assert loop.cluster.ended == [0]
+
+
+# --- what travels --------------------------------------------------------------------------------
+
+
+def test_work_is_the_same_in_its_process() -> None:
+    options = {"keyword": "中文", "verbose": 1, "root": Path("/models"), "plugins": ["a", "b"]}
+    tests = frozenset({"m.py::TestX::t1[中]", "m.py::TestX::t2"})
+    work = Work("m.py::TestX", tests, options, Path(), None, "a", "run", Path("/logs"))
+    again = Work.from_text(work.as_text())
+    assert again == work
+    assert isinstance(again.options["root"], Path)
+
+
+@pytest.mark.parametrize("value", [object(), [object()], {"a": 1}, lambda: None])
+def test_what_another_process_cannot_have_does_not_travel(value: object) -> None:
+    assert not is_plain(value)

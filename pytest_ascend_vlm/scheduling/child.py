@@ -9,7 +9,6 @@ The reports of its tests go the same way. Its own output is a log on its host.
 from __future__ import annotations
 
 import json
-import pickle
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,7 +59,7 @@ def main(argv: list[str]) -> int:
     """Runs the tests of the file `argv[1]` and writes messages to the file `argv[2]`."""
     use_shared_tmp(argv[3])
     root, path, channel = Path(argv[0]), Path(argv[1]), Channel(Path(argv[2]))
-    work: Work = pickle.loads(path.read_bytes())  # noqa: S301 - written by node.py
+    work = Work.from_text(path.read_text("utf-8"))
     arguments = [str(root / work.suite_class), f"--rootdir={root}"]
     if work.ini is not None:
         arguments += ["-c", str(root / work.ini)]

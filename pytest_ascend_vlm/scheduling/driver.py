@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,7 +26,7 @@ from .ray import Cluster, Node, connected
 from .replay import Replay
 from .resources import CPU, resource_of
 from .spread import Observer, Place, Spread
-from .work import Question, Work
+from .work import Question, Work, is_plain
 
 _CACHE_KEY = "ascend-vlm/class-seconds"
 
@@ -206,7 +206,7 @@ class Driver:
             if (model := call_of(item).model) and model.model_id == job.model_id
             for name in (model.model_id, *(one.checkpoint for one in model.variants))
         }
-        plain = {name: value for name, value in typed.items() if _is_plain(value)}
+        plain = {name: value for name, value in typed.items() if is_plain(value)}
         plain.pop("file_or_dir", None)  # the class takes the place of the typed paths
         return {
             **plain,
@@ -294,10 +294,3 @@ def _elsewhere(options: Options) -> Iterator[Path]:
 def _below(root: Path, path: Path) -> Path | None:
     """A path relative to the root; None if it is not below it."""
     return path.relative_to(root) if path.is_relative_to(root) else None
-
-
-def _is_plain(value: object) -> bool:
-    """True for a value that every Python can unpickle; plugins may keep others in the options."""
-    if isinstance(value, (list, tuple)):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, (bool, int, float, str, PurePath))

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import pickle
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -66,11 +65,12 @@ def judge(work: Work) -> Iterator[list[Message]]:
     root = Path.cwd()
     directory = work.log_dir / work.run_name
     directory.mkdir(parents=True, exist_ok=True)
-    log = directory / f"{work.suite_class.rpartition('::')[2]}-pytest.log"
+    name = work.suite_class.rpartition("::")[2]
+    log = directory / f"{name}-pytest.log"
     log.touch()
     with tempfile.TemporaryDirectory(prefix="vlm-ray-") as own:
         order, channel = Path(own, "work"), Path(own, "channel")
-        order.write_bytes(pickle.dumps(work))
+        order.write_text(work.as_text(), "utf-8")
         channel.touch()
         arguments = [str(root), str(order), str(channel), shared_tmp()]
         command = [sys.executable, "-m", child.__name__, *arguments]
@@ -85,7 +85,6 @@ def judge(work: Work) -> Iterator[list[Message]]:
                 *lines, rest = (rest + stream.read()).split(b"\n")
                 if lines:
                     yield [json.loads(line) for line in lines]
-            name = work.suite_class.rpartition("::")[2]
             problem = reasons.ended_early(name, work.host, code)
             yield [{"ended": process.with_tail(problem)}]
 

@@ -7,6 +7,7 @@ task started end with it (processes/supervisor.py).
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -129,9 +130,8 @@ class Cluster:
         left = list(tasks)
         for task in left:
             self._ray.cancel(task)
-        for _ in range(int(_END_SECONDS)):
-            if not left:
-                return
+        until = time.monotonic() + _END_SECONDS
+        while left and time.monotonic() < until:
             gone = [one.task for one in self.wait(left, 1.0) if not one.messages]
             left = [task for task in left if task not in gone]
 

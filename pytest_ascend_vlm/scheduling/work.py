@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from ..session.options import Options
 from ..spec.model import ModelSpec
+
+_PATH = "path of this file system"
+"""The key of a path, which JSON has no type for."""
 
 Message = Mapping[str, Any]
 """One line of JSON from a host, of one kind:
@@ -38,12 +42,12 @@ class Question:
 
 @dataclass(frozen=True)
 class Work:
-    """Tests of one class for the test process of a host. It is pickled for that process.
+    """Tests of one class for the test process of a host, which gets it as a text.
 
     Attributes:
         suite_class: the node id of the class.
         tests: the node ids of its tests.
-        options: pytest's options, as plain values.
+        options: pytest's options, those that `is_plain` accepts.
         directory: the working directory, relative to the project's root.
         ini: the ini file, relative to the project's root; None without one.
         host: name of the host.
@@ -59,3 +63,28 @@ class Work:
     host: str
     run_name: str
     log_dir: Path
+
+    def as_text(self) -> str:
+        """The work as JSON."""
+        return json.dumps({**vars(self), "tests": sorted(self.tests)}, default=_path)
+
+    @classmethod
+    def from_text(cls, text: str) -> Work:
+        """The inverse of `as_text`, but for tuples, which become lists."""
+        told = json.loads(text, object_hook=_restored)
+        return cls(**{**told, "tests": frozenset(told["tests"])})
+
+
+def is_plain(value: object) -> bool:
+    """True for a value that another process can have; plugins may keep others in the options."""
+    if isinstance(value, (list, tuple)):
+        return all(map(is_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str, PurePath))
+
+
+def _path(value: Any) -> dict[str, str]:
+    return {_PATH: str(value)}
+
+
+def _restored(told: dict[str, Any]) -> Any:
+    return Path(told[_PATH]) if _PATH in told else told
