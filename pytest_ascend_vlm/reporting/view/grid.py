@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..charts import grid_chart_names
 from .missing import Commands, Missing, missing
-from .rows import Rows, of
+from .rows import Rows, of, that_ran
 from .speed import MeasuredVerdict, measured_verdict
 
 
@@ -32,7 +32,7 @@ def grid(rows: Rows, run: Commands, *, charts: bool) -> Grid | Missing:
         charts: True if the view names the charts.
     """
     own = of(rows, "grid.")
-    judged = [row for row in own if row["status"] not in {"skip", "na"}]
+    judged = that_ran(own)
     if not judged:
         return missing(own, run.run("grid"))
     return Grid(tuple(map(measured_verdict, judged)), grid_chart_names(judged) if charts else {})

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..charts import growth_chart_name
 from .missing import Commands, Missing, missing
-from .rows import Rows, of
+from .rows import Rows, of, that_ran
 from .speed import MeasuredVerdict, measured_verdict
 
 
@@ -32,7 +32,7 @@ def growth(rows: Rows, run: Commands, *, charts: bool) -> Growth | Missing:
         charts: True if the view names the charts.
     """
     own = of(rows, "growth.")
-    judged = [row for row in own if row["status"] not in {"skip", "na"}]
+    judged = that_ran(own)
     if not judged:
         return missing(own, run.run("soak"))
     chart = growth_chart_name(judged) if charts else None

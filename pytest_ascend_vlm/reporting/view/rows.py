@@ -43,6 +43,11 @@ def with_verdict(rows: Iterable[Json]) -> list[Json]:
     return [row for row in rows if row["status"] in VERDICTS]
 
 
+def that_ran(rows: Iterable[Json]) -> list[Json]:
+    """The rows of tests that ran: they have a verdict, or an error."""
+    return [row for row in rows if row["status"] not in {"skip", "na"}]
+
+
 def counts(rows: Iterable[Json]) -> dict[str, int]:
     """Status -> number of rows; failures and errors come first."""
     found = Counter(row["status"] for row in rows)

@@ -13,7 +13,7 @@ from ..phrase import Text
 from ..sentences import sentence
 from .conditions import load_conditions
 from .missing import Commands, Missing, missing
-from .rows import Json, Rows, evidence, first_line, mean, number, of
+from .rows import Json, Rows, evidence, first_line, mean, number, of, that_ran
 from .time_shares import Share, time_shares
 
 STATISTICS = ("value", "mean", "median", "p90", "p95", "p99", "peak")
@@ -159,7 +159,7 @@ def speed(rows: Rows, run: Commands, *, charts: bool) -> Speed | Missing:
         charts: True if the view names the charts.
     """
     own = of(rows, "performance.")
-    measured = [row for row in own if row["status"] not in {"skip", "na"}]
+    measured = that_ran(own)
     if not measured:
         return missing(own, run.run("performance"))
     figures = _figures(measured)
