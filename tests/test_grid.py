@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from xml.etree import ElementTree
 
 import pytest
-from fakes.replay_server import Behaviour, Request, State
+from fakes.replay_server import Behaviour, Defect, Request, State
 from helpers.outcome import Judged, Serve
 
 from pytest_ascend_vlm.criteria.grid import judge_cliffs
@@ -120,6 +120,12 @@ def test_a_planted_cliff_is_caught(judged: Judged, stub: Serve) -> None:
     cliff = of_448(judged, stub(Behaviour(answered=slow_in_threes)))
     assert cliff["status"] == "fail"
     assert "the slowest beside its neighbours is 3" in str(cliff["reason"])
+
+
+def test_answers_of_another_length_are_not_compared(judged: Judged, stub: Serve) -> None:
+    found = of_448(judged, stub(Defect.USAGE_HIDES_AN_ANSWERS_END.value))
+    assert found["status"] == "error"
+    assert "tokens instead of 8" in str(found["reason"])
 
 
 # --- the heat map --------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from ..errors import PreconditionError
 from ..load.uncached import UncachedRequests
 from ..observation.grid import Burst, GridRow
 from ..progress import ProgressCallback
@@ -61,6 +62,7 @@ class GridRuns:
         not make the later numbers slow.
 
         Raises:
+            PreconditionError: an answer has another length than it should.
             ServerError: a request was not answered.
         """
         case = self._uncached.case(self._case, side / self.side)
@@ -98,6 +100,12 @@ def _timed(client: Client, case_id: str, start: Barrier, chat: Chat) -> tuple[fl
     begin = time.perf_counter()
     answer = client.stream_chat(case_id, chat, GRID_TOKENS)
     end = time.perf_counter()
+    tokens = answer.usage.completion_tokens if answer.usage else None
+    if tokens != GRID_TOKENS:
+        raise PreconditionError(
+            f"an answer has {tokens} tokens instead of {GRID_TOKENS}, so its time is not compared: "
+            "the server does not support ignore_eos, or reports no token counts"
+        )
     return begin, end, answer.first_token_seconds or answer.seconds
 
 
