@@ -17,7 +17,7 @@ from pytest_ascend_vlm.scheduling.overview import is_ready, lines
 from pytest_ascend_vlm.scheduling.ray import Arrival, Node
 from pytest_ascend_vlm.scheduling.spread import Observer, Place, Spread
 from pytest_ascend_vlm.scheduling.work import Work, is_plain
-from pytest_ascend_vlm.session.fleet import Fleet, Host, listed, mixed
+from pytest_ascend_vlm.session.fleet import Fleet, Host, listed, mixed, other_suites
 
 
 def names(jobs: Sequence[Job]) -> list[str]:
@@ -94,6 +94,16 @@ def host(name: str, cards: int = 8, set_up: Mapping[str, Any] = SET_UP, **more: 
 def test_hosts_with_other_numbers_of_cards_are_alike() -> None:
     small = {**SET_UP, "device": "2 x 910B4"}
     assert mixed([host("a"), host("b", 2, small)]) == []
+
+
+def test_a_host_with_another_suite_than_the_driver_is_named() -> None:
+    same = {**SET_UP, "suite_sha256": "a" * 64}
+    other = {**SET_UP, "suite_sha256": "b" * 64}
+    # Two hosts that are alike may both differ from the process that selects the tests.
+    hosts = [host("a", set_up=other), host("b", set_up=other)]
+    assert mixed(hosts) == []
+    assert [line.split(":")[1].split()[0] for line in other_suites(hosts, "a" * 64)] == ["a", "b"]
+    assert other_suites([host("a", set_up=same)], "a" * 64) == []
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,11 @@ def receipt(run: Run, argv: list[str]) -> dict[str, Any]:
     }
 
 
+def suite_digest() -> str:
+    """The digest of the suite of this host."""
+    return code_digest(_PACKAGE)
+
+
 def set_up(run: Run) -> dict[str, Any]:
     """The part of a receipt that tells where this host's servers run.
 
@@ -45,7 +50,7 @@ def set_up(run: Run) -> dict[str, Any]:
         "platform": run.options.platform,
         "checkpoint": run.options.checkpoint,
         "simulated": run.platform.simulated,
-        "suite_sha256": code_digest(_PACKAGE),
+        "suite_sha256": suite_digest(),
         "device": run.platform.device(),
         "versions": {
             **installed_versions("pytest-ascend-vlm", "pytest"),

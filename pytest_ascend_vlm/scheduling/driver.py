@@ -12,10 +12,11 @@ import pytest
 from ..errors import ConfigurationError
 from ..integration.append import require_appendable
 from ..integration.criterion_call import call_of
+from ..integration.receipt import suite_digest
 from ..integration.reporter import PROCESS
 from ..integration.selection import NOT_APPLICABLE
 from ..progress import Step
-from ..session.fleet import Fleet, Host, judging, mixed
+from ..session.fleet import Fleet, Host, judging, mixed, other_suites
 from ..session.options import Options
 from ..session.run import RUN, Run
 from ..spec.model import ModelSpec
@@ -144,7 +145,8 @@ class Driver:
                 f"--vlm-ray: no host of the cluster has the resource {resource}. Start Ray on each "
                 f"host with its number of cards: ray start ... --resources='{{\"{resource}\": 8}}'"
             )
-        if not options.ray_mixed and (lines := mixed(hosts)):
+        lines = [*other_suites(hosts, suite_digest()), *mixed(hosts)]
+        if lines and not options.ray_mixed:
             raise ConfigurationError(
                 "\n  ".join(
                     [

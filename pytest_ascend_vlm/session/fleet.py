@@ -116,6 +116,22 @@ def mixed(hosts: Sequence[Host]) -> list[str]:
     return list(lines.values())
 
 
+def other_suites(hosts: Sequence[Host], suite_sha256: str) -> list[str]:
+    """One line for each host that has another suite than the process that selects the tests.
+
+    It would not run tests that it does not know, and nobody would ask for those that it alone has.
+
+    Args:
+        hosts: the hosts.
+        suite_sha256: the digest of the suite here, as in a receipt.
+    """
+    return [
+        f"files of the suite: {host.name} has others than this host"
+        for host in hosts
+        if host.set_up.get("suite_sha256", suite_sha256) != suite_sha256
+    ]
+
+
 def judging(hosts: Sequence[_HasCards]) -> list[_HasCards]:
     """The hosts that judge: those with cards, or all if no host has any.
 
