@@ -25,7 +25,7 @@ from ..session.pictures import PictureRequests, longest_prompt
 from ..session.streams import streams
 from ..spec.case import Capability, Case, Sampling
 from ..spec.model import ExpectedFailure, ModelSpec
-from ..spec.step import single_step
+from ..spec.step import Step, single_step
 from .base import Criteria
 from .criterion import criterion
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ..engines.client import Client
     from ..engines.endpoint import Server
     from ..engines.transformers.model import Encoder
+    from ..observation.exchange import Exchange
     from ..session.request_runs import RequestRuns
     from ..session.run import Run
 
@@ -359,10 +360,7 @@ class ServingCriteria(Criteria):
         If this fails: after a 5xx, the server's log has the exception that should have become a
         4xx. If the next good request is not answered, the bad request stopped the engine.
         """
-        few = Sampling(max_tokens=_CUT_TOKENS)
-        client.complete(text_case, few)  # fails if the server was down before the bad request
-        (exchange,) = request_runs.exchanges([single_step(bad)])
-        good = reply_or_refusal(lambda: client.ask(text_case, few))
+        exchange, good = _sent_between(single_step(bad), text_case, client, request_runs)
         judge(rules.judge_refusals({bad: exchange.refusal}, good))
 
     @criterion(
@@ -386,12 +384,7 @@ class ServingCriteria(Criteria):
         If this fails: the server's log has the exception. Until the engine is mended, reject texts
         that contain special tokens before they reach the server.
         """
-        few = Sampling(max_tokens=_CUT_TOKENS)
-        client.complete(text_case, few)  # fails if the server was down before the odd request
-        (exchange,) = request_runs.exchanges([single_step(odd)])
-        good = reply_or_refusal(lambda: client.ask(text_case, few))
-        if isinstance(good, Refusal):  # a dead engine may have a server for some seconds yet
-            request_runs.restart()
+        exchange, good = _sent_between(single_step(odd), text_case, client, request_runs)
         judge(request_rules.judge_odd(exchange, good))
 
     @criterion("serving.any_request", "robustness", needs=Capability.IMAGE)
@@ -419,6 +412,22 @@ class ServingCriteria(Criteria):
         known = {one.case for one in declared if one.may_occur(vlm_run.vllm_version)}
         found = request_search.search(request_runs, known, vlm_run.options.examples)
         judge(request_rules.judge_any_request(found, request_runs.shortest(found, vlm_run.logs)))
+
+
+def _sent_between(
+    step: Step, case: Case, client: Client, request_runs: RequestRuns
+) -> tuple[Exchange, Completion | Refusal]:
+    """Sends a request between two good ones; returns its reply, and that to the second good one.
+
+    If the second one is refused, the server is restarted for the next test.
+    """
+    few = Sampling(max_tokens=_CUT_TOKENS)
+    client.complete(case, few)  # fails if the server was down before the request
+    (exchange,) = request_runs.exchanges([step])
+    good = reply_or_refusal(lambda: client.ask(case, few))
+    if isinstance(good, Refusal):  # a dead engine may have a server for some seconds yet
+        request_runs.restart()
+    return exchange, good
 
 
 def _with_images(cases: tuple[Case, ...], count: int) -> Case:
