@@ -91,7 +91,7 @@ def events_before(run: Run, earlier: Earlier | None) -> Sequence[Event]:
     return ()
 
 
-def begin(run: Run, argv: Iterable[str], tests: int, earlier: Earlier | None) -> RunJournal | None:
+def begin(run: Run, argv: Iterable[str], tests: int, before: Sequence[Event]) -> RunJournal | None:
     """Begins the journal of a run in the report's directory; None without a report.
 
     With `--vlm-report-append` and `--vlm-resume` it begins with the events of the runs before, so
@@ -101,12 +101,13 @@ def begin(run: Run, argv: Iterable[str], tests: int, earlier: Earlier | None) ->
         run: the run.
         argv: the arguments of pytest.
         tests: the number of selected tests.
-        earlier: the earlier runs whose verdicts are taken over, or None.
+        before: what `events_before` returns.
     """
-    if run.options.report is None:
+    options = run.options
+    if options.report is None:
         return None
-    path = run.options.report / FILE_NAME
-    kept = events_before(run, earlier) if earlier or run.options.append_report else ()
+    path = options.report / FILE_NAME
+    kept = before if options.resume or options.append_report else ()
     journal = Journal(path, run.logs.name, kept)
     told = {"receipt": receipt(run, list(argv)), "conditions": run_conditions(run)}
     journal.write({"event": "run", "schema": SCHEMA, "tests": tests, **told})

@@ -148,7 +148,7 @@ class Reporter:
         before = events_before(self._run, self._takeover.earlier)
         self._live.begin(tests, before)
         argv = self._config.invocation_params.args
-        self._journal = begin(self._run, argv, len(tests), self._takeover.earlier)
+        self._journal = begin(self._run, argv, len(tests), before)
 
     def note(self, line: str) -> None:
         """Shows a line about the run now, and stores it in the report."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -103,11 +103,11 @@ class Status:
         known = [test for test in open_tests if test in self.durations]
         if not known:
             return ""
-        by_class: Counter[str] = Counter()
+        by_class: defaultdict[str, float] = defaultdict(float)
         for test in known:
-            by_class[test.rpartition("::")[0]] += self.durations[test]  # type: ignore[assignment]
+            by_class[test.rpartition("::")[0]] += self.durations[test]
         # A class runs in one worker.
-        seconds = max(by_class.total() / max(len(self._seen), 1), *by_class.values())
+        seconds = max(sum(by_class.values()) / max(len(self._seen), 1), *by_class.values())
         text = f"about {duration_text(seconds)} left, as in the earlier run"
         new = len(open_tests) - len(known)
         return f"{text}, and {new} tests that it did not have" if new else text

@@ -109,17 +109,6 @@ def _refusal(found: Difference, first: str, second: str) -> str:
     return f"{owner}{found.what}: {sides}; {ADVICE[found.field]}"
 
 
-def continued(earlier: Document, later: Document, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """A report of a run that went on with what an earlier one began.
-
-    Args:
-        earlier: the report of the earlier run.
-        later: the report of the run that went on.
-        rows: the rows of the result.
-    """
-    return _document(earlier, later, rows)
-
-
 def runs_of(document: Document) -> list[dict[str, Any]]:
     """The runs of a report; a report without the field has one."""
     receipt = document["receipt"]
@@ -147,7 +136,7 @@ def _merged(earlier: Merged, later: Named) -> Merged:
     for key in both:
         chosen[key] = _placed(chosen[key], [*old[key], *added[key]])
     return Merged(
-        _document(earlier.document, later.document, _in_order([*old, *added], chosen)),
+        continued(earlier.document, later.document, _in_order([*old, *added], chosen)),
         earlier.replaced + len(both) - len(stays),
         (*earlier.outlived, *_outlived(added, stays)),
     )
@@ -208,7 +197,14 @@ def _place(row: Mapping[str, Any]) -> tuple[list[int], str, str]:
     return row["order"], row["criterion"], row["case"] or ""
 
 
-def _document(earlier: Document, later: Document, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def continued(earlier: Document, later: Document, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """A report of a run that went on with what an earlier one began.
+
+    Args:
+        earlier: the report of the earlier run.
+        later: the report of the run that went on.
+        rows: the rows of the result.
+    """
     old, new = earlier["receipt"], later["receipt"]
     both = {name: _filled(old.get(name), new.get(name)) for name in ("environment", "tests")}
     receipt = {**new, **old, **{name: facts for name, facts in both.items() if facts}}

@@ -24,10 +24,11 @@ class PreemptionCriteria(Criteria):
     ) -> None:
         """A request that loses its place in the KV cache gets the answer that it gets alone.
 
-        The model is served with a KV cache for one of the longest prompts, and {crowd} requests are
-        sent at one moment. A full engine preempts requests: it frees their blocks, and computes
-        prompt and answer again later. The server counts that. If an answer differs, the reference
-        has to be within rounding of a tie there. In service a cache is full at the busiest hour.
+        The model is served with a KV cache for one of the longest prompts, and up to {crowd}
+        requests are sent at one moment. A full engine preempts requests: it frees their blocks, and
+        computes prompt and answer again later. The server counts that. If an answer differs, the
+        reference has to be within rounding of a tie there. In service a cache is full at the
+        busiest hour.
 
         If this fails: look at what a preempted request keeps: computed tokens, positions, image
         embeddings, sampled tokens that are still in flight (asynchronous scheduling). In a
