@@ -290,9 +290,11 @@ def test_without_a_statement_the_device_is_unknown(stub: Serve, judged: Judged) 
     assert receipt["device"].startswith("unknown, behind http://127.0.0.1:")
 
 
-@pytest.mark.parametrize(("idle_seconds", "connections"), [(0.0, 2), (60.0, 1)])
-def test_an_idle_connection_is_closed_before_the_server_closes_it(
-    idle_seconds: float, connections: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("idle_seconds", "status", "connections"), [(60.0, 200, 1), (0.0, 200, 2), (60.0, 400, 2)]
+)
+def test_an_idle_connection_and_that_of_an_error_are_closed_before_the_server_closes_them(
+    idle_seconds: float, status: int, connections: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ports = set()
 
@@ -302,7 +304,7 @@ def test_an_idle_connection_is_closed_before_the_server_closes_it(
         def do_GET(self) -> None:
             ports.add(self.client_address[1])
             body = b'{"object": "list", "data": []}'
-            self.send_response(200)
+            self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

@@ -68,6 +68,7 @@ class Connection:
                 verify=endpoint.certificates,
                 trust_env=not endpoint.is_local,
                 limits=limits_of_openai(keepalive_expiry=_IDLE_SECONDS),
+                event_hooks={"response": [_close_behind_an_error]},
             ),
         )
         self._http = httpx.Client(
@@ -192,3 +193,14 @@ class Connection:
         return ServerError(
             f"no answer from {self.endpoint.url}: {cause}. The server may hang or may have stopped."
         )
+
+
+def _close_behind_an_error(reply: httpx.Response) -> None:
+    """Closes the connection of an HTTP error, so that the next request has another one.
+
+    After an exception vLLM up to 0.23 closes the connection behind its reply without saying so, and
+    the next request on it would be lost.
+    """
+    if reply.is_error:
+        reply.read()
+        reply.extensions["network_stream"].close()

@@ -66,7 +66,8 @@ class BorderRun:
         hit_case: a case that was asked right after another question about its image.
         hit: the answer to it.
         cold: the answer to the same case, computed without the cache.
-        crowd: the cases that were asked at one moment; none where the engine would end.
+        crowd: the cases that were asked at one moment; none where the engine would end, or where
+            they all fit into the KV cache.
         crowded: the answers to them.
         preemptions: how often one of them lost its blocks; None if the server does not count it.
     """
@@ -119,7 +120,13 @@ class Borders:
             return ()
         bordered = _bordered(self._cases)
         cases = [case for case in self._cases if case not in bordered[1:]]
-        return tuple(sorted(cases, key=self._answer_tokens, reverse=True)[:CROWD])
+        crowd = sorted(cases, key=self._answer_tokens, reverse=True)[:CROWD]
+        block = self._block()
+        blocks = [
+            math.ceil((self._prompt_tokens(case) + self._answer_tokens(case)) / block)
+            for case in crowd
+        ]
+        return tuple(crowd) if overflow(blocks, self._blocks()) else ()
 
     def _askable(self) -> tuple[list[Case], list[Case]]:
         """The cases that are asked, and those that the installed vLLM may never answer."""
@@ -129,14 +136,7 @@ class Borders:
 
     def _small(self) -> Variant:
         """The variant that has room for one of the longest requests at a time."""
-        session = self.slot.session
-        serve = launch_arguments(session.model, session.run.platform).all
-        _, not_asked = self._askable()
-        asked = [case for case in self._cases if case not in not_asked]
-        block = serve.get("block_size", _BLOCK)
-        longest = max(self._prompt_tokens(case) + case.max_tokens for case in asked)
-        # A block more, because vLLM counts some tokens of a request in advance.
-        blocks = math.ceil(longest / block) + 1
+        block, blocks = self._block(), self._blocks()
         return Variant(
             "small_steps",
             {
@@ -151,6 +151,19 @@ class Borders:
                 "num_gpu_blocks_override": blocks + 1,
             },
         )
+
+    def _block(self) -> int:
+        """Tokens of a block of the KV cache."""
+        session = self.slot.session
+        return launch_arguments(session.model, session.run.platform).all.get("block_size", _BLOCK)
+
+    def _blocks(self) -> int:
+        """The blocks that the longest request needs."""
+        _, not_asked = self._askable()
+        asked = [case for case in self._cases if case not in not_asked]
+        longest = max(self._prompt_tokens(case) + case.max_tokens for case in asked)
+        # A block more, because vLLM counts some tokens of a request in advance.
+        return math.ceil(longest / self._block()) + 1
 
     def _prompt_tokens(self, case: Case) -> int:
         return self._golden(case).prompt_tokens or 0
@@ -171,6 +184,16 @@ class Borders:
                     raise
                 too_large[case] = str(error)
         return tuple(forced), too_large
+
+
+def overflow(requests: Iterable[int], cache: int) -> bool:
+    """True if the longest requests that run at a time do not fit into a KV cache together.
+
+    Args:
+        requests: blocks of each request.
+        cache: blocks of the KV cache.
+    """
+    return sum(sorted(requests, reverse=True)[:_SEQUENCES]) > cache
 
 
 def _preempted(

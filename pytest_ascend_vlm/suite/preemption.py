@@ -39,6 +39,11 @@ class PreemptionCriteria(Criteria):
         if problem := borders.slot.session.run.platform.preemption_problem:
             judge.cannot_run(problem)
         run = borders.run()
+        if not run.crowd:
+            judge.not_applicable(
+                "the longest prompt of the model's cases is so long that a KV cache with room for "
+                "it has room for all requests that run at a time"
+            )
         by_id = {case.id: case for case in run.crowd}
         alone = {name: answers(case) for name, case in by_id.items()}
         verdict = rules.judge_preemption(

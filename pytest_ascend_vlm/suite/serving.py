@@ -49,6 +49,7 @@ _BAD_INPUT = (
     "data-without-base64",
     "unknown-model",
     "too-long-prompt",
+    "bad_words-empty",
     "broken-json",
     "no-messages",
 )
@@ -77,7 +78,7 @@ _UNREACHABLE = ExpectedFailure(
     reason="vLLM up to 0.32 refuses an image whose host does not answer, but with HTTP 500",
     issue="https://github.com/vllm-project/vllm/issues/21254",
     shows="HTTP 500 instead of a 4xx",
-    seen_in="==0.32.*",
+    seen_in=">=0.11,<0.33",
 )
 _NO_BASE64 = ExpectedFailure(
     criterion="serving.bad_input[data-without-base64]",
@@ -86,7 +87,14 @@ _NO_BASE64 = ExpectedFailure(
     shows="HTTP 501 instead of a 4xx",
     seen_in="==0.32.*",
 )
-_KNOWN_FAILURES = (_GIGAPIXEL, *_UNREADABLE, _UNREACHABLE, _NO_BASE64)
+_EMPTY_WORD = ExpectedFailure(
+    criterion="serving.bad_input[bad_words-empty]",
+    reason="vLLM 0.18 refuses an empty string in bad_words, but with HTTP 500",
+    issue="https://github.com/vllm-project/vllm/pull/41572",
+    shows="HTTP 500 instead of a 4xx",
+    seen_in="==0.18.*",
+)
+_KNOWN_FAILURES = (_GIGAPIXEL, *_UNREADABLE, _UNREACHABLE, _NO_BASE64, _EMPTY_WORD)
 _ODD_INPUT = ("image-tokens-in-text", "image-and-image-tokens")
 _IMAGE_TOKENS = tuple(
     ExpectedFailure(
