@@ -102,10 +102,10 @@ def _table(
     token_ids = np.full((len(positions), width), -1, dtype=np.int64)
     table = np.full((len(positions), width), np.nan)
     for row, position in enumerate(positions):
-        values = {t: float("nan") if v is None else v for t, v in position.items()}
-        ranked = sorted(values, key=lambda token: (np.isnan(values[token]), -values[token]))
-        token_ids[row, : len(ranked)] = ranked
-        table[row, : len(ranked)] = [values[token] for token in ranked]
+        values = np.array(list(position.values()), dtype=np.float64)  # None becomes NaN
+        ranked = np.argsort(-values, kind="stable")  # NaN last
+        token_ids[row, : len(ranked)] = np.array(list(position), dtype=np.int64)[ranked]
+        table[row, : len(ranked)] = values[ranked]
     return token_ids, table
 
 

@@ -374,6 +374,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "prompt_logprobs": lambda value: 0 <= value <= LISTED,
     "seed": lambda value: abs(value) < 2**63,
     "cache_salt": lambda value: isinstance(value, str) and value != "",
+    "bad_words": all,
     "stream": lambda value: isinstance(value, bool),
 }
 
