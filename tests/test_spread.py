@@ -120,6 +120,16 @@ def test_hosts_that_differ_are_named(changed: Mapping[str, Any], line: str) -> N
     assert found.startswith(line)
 
 
+def test_environment_variables_and_libraries_of_hosts_are_compared() -> None:
+    here, there = "a" * 64, "b" * 64
+    one = host("a", conditions={"variable HCCL_DETERMINISTIC": here, "version of pillow": "12.0"})
+    other = host("b", conditions={"variable HCCL_DETERMINISTIC": there})
+    assert mixed([one, one]) == []
+    variable, library = mixed([one, other])
+    assert variable.startswith("variable HCCL_DETERMINISTIC: aaaaaaaaaaaaaaaa on a, bbbb")
+    assert library == "version of pillow: 12.0 on a, none on b"
+
+
 def test_a_receipt_of_mixed_hosts_tells_the_version_of_each() -> None:
     other = {
         **SET_UP,

@@ -20,6 +20,7 @@ from ..integration.receipt import set_up, unmodified_engines
 from ..processes.shared_tmp import shared_tmp
 from ..processes.supervised import SupervisedProcess
 from ..search_path import roots
+from ..session.conditions import host_conditions
 from ..session.run import Run
 from ..spec.model import ModelSpec
 from . import child, reasons
@@ -30,6 +31,7 @@ _VISIBLE = "ASCEND_RT_VISIBLE_DEVICES"
 
 def look(question: Question) -> dict[str, Any]:
     """Describes this host: the fields of `Host` that only the host itself knows."""
+    _restore_environment()
     here = roots("fixtures", Path.cwd() / question.fixtures)
     options = dataclasses.replace(question.options, ray=None, fixture_roots=here)
     run = Run(options, lambda _: None)
@@ -45,6 +47,7 @@ def look(question: Question) -> dict[str, Any]:
             for model in question.models
         },
         "unmodified": unmodified_engines() if question.digests else {},
+        "conditions": host_conditions(run),
     }
 
 
@@ -90,7 +93,7 @@ def judge(work: Work) -> Iterator[list[Message]]:
 
 
 def _restore_environment() -> None:
-    """Gives the test process the environment of its host, without what Ray set for this task.
+    """Gives this process the environment of its host, without what Ray set for this task.
 
     Ray sets OMP_NUM_THREADS to the CPUs that the task asks for, which would slow a server down. It
     lists visible cards in any order, where CANN requires an ascending one.

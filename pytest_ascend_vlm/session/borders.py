@@ -155,7 +155,8 @@ class Borders:
     def _block(self) -> int:
         """Tokens of a block of the KV cache."""
         session = self.slot.session
-        return launch_arguments(session.model, session.run.platform).all.get("block_size", _BLOCK)
+        serve = launch_arguments(session.model, session.run.platform).all
+        return int(serve.get("block_size", _BLOCK))
 
     def _blocks(self) -> int:
         """The blocks that the longest request needs."""

@@ -59,10 +59,17 @@ def run_conditions(run: Run) -> dict[str, str]:
         "--vlm-datasets-limit": options.datasets_limit,
         "--vlm-harness-python": options.harness_python,
         **{f"files of {package}": installed_state(package) for package in _ENGINES},
+        **host_conditions(run),
+    }
+    return {name: str(value) for name, value in told.items() if value is not None}
+
+
+def host_conditions(run: Run) -> dict[str, str]:
+    """What servers find on a host, besides what a receipt names: name -> version or digest."""
+    return {
         **{f"version of {one}": which for one, which in installed_versions(*_LIBRARIES).items()},
         **{f"variable {name}": _digest(value) for name, value in sorted(_variables(run))},
     }
-    return {name: str(value) for name, value in told.items() if value is not None}
 
 
 def class_conditions(session: ModelSession, sources: Mapping[str, Path]) -> dict[str, Any]:

@@ -33,6 +33,7 @@ class Host:
         misconfigured: reason why it is configured wrongly, or None.
         weights: model's id -> reason why its weights cannot be used there, or None.
         unmodified: engine package -> True, its changed files, or None, as in a report.
+        conditions: what its servers find there, by the names of `conditions.host_conditions`.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Host:
     misconfigured: str | None = None
     weights: Mapping[str, str | None] = field(default_factory=dict)
     unmodified: Mapping[str, Any] = field(default_factory=dict)
+    conditions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -105,12 +107,14 @@ class Fleet:
 def mixed(hosts: Sequence[Host]) -> list[str]:
     """One line for each difference of two hosts' set-ups; empty if the hosts are alike.
 
-    The number of cards may differ. What forbids to merge two reports forbids a common run.
+    The number of cards may differ. What forbids to merge two reports, or to take the verdicts of
+    one over, forbids a common run.
     """
     lines: dict[str, str] = {}
     for host in hosts[1:]:
-        sides = [{"receipt": _without_counts(one.set_up), "models": []} for one in (hosts[0], host)]
-        for found in differences(*sides):
+        for found in differences(
+            *({"receipt": _told(one), "models": []} for one in (hosts[0], host))
+        ):
             line = f"{found.what}: {found.first} on {hosts[0].name}, {found.second} on {host.name}"
             lines.setdefault(found.what, line)
     return list(lines.values())
@@ -146,8 +150,10 @@ def listed(names: Sequence[str]) -> str:
     return f"{', '.join(rest)} and {last}" if rest else last
 
 
-def _without_counts(set_up: Mapping[str, Any]) -> dict[str, Any]:
-    return {**set_up, "device": _COUNT.sub("", set_up["device"])}
+def _told(host: Host) -> dict[str, Any]:
+    """What is compared with another host: all but the number of cards."""
+    device = _COUNT.sub("", host.set_up["device"])
+    return {**host.set_up, "device": device, "conditions": host.conditions}
 
 
 def _together(values: Mapping[str, Any]) -> Any:
