@@ -19,11 +19,11 @@ from helpers.outcome import Judged, Row, Serve
 from helpers.paths import REPOSITORY
 from helpers.three_models import judge
 
-from pytest_ascend_vlm.criteria.requests import reply_problem
+from pytest_ascend_vlm.criteria.requests import judge_any_request, reply_problem
 from pytest_ascend_vlm.observation.answers import Completion
 from pytest_ascend_vlm.observation.exchange import Exchange, SequenceRun, SequenceSearch
 from pytest_ascend_vlm.session.request_search import search, sequences
-from pytest_ascend_vlm.spec.step import Step, chat, single_steps
+from pytest_ascend_vlm.spec.step import STRUCTURED, Step, chat, single_steps
 
 # Defect -> the names of the steps of the shortest sequence, one of which must be found.
 CAUGHT: dict[Defect, set[str]] = {
@@ -181,6 +181,17 @@ def test_the_sequences_are_the_same_in_every_run_and_have_every_step() -> None:
     sent = Counter(step.name for steps in found for step in steps)
     assert not {step.name for step in single_steps()} - sent.keys()
     assert len([name for name in sent if " + " in name]) > 20
+
+
+def test_where_structured_outputs_end_the_engine_none_is_asked_for_and_it_is_told() -> (
+    None
+):
+    sent = [step for steps in sequences(STRUCTURED, 600) for step in steps]
+    asked = ('"response_format"', '"structured_outputs"', '"tool_choice"')
+    assert sent
+    assert not [step.name for step in sent if any(field in step.body for field in asked)]
+    verdict = judge_any_request(SequenceSearch(()), None, "its engine would end")
+    assert verdict.reason.endswith("not asked for, because its engine would end")
 
 
 def test_the_names_of_steps_are_unique() -> None:

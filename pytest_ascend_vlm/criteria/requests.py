@@ -100,12 +100,15 @@ def judge_odd(exchange: Exchange, afterwards: Completion | Refusal) -> Verdict:
     )
 
 
-def judge_any_request(found: SequenceSearch, shortest: Shortest | None) -> Verdict:
+def judge_any_request(
+    found: SequenceSearch, shortest: Shortest | None, unstructured: str | None = None
+) -> Verdict:
     """Each sequence of requests got right replies, and the server was sound after it.
 
     Args:
         found: the sequences.
         shortest: the shortest sequence that did harm; None if none did.
+        unstructured: the reason why requests for structured outputs were left out, or None.
     """
     evidence = {
         "sequences": len(found.runs),
@@ -113,6 +116,8 @@ def judge_any_request(found: SequenceSearch, shortest: Shortest | None) -> Verdi
     }
     if shortest is None:
         reason = f"{evidence['requests']} requests in {evidence['sequences']} sequences did no harm"
+        if unstructured:
+            reason = f"{reason}; structured outputs were not asked for, because {unstructured}"
         return at_most(0, 0, "harmful sequences", reason, evidence=evidence)
     details = (
         shortest.problem,

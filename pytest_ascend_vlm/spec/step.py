@@ -292,6 +292,13 @@ _ODD = {
     for field, values in FIELDS.items()
     for name, value in values.items()
 }
+STRUCTURED = frozenset(
+    f"{field}-{value}"
+    for field in ("response_format", "structured_outputs", "tool_choice")
+    for value in FIELDS[field]
+)
+"""Names of the requests that ask for an answer of one form."""
+
 _GOOD_BODY = chat("text").body
 
 OTHERS = (

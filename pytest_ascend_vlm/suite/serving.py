@@ -25,7 +25,8 @@ from ..session.pictures import PictureRequests, longest_prompt
 from ..session.streams import streams
 from ..spec.case import Capability, Case, Sampling
 from ..spec.model import ExpectedFailure, ModelSpec
-from ..spec.step import Step, single_step
+from ..spec.step import STRUCTURED, Step, single_step
+from . import bad_input
 from .base import Criteria
 from .criterion import criterion
 
@@ -40,61 +41,6 @@ if TYPE_CHECKING:
 _CUT_TOKENS = 5
 _LARGEST_TOKENS = 32
 _GRACE_SECONDS = 60.0  # an answer after its budget is still an answer; it is late
-_BAD_INPUT = (
-    "not-an-image",
-    "truncated-image",
-    "decompression-bomb",
-    "gigapixel-image",
-    "unreachable-url",
-    "data-without-base64",
-    "unknown-model",
-    "too-long-prompt",
-    "bad_words-empty",
-    "broken-json",
-    "no-messages",
-)
-_GIGAPIXEL = ExpectedFailure(
-    criterion="serving.bad_input[gigapixel-image]",
-    reason="vLLM up to 0.32 refuses an image beyond Pillow's own limit, but with HTTP 500",
-    issue="not tracked upstream yet",
-    shows="HTTP 500 instead of a 4xx",
-    seen_in=">=0.11,<0.33",
-)
-_UNREADABLE = tuple(
-    ExpectedFailure(
-        criterion=f"serving.bad_input[{picture}]",
-        reason="vLLM before 0.20 refuses an image that Pillow cannot read, but with HTTP 500",
-        issue="https://github.com/vllm-project/vllm/pull/38253",
-        shows="HTTP 500 instead of a 4xx",
-        seen_in=">=0.11,<0.20",
-        fixed_in="0.20",
-    )
-    for picture in ("truncated-image", "decompression-bomb")
-)
-
-
-_UNREACHABLE = ExpectedFailure(
-    criterion="serving.bad_input[unreachable-url]",
-    reason="vLLM up to 0.32 refuses an image whose host does not answer, but with HTTP 500",
-    issue="https://github.com/vllm-project/vllm/issues/21254",
-    shows="HTTP 500 instead of a 4xx",
-    seen_in=">=0.11,<0.33",
-)
-_NO_BASE64 = ExpectedFailure(
-    criterion="serving.bad_input[data-without-base64]",
-    reason="vLLM 0.32 refuses a data URL without base64, but with HTTP 501",
-    issue="not tracked upstream yet",
-    shows="HTTP 501 instead of a 4xx",
-    seen_in="==0.32.*",
-)
-_EMPTY_WORD = ExpectedFailure(
-    criterion="serving.bad_input[bad_words-empty]",
-    reason="vLLM 0.18 refuses an empty string in bad_words, but with HTTP 500",
-    issue="https://github.com/vllm-project/vllm/pull/41572",
-    shows="HTTP 500 instead of a 4xx",
-    seen_in="==0.18.*",
-)
-_KNOWN_FAILURES = (_GIGAPIXEL, *_UNREADABLE, _UNREACHABLE, _NO_BASE64, _EMPTY_WORD)
 _ODD_INPUT = ("image-tokens-in-text", "image-and-image-tokens")
 _IMAGE_TOKENS = tuple(
     ExpectedFailure(
@@ -353,9 +299,9 @@ class ServingCriteria(Criteria):
         "serving.bad_input",
         "robustness",
         needs=Capability.IMAGE,
-        known_failures=_KNOWN_FAILURES,
+        known_failures=bad_input.KNOWN_FAILURES,
     )
-    @pytest.mark.parametrize("bad", _BAD_INPUT)
+    @pytest.mark.parametrize("bad", bad_input.REQUESTS)
     def test_bad_input_is_refused(
         self, bad: str, text_case: Case, client: Client, request_runs: RequestRuns, judge: Judge
     ) -> None:
@@ -416,10 +362,13 @@ class ServingCriteria(Criteria):
         look for state that a request leaves behind: a slot of the batch that is not reset, blocks
         of an aborted request, a cache entry.
         """
-        declared = (*self.model.expected_failures, *_KNOWN_FAILURES, *_IMAGE_TOKENS)
+        declared = (*self.model.expected_failures, *bad_input.KNOWN_FAILURES, *_IMAGE_TOKENS)
         known = {one.case for one in declared if one.may_occur(vlm_run.vllm_version)}
+        if unstructured := vlm_run.platform.structured_outputs_problem:
+            known |= STRUCTURED
         found = request_search.search(request_runs, known, vlm_run.options.examples)
-        judge(request_rules.judge_any_request(found, request_runs.shortest(found, vlm_run.logs)))
+        shortest = request_runs.shortest(found, vlm_run.logs)
+        judge(request_rules.judge_any_request(found, shortest, unstructured))
 
 
 def _sent_between(

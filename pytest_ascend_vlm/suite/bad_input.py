@@ -1,0 +1,98 @@
+"""The requests of serving.bad_input, and the releases of vLLM that get them wrong."""
+
+from __future__ import annotations
+
+from ..spec.model import ExpectedFailure
+
+_UNTRACKED = "not tracked upstream yet"
+
+
+def _http_500(
+    bad: str, reason: str, issue: str, seen_in: str, fixed_in: str = ""
+) -> ExpectedFailure:
+    return ExpectedFailure(
+        criterion=f"serving.bad_input[{bad}]",
+        reason=reason,
+        issue=issue,
+        shows="HTTP 500 instead of a 4xx",
+        seen_in=seen_in,
+        fixed_in=fixed_in,
+    )
+
+
+KNOWN_FAILURES = (
+    _http_500(
+        "gigapixel-image",
+        "vLLM up to 0.32 refuses an image beyond Pillow's own limit, but with HTTP 500",
+        _UNTRACKED,
+        ">=0.11,<0.33",
+    ),
+    *(
+        _http_500(
+            picture,
+            "vLLM before 0.20 refuses an image that Pillow cannot read, but with HTTP 500",
+            "https://github.com/vllm-project/vllm/pull/38253",
+            ">=0.11,<0.20",
+            "0.20",
+        )
+        for picture in ("truncated-image", "decompression-bomb")
+    ),
+    _http_500(
+        "unreachable-url",
+        "vLLM up to 0.32 refuses an image whose host does not answer, but with HTTP 500",
+        "https://github.com/vllm-project/vllm/issues/21254",
+        ">=0.11,<0.33",
+    ),
+    ExpectedFailure(
+        criterion="serving.bad_input[data-without-base64]",
+        reason="vLLM 0.32 refuses a data URL without base64, but with HTTP 501",
+        issue=_UNTRACKED,
+        shows="HTTP 501 instead of a 4xx",
+        seen_in="==0.32.*",
+    ),
+    _http_500(
+        "bad_words-empty",
+        "vLLM 0.11 to 0.18 refuses an empty string in bad_words, but with HTTP 500",
+        "https://github.com/vllm-project/vllm/pull/41572",
+        ">=0.11,<0.19",
+        "0.23",
+    ),
+    *(
+        _http_500(
+            body,
+            "vLLM 0.23 refuses a body that is no JSON object, but with HTTP 500",
+            "https://github.com/vllm-project/vllm/pull/51654",
+            "==0.23.*",
+            "0.32",
+        )
+        for body in ("json-list", "json-null")
+    ),
+    _http_500(
+        "broken-embedding",
+        "vLLM 0.11 refuses an image embedding that it cannot read, but with HTTP 500",
+        _UNTRACKED,
+        "==0.11.*",
+        "0.13",
+    ),
+)
+
+REQUESTS = (
+    "not-an-image",
+    "truncated-image",
+    "decompression-bomb",
+    "gigapixel-image",
+    "unreachable-url",
+    "data-without-base64",
+    "unknown-model",
+    "too-long-prompt",
+    "bad_words-empty",
+    "broken-embedding",
+    "broken-json",
+    "json-list",
+    "json-null",
+    "no-messages",
+)
+"""Names of the requests (see `spec/step.py`).
+
+serving.any_request leaves out those that the installed release gets wrong.
+"""
