@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import os
 import re
@@ -27,6 +28,7 @@ from test_report import blocks, headings, table_shapes
 from pytest_ascend_vlm import ModelSpec, VLMConformance, reporting
 from pytest_ascend_vlm.engines.vllm.argument_check import COMMAND
 from pytest_ascend_vlm.engines.vllm.arguments import command_line
+from pytest_ascend_vlm.integration import serve_overrides
 from pytest_ascend_vlm.reporting.labels import CONTENTS
 from pytest_ascend_vlm.reporting.language import LANGUAGES, catalogue, shown, translator
 from pytest_ascend_vlm.reporting.markdown import files, render
@@ -213,6 +215,12 @@ def test_the_document_has_the_diagnosis_in_its_language() -> None:
     assert "The results together point to" not in render(right, "en")
 
 
+def test_the_source_of_the_reference_is_in_the_language_of_the_document() -> None:
+    told = {"got": "a", "expected": "a", "reference": "recorded with Transformers 5.19.0 on CPU"}
+    text = render(report(row("baseline.text", "text/name", told)), "zh")
+    assert "| 参考 | 在 CPU 上用 Transformers 5.19.0 录制 |" in text.splitlines()
+
+
 def test_findings_and_reasons_are_in_the_language_of_the_document() -> None:
     failed = row(
         "serving.models",
@@ -251,7 +259,8 @@ def test_each_test_class_has_a_document_of_its_own() -> None:
 def test_a_section_without_evidence_names_the_command_that_gives_it(language: str) -> None:
     text = render(report(row("serving.text", "text/name")), language)
     printed = fenced(text, "bash")
-    for marker in ("determinism", "accuracy", "numerics", "performance", "dataset"):
+    places = " --vlm-datasets-root=DIR --vlm-harness-python=PYTHON"
+    for marker in ("determinism", "accuracy", "numerics", "performance", f"dataset{places}"):
         command = f"pytest conformance -k TestIt -m {marker} --vlm-report=reports"
         assert f"{command} --vlm-report-append" in printed
 
@@ -266,6 +275,20 @@ def test_the_printed_commands_select_one_class_alone() -> None:
     printed = [command.value for command in found.commands[1:]]
     assert printed[0] == "pytest conformance/test_it.py::TestIt --vlm-report=reports"
     assert all(line.startswith("pytest conformance/test_it.py::TestIt ") for line in printed)
+
+
+def test_the_printed_commands_have_what_their_criteria_need() -> None:
+    """A run of other serve arguments is not merged; data sets have no place that a report knows."""
+    overrides = {"max_model_len": 8192, "dtype": "float16", "seed": None}
+    document = report(row("serving.text", "text/name"))
+    document["receipt"] = {**document["receipt"], "serve_overrides": overrides}
+    (found,) = view(document).models
+    printed = [shlex.split(str(command.value)) for command in found.commands[1:]]
+    for words in printed:
+        typed = [words[i + 1] for i, word in enumerate(words) if word == serve_overrides.OPTION]
+        assert dict(map(serve_overrides.parsed, typed)) == overrides
+    needed = {"--vlm-datasets-root=DIR", "--vlm-harness-python=PYTHON"}
+    assert [needed <= set(words) for words in printed] == [False] * 4 + [True]
 
 
 def test_what_a_model_does_not_support_asks_for_no_run() -> None:
@@ -350,6 +373,20 @@ def test_the_accuracy_over_all_pages_counts_each_character_once() -> None:
     assert found.numbers == pytest.approx(0.0)  # only the second page has numbers
     assert found.lines == pytest.approx(0.5)
     assert found.pages[1].difference == (("-", "12 3456789"), ("+", ""))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_pictures_that_a_document_shows_are_among_its_files(language: str) -> None:
+    shown_case = case("Read it.", ["page-01"])
+    for image in shown_case["images"]:
+        content = (REPOSITORY / image["file"]).read_bytes()
+        image["sha256"] = hashlib.sha256(content).hexdigest()
+    rows = read("document/page-01", "a title", "a title", characters=0.0, lines=1.0)
+    written = files(report(*rows, cases={"document/page-01": shown_case}), [language])
+    text = str(written[f"adaptation.{SLUG}.{language}.md"])
+    (name,) = re.findall(r"!\[.*\]\((page\..*)\)", text)
+    assert name in written
+    assert f"| {name} |" in text.partition(translator(language)("Files"))[2]
 
 
 def test_pages_are_counted_by_kind_of_content() -> None:
@@ -450,7 +487,8 @@ def figure(**fields: Any) -> Row:
 def beside(one: Row, *rows: Row, **receipt: Any) -> list[str]:
     """The cells of a published figure in the document of a run on an NPU."""
     told = {**DOCUMENT, "figures": [one]}
-    seen = report(row("serving.text", None), *rows, published=told, workloads=[LOAD])
+    changes = {"published": told, "workloads": [LOAD], "memory": {}}
+    seen = report(row("serving.text", None), *rows, **changes)
     seen["receipt"] = RECEIPT | ON_AN_NPU | receipt
     lines = render(seen, "en").splitlines()
     (line,) = lines[lines.index("|---|---|---|---|---|---|") + 1 :][:1]
@@ -512,6 +550,13 @@ def test_conditions_that_differ_are_named(
     assert beside(one, measured, **receipt)[-1] == differences
 
 
+def test_the_versions_of_a_document_are_not_those_of_its_figures_from_elsewhere() -> None:
+    """A document on an NPU quotes the figures of a GPU: vllm-ascend was not there."""
+    cells = beside(figure(device="a GPU"), workload(), versions={})
+    assert cells[2].startswith("a GPU, requests: 10,")
+    assert cells[5] == "no: another device"
+
+
 def test_a_figure_of_a_cpu_is_not_taken_for_that_of_an_npu() -> None:
     cells = beside(figure(), workload(), platform="cpu", checkpoint="tiny", device="a CPU")
     assert cells[3] == "250 ms (200 ms … –), not on an NPU"
@@ -541,6 +586,16 @@ def test_a_figure_of_a_cpu_is_not_taken_for_that_of_an_npu() -> None:
             figure(),
             [row("performance.workload", "128/128", status="error", reason="x")],
             "a failure or an error stopped performance.workload",
+        ),
+        (
+            {"value": 4.13, "unit": "GB", "metric": "weights_gib"},
+            [],
+            "not measured; run pytest conformance -k TestIt --vlm-report=reports",
+        ),
+        (
+            {"value": 4.13, "unit": "GB", "metric": "weights_gib"},
+            [row("serving.ready", None)],
+            "the server did not state it",
         ),
     ],
 )

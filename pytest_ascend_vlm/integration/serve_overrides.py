@@ -36,7 +36,7 @@ def read(config: pytest.Config) -> Mapping[str, Any]:
         raise ConfigurationError(
             f"{OPTION} is about servers, and --vlm-record starts none; remove one of them"
         )
-    return dict(map(_parsed, typed))
+    return dict(map(parsed, typed))
 
 
 def apply(collector: pytest.Collector, run: Run) -> str | None:
@@ -60,7 +60,12 @@ def apply(collector: pytest.Collector, run: Run) -> str | None:
     return None
 
 
-def _parsed(entry: str) -> tuple[str, Any]:
+def parsed(entry: str) -> tuple[str, Any]:
+    """The name and the value of NAME=VALUE.
+
+    Raises:
+        ConfigurationError: it is not NAME=VALUE.
+    """
     name, separator, text = (part.strip() for part in entry.partition("="))
     if not (name and separator and text):
         raise ConfigurationError(f"{OPTION} {entry}: type NAME=VALUE, {OPTION} max_model_len=8192")

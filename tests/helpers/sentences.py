@@ -15,7 +15,7 @@ import runpy
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pytest_ascend_vlm import ModelSpec, VLMConformance
+from pytest_ascend_vlm import Capability, ModelSpec, VLMConformance
 from pytest_ascend_vlm.criteria.criterion import criteria, documentation
 from pytest_ascend_vlm.engines.vllm.server import Phase
 
@@ -53,7 +53,7 @@ _SILENT_CALLS = frozenset(
 _SILENT_ARGUMENTS = frozenset({"shows"})
 
 # Words that are values of sentences, in addition to those that `_words` finds.
-_VALUES = ("answer", "image", "prompt", "the case", "transparency", "video")
+_VALUES = ("answer", "prompt", "the case", "transparency", *(one.value for one in Capability))
 
 _FUNCTIONS = frozenset({"float", "int", "join", "len", "list", "map", "repr", "round", "sorted",
                         "str", "tuple"})  # fmt: skip

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..phrase import Text
+from ..sentences import sentence
 from .missing import Commands, Missing, missing
 from .rows import Json, Rows, evidence, mean, number, of, with_verdict
 
@@ -152,7 +154,7 @@ class Comparisons:
     exact: int
     lowest_similarity: float | None
     mean_similarity: float | None
-    sources: tuple[str, ...]
+    sources: tuple[Text, ...]
 
 
 def cases_of(model: Json) -> Cases:
@@ -217,7 +219,7 @@ def comparisons(criterion: str, rows: Rows, cases: Cases, run: Commands) -> Comp
         sum(row.exact for row in found),
         min(known, default=None),
         mean(known),
-        tuple(dict.fromkeys(row.source for row in found)),
+        tuple(sentence(source) for source in dict.fromkeys(row.source for row in found)),
     )
 
 

@@ -81,8 +81,9 @@ def stated_conditions(document: Json, figure: Json, workload: Json) -> tuple[Tex
         figure: the figure.
         workload: its workload; empty if it has none.
     """
-    versions = (f"{name} {version}" for name, version in (document.get("versions") or {}).items())
-    parts = (figure.get("device") or document.get("device"), *versions, document.get("dtype"))
+    told = _told_of(document, figure)
+    versions = (f"{name} {version}" for name, version in (told.get("versions") or {}).items())
+    parts = (told.get("device"), *versions, told.get("dtype"))
     return (*(str(part) for part in parts if part), *_counts(workload))
 
 
@@ -100,20 +101,26 @@ def differences(
     """
     if here.checkpoint == "tiny":
         yield phrase("a tiny checkpoint")
-    device = str(figure.get("device") or document.get("device") or "")
+    told = _told_of(document, figure)
+    device = str(told.get("device") or "")
     if not device:
         yield phrase("the document names no device")
     elif here.is_simulated or not _is_named(device, here.device):
         yield phrase("another device")
-    for name, version in (document.get("versions") or {}).items():
+    for name, version in (told.get("versions") or {}).items():
         if (installed := here.versions.get(name)) is None:
             yield phrase("no {package}", package=name)
         elif installed != version:
             yield f"{name} {installed}"
-    stated, dtype = document.get("dtype"), measured.get("dtype")
+    stated, dtype = told.get("dtype"), measured.get("dtype")
     if measured and stated and stated != dtype:
         yield str(dtype) if dtype else phrase("unknown dtype")
     yield from _unequal(workload, measured)
+
+
+def _told_of(document: Json, figure: Json) -> Json:
+    """The conditions of a figure; versions and dtype are those of the document's own device."""
+    return {"device": figure["device"]} if figure.get("device") else document
 
 
 def _counts(told: Json) -> Iterator[Phrase]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ from ..sentences import sentence
 from .rows import Json, Rows, first_line
 
 _PLACE = "conformance"
+_NEEDED = {"dataset": ("--vlm-datasets-root=DIR", "--vlm-harness-python=PYTHON")}
+"""Marker -> the options that its criteria cannot run without; the reader has their values."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Commands:
 
     Attributes:
         selection: the words that select the tests of the class.
-        options: the options that chose platform and checkpoint.
+        options: the options that chose platform, checkpoint and serve arguments.
     """
 
     selection: tuple[str, ...]
@@ -49,7 +52,7 @@ class Commands:
             marker: the pytest marker; empty for the criteria that always run, which begin a report.
         """
         chosen = ["-m", marker] if marker else []
-        words = ["pytest", *self.selection, *chosen, *self.options]
+        words = ["pytest", *self.selection, *chosen, *_NEEDED.get(marker, ()), *self.options]
         added = ["--vlm-report-append"] if marker else []
         return shlex.join([*words, "--vlm-report=reports", *added])
 
@@ -60,6 +63,9 @@ def commands(receipt: Json, suite_class: str) -> Commands:
     options = [] if platform in {"npu", "endpoint"} else [f"--vlm-platform={platform}"]
     options += ["--vlm-server-url=http://HOST:8000"] if platform == "endpoint" else []
     options += ["--vlm-checkpoint=tiny"] if checkpoint == "tiny" else []
+    # Without them, another run is not merged with this one.
+    for name, value in (receipt.get("serve_overrides") or {}).items():
+        options += ["--vlm-serve", f"{name}={json.dumps(value)}"]
     # -k would also select a class whose name begins with this one.
     test = (receipt.get("tests") or {}).get(suite_class)
     return Commands((test,) if test else (_PLACE, "-k", suite_class), tuple(options))

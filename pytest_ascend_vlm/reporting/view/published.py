@@ -13,8 +13,9 @@ from ..sentences import sentence
 from .answers import cost
 from .conditions import Setting, differences, own_conditions, stated_conditions
 from .missing import Commands, missing
-from .rows import Json, Rows, evidence, mean, number, of
+from .rows import Json, Rows, evidence, mean, number, of, with_verdict
 
+_OF_THE_START = {"start", "weights_seconds", "weights_gib"}
 _ERRORS = ("max_abs_error", "mean_abs_error", "relative_error", "cosine_similarity")
 
 
@@ -151,12 +152,16 @@ def _absent(figure: Json, name: str, rows: Rows, run: Commands) -> Text:
         return phrase("a failure or an error stopped {criterion}", criterion=criterion)
     if found.reasons:
         return found.reasons[0]
+    if with_verdict(own):
+        return phrase("the server did not state it")
     return phrase("not measured; run {command}", command=command)
 
 
 def _criterion(name: str, run: Commands) -> tuple[str, str]:
     """The criterion that measures a number, and the command that runs it."""
     kind = name.partition(".")[0]
+    if kind in _OF_THE_START:
+        return "serving.ready", run.run()
     if kind == "dataset":
         return name, run.run("dataset")
     if kind in {"workload", "cpu"}:
