@@ -150,6 +150,10 @@ def _whole(text: str) -> Iterator[_Reading]:
         if values is None:
             continue
         inner = {name: _value(value) for name, value in values.items()}
+        unread = (values[name] for name, value in inner.items() if value is None)
+        # "{low} to {high}" joins numbers and names. Between other words, "to" is a coincidence.
+        if one.letters < _MINIMUM_LETTERS and any(" " in text for text in unread):
+            continue
         shown = {name: value.phrase if value else values[name] for name, value in inner.items()}
         score = one.letters + sum(value.score for value in inner.values() if value)
         # "{a} positions" is no reading of "name: 12 positions" if "12 positions" is one.
