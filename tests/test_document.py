@@ -29,7 +29,7 @@ from pytest_ascend_vlm import ModelSpec, VLMConformance, reporting
 from pytest_ascend_vlm.engines.vllm.argument_check import COMMAND
 from pytest_ascend_vlm.engines.vllm.arguments import command_line
 from pytest_ascend_vlm.integration import serve_overrides
-from pytest_ascend_vlm.reporting.labels import CONTENTS
+from pytest_ascend_vlm.reporting.labels import CONTENTS, figure_name
 from pytest_ascend_vlm.reporting.language import LANGUAGES, catalogue, shown, translator
 from pytest_ascend_vlm.reporting.markdown import files, render
 from pytest_ascend_vlm.reporting.phrase import phrase
@@ -548,6 +548,19 @@ def test_conditions_that_differ_are_named(
     one: Row, measured: Row, receipt: Row, differences: str
 ) -> None:
     assert beside(one, measured, **receipt)[-1] == differences
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("dataset.mmmu_val", "数据集 · mmmu_val"),
+        ("workload.text.user_throughput.mean", "工作负载 · text · 单用户吞吐量 · 平均"),
+        ("text.user_throughput.mean", "文本 · 单用户吞吐量 · 平均"),
+        ("tasks.scene_text.seconds", "场景文字（TextVQA） · 平均请求耗时"),
+    ],
+)
+def test_a_name_of_the_model_file_is_no_word_of_a_figure(name: str, label: str) -> None:
+    assert shown(figure_name(name), translator("zh")) == label
 
 
 def test_the_versions_of_a_document_are_not_those_of_its_figures_from_elsewhere() -> None:

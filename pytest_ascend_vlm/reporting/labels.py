@@ -137,6 +137,9 @@ _FIGURE_WORDS: dict[str, Phrase] = {
     "server_decode": phrase("decode in the server"),
 }
 
+_WITH_A_DECLARED_NAME = {"dataset", "workload"}
+"""The next word of such a name is from the model file: a data set "mmmu_val", a workload "text"."""
+
 STATISTICS: dict[str, Phrase] = {
     "value": phrase("value"),
     "mean": phrase("mean"),
@@ -157,7 +160,10 @@ def named(names: Mapping[str, Phrase], key: str) -> Text:
 def figure_name(name: str) -> Text:
     """A figure's name: "load.c8.ttft" is "load · concurrency 8 · TTFT"."""
     category = next((one for one in CATEGORIES if name.startswith(f"{one}.")), "")
-    parts = [_figure_part(part) for part in name.removeprefix(f"{category}.").split(".")]
+    words = name.removeprefix(f"{category}.").split(".")
+    parts = [_figure_part(word) for word in words]
+    if words[0] in _WITH_A_DECLARED_NAME:
+        parts[1:2] = words[1:2]
     parts = [CATEGORIES[category], *parts] if category else parts
     shown: Text = parts[0]
     for part in parts[1:]:
