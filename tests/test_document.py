@@ -570,6 +570,13 @@ def test_the_versions_of_a_document_are_not_those_of_its_figures_from_elsewhere(
     assert cells[5] == "no: another device"
 
 
+def test_the_device_of_a_figure_is_in_the_language_of_the_document() -> None:
+    figures = [figure(device="a device that is not named")]
+    one = row("serving.text", None)
+    text = render(report(one, published={**DOCUMENT, "figures": figures}), "zh")
+    assert "| 71.5 ms | 未说明的设备 |" in text
+
+
 def test_a_figure_of_a_cpu_is_not_taken_for_that_of_an_npu() -> None:
     cells = beside(figure(), workload(), platform="cpu", checkpoint="tiny", device="a CPU")
     assert cells[3] == "250 ms (200 ms … –), not on an NPU"

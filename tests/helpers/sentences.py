@@ -132,7 +132,7 @@ def _declared_by(model: ModelSpec) -> Iterator[str]:
     if model.published is not None:
         yield model.published.source
         for one in model.published.figures:
-            yield from (one.name, one.conditions, one.unmeasured)
+            yield from (one.name, one.device, one.conditions, one.unmeasured)
 
 
 def _of_own_tests(path: Path) -> Iterator[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ...spec.thresholds import TOKENS_TOLERANCE
 from ..phrase import Phrase, Text, phrase
+from ..sentences import sentence
 from .rows import Json, number
 
 _COUNTS = {
@@ -83,8 +84,9 @@ def stated_conditions(document: Json, figure: Json, workload: Json) -> tuple[Tex
     """
     told = _told_of(document, figure)
     versions = (f"{name} {version}" for name, version in (told.get("versions") or {}).items())
-    parts = (told.get("device"), *versions, told.get("dtype"))
-    return (*(str(part) for part in parts if part), *_counts(workload))
+    device = sentence(str(told.get("device") or ""))
+    parts: tuple[Text, ...] = (device, *versions, str(told.get("dtype") or ""))
+    return (*(part for part in parts if part), *_counts(workload))
 
 
 def differences(
