@@ -419,6 +419,19 @@ def test_a_published_figure_is_beside_the_measured_one(picture: Json) -> None:
 
 
 @needs_browser
+def test_a_published_value_is_not_broken(opened: Open, picture: Json) -> None:
+    """The long cells beside it left "25.1" on one line and "4 req/s" on the next."""
+    document = report(picture)
+    load = {"workload": "128/128", "statistic": "request_throughput", "conditions": "x " * 200}
+    figures = [{"value": 25.14, "unit": "req/s", **load}]
+    document["models"][0]["published"] = {"source": "a document", "figures": figures}
+    page = opened(document, viewport={"width": 1366, "height": 900})
+    shown = page.get_by_text("25.14 req/s", exact=True)
+    lines = "node => { const all = document.createRange(); all.selectNodeContents(node.lastChild);"
+    assert shown.evaluate(f"{lines} return all.getClientRects().length; }}") == 1
+
+
+@needs_browser
 def test_the_address_of_a_row_opens_it(opened: Open, picture: Json) -> None:
     page = opened(report(picture), FAILED)
     assert page.inner_text("h1") == "baseline.image[image/page]"

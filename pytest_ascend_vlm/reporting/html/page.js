@@ -246,7 +246,9 @@
       el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": one.title },
         table([t("figure"), t("published"), t("conditions of the published figure"),
           t("measured in this run"), t("conditions of the measurement"), t("conditions equal?")],
-        one.published.map((cells) => cells.map(said)), { class: "stack" }))));
+        one.published.map(([name, value, ...others]) => [said(name),
+          el("span", { class: "number" }, said(value)), ...others.map(said)]),
+        { class: "stack" }))));
 
   function overview() {
     const figures = published();
