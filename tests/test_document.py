@@ -33,6 +33,7 @@ from pytest_ascend_vlm.reporting.labels import CONTENTS, figure_name
 from pytest_ascend_vlm.reporting.language import LANGUAGES, catalogue, shown, translator
 from pytest_ascend_vlm.reporting.markdown import files, render
 from pytest_ascend_vlm.reporting.phrase import phrase
+from pytest_ascend_vlm.reporting.quantity import rounded
 from pytest_ascend_vlm.reporting.sentences import sentence
 from pytest_ascend_vlm.reporting.view import Missing, ModelPage, view
 from pytest_ascend_vlm.reporting.view.serve_arguments import PURPOSES
@@ -317,6 +318,22 @@ def test_the_table_of_the_model_is_that_of_its_checkpoint() -> None:
         assert line in text.splitlines()
 
 
+def test_the_driver_is_named_once() -> None:
+    document = report(row("serving.text", None))
+    document["receipt"] = {**RECEIPT, "versions": {"vllm": "0.18.0", "driver": "25.2.0"}}
+    assert [line for line in render(document, "en").splitlines() if "25.2.0" in line] == [
+        "| driver | 25.2.0 |"
+    ]
+
+
+def test_the_note_of_a_simulation_says_so() -> None:
+    document = report(row("serving.text", None))
+    changes = {"simulated": True, "origin": "simulated", "checkpoint": "tiny"}
+    document["receipt"] = {**RECEIPT, **changes}
+    note = [line for line in render(document, "zh").splitlines() if line.startswith("> ")]
+    assert note[0].endswith("**npu，模拟**，**tiny**")
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_lines_of_the_log_are_printed_as_they_are(language: str) -> None:
     lines = ["INFO:     Application startup complete.", "[acl_graph.py:187] Replaying aclgraph"]
@@ -353,6 +370,30 @@ def test_a_step_is_done_only_if_something_passed_and_nothing_failed(
     rows = [row("determinism.repeat", None, status=status) for status in statuses]
     (step,) = [one for one in page(row("serving.text", None), *rows).steps if one.number == "8"]
     assert step.result == result
+
+
+def test_a_dimension_without_a_pass_says_why() -> None:
+    """A mark of failure beside perfect figures, and no evidence where there can be none."""
+    told = {"got": "a", "expected": "a", "exact_match": True}
+    found = page(
+        row("baseline.text", "text/name", told),
+        row("baseline.text", "text/sum", status="error", reason="the server has ended"),
+        row("tasks.chart", "no-case", status="na", reason="vqa is declared unsupported: no"),
+    )
+    evidence = {one.name.text: one.evidence for one in found.conclusion.dimensions}
+    shown_ = [shown(one, translator("en")) for one in evidence["accuracy of text"]]
+    assert shown_ == ["1 of 1 answers equal the reference's (100%)", "1 errors"]
+    assert evidence["questions about images"] == (sentence("vqa is declared unsupported: no"),)
+    (accuracy,) = [one for one in found.steps if one.number == "7"]
+    assert accuracy.evidence == evidence["accuracy of text"]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_an_error_is_under_the_name_of_its_criterion(language: str) -> None:
+    stopped = row("dataset.mmmu_val", None, status="error", reason="no samples")
+    text = render(report(row("serving.text", None), stopped), language)
+    _, _, after = text.partition("**dataset.mmmu\\_val**")
+    assert fenced(after, "text")[0] == "no samples"
 
 
 def read(case_id: str, truth: str, text: str, **measured: float) -> list[Row]:
@@ -442,6 +483,31 @@ def test_the_speed_of_each_run_follows_from_its_times_and_tokens() -> None:
     assert runs.requests[0].throughput == pytest.approx(10)
     assert runs.requests[0].decode_throughput == pytest.approx(10)
     assert runs.mean.seconds == pytest.approx(1.6)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.999968, "0.999968"),
+        (0.999915, "0.999915"),
+        (0.99996, "0.999960"),
+        (-0.999968, "-0.999968"),
+        (1.0, "1"),
+        (1 - 1e-12, "1"),
+        (1.00004, "1"),
+        (0.9985, "0.9985"),
+        (12.345678, "12.35"),
+    ],
+)
+def test_a_number_below_one_is_not_shown_as_one(value: float, text: str) -> None:
+    assert rounded(value, 4) == text
+
+
+def test_the_figures_of_the_numerics_have_their_digits_and_units() -> None:
+    told = {"relative_error": 0.028886, "cosine_similarity": 0.999978}
+    lines = render(report(row("numerics.logits", "cosine_similarity", told)), "en").splitlines()
+    assert "| relative\\_error | 2.89% |" in lines
+    assert any(line.startswith("| cosine\\_similarity | 0.999978") for line in lines)
 
 
 def test_a_score_has_two_standard_errors() -> None:

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
+
+_EQUAL_TO_ONE = 1e-9
+
+
+def rounded(value: float, digits: int) -> str:
+    """A number with significant digits; one just below 1 with two digits of its distance to 1.
+
+    Cosines and similarities are near 1, and 1 is their threshold: 0.999968 is not shown as 1.
+    """
+    distance = 1 - abs(value)
+    if _EQUAL_TO_ONE <= distance < 10 ** (1 - digits):
+        return f"{value:.{1 + math.ceil(-math.log10(distance))}f}"
+    return f"{value:.{digits}g}"
 
 
 def with_unit(value: Any, unit: str) -> str:
@@ -11,7 +25,7 @@ def with_unit(value: Any, unit: str) -> str:
         return f"{value} {unit}".strip()
     if unit == "s" and abs(value) < 1:
         value, unit = value * 1000, "ms"
-    digits = f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+    digits = rounded(value, 3) if abs(value) < 100 else f"{value:.0f}"
     return f"{digits} {unit}".strip()
 
 

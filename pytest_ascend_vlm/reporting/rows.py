@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ..criteria.verdict import Verdict
+from .quantity import rounded
 
 STATUSES = ("fail", "error", "pass", "xfail", "skip", "na", "recorded")
 """The statuses of a row, worst first.
@@ -149,7 +150,7 @@ def told(row: Mapping[str, Any]) -> str:
 
 
 def _number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, (int, float)) else str(value)
+    return rounded(value, 4) if isinstance(value, (int, float)) else str(value)
 
 
 def as_json(value: Any) -> Any:

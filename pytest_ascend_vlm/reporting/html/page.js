@@ -51,7 +51,11 @@
     if (typeof value !== "number") return value === null ? "–" : String(value);
     if (Number.isInteger(value)) return String(value);
     const size = Math.abs(value);
-    return size < 1e-3 || size >= 1e6 ? value.toExponential(2) : String(+value.toPrecision(4));
+    if (size < 1e-3 || size >= 1e6) return value.toExponential(2);
+    // A cosine of 0.999968 is not shown as 1: two digits of its distance to 1.
+    const distance = 1 - size;
+    return distance >= 1e-9 && distance < 1e-3
+      ? value.toFixed(1 + Math.ceil(-Math.log10(distance))) : String(+value.toPrecision(4));
   };
   const signed = (value) => (value > 0 ? "+" : "") + number(value);
   const withUnit = (value, unit) => (unit ? `${number(value)} ${tell(unit)}` : number(value));

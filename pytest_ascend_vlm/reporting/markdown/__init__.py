@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..labels import KINDS, PARTS, PHASES, STATISTICS, STATUSES
 from ..language import LANGUAGES, shown, translator
 from ..pages import pictures
-from ..quantity import interval, with_unit
+from ..quantity import interval, rounded, with_unit
 from ..view import Missing, View, view
 from ..view.numerics import FIGURES
 from .escape import cell, code_block, short
@@ -145,7 +145,7 @@ def _threshold(judged: Any) -> str:
 
 
 def _number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, (int, float)) else "–"
+    return rounded(value, 4) if isinstance(value, (int, float)) else "–"
 
 
 def _percent(value: Any) -> str:

@@ -120,7 +120,10 @@ def _items(receipt: Json) -> list[Item]:
     }
     items += [Item(name, str(told[key])) for key, name in named.items() if told.get(key)]
     items.append(Item(phrase("checkpoint"), _checkpoint(receipt)))
-    versions = dict(_mapping(receipt, "versions"))
+    # The driver's version is among both.
+    versions = {
+        name: version for name, version in _mapping(receipt, "versions") if name not in told
+    }
     if told.get("python"):
         versions.setdefault("Python", told["python"])
     known = [name for name in _ORDER if name in versions]

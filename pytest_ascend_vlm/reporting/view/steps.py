@@ -18,6 +18,14 @@ from .speed import Runs, Speed
 DONE, FAILED, UNKNOWN = "pass", "fail", "missing"
 """The results of a step or of a dimension: shown, refuted, without evidence."""
 
+_COUNTS = {
+    "pass": phrase("{count} passed"),
+    "fail": phrase("{count} failed"),
+    "error": phrase("{count} errors"),
+    "xfail": phrase("{count} expected failures"),
+    "skip": phrase("{count} skipped"),
+}
+
 
 @dataclass(frozen=True)
 class Step:
@@ -133,14 +141,17 @@ def _dimensions(sections: Sections) -> Iterator[Step]:
     yield Step("", phrase("architecture"), *_compatibility(model))
     yield Step("", phrase("code changes"), *_changes(model))
     text, image = sections.text, sections.image
-    yield Step("", phrase("accuracy of text"), _result(rows, "baseline.text"), _exact(text))
-    yield Step("", phrase("accuracy of images"), _result(rows, "baseline.image"), _exact(image))
-    yield Step("", phrase("reading of documents"), _result(rows, "document."), _read(sections))
-    yield Step("", phrase("questions about images"), _result(rows, "tasks."), _tasks(sections))
-    yield Step("", phrase("numerics"), _result(rows, "numerics."), _numerics(sections))
-    yield Step("", phrase("self-consistency"), _result(rows, "determinism."), _repeats(sections))
-    yield Step("", phrase("data sets"), _result(rows, "dataset."), _scores(sections))
-    yield Step("", phrase("performance"), _result(rows, "performance."), _speed(sections))
+    for name, criteria, shown in (
+        (phrase("accuracy of text"), "baseline.text", _exact(text)),
+        (phrase("accuracy of images"), "baseline.image", _exact(image)),
+        (phrase("reading of documents"), "document.", _read(sections)),
+        (phrase("questions about images"), "tasks.", _tasks(sections)),
+        (phrase("numerics"), "numerics.", _numerics(sections)),
+        (phrase("self-consistency"), "determinism.", _repeats(sections)),
+        (phrase("data sets"), "dataset.", _scores(sections)),
+        (phrase("performance"), "performance.", _speed(sections)),
+    ):
+        yield Step("", name, *_measured(rows, (criteria,), shown))
 
 
 def _analysis(model: Json) -> Iterator[Text]:
@@ -185,21 +196,25 @@ def _is_deployment(row: Json) -> bool:
 def _accuracy(sections: Sections) -> tuple[str, tuple[Text, ...]]:
     groups = ("baseline.", "document.", "numerics.", "dataset.")
     shown = (*_exact(sections.text), *_exact(sections.image), *_read(sections))
-    return _result(sections.rows, *groups), shown
+    return _measured(sections.rows, groups, shown)
+
+
+def _measured(
+    rows: Rows, criteria: tuple[str, ...], shown: tuple[Text, ...]
+) -> tuple[str, tuple[Text, ...]]:
+    """The result of criteria with what they measured, and with what made it a failure."""
+    return _result(rows, *criteria), (*shown, *_counted(of(rows, *criteria), "fail", "error"))
 
 
 def _judged(rows: Rows, *criteria: str) -> tuple[str, tuple[Text, ...]]:
-    own = of(rows, *criteria)
-    found = counts(own)
-    parts = (
-        (phrase("{count} passed"), "pass"),
-        (phrase("{count} failed"), "fail"),
-        (phrase("{count} errors"), "error"),
-        (phrase("{count} expected failures"), "xfail"),
-        (phrase("{count} skipped"), "skip"),
-    )
-    shown = listed(*(text.of(count=found[name]) for text, name in parts if name in found))
-    return _result(rows, *criteria), (shown,) if shown else ()
+    return _result(rows, *criteria), _counted(of(rows, *criteria), *_COUNTS)
+
+
+def _counted(rows: Rows, *statuses: str) -> tuple[Text, ...]:
+    """The number of rows by status, as one text; empty if there is none."""
+    found = counts(rows)
+    shown = listed(*(_COUNTS[name].of(count=found[name]) for name in statuses if name in found))
+    return (shown,) if shown else ()
 
 
 def _result(rows: Rows, *criteria: str) -> str:
@@ -212,7 +227,7 @@ def _result(rows: Rows, *criteria: str) -> str:
 
 def _exact(found: Comparisons | Missing) -> tuple[Text, ...]:
     if isinstance(found, Missing):
-        return ()
+        return found.reasons
     return (
         phrase(
             "{exact} of {total} answers equal the reference's ({rate:.0%})",
@@ -225,7 +240,9 @@ def _exact(found: Comparisons | Missing) -> tuple[Text, ...]:
 
 def _read(sections: Sections) -> tuple[Text, ...]:
     found = sections.reading
-    if isinstance(found, Missing) or found.characters is None:
+    if isinstance(found, Missing):
+        return found.reasons
+    if found.characters is None:
         return ()
     characters = phrase("characters {rate:.2%} right", rate=found.characters)
     if found.numbers is None:
@@ -236,14 +253,14 @@ def _read(sections: Sections) -> tuple[Text, ...]:
 def _tasks(sections: Sections) -> tuple[Text, ...]:
     found = sections.tasks
     if isinstance(found, Missing):
-        return ()
+        return found.reasons
     total = len(found.rows)
     return (phrase("{passed} of {total} answers accepted", passed=found.passed, total=total),)
 
 
 def _numerics(sections: Sections) -> tuple[Text, ...]:
     if isinstance(sections.numerics, Missing):
-        return ()
+        return sections.numerics.reasons
     return tuple(
         phrase("{name}: cosine similarity {value:.6f}", name=column.name, value=cosine)
         for column in sections.numerics.columns
@@ -254,7 +271,7 @@ def _numerics(sections: Sections) -> tuple[Text, ...]:
 def _repeats(sections: Sections) -> tuple[Text, ...]:
     found = sections.repeats
     if isinstance(found, Missing):
-        return ()
+        return found.reasons
     return (
         phrase(
             "{equal} of {total} requests give equal answers in {runs} runs",
@@ -267,7 +284,7 @@ def _repeats(sections: Sections) -> tuple[Text, ...]:
 
 def _scores(sections: Sections) -> tuple[Text, ...]:
     if isinstance(sections.datasets, Missing):
-        return ()
+        return sections.datasets.reasons
     return tuple(
         phrase("{name}: {score:.2%}", name=one.benchmark, score=one.score)
         for one in sections.datasets
@@ -277,7 +294,7 @@ def _scores(sections: Sections) -> tuple[Text, ...]:
 
 def _speed(sections: Sections) -> tuple[Text, ...]:
     if isinstance(sections.speed, Missing):
-        return ()
+        return sections.speed.reasons
     return tuple(text for runs in sections.speed.runs for text in _of_runs(runs))
 
 

@@ -60,15 +60,13 @@ class Problem:
     """A failure or an error.
 
     Attributes:
-        criterion: the criterion's id.
-        case: its case, or None.
+        name: the criterion with its case.
         status: "fail" or "error".
         reason: the message, several lines.
         more: number of other rows that the same error stopped.
     """
 
-    criterion: str
-    case: str | None
+    name: str
     status: str
     reason: Text
     more: int
@@ -163,7 +161,7 @@ def problems(rows: Rows) -> tuple[Problem, ...]:
         shown[row["told_at"]] = row
         more[row["told_at"]] -= 1
     return tuple(
-        Problem(row["criterion"], row["case"], row["status"], sentence(row["reason"]), more[name])
+        Problem(name, row["status"], sentence(row["reason"]), more[name])
         for name, row in shown.items()
     )
 
