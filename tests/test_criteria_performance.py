@@ -105,6 +105,12 @@ def test_an_interval_of_a_mean_covers_it_as_often_as_it_says() -> None:
         assert 0.92 * 400 <= sum(low <= 1 <= high for low, high in bounds) <= 0.98 * 400, count
 
 
+def test_no_end_of_an_interval_of_times_is_negative() -> None:
+    low, high = mean_bounds([0.93, 3.3, 11.3])
+    assert low == 0.0
+    assert high > 11.3
+
+
 def test_too_few_values_leave_an_end_of_the_interval_open() -> None:
     assert mean_bounds([0.5]) == (0.0, math.inf)
     assert quantile_bounds([0.1] * 5, 0.5) == (0.0, math.inf)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import math
 import os
 import re
 import runpy
@@ -33,11 +34,11 @@ from pytest_ascend_vlm.reporting.labels import CONTENTS, figure_name
 from pytest_ascend_vlm.reporting.language import LANGUAGES, catalogue, shown, translator
 from pytest_ascend_vlm.reporting.markdown import files, render
 from pytest_ascend_vlm.reporting.phrase import phrase
-from pytest_ascend_vlm.reporting.quantity import rounded
 from pytest_ascend_vlm.reporting.sentences import sentence
 from pytest_ascend_vlm.reporting.view import Missing, ModelPage, view
 from pytest_ascend_vlm.reporting.view.serve_arguments import PURPOSES
 from pytest_ascend_vlm.reporting.view.serve_command import parse_serve_command
+from pytest_ascend_vlm.rounding import rounded
 
 Row = dict[str, Any]
 SOURCES = Path(str(reporting.__file__)).parent
@@ -278,6 +279,24 @@ def test_the_printed_commands_select_one_class_alone() -> None:
     assert all(line.startswith("pytest conformance/test_it.py::TestIt ") for line in printed)
 
 
+def test_each_run_of_a_merged_report_has_its_command() -> None:
+    document = report(row("serving.text", "text/name"))
+    runs = [{"argv": ["conformance", "-m", marker]} for marker in ("npu", "performance")]
+    document["receipt"] = {**document["receipt"], "runs": runs}
+    (found,) = view(document).models
+    typed = [command for command in found.commands if "--vlm-report=reports" not in command.value]
+    assert [(shown(one.name, translator("en")), one.value) for one in typed] == [
+        ("run 1", "pytest conformance -m npu"),
+        ("run 2", "pytest conformance -m performance"),
+    ]
+
+
+def test_the_generator_of_the_load_is_in_the_language_of_the_document() -> None:
+    told = {"generator": "one request at a time"}
+    text = render(report(row("performance.single_stream", "text", told)), "zh")
+    assert "压测工具： 单请求" in text.splitlines()
+
+
 def test_the_printed_commands_have_what_their_criteria_need() -> None:
     """A run of other serve arguments is not merged; data sets have no place that a report knows."""
     overrides = {"max_model_len": 8192, "dtype": "float16", "seed": None}
@@ -497,9 +516,11 @@ def test_the_speed_of_each_run_follows_from_its_times_and_tokens() -> None:
         (1.00004, "1"),
         (0.9985, "0.9985"),
         (12.345678, "12.35"),
+        (12345.6, "12346"),
+        (math.inf, "inf"),
     ],
 )
-def test_a_number_below_one_is_not_shown_as_one(value: float, text: str) -> None:
+def test_a_number_is_shown_without_exponent_and_not_as_one(value: float, text: str) -> None:
     assert rounded(value, 4) == text
 
 

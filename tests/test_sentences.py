@@ -194,6 +194,16 @@ def test_a_failure_is_recognised_line_by_line():
     ]
 
 
+def test_a_list_is_read_item_by_item():
+    """The first item, read to the end of the list, is a sentence as well."""
+    text = "TTFT 17.7 ms (server: 10.7 ms), latency 127 ms (server: 122 ms)"
+    assert chinese(sentence(f"the server's own times agree: {text}")).endswith(
+        "：TTFT 17.7 ms（服务端：10.7 ms）、延迟 127 ms（服务端：122 ms）"
+    )
+    text = "3 requests cannot tell p90 (at least 29), p99 (at least 299)"
+    assert chinese(sentence(text)) == "3 个请求无法给出 p90（至少 29 个）、p99（至少 299 个）"
+
+
 def test_a_wrapped_advice_is_one_sentence(found):
     for advice in (text for text, place in found.items() if place == "advice"):
         documentation = Documentation("", advice.replace("{{", "{").replace("}}", "}") + ".")

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 from ..errors import PreconditionError
 from ..observation.load import Load
+from ..rounding import rounded
 from ..spec.thresholds import SERVER_TIME_TOLERANCE
 
 _MORE_TOKENS_OF_A_CHARACTER = 3
@@ -116,4 +117,4 @@ def _pairs(load: Load) -> tuple[_Pair, ...]:
 
 
 def _ms(seconds: float) -> str:
-    return f"{1000 * seconds:.3g} ms"
+    return f"{rounded(1000 * seconds, 3)} ms"

@@ -99,13 +99,16 @@ def distribution(name: str, values: Sequence[float], unit: str = "s") -> tuple[M
 
 
 def mean_bounds(values: Sequence[float]) -> tuple[float, float]:
-    """The 95 % interval of the mean by Student's t; unbounded for a single value."""
+    """The 95 % interval of the mean of values that are not negative, by Student's t.
+
+    It is unbounded for a single value. So few values as three may leave it open below.
+    """
     if len(values) < 2:
         return 0.0, math.inf
     quantile = _T[min(len(values) - 1, len(_T)) - 1]
     half = quantile * statistics.stdev(values) / math.sqrt(len(values))
     mean = statistics.fmean(values)
-    return mean - half, mean + half
+    return max(mean - half, 0.0), mean + half
 
 
 def median_bounds(values: Sequence[float]) -> tuple[float, float]:

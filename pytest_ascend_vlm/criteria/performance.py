@@ -17,6 +17,7 @@ from typing import Any
 from ..errors import PreconditionError
 from ..observation.answers import Completion
 from ..observation.load import Load, Timing
+from ..rounding import rounded
 from ..spec.published import Limit
 from ..spec.thresholds import ROUNDS, STORED_RUNS
 from .agreement import compared
@@ -202,7 +203,7 @@ def judge_load(name: str, load: Load, expectations: LoadExpectations) -> Verdict
     checked = f"; {compared(name, load)}" if requests and not problems else ""
     measured = metrics(name, load)
     shown = ", ".join(
-        f"{one.name.removeprefix(name + '.')} {one.value:.3g} {one.unit}"
+        f"{one.name.removeprefix(name + '.')} {rounded(one.value, 3)} {one.unit}"
         for one in measured
         if one.name.endswith(".median") or one.more_is_better
     )
@@ -365,8 +366,8 @@ def judge_scaling(alone: Load, together: Load, threshold: float) -> Verdict:
         ratio,
         threshold,
         "x",
-        f"{together.output_throughput:.3g} tok/s at concurrency {together.concurrency}, "
-        f"{alone.output_throughput:.3g} tok/s at concurrency {alone.concurrency}",
+        f"{rounded(together.output_throughput, 3)} tok/s at concurrency {together.concurrency}, "
+        f"{rounded(alone.output_throughput, 3)} tok/s at concurrency {alone.concurrency}",
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ..criteria.verdict import Verdict
-from .quantity import rounded
+from ..rounding import rounded
 
 STATUSES = ("fail", "error", "pass", "xfail", "skip", "na", "recorded")
 """The statuses of a row, worst first.

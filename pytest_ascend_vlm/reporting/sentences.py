@@ -174,7 +174,8 @@ def _value(text: str) -> _Reading | None:
     """
     if text.startswith(_QUOTES) and text.endswith(text[0]):
         return None
-    return _read(text) or _list(text)
+    readings = (_read(text), _list(text))
+    return max((one for one in readings if one), key=lambda one: one.score, default=None)
 
 
 def _list(text: str) -> _Reading | None:

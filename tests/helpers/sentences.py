@@ -53,7 +53,14 @@ _SILENT_CALLS = frozenset(
 _SILENT_ARGUMENTS = frozenset({"shows"})
 
 # Words that are values of sentences, in addition to those that `_words` finds.
-_VALUES = ("answer", "prompt", "the case", "transparency", *(one.value for one in Capability))
+_VALUES = (
+    "answer",
+    "latency",
+    "prompt",
+    "the case",
+    "transparency",
+    *(one.value for one in Capability),
+)
 
 _FUNCTIONS = frozenset({"float", "int", "join", "len", "list", "map", "repr", "round", "sorted",
                         "str", "tuple"})  # fmt: skip

@@ -10,10 +10,11 @@ from functools import cache, partial
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from ...rounding import rounded
 from ..labels import KINDS, PARTS, PHASES, STATISTICS, STATUSES
 from ..language import LANGUAGES, shown, translator
 from ..pages import pictures
-from ..quantity import interval, rounded, with_unit
+from ..quantity import interval, with_unit
 from ..view import Missing, View, view
 from ..view.numerics import FIGURES
 from .escape import cell, code_block, short

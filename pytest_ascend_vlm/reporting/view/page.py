@@ -256,8 +256,11 @@ def _method(found: Sections, rows: Rows) -> tuple[Control, ...]:
 
 
 def _commands(receipt: Json, run: Commands) -> tuple[Item, ...]:
+    runs = receipt.get("runs") or [receipt]
+    typed = [shlex.join(["pytest", *map(str, one["argv"])]) for one in runs]
+    names = [phrase("run {number}", number=number) for number in range(1, len(runs) + 1)]
     return (
-        Item(phrase("this run"), shlex.join(["pytest", *map(str, receipt["argv"])])),
+        *map(Item, names if len(runs) > 1 else [phrase("this run")], typed),
         Item(phrase("all criteria that always run"), run.run()),
         Item(phrase("performance"), run.run("performance")),
         Item(phrase("speed by image size and load"), run.run("grid")),

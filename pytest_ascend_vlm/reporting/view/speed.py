@@ -147,7 +147,7 @@ class Speed:
     shares: Mapping[str, Sequence[Share]]
     workloads: tuple[WorkloadRuns, ...]
     charts: Mapping[str, str]
-    generators: tuple[str, ...]
+    generators: tuple[Text, ...]
 
 
 def speed(rows: Rows, run: Commands, *, charts: bool) -> Speed | Missing:
@@ -172,14 +172,12 @@ def speed(rows: Rows, run: Commands, *, charts: bool) -> Speed | Missing:
         _shares(figures),
         tuple(_workload(row) for row in of(measured, "performance.workload") if _has_latency(row)),
         performance_chart_names(measured) if charts else {},
-        tuple(
-            dict.fromkeys(
-                str(told["generator"])
-                for row in measured
-                if (told := evidence(row)).get("generator")
-            )
-        ),
+        tuple(map(sentence, dict.fromkeys(filter(None, map(_generator, measured))))),
     )
+
+
+def _generator(row: Json) -> str:
+    return str(evidence(row).get("generator") or "")
 
 
 def measured_verdict(row: Json) -> MeasuredVerdict:
