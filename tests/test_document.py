@@ -205,6 +205,18 @@ def test_a_phrase_in_a_phrase_is_translated_and_a_value_is_not() -> None:
     assert translator("en")(nested) == "passed, passed"
 
 
+@pytest.mark.parametrize(
+    ("case_id", "text"),
+    [
+        ("the case", "该用例只用于完整权重：其输出长于微型检查点所学的任何输出"),
+        ("text/long", "text/long 只用于完整权重：其输出长于微型检查点所学的任何输出"),
+    ],
+)
+def test_no_space_is_between_chinese_words(case_id: str, text: str) -> None:
+    reason = "its answer is longer than any that a tiny checkpoint was taught"
+    assert translator("zh")(sentence(f"{case_id} is for full checkpoints: {reason}")) == text
+
+
 def test_the_document_has_the_diagnosis_in_its_language() -> None:
     wrong = row("numerics.hidden_states", "error_ratio", status="fail", reason="R is 9.")
     right = report(row("numerics.hidden_states", "error_ratio"))

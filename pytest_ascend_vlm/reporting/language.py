@@ -6,12 +6,16 @@ The catalogues are gettext's: `locale/<language>.po` has the texts of documents,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 
 from .messages import messages
 from .phrase import Phrase, Text
 
 LANGUAGES = ("zh", "en")
+
+_RANGE = "\u4e00-\u9fff"
+_CHINESE = re.compile(f"[{_RANGE}]")
 
 Translate = Callable[[str | Phrase], str]
 """Translates a text of the project: a phrase with its values, or a fixed English text."""
@@ -31,13 +35,23 @@ def translator(language: str) -> Translate:
     def translate(text: str | Phrase) -> str:
         if isinstance(text, str):
             return translations.get(text, text)
-        values = {
-            name: translate(value) if isinstance(value, Phrase) else value
-            for name, value in text.values.items()
-        }
-        return translations.get(text.text, text.text).format(**values)
+        pattern, values = translations.get(text.text, text.text), dict(text.values)
+        for name, value in text.values.items():
+            if isinstance(value, Phrase):
+                values[name] = translate(value)
+                pattern = _without_spaces_between_chinese(pattern, name, values[name])
+        return pattern.format(**values)
 
     return translate
+
+
+def _without_spaces_between_chinese(pattern: str, name: str, value: str) -> str:
+    """The pattern of a value that is Chinese; the spaces around `{name}` are for English ones."""
+    if _CHINESE.match(value[:1]):
+        pattern = re.sub(rf"(?<=[{_RANGE}]) (?=\{{{name}\}})", "", pattern)
+    if _CHINESE.match(value[-1:]):
+        pattern = re.sub(rf"(?<=\{{{name}\}}) (?=[{_RANGE}])", "", pattern)
+    return pattern
 
 
 def shown(text: Text, translate: Translate) -> str:
