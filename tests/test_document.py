@@ -373,14 +373,16 @@ def test_the_lines_of_the_log_are_printed_as_they_are(language: str) -> None:
 
 
 def test_an_unknown_engine_is_not_called_unchanged() -> None:
-    def changes(**unmodified: Any) -> str:
+    def changes(**unmodified: Any) -> tuple[str, list[str]]:
         (step,) = [one for one in page(unmodified=unmodified).steps if one.number == "4"]
-        return step.result
+        return step.result, [shown(text, translator("en")) for text in step.evidence]
 
-    assert changes(vllm=True) == "pass"
-    assert changes(vllm=True, ascend=["a.py"]) == "fail"
-    assert changes(vllm=True, ascend=None) == "missing"
-    assert changes() == "missing"
+    unchanged = "vllm: 0 lines changed (every file is that of the release)"
+    unknown = "ascend: its files cannot be compared with those of a release"
+    assert changes(vllm=True) == ("pass", [unchanged])
+    assert changes(vllm=True, ascend=["a.py"]) == ("fail", ["ascend: changed files: a.py"])
+    assert changes(vllm=True, ascend=None) == ("missing", [unchanged, unknown])
+    assert changes() == ("missing", [])
 
 
 @pytest.mark.parametrize(

@@ -182,10 +182,11 @@ def _changes(model: Json) -> tuple[str, tuple[Text, ...]]:
             phrase("{package}: changed files: {files}", package=name, files=", ".join(files))
             for name, files in changed.items()
         )
-    unchanged = [name for name, found in told.items() if found is True]
-    return DONE if unchanged and len(unchanged) == len(told) else UNKNOWN, tuple(
-        phrase("{package}: 0 lines changed (every file is that of the release)", package=name)
-        for name in unchanged
+    unchanged = phrase("{package}: 0 lines changed (every file is that of the release)")
+    unknown = phrase("{package}: its files cannot be compared with those of a release")
+    is_unchanged = told and all(found is True for found in told.values())
+    return DONE if is_unchanged else UNKNOWN, tuple(
+        (unchanged if found is True else unknown).of(package=name) for name, found in told.items()
     )
 
 
