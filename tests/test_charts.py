@@ -13,7 +13,7 @@ import pytest
 from helpers.outcome import documents
 
 from pytest_ascend_vlm import reporting
-from pytest_ascend_vlm.reporting import Report, write
+from pytest_ascend_vlm.reporting import Report, chart_files, write
 from pytest_ascend_vlm.reporting.charts import charts
 from pytest_ascend_vlm.reporting.language import LANGUAGES
 from pytest_ascend_vlm.reporting.markdown import render
@@ -457,6 +457,25 @@ def of_grid(side: int, **changes: Any) -> dict[str, Any]:
         **changes,
     }
     return row(criterion="grid.cliffs", case=str(side), evidence={"grid": found})
+
+
+@pytest.mark.parametrize(
+    ("receipt", "told"),
+    [
+        ({"simulated": True, "platform": "npu"}, "SIMULATED NPU: not an NPU result. Tiny"),
+        ({"checkpoint": "full"}, "Run on the platform CPU: not an NPU result."),
+        ({"checkpoint": "full", "platform": "npu"}, ""),
+    ],
+)
+def test_a_picture_that_is_shown_alone_says_that_it_is_no_npus(
+    receipt: dict[str, Any], told: str
+) -> None:
+    drawn = chart_files.files(document(row(), single_stream(0.3), of_grid(448), **receipt))
+    assert len(drawn) == 4
+    for svg in drawn.values():
+        mark = ElementTree.fromstring(svg)[-1].text or ""  # noqa: S314  (our own picture)
+        assert mark.startswith(told)
+        assert bool(mark) == bool(told)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -25,7 +25,7 @@ from pytest_ascend_vlm.reporting.html import texts
 from pytest_ascend_vlm.reporting.html.patches import patch_grid
 from pytest_ascend_vlm.reporting.html.pictures import LEFT_OUT, NOT_FOUND, Pictures
 from pytest_ascend_vlm.reporting.rows import Row as ReportRow
-from pytest_ascend_vlm.reporting.view.environment import Origin
+from pytest_ascend_vlm.reporting.view.environment import Origin, warning
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -276,7 +276,7 @@ def test_only_real_weights_on_an_npu_have_no_warning(
     kind: str, checkpoint: str, sentences: int
 ) -> None:
     origin = Origin(kind, kind, checkpoint, kind == "simulated", "a device")
-    assert len(texts.warning(origin)) == sentences
+    assert len(warning(origin)) == sentences
 
 
 def test_a_report_that_calls_itself_an_npus_is_judged_by_its_rows(picture: Json) -> None:

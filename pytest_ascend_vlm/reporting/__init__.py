@@ -29,7 +29,7 @@ __all__ = [
     "write_report",
 ]
 
-RENDERERS = ("markdown", "charts", "html")
+RENDERERS = ("markdown", "chart_files", "html")
 """The modules that make files of a report: `files(document, languages)` gives name -> content."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .heat_map import heat_map
@@ -25,14 +25,6 @@ _GRID_TITLES = {
         "requests a second, by longer side in pixels and requests at once",
     ),
 }
-
-
-def files(
-    document: Mapping[str, Any],
-    languages: Iterable[str],  # noqa: ARG001  (one picture serves all)
-) -> dict[str, str]:
-    """File name -> SVG of every chart that the report contains data for."""
-    return charts(document)
 
 
 def charts(document: Mapping[str, Any]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-_CELL, _HEAD, _SIDE = (72, 34), 64, 110
+_CELL, _HEAD, _SIDE = (72, 34), 72, 110
 # From little to much, told apart by colour-blind readers as well; the same as in report.html.
 _COLOURS = ("#fde725", "#7ad151", "#22a884", "#2a788e", "#414487", "#440154")
 _DARK_FROM = 3
@@ -21,7 +21,7 @@ def heat_map(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[flo
     """
     width, height = _CELL
     most = max((value for values in rows.values() for value in values), default=0.0)
-    parts = [_text(8, 22, title, "start"), *_names(columns)]
+    parts = [_text(8, 32, title, "start"), *_names(columns)]
     for number, (name, values) in enumerate(rows.items()):
         top = _HEAD + number * height
         parts.append(_text(_SIDE - 8, top + 22, name, "end"))

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..charts import charts
+from .. import chart_files
 from ..markdown import template
 from ..origin import origin
 from ..totals import totals
@@ -59,7 +59,7 @@ def files(document: Mapping[str, Any], attached: Attached) -> dict[str, str | by
         **_scripts(document, page, attached),
         **_results(document),
         **contributed,
-        **charts(document),
+        **chart_files.files(document),
         **attached.files,
     }
     readme = _template("readme.md").render(

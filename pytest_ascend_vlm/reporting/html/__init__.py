@@ -14,9 +14,10 @@ from importlib import resources
 from typing import Any
 
 from ..view import view
+from ..view.environment import warning
 from .content import content
 from .pictures import Pictures
-from .texts import NO_SCRIPT, TITLE, said, warning
+from .texts import NO_SCRIPT, TITLE, said
 
 __all__ = ["NAME", "files"]
 

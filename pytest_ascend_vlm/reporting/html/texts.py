@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from ..labels import GROUPS, NUMBERS, PARTS, STATUSES
 from ..language import shown, translator
-from ..phrase import Phrase, Text, phrase
-from ..view.environment import Origin
+from ..phrase import Text, phrase
 from .matter import VISIBLE
 
 Languages = Sequence[str]
@@ -133,22 +132,3 @@ def _of(language: str, english: str) -> str:
 def said(text: Text, languages: Languages) -> dict[str, str]:
     """Language -> a text of the view."""
     return {name: shown(text, translator(name)) for name in languages}
-
-
-def warning(origin: Origin) -> tuple[Phrase, ...]:
-    """The sentences that every screen of the page has on top; empty for real weights on an NPU."""
-    tiny = (phrase("Tiny checkpoint, not the real weights."),)
-    return (*_not_npu(origin), *(tiny if origin.checkpoint == "tiny" else ()))
-
-
-def _not_npu(origin: Origin) -> tuple[Phrase, ...]:
-    if origin.is_npu:
-        return ()
-    of_kind = {
-        "npu, nothing verified": phrase("NPU run in which nothing was verified."),
-        "reference": phrase("CPU reference run: not an NPU result."),
-        "nothing": phrase("Nothing was verified: not an NPU result."),
-        "simulated": phrase("SIMULATED NPU: not an NPU result."),
-    }
-    other = phrase("Run on the platform {platform}: not an NPU result.")
-    return (of_kind.get(origin.kind, other.of(platform=origin.platform.upper())),)

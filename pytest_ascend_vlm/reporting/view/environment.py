@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..phrase import Text, phrase
+from ..phrase import Phrase, Text, phrase
 from .rows import Json, number
 
 
@@ -87,6 +87,25 @@ def origin_of(receipt: Json) -> Origin:
         bool(receipt["simulated"]),
         str(receipt.get("device") or ""),
     )
+
+
+def warning(origin: Origin) -> tuple[Phrase, ...]:
+    """The sentences that every screen of the page and every chart has; empty for a real NPU's."""
+    tiny = (phrase("Tiny checkpoint, not the real weights."),)
+    return (*_not_npu(origin), *(tiny if origin.checkpoint == "tiny" else ()))
+
+
+def _not_npu(origin: Origin) -> tuple[Phrase, ...]:
+    if origin.is_npu:
+        return ()
+    of_kind = {
+        "npu, nothing verified": phrase("NPU run in which nothing was verified."),
+        "reference": phrase("CPU reference run: not an NPU result."),
+        "nothing": phrase("Nothing was verified: not an NPU result."),
+        "simulated": phrase("SIMULATED NPU: not an NPU result."),
+    }
+    other = phrase("Run on the platform {platform}: not an NPU result.")
+    return (of_kind.get(origin.kind, other.of(platform=origin.platform.upper())),)
 
 
 def environment(receipt: Json) -> Environment:
