@@ -26,7 +26,8 @@ class Figure:
             "start". docs/performance.md lists them, too.
         name: the number in the words of the document.
         unmeasured: the reason why the suite does not measure it.
-        device: the device, if it is not the document's.
+        device: the device, if it is not the document's. The document's versions and dtype are not
+            those of this figure then.
         conditions: further conditions that the document states. A report does not compare them, so
             the conditions of the two numbers are not equal then.
 
