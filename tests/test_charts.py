@@ -15,7 +15,8 @@ from helpers.outcome import documents
 from pytest_ascend_vlm import reporting
 from pytest_ascend_vlm.reporting import Report, chart_files, write
 from pytest_ascend_vlm.reporting.charts import charts
-from pytest_ascend_vlm.reporting.language import LANGUAGES
+from pytest_ascend_vlm.reporting.labels import CHARTS
+from pytest_ascend_vlm.reporting.language import LANGUAGES, translator
 from pytest_ascend_vlm.reporting.markdown import render
 
 HOSTILE = '</script><script>alert("模型")</script>&'
@@ -486,7 +487,10 @@ def test_the_document_shows_the_grid(language: str) -> None:
     root = ElementTree.fromstring(drawn["grid-ttft.TestA.svg"])  # noqa: S314
     texts = [node.text for node in root.iter() if node.text]
     assert [text for text in texts if text in {"448", "896", "1344"}] == ["448", "896"]
-    assert "](grid-ttft.TestA.svg)" in render(document(*rows), language)
+    text = render(document(*rows), language)
+    label = translator(language)(CHARTS["ttft"])
+    assert f"![{label}](grid-ttft.TestA.svg)" in text
+    assert f"| grid-ttft.TestA.svg | {label} |" in text
     assert "-k TestA -m grid" in render(document(row()), language)
 
 

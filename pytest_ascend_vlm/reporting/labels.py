@@ -99,6 +99,16 @@ PARTS: Mapping[str, Phrase] = {
 KINDS: Mapping[str, Phrase] = {"text": phrase("text"), "image": phrase("image")}
 """Kind of request -> its name."""
 
+CHARTS: Mapping[str, Phrase] = {
+    "latency": phrase("latency, one request at a time"),
+    "latency-load": phrase("latency under load"),
+    "concurrency": phrase("throughput and latency by concurrent requests"),
+    "ttft-image-tokens": phrase("TTFT by image tokens"),
+    "ttft": phrase("median TTFT by image size and requests at once"),
+    "throughput": phrase("requests per second by image size and requests at once"),
+}
+"""Kind of a chart of speed -> what it shows."""
+
 _FIGURE_WORDS: dict[str, Phrase] = {
     "text": phrase("text"),
     "image": phrase("image"),

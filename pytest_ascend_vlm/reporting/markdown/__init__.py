@@ -11,7 +11,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from ...rounding import rounded
-from ..labels import KINDS, PARTS, PHASES, STATISTICS, STATUSES
+from ..labels import CHARTS, KINDS, PARTS, PHASES, STATISTICS, STATUSES
 from ..language import LANGUAGES, shown, translator
 from ..pages import pictures
 from ..quantity import interval, with_unit
@@ -120,6 +120,7 @@ def template(name: str, language: str, package: str = __package__) -> jinja2.Tem
         "_": translate,
         "language": language,
         "FIGURES": FIGURES,
+        "CHARTS": CHARTS,
         "KINDS": KINDS,
         "PARTS": PARTS,
         "PHASES": PHASES,
