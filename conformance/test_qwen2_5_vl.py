@@ -16,6 +16,9 @@ _ONE_CARD = {
     "max_model_len": 16384,
     "max_num_batched_tokens": 16384,
     "limit_mm_per_prompt": {"image": 10, "video": 1},
+    # Calls of functions have the form of Hermes.
+    "enable_auto_tool_choice": True,
+    "tool_call_parser": "hermes",
 }
 # The tutorial of vLLM-Ascend 0.23 serves in this mode.
 _FULL_DECODE_ONLY = Variant(

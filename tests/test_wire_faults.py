@@ -394,6 +394,8 @@ def test_texts_are_misread() -> None:
         ("form-dropped", {"response_format": {"type": "json_object"}, "n": 1}, {"n": 1}),
         ("streams-without-parameters", {"top_k": 1, "stream": True}, {"stream": True}),
         ("streams-without-parameters", {"top_k": 1}, {"top_k": 1}),
+        ("tools-dropped", {"tools": [], "tool_choice": "none", "n": 1}, {"n": 1}),
+        ("tool-choice-dropped", {"tools": [], "tool_choice": "none"}, {"tools": []}),
         ("answers-cut-at-32", {"max_tokens": 512}, {"max_tokens": 32}),
         ("answers-cut-at-32", {"max_tokens": 8}, {"max_tokens": 8}),
         ("answers-cut-at-32", {"max_tokens": None}, {"max_tokens": None}),
@@ -487,6 +489,17 @@ def test_late_answers_are_those_of_old_requests() -> None:
     seen = [reply({"choices": [number]}, {})["choices"][0] for number in range(2 * MANY)]
     assert seen == [*range(MANY), *range(MANY)]
     assert reply({"error": {}}, {}) == {"error": {}}
+
+
+def test_a_streamed_call_loses_its_braces() -> None:
+    change = BY_NAME["streamed-calls-without-braces"].changes().event
+    arguments = [{"function": {"arguments": '{"a": {}}'}}, {"function": None}, {"function": {}}]
+    seen = change({"choices": [{"delta": {"tool_calls": copy.deepcopy(arguments)}}]}, {})
+    calls = seen["choices"][0]["delta"]["tool_calls"]
+    assert calls == [{"function": {"arguments": '{"a": {'}}, *arguments[1:]]
+    text = {"choices": [{"delta": {"content": "}"}}]}
+    assert change(copy.deepcopy(text), {}) == text
+    assert change({"error": {}}, {}) == {"error": {}}
 
 
 def test_every_wire_fault_is_tried_here() -> None:

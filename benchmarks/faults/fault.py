@@ -18,6 +18,9 @@ WITH_MROPE = (MINERU, QWEN2_5, QWEN3, GLM)
 
 SEVERAL_WITH_MROPE = (QWEN2_5, QWEN3)
 
+WITH_TOOLS = (QWEN3, QWEN2_5)
+"""Those whose model files declare a parser of tool calls."""
+
 
 class Kind(enum.Enum):
     """A kind of fault; the value is its name on the command line and in tables."""

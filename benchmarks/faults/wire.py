@@ -14,7 +14,16 @@ from typing import Any, ClassVar
 import httpx
 from PIL import Image
 
-from .fault import MINERU, QWEN2_5, QWEN3, SEVERAL_PICTURES, Fault, Kind, Place
+from .fault import (
+    MINERU,
+    QWEN2_5,
+    QWEN3,
+    SEVERAL_PICTURES,
+    WITH_TOOLS,
+    Fault,
+    Kind,
+    Place,
+)
 from .proxy import Body, Changes
 
 Part = dict[str, Any]
@@ -246,6 +255,16 @@ def _plain_streams(body: Body) -> Body:
     if not body.get("stream"):
         return body
     return {name: body[name] for name in body if name not in _BEYOND_OPENAI}
+
+
+def _without_braces(event: Body, _request: Body) -> Body:
+    """Leaves closing braces out of the arguments of a streamed call."""
+    for choice in event.get("choices") or ():
+        for call in choice.get("delta", {}).get("tool_calls") or ():
+            function = call.get("function") or {}
+            if isinstance(function.get("arguments"), str):
+                function["arguments"] = function["arguments"].replace("}", "")
+    return event
 
 
 def _endless(body: Body) -> Body:
@@ -552,6 +571,33 @@ FAULTS = (
         changes=_request(_plain_streams),
         caught_by=("parameters.greedy", "parameters.end", "parameters.choice", "parameters.form"),
         suspect="parameters",
+    ),
+    WireFault(
+        name="tools-dropped",
+        kind=Kind.PARAMETERS,
+        what="tools and tool_choice are left out",
+        changes=_without("tools", "tool_choice"),
+        caught_by=("parameters.tools",),
+        suspect="parameters",
+        models=WITH_TOOLS,
+    ),
+    WireFault(
+        name="tool-choice-dropped",
+        kind=Kind.PARAMETERS,
+        what="tool_choice is left out, and the model need not call a function",
+        changes=_without("tool_choice"),
+        caught_by=("parameters.tools",),
+        suspect="parameters",
+        models=WITH_TOOLS,
+    ),
+    WireFault(
+        name="streamed-calls-without-braces",
+        kind=Kind.STREAMS,
+        what="the arguments of a streamed call lose their closing braces",
+        changes=lambda: Changes(event=_without_braces),
+        caught_by=("parameters.tools",),
+        suspect="reply",
+        models=WITH_TOOLS,
     ),
     WireFault(
         name="answers-cut-at-32",

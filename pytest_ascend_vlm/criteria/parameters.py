@@ -119,12 +119,32 @@ def _problem(parameter: Parameter, one: Trial) -> str | None:
 def _stream_problem(unstreamed: Completion, streamed: Completion) -> str | None:
     if streamed.text != unstreamed.text:
         return "\n".join(("", *side_by_side(unstreamed.text, streamed.text, "unstreamed")))
+    if _meanings(streamed) != _meanings(unstreamed):
+        return f"the answer calls {told_calls(streamed)}, unstreamed {told_calls(unstreamed)}"
     if streamed.finish_reason != unstreamed.finish_reason:
         return (
             f"the finish reason is {streamed.finish_reason!r}, unstreamed "
             f"{unstreamed.finish_reason!r}"
         )
     return None
+
+
+def _meanings(answer: Completion) -> list[tuple[str, Any]]:
+    """Function and arguments of each call; spaces in JSON have no meaning."""
+    return [(call.name, loaded(call.arguments)) for call in answer.tool_calls]
+
+
+def loaded(text: str) -> Any:
+    """The value of a JSON text, or the text itself if it is no JSON."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def told_calls(answer: Completion) -> str:
+    """The functions that an answer calls, with their arguments."""
+    return ", ".join(map(str, answer.tool_calls)) or "no function"
 
 
 def token_ids(answer: Completion) -> tuple[int, ...]:
@@ -168,12 +188,16 @@ def _is_tie(plain: Completion, got: Completion, position: int) -> bool:
 # --- a greedy answer stays what it is -------------------------------------------------------------
 
 
-def _always(fields: Fields) -> Callable[[Completion], Fields]:
+def always(fields: Fields) -> Callable[[Completion], Fields]:
+    """The same fields for every plain answer."""
     return lambda _: fields
 
 
-def _changed(plain: Completion, got: Completion) -> str | None:
-    """What changes; sampling may choose either of two candidates that are equally likely."""
+def changed(plain: Completion, got: Completion) -> str | None:
+    """What changes in a greedy answer.
+
+    Sampling may choose either of two candidates that are equally likely.
+    """
     position = first_difference(token_ids(plain), token_ids(got))
     if position is None or _is_tie(plain, got, position):
         return None
@@ -181,15 +205,15 @@ def _changed(plain: Completion, got: Completion) -> str | None:
 
 
 GREEDY: Mapping[str, Parameter] = {
-    "temperature": Parameter(_always({"temperature": 0.01, "top_p": 0.001}), _changed),
-    "no_logprobs": Parameter(_always({"logprobs": False, "top_logprobs": None}), _changed),
+    "temperature": Parameter(always({"temperature": 0.01, "top_p": 0.001}), changed),
+    "no_logprobs": Parameter(always({"logprobs": False, "top_logprobs": None}), changed),
 }
 """Parameters that change no greedy answer."""
 
 LIMITS: Mapping[str, Parameter] = {
-    "top_p": Parameter(_always({"top_p": 1e-6}), _changed),
-    "top_k": Parameter(_always({"top_k": 1}), _changed),
-    "min_p": Parameter(_always({"min_p": 1.0}), _changed),
+    "top_p": Parameter(always({"top_p": 1e-6}), changed),
+    "top_k": Parameter(always({"top_k": 1}), changed),
+    "min_p": Parameter(always({"min_p": 1.0}), changed),
 }
 """Parameters that make a sampled answer greedy; they are sent with a high temperature."""
 
@@ -274,7 +298,7 @@ ENDS: Mapping[str, Parameter] = {
         lambda plain, got: _continues(plain, got, range(_longer(plain), _longer(plain) + 1)),
     ),
     "max_completion_tokens": Parameter(
-        _always({"max_tokens": None, "max_completion_tokens": _CUT_TOKENS}), _is_cut
+        always({"max_tokens": None, "max_completion_tokens": _CUT_TOKENS}), _is_cut
     ),
     "stop_token_ids": Parameter(
         lambda plain: {"stop_token_ids": [token_ids(plain)[_first_new(plain)]]}, _stopped
@@ -422,16 +446,16 @@ CHOICES: Mapping[str, Parameter] = {
         _is_biased,
     ),
     "repetition_penalty": Parameter(
-        _always({**LONG, "repetition_penalty": _REPETITION_PENALTY}), _repetition_problem
+        always({**LONG, "repetition_penalty": _REPETITION_PENALTY}), _repetition_problem
     ),
     "presence_penalty": Parameter(
-        _always({**LONG, "presence_penalty": _PENALTY}),
+        always({**LONG, "presence_penalty": _PENALTY}),
         lambda plain, got: _choice(
             plain, got, lambda one, value, before: value - _PENALTY * (one in before)
         ),
     ),
     "frequency_penalty": Parameter(
-        _always({**LONG, "frequency_penalty": _PENALTY}),
+        always({**LONG, "frequency_penalty": _PENALTY}),
         lambda plain, got: _choice(
             plain, got, lambda one, value, before: value - _PENALTY * before.count(one)
         ),
@@ -483,10 +507,10 @@ def _ends_early(answer: Completion) -> bool:
 
 
 FORMS: Mapping[str, Parameter] = {
-    "choice": Parameter(_always({"structured_outputs": {"choice": list(_COLOURS)}}), _one_of),
-    "regex": Parameter(_always({"structured_outputs": {"regex": f"[0-9]{{{_DIGITS}}}"}}), _matches),
+    "choice": Parameter(always({"structured_outputs": {"choice": list(_COLOURS)}}), _one_of),
+    "regex": Parameter(always({"structured_outputs": {"regex": f"[0-9]{{{_DIGITS}}}"}}), _matches),
     "json_schema": Parameter(
-        _always(
+        always(
             {
                 "response_format": {
                     "type": "json_schema",
@@ -496,6 +520,6 @@ FORMS: Mapping[str, Parameter] = {
         ),
         _follows_schema,
     ),
-    "json_object": Parameter(_always({"response_format": {"type": "json_object"}}), _is_object),
+    "json_object": Parameter(always({"response_format": {"type": "json_object"}}), _is_object),
 }
 """Parameters that allow only answers of one form."""

@@ -23,7 +23,7 @@ from .cold import cold_part, new_salt, without_uuid
 from .connection import BARE, Connection
 from .endpoint import Endpoint
 from .messages import Part, messages
-from .replies import completions, refusal, usage_of
+from .replies import completions, joined_calls, refusal, usage_of
 
 _Reply = TypeVar("_Reply")
 Chat = Sequence[Mapping[str, Any]]
@@ -220,6 +220,7 @@ class Client:
         since = time.perf_counter()
         first, finish, usage = None, None, None
         pieces: list[str] = []
+        calls: list[Any] = []
         arrivals: list[float] = []
         with self.open_stream(chat, case_id, sampling, fields, **options) as chunks:
             for chunk in chunks:
@@ -229,6 +230,7 @@ class Client:
                     if choice.delta.content:
                         first = first or arrivals[-1]
                         pieces.append(choice.delta.content)
+                    calls += choice.delta.tool_calls or ()
                     finish = choice.finish_reason or finish
         seconds = time.perf_counter() - since
         return Completion(
@@ -242,6 +244,7 @@ class Client:
             first,
             None,
             tuple(arrivals),
+            joined_calls(calls),
         )
 
     def ask_together(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from ..errors import ConfigurationError
-from ..observation.answers import Completion, Refusal, TopLogprobs, Usage
+from ..observation.answers import Completion, Refusal, ToolCall, TopLogprobs, Usage
 from . import logprobs
 from .address import KEY_VARIABLE
 
@@ -77,6 +78,21 @@ def usage_of(usage: Any) -> Usage | None:
     )
 
 
+def joined_calls(pieces: Iterable[Any]) -> tuple[ToolCall, ...]:
+    """The calls of a streamed answer; each piece has the index of the call that it belongs to."""
+    joined: dict[int, ToolCall] = {}
+    for piece in pieces:
+        more, begun = _tool_call(piece), joined.get(piece.index, ToolCall("", ""))
+        joined[piece.index] = ToolCall(begun.name + more.name, begun.arguments + more.arguments)
+    return tuple(joined[index] for index in sorted(joined))
+
+
+def _tool_call(call: Any) -> ToolCall:
+    """A call, or a piece of one, which may lack its name or its arguments."""
+    told = (getattr(call.function, name, None) or "" for name in ("name", "arguments"))
+    return ToolCall(*told)
+
+
 def _completion(choice: Any, case_id: str, reply: Any, seconds: float) -> Completion:
     ids = getattr(choice, "token_ids", None)
     return Completion(
@@ -88,6 +104,7 @@ def _completion(choice: Any, case_id: str, reply: Any, seconds: float) -> Comple
         top=_top_logprobs(choice),
         seconds=seconds,
         prompt_token_ids=prompt_token_ids(reply),
+        tool_calls=tuple(map(_tool_call, choice.message.tool_calls or ())),
     )
 
 

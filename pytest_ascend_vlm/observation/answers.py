@@ -56,6 +56,22 @@ class TopLogprobs:
         return listed(self.token_ids[position], self.logprobs[position])
 
 
+@dataclass(frozen=True)
+class ToolCall:
+    """A call of a function in an answer.
+
+    Attributes:
+        name: the function.
+        arguments: its arguments as the server returned them, which should be JSON.
+    """
+
+    name: str
+    arguments: str
+
+    def __str__(self) -> str:
+        return f"{self.name}({self.arguments})"
+
+
 @dataclass(frozen=True, eq=False)
 class Completion:
     """One answer of an engine.
@@ -65,7 +81,7 @@ class Completion:
         text: the answer.
         token_ids: the answer's tokens, with the end-of-sequence token if the engine reports it;
             None if the engine reports no ids.
-        finish_reason: "stop" or "length".
+        finish_reason: "stop", "length" or "tool_calls".
         usage: token counts; None if the reply has none.
         top: the most likely tokens at each position of the answer; None if not requested.
         seconds: time from sending the request to the last byte.
@@ -73,6 +89,7 @@ class Completion:
         prompt_token_ids: the prompt's tokens, image tokens included; None if not reported.
         arrivals: seconds from sending the request to each piece of a streamed answer, those without
             text included.
+        tool_calls: the functions that it calls.
     """
 
     case_id: str
@@ -85,6 +102,7 @@ class Completion:
     first_token_seconds: float | None = None
     prompt_token_ids: tuple[int, ...] | None = None
     arrivals: tuple[float, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
 
     @property
     def prompt_tokens(self) -> int | None:

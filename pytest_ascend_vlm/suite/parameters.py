@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from ..criteria import parameters as rules
+from ..criteria import tools
 from ..observation.answers import Completion
 from ..observation.parameters import Trials, UnsuitedError
 from ..session.answers import Answers
@@ -140,6 +141,40 @@ class ParameterCriteria(Criteria):
             judge.cannot_run(problem)
         plain = _plain(all_cases, {}, parameter_runs)
         rule = rules.FORMS[parameter]
+        _judge(rule, parameter_runs.trials(rule, plain), judge)
+
+    @criterion(
+        "parameters.tools",
+        known_failures=(dataclasses.replace(_BIT_MASKS, criterion="parameters.tools"),),
+    )
+    @pytest.mark.parametrize("choice", tools.TOOLS)
+    def test_parameters_call_functions(
+        self,
+        choice: str,
+        all_cases: tuple[Case, ...],
+        parameter_runs: ParameterRuns,
+        device_slot: DeviceSlot,
+        judge: Judge,
+    ) -> None:
+        """A request with `tools` gets the call of a function that its `tool_choice` asks for.
+
+        Rows are the values of tool_choice: the name of the second of two functions (`named`),
+        `required`, `none` and `auto`. The engine allows only tokens of a call for the first two,
+        so no trained model is needed; the arguments have to follow the function's schema. The
+        pieces of a streamed call make up the same call. `none` gives a text: the same as without
+        tools, if the prompt is the same. For `auto` a text or a call is right. It is not
+        applicable if `serve` of the model file has no tool_call_parser.
+
+        If this fails: no call: a proxy drops the fields, or the server was started without
+        --tool-call-parser. Wrong arguments: look at the backend of structured outputs, as for
+        parameters.form. Only streamed: look at the parser that --tool-call-parser names.
+        """
+        if "tool_call_parser" not in self.model.serve:
+            judge.not_applicable("the model file declares no tool_call_parser in serve")
+        if problem := device_slot.session.run.platform.structured_outputs_problem:
+            judge.cannot_run(problem)
+        plain = _plain(all_cases, {}, parameter_runs)
+        rule = tools.TOOLS[choice]
         _judge(rule, parameter_runs.trials(rule, plain), judge)
 
 

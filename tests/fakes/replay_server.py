@@ -340,6 +340,7 @@ class Request:
     is_neutral: bool
     ignores_end: bool
     unknown: tuple[str, ...]
+    call: tuple[str, str] | None
 
     @property
     def clips(self) -> list[Clip]:
@@ -441,7 +442,21 @@ def _parsed(asked: dict[str, Any], fetch: Fetch, view: View) -> Request:
         unknown=tuple(
             name for name, values in _UNKNOWN.items() if asked.get(name) not in (None, *values)
         ),
+        call=_call(asked),
     )
+
+
+def _call(asked: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The function that `tool_choice` makes the model call, with its first arguments."""
+    choice, tools = asked.get("tool_choice"), asked.get("tools")
+    if not tools or not (choice == "required" or isinstance(choice, dict)):
+        return None
+    named = [tool["function"] for tool in tools]
+    if choice != "required":
+        named = [function for function in named if function["name"] == choice["function"]["name"]]
+    function = named[0]
+    arguments = function["parameters"]["properties"].items()
+    return function["name"], json.dumps({name: schema["enum"][0] for name, schema in arguments})
 
 
 def _parts(content: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -1439,7 +1454,10 @@ class Stub:
             "object": "chat.completion",
             "created": 0,
             "model": self.name,
-            "choices": [self._choice_body(choice, index) for index, choice in enumerate(choices)],
+            "choices": [
+                self._choice_body(choice, index) | _called(request.call)
+                for index, choice in enumerate(choices)
+            ],
             "usage": self._usage(request, items, choices),
             "prompt_token_ids": _ids(items),
             **forced,
@@ -1527,6 +1545,16 @@ class Stub:
 
     def _listed_token(self, row: Row, token: int) -> dict[str, Any]:
         return {"token": f"token_id:{token}", "logprob": self._value(row, token), "bytes": None}
+
+
+def _called(call: tuple[str, str] | None) -> dict[str, Any]:
+    """The fields of an answer that calls a function; none if it calls none."""
+    if call is None:
+        return {}
+    function = dict(zip(("name", "arguments"), call, strict=True))
+    calls = [{"id": "call-0", "type": "function", "function": function}]
+    message = {"role": "assistant", "content": None, "tool_calls": calls}
+    return {"message": message, "finish_reason": "tool_calls"}
 
 
 def _version() -> dict[str, str]:
@@ -1699,11 +1727,23 @@ def _chunks(answer: Mapping[str, Any], behaviour: Behaviour) -> Iterator[dict[st
     choice = answer["choices"][0]
     head = {"id": answer["id"], "object": "chat.completion.chunk", "created": 0}
     head["model"] = answer["model"]
-    for piece in behaviour.deltas(choice["message"]["content"]):
-        yield {**head, "choices": [{"index": 0, "delta": {"content": piece}}]}
+    for delta in _streamed(choice["message"], behaviour):
+        yield {**head, "choices": [{"index": 0, "delta": delta}]}
     finish = choice.get("finish_reason")
     yield {**head, "choices": [{"index": 0, "delta": {}, "finish_reason": finish}]}
     yield {**head, "choices": [], "usage": answer["usage"]}
+
+
+def _streamed(message: Mapping[str, Any], behaviour: Behaviour) -> Iterator[dict[str, Any]]:
+    """A message in pieces: of its text, or of the arguments of its calls."""
+    for index, call in enumerate(message.get("tool_calls", ())):
+        yield {
+            "tool_calls": [{**call, "index": index, "function": {"name": call["function"]["name"]}}]
+        }
+        for piece in behaviour.deltas(call["function"]["arguments"]):
+            yield {"tool_calls": [{"index": index, "function": {"arguments": piece}}]}
+    for piece in behaviour.deltas(message["content"] or ""):
+        yield {"content": piece}
 
 
 class _Server(ThreadingHTTPServer):
