@@ -32,6 +32,8 @@ PURPOSES: Mapping[str, Phrase] = {
     "--limit-mm-per-prompt": phrase("largest number of images and videos in a prompt; 0: none"),
     "--mm-processor-kwargs": phrase("arguments of the image processor: the number of pixels"),
     "--mm-encoder-tp-mode": phrase("how the vision encoder is divided among the cards"),
+    "--enable-auto-tool-choice": phrase("the model may call functions of a request by itself"),
+    "--tool-call-parser": phrase("the form in which the model writes calls of functions"),
     "--tensor-parallel-size": phrase("number of cards that share each layer"),
     "--data-parallel-size": phrase("number of copies of the model"),
     "--quantization": phrase("quantization of the weights"),
