@@ -62,7 +62,7 @@ NOT_OF_THE_SERVER = {"parameters.choice", "parameters.form"}
 ONLY_WHERE_NAMED = {
     name
     for name in criteria()
-    if name.startswith(("reference.", "performance.", "grid.", "growth.", "dataset."))
+    if name.startswith(("reference.", "performance.", "ladder.", "grid.", "growth.", "dataset."))
 }
 
 PAGE = {"document.characters", "document.lines", "document.numbers", "document.order"}
@@ -322,6 +322,7 @@ def test_every_defect_is_in_the_table() -> None:
     # test_bad_answers.py has several images, test_bad_clips.py has clips
     elsewhere = {KILLER, Defect.IMAGES_ARE_REVERSED, *OF_CLIPS, *test_bad_files.DEFECTS}
     elsewhere |= {*test_any_request.CAUGHT, Defect.DIES_OF_AN_IMAGE_AFTER_A_CLIENT_LEFT}
+    elsewhere |= {Defect.A_CROWD_CHANGES_ANSWERS}  # test_ladder.py
     # test_growth.py sends many images
     elsewhere |= {Defect.IMAGES_ARE_KEPT, Defect.EVICTED_IMAGES_ARE_CONFUSED}
     assert CAUGHT.keys() | elsewhere == set(Defect)

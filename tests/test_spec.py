@@ -107,6 +107,7 @@ LOOSER = {
     "idle_cpu": 0.5,
     "cliff_ratio": 1.6,
     "growth_mib": 0.6,
+    "at_once": 64.0,
 }
 TIGHTER = {
     "similarity_after_tie": 0.95,

@@ -9,9 +9,10 @@ import numpy as np
 
 from ..errors import PreconditionError
 from ..observation.answers import Completion, Reference
-from ..spec.thresholds import UNSEEN_SAMPLING, UNSURE_RUNS, UNSURE_TEMPERATURE
+from ..spec.thresholds import IMAGE_ERROR_RATIO, UNSEEN_SAMPLING, UNSURE_RUNS, UNSURE_TEMPERATURE
 from .baseline import find_divergence
 from .divergence import first_difference
+from .error_statistics import ErrorStatistics
 from .evidence import with_evidence
 from .recomputed import require_uncached
 from .text import side_by_side
@@ -87,6 +88,43 @@ def judge_load(
         details,
         {"differing": sorted({one.case_id for one in wrong}), "near_ties": excused},
     )
+
+
+def with_errors(verdict: Verdict, errors: tuple[ErrorStatistics, ErrorStatistics] | str) -> Verdict:
+    """Adds to a failed verdict on a load how wrong the numbers of its cases are in one pass.
+
+    Args:
+        verdict: the verdict of `judge_load`.
+        errors: the errors of forced answers to the differing cases, one after another and at one
+            moment, or the reason why they are unknown.
+    """
+    if isinstance(errors, str):
+        line = f"their forced answers are not known: {errors}"
+        return dataclasses.replace(verdict, details=(*verdict.details, line))
+    alone, together = ((one.error_ratio.value, one.kl_ratio.value) for one in errors)
+    count = len(errors[1].comparisons)
+    lines = (
+        f"forced answers to {count} of the differing cases: R = {alone[0]:.2f}, K = "
+        f"{alone[1]:.2f} one after another; R = {together[0]:.2f}, K = {together[1]:.2f} at one "
+        "moment",
+        _pass(alone[0], together[0]),
+    )
+    told = {"alone": _rounded(alone), "together": _rounded(together)}
+    detailed = dataclasses.replace(verdict, details=(*verdict.details, *lines))
+    return with_evidence(detailed, {"forced": told})
+
+
+def _pass(alone: float, together: float) -> str:
+    """What R says of one pass over prompt and answer, in which no token is generated."""
+    if together <= IMAGE_ERROR_RATIO:
+        return "one pass is right: look at what computes one token after another"
+    if alone <= IMAGE_ERROR_RATIO:
+        return "one pass over several requests is wrong too"
+    return "one pass is wrong even over a single request: see numerics.logits"
+
+
+def _rounded(ratios: tuple[float, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in zip("RK", ratios, strict=True)}
 
 
 def judge_preemption(

@@ -20,6 +20,7 @@ MARKERS: Mapping[str, str] = {
     "accuracy": "answers against the reference and the ground truth",
     "numerics": "logits and hidden states against the reference",
     "performance": "latency, throughput, CPU usage; runs only if -m names it, and without -n",
+    "ladder": "answers to up to 256 requests at once; runs only if -m names it",
     "grid": "speed by image size and number of requests; runs only if -m names it, and without -n",
     "soak": "memory and answers over many images; runs only if -m names it, and without -n",
     "dataset": "scores of evaluation harnesses; runs only if -m names it",
@@ -57,6 +58,8 @@ GROUPS: Mapping[str, Group] = {
         Group("document", "accuracy"),
         Group("tasks", "accuracy"),
         Group("determinism", "determinism"),
+        # Opt-in, because it sends thousands of requests.
+        Group("ladder", "ladder", is_opt_in=True),
         Group("parameters", "serving"),
         # Other tests on the host would change the measured speed.
         Group("performance", "performance", is_opt_in=True, runs_alone=True),

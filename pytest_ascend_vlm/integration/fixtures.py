@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..session.answers import Answers, ForcedAnswers
     from ..session.borders import Borders
     from ..session.comparison import Comparison
+    from ..session.crowds import Crowds
     from ..session.datasets import Datasets
     from ..session.device_slot import DeviceSlot
     from ..session.goldens import Goldens
@@ -393,6 +394,20 @@ def performance(
     from ..session.performance import PerformanceSession
 
     return PerformanceSession(device_slot, client, golden, tmp_path_factory.mktemp("uncached"))
+
+
+@pytest.fixture(scope="class")
+def crowds(
+    model_session: ModelSession,
+    client: Client,
+    all_cases: tuple[Case, ...],
+    forced: ForcedAnswers,
+    golden: Goldens,
+) -> Crowds:
+    """Many different requests at one time: `crowds.ask(12, 0.0, answers)`. Scope: class."""
+    from ..session.crowds import Crowds
+
+    return Crowds(client, all_cases, forced, golden, model_session.run.progress("requests at once"))
 
 
 @pytest.fixture(scope="class")

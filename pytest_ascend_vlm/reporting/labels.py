@@ -24,6 +24,7 @@ GROUPS: Mapping[str, Phrase] = {
     "document": phrase("reading of documents"),
     "tasks": phrase("questions about images"),
     "determinism": phrase("determinism"),
+    "ladder": phrase("many requests at once"),
     "parameters": phrase("request parameters"),
     "performance": phrase("performance"),
     "grid": phrase("speed by image size and load"),

@@ -133,7 +133,7 @@ BATCH = 9
 """Number of images in determinism.batched_images, and of cases in determinism.restart."""
 
 SPREAD_SECONDS = 0.05
-"""Seconds from one request to the next in a load of determinism.concurrent that is spread."""
+"""Seconds from one request to the next in a load that is spread."""
 
 STREAM_TOKENS = 64
 """Number of tokens of the streamed answer whose pieces' times serving.streaming judges."""
@@ -244,6 +244,7 @@ class Thresholds:
         cliff_ratio: maximum time a request at a number of requests at once, divided by that at the
             numbers beside it.
         growth_mib: maximum growth of host or device memory, in MiB per image.
+        at_once: minimum of the largest number of requests at once (ladder.concurrent).
         because: why a threshold is looser than the project's default.
 
     Raises:
@@ -273,6 +274,7 @@ class Thresholds:
     idle_cpu: float = _at_most(0.2)
     cliff_ratio: float = _at_most(1.5)
     growth_mib: float = _at_most(0.5)
+    at_once: float = _at_least(256.0)
     because: str | None = None
 
     def __post_init__(self) -> None:

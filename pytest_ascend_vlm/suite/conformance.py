@@ -18,6 +18,7 @@ from .equivalence import EquivalenceCriteria
 from .formats import FormatCriteria
 from .grid import GridCriteria
 from .growth import GrowthCriteria
+from .ladder import LadderCriteria
 from .lifecycle import LifecycleCriteria
 from .numerics import NumericsCriteria
 from .parameters import ParameterCriteria
@@ -42,6 +43,7 @@ class VLMConformance(
     GrowthCriteria,
     GridCriteria,
     PerformanceCriteria,
+    LadderCriteria,
     ParameterCriteria,
     DeterminismCriteria,
     TaskCriteria,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,8 +12,8 @@ from ..criteria import recomputed
 from ..criteria.criterion import Cases
 from ..errors import PreconditionError
 from ..session.answers import Answers
-from ..session.case_sizes import by_size, in_turns, pixels
-from ..session.goldens import Goldens
+from ..session.case_sizes import pixels
+from ..session.crowds import Crowds
 from ..session.image_runs import ImageRuns
 from ..session.judge import Judge
 from ..spec.case import Capability, Case, Sampling
@@ -23,9 +22,11 @@ from .base import Criteria
 from .criterion import criterion
 
 if TYPE_CHECKING:
+    from ..criteria.error_statistics import ErrorStatistics
     from ..engines.client import Client
     from ..engines.endpoint import Server
     from ..observation.answers import Completion
+    from ..spec.model import ModelSpec
 
 _TEMPERATURES = (1.0, 2.0)
 # Numbers of requests at one time: powers of two, and numbers between them.
@@ -157,14 +158,8 @@ class DeterminismCriteria(Criteria):
 
     @criterion("determinism.concurrent")
     @pytest.mark.parametrize("load", _LOADS)
-    def test_concurrent_runs_agree(  # noqa: PLR0913, PLR0917  (it judges what all of these give)
-        self,
-        load: str,
-        all_cases: tuple[Case, ...],
-        answers: Answers,
-        golden: Goldens,
-        client: Client,
-        judge: Judge,
+    def test_concurrent_runs_agree(
+        self, load: str, crowds: Crowds, answers: Answers, judge: Judge
     ) -> None:
         """A request gets the same answer alone and among others.
 
@@ -180,15 +175,7 @@ class DeterminismCriteria(Criteria):
         requests: image embeddings, LoRA slots, positions. Set VLLM_BATCH_INVARIANT=1 if the build
         supports it, to see whether rounding is the cause.
         """
-        number, _, is_spread = load.partition("-")
-        count, most = int(number), self.model.serve.get("max_num_seqs")
-        if isinstance(most, int) and count > most:
-            judge.not_applicable(f"the model is served with max_num_seqs={most}")
-        together = list(itertools.islice(_texts_and_images(all_cases), count, 2 * count))
-        alone = {case.id: answers(case) for case in together}
-        by_id = {case.id: case for case in together}
-        batched = client.ask_together(together, interval=SPREAD_SECONDS if is_spread else 0.0)
-        judge(rules.judge_load(alone, batched, lambda case_id: golden(by_id[case_id])))
+        judge_crowd(load, self.model, crowds, answers, judge)
 
     @criterion("determinism.prefix_cache", needs=Capability.IMAGE)
     def test_prefix_cache_is_exact(
@@ -246,12 +233,38 @@ class DeterminismCriteria(Criteria):
         judge(rules.judge_agreement(before, after, self.model.thresholds.agreement))
 
 
-def _texts_and_images(cases: tuple[Case, ...]) -> Iterator[Case]:
-    """Cases with an image, of one size after another, and cases without one in turns, endlessly."""
-    groups = by_size(cases)
-    texts = groups.pop((), [])
-    kinds = [itertools.cycle(kind) for kind in (in_turns(groups.values()), texts) if kind]
-    return itertools.chain.from_iterable(zip(*kinds, strict=True))
+def judge_crowd(
+    load: str, model: ModelSpec, crowds: Crowds, answers: Answers, judge: Judge
+) -> None:
+    """Judges the answers to many requests at one time.
+
+    Args:
+        load: the number of requests, with "-spread" if they are not sent at one moment.
+        model: the model.
+        crowds: sends them.
+        answers: the answers to the cases alone.
+        judge: gets the verdict.
+    """
+    number, _, is_spread = load.partition("-")
+    count, most = int(number), model.serve.get("max_num_seqs")
+    if isinstance(most, int) and count > most:
+        judge.not_applicable(f"the model is served with max_num_seqs={most}")
+    crowd = crowds.ask(count, SPREAD_SECONDS if is_spread else 0.0, answers)
+    verdict = rules.judge_load(crowd.alone, crowd.together, crowds.reference)
+    if not verdict.passed:
+        verdict = rules.with_errors(verdict, _errors(crowds, verdict.evidence["differing"]))
+    judge(verdict)
+
+
+def _errors(crowds: Crowds, names: Sequence[str]) -> tuple[ErrorStatistics, ErrorStatistics] | str:
+    """The errors of forced answers, alone and together, or the reason why they are unknown.
+
+    They are only a hint, so a problem here does not change the verdict.
+    """
+    try:
+        return crowds.errors(names)
+    except Exception as error:
+        return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _sampled(client: Client, temperature: float) -> dict[str, Completion]:

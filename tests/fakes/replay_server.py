@@ -77,6 +77,9 @@ _UNKNOWN: dict[str, tuple[Any, ...]] = {
 EVICTED = 50
 """Number of images after which a server confuses those that it has seen."""
 
+CROWD = 16
+"""Number of requests at once above which a server answers wrongly."""
+
 KEPT_MIB = 2
 _KEPT: list[bytearray] = []
 """Memory that a server keeps for each image."""
@@ -994,6 +997,11 @@ def _garbled_in_company(text: str, _request: Request, state: State) -> str:
     return changed(text) if state.in_flight > 1 else text
 
 
+def _garbled_in_a_crowd(text: str, _request: Request, state: State) -> str:
+    time.sleep(0.2)  # the other requests arrive meanwhile
+    return changed(text) if state.in_flight > CROWD else text
+
+
 def _on(modality: str, change: Callable[[str], str]) -> Callable[[str, Request, State], str]:
     """Changes the answers to texts ("text") or to images ("image")."""
 
@@ -1278,6 +1286,7 @@ class Defect(enum.Enum):
     EVICTED_IMAGES_ARE_CONFUSED = Behaviour(answered=_confused_after_many)
     IMAGES_ARE_KEPT = Behaviour(answered=_kept)
     COMPANY_CHANGES_ANSWER = Behaviour(answered=_garbled_in_company)
+    A_CROWD_CHANGES_ANSWERS = Behaviour(answered=_garbled_in_a_crowd)
     CACHE_IGNORES_IMAGE = Behaviour(seen=_first_image)
     CACHE_IS_NOT_TOLD = Behaviour(usage=_cache_not_told)
     TEXT_OFF_BY_ONE_TOKEN = Behaviour(answered=_on("text", changed))

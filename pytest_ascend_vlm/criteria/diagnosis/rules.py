@@ -132,6 +132,14 @@ def aftermath(pattern: Pattern) -> tuple[Suspect, ...]:
     return ()
 
 
+def crowd(pattern: Pattern) -> tuple[Suspect, ...]:
+    """Answers are right until many requests are computed at once."""
+    if not pattern.only("determinism.concurrent", "ladder.concurrent"):
+        return ()
+    because = "nothing but answers to several requests at once is wrong"
+    return _suspects(because, Part.OTHER_REQUEST, Part.DECODE)
+
+
 def reply(pattern: Pattern) -> tuple[Suspect, ...]:
     """The texts and the forced numbers are right; the numbers of the replies are not."""
     wrong = pattern.failed("numerics.answers")
@@ -350,6 +358,7 @@ RULES: Sequence[Rule] = (
     ends,
     parameters,
     aftermath,
+    crowd,
     reply,
     streams,
     cold,
