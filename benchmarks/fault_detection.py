@@ -72,7 +72,11 @@ SOAK = "by the suite, with many pictures"
 """The same, judged by the criteria that show faults of the kind `growth`, and by no other."""
 
 
+LADDER = "eager, with many requests at once"
+"""The same for faults of the kind `crowd`."""
+
 _MANY_PICTURES = ("-m", "soak")
+_AT_ONCE = ("-m", "ladder")
 
 
 @dataclass(frozen=True)
@@ -96,17 +100,19 @@ class Bench:
     def runs(self) -> Iterator[Control | Result]:
         """Judges the sound model and each fault."""
         on_the_wire = [fault for fault in self.faults if isinstance(fault, WireFault)]
-        growing = [fault for fault in self.faults if selection(fault)]
-        others = [fault for fault in self.faults if fault not in growing]
+        growing = [fault for fault in self.faults if fault.kind is Kind.GROWTH]
+        crowded = [fault for fault in self.faults if fault.kind is Kind.CROWD]
+        others = [fault for fault in self.faults if not selection(fault)]
         modes = [
             *([EAGER, COMPILED] if others else []),
             *([PROXY] if any(fault in others for fault in on_the_wire) else []),
             *([OWN] if any(map(needs_own_servers, others)) else []),
+            *([LADDER] if crowded else []),
             *([SOAK] if growing else []),
         ]
         controls = Counter(itertools.islice(itertools.cycle(modes), self.clean_runs))
         controls -= Counter(self.known)
-        eager = [*[EAGER] * controls[EAGER], *[PROXY] * controls[PROXY]]
+        eager = [mode for mode in (EAGER, PROXY, LADDER) for _ in range(controls[mode])]
         yield from self._on_one_server(eager, on_the_wire)
         yield from self._on_one_server([COMPILED] * controls[COMPILED], ())
         for _ in range(controls[OWN]):
@@ -137,7 +143,8 @@ class Bench:
 
     def _control(self, mode: str, sound: VllmServer, endpoint: Endpoint) -> Control:
         if mode != PROXY:
-            return Control(self.name, mode, **self._judged(sound, endpoint))
+            arguments = _AT_ONCE if mode == LADDER else ()
+            return Control(self.name, mode, **self._judged(sound, endpoint, *arguments))
         with proxy(endpoint, Changes(), lambda: None) as same:
             return Control(self.name, mode, **self._judged(sound, same))
 
@@ -216,7 +223,7 @@ def needs_own_servers(fault: Fault) -> bool:
 
 def selection(fault: Fault) -> tuple[str, ...]:
     """The arguments without which the suite does not run the criteria that the fault names."""
-    return _MANY_PICTURES if fault.kind is Kind.GROWTH else ()
+    return {Kind.GROWTH: _MANY_PICTURES, Kind.CROWD: _AT_ONCE}.get(fault.kind, ())
 
 
 def planned(faults: Sequence[Fault], model: str | None) -> dict[str, tuple[Fault, ...]]:

@@ -333,6 +333,19 @@ def test_faults_of_growth_are_judged_over_many_pictures(
     ]
 
 
+def test_faults_of_a_crowd_are_judged_with_many_requests_at_once(
+    fake_engine: Engine, tmp_path: Path
+) -> None:
+    found = runs(tmp_path, "answers-mixed-above-16", clean=1)
+    seen = [one.mode for one in found if isinstance(one, Control)]
+    assert seen == ["eager, with many requests at once"]
+    assert fake_engine.told == [
+        "server TestMinerU25 sound True",
+        "suite TestMinerU25 endpoint -m ladder",
+        "suite TestMinerU25 proxy of endpoint -m ladder",
+    ]
+
+
 def test_red_criteria_are_counted(fake_engine: Engine, tmp_path: Path) -> None:
     fake_engine.rows = [{"criterion": name, "status": "fail"} for name in (*NOISE.caught_by, ONE)]
     (result,) = runs(tmp_path, "tower-noise-5")

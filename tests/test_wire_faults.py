@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 from faults.proxy import Body, Changes, in_parts, proxy
-from faults.wire import FAULTS, MANY
+from faults.wire import CROWD, FAULTS, MANY
 from PIL import Image, ImageChops
 
 from pytest_ascend_vlm.engines.endpoint import Endpoint
@@ -500,6 +500,26 @@ def test_a_streamed_call_loses_its_braces() -> None:
     text = {"choices": [{"delta": {"content": "}"}}]}
     assert change(copy.deepcopy(text), {}) == text
     assert change({"error": {}}, {}) == {"error": {}}
+
+
+def test_answers_are_mixed_while_many_requests_are_open() -> None:
+    changes = BY_NAME["answers-mixed-above-16"].changes()
+
+    def answers(count: int) -> list[int]:
+        for _ in range(count):
+            assert changes.request({}) == {}
+        return [changes.reply({"choices": [number]}, {})["choices"][0] for number in range(count)]
+
+    assert answers(CROWD) == [*range(CROWD)]
+    assert answers(CROWD + 2) == [CROWD - 1, 0, *range(2, CROWD + 2)]
+    assert answers(CROWD) == [*range(CROWD)]
+    for _ in range(CROWD + 1):
+        changes.request({})
+    assert changes.reply({"error": {}}, {}) == {"error": {}}
+    for _ in range(CROWD):
+        assert changes.event({"usage": {"prompt_tokens": 1}}, {}) == {"usage": {"prompt_tokens": 1}}
+        assert changes.event({"choices": []}, {}) == {"choices": []}
+    assert answers(CROWD) == [*range(CROWD)]
 
 
 def test_every_wire_fault_is_tried_here() -> None:

@@ -29,6 +29,7 @@ class Kind(enum.Enum):
     SIZE = "size"
     WHICH = "which"
     LOAD = "load"
+    CROWD = "crowd"
     GROWTH = "growth"
     BORDERS = "borders"
     AFTERMATH = "aftermath"

@@ -37,6 +37,7 @@ _EVERY = 5
 _BUFFER = 2**14
 _ENDLESS_BUFFER = 2**40
 MANY = 100
+CROWD = 16
 _ADDED_PENALTIES = ("presence_penalty", "frequency_penalty")
 _BEYOND_OPENAI = ("top_k", "min_p", "repetition_penalty", "min_tokens", "structured_outputs")
 
@@ -341,6 +342,32 @@ def _of_an_old_request() -> Changes:
     return Changes(reply=change)
 
 
+def _of_the_crowd() -> Changes:
+    """While many requests are open, each answer is the one before."""
+    open_requests = 0
+    last: Any = None
+
+    def request(body: Body) -> Body:
+        nonlocal open_requests
+        open_requests += 1
+        return body
+
+    def reply(told: Body, _request: Body) -> Body:
+        nonlocal open_requests, last
+        is_crowd, before = open_requests > CROWD, last
+        open_requests -= 1
+        last = copy.deepcopy(told.get("choices")) or last
+        return {**told, "choices": before} if is_crowd and before and "choices" in told else told
+
+    def event(told: Body, _request: Body) -> Body:
+        nonlocal open_requests
+        # The last event of a stream has the usage.
+        open_requests -= bool(told.get("usage"))
+        return told
+
+    return Changes(request=request, reply=reply, event=event)
+
+
 _PROMPT = ("baseline.prompt",)
 
 FAULTS = (
@@ -475,6 +502,14 @@ FAULTS = (
         changes=_of_an_old_request,
         caught_by=("growth.answers",),
         suspect="state between requests",
+    ),
+    WireFault(
+        name="answers-mixed-above-16",
+        kind=Kind.CROWD,
+        what="while more than 16 requests are open, each answer is the one before",
+        changes=_of_the_crowd,
+        caught_by=("ladder.concurrent",),
+        suspect="another request's answer",
     ),
     WireFault(
         name="temperature-zero-as-0.7",
