@@ -407,7 +407,7 @@ def crowds(
     """Many different requests at one time: `crowds.ask(12, 0.0, answers)`. Scope: class."""
     from ..session.crowds import Crowds
 
-    return Crowds(client, all_cases, forced, golden, model_session.run.progress("requests at once"))
+    return Crowds(client, all_cases, forced, golden, model_session.run.progress("load"))
 
 
 @pytest.fixture(scope="class")

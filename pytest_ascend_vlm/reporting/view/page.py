@@ -263,6 +263,7 @@ def _commands(receipt: Json, run: Commands) -> tuple[Item, ...]:
         *map(Item, names if len(runs) > 1 else [phrase("this run")], typed),
         Item(phrase("all criteria that always run"), run.run()),
         Item(phrase("performance"), run.run("performance")),
+        Item(phrase("many requests at once"), run.run("ladder")),
         Item(phrase("speed by image size and load"), run.run("grid")),
         Item(phrase("memory over many images"), run.run("soak")),
         Item(phrase("data sets"), run.run("dataset")),
