@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pytest_ascend_vlm import Capability, Figure, Limit, Published, VLMConformance, Workload
 from pytest_ascend_vlm.errors import ConfigurationError, PreconditionError
-from pytest_ascend_vlm.session.workload_requests import words_of
+from pytest_ascend_vlm.session.random_words import words_of
 
 VALID = {"name": "128/128", "requests": 10, "input_tokens": 128, "concurrency": 2}
 TEXT_ONLY = {

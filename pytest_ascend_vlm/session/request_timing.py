@@ -18,7 +18,8 @@ from ..load.uncached import UncachedRequests
 from ..observation.answers import Completion
 from ..observation.load import Load, Timing
 from ..spec.case import Capability, Case
-from ..spec.thresholds import PAIRS, ROUNDS, TOKENS_TOLERANCE, WARMUPS, WIRE_REQUESTS
+from ..spec.thresholds import PAIRS, ROUNDS, WARMUPS, WIRE_REQUESTS
+from .random_words import words_of
 
 if TYPE_CHECKING:
     from ..engines.client import Client
@@ -186,19 +187,10 @@ class RequestTimer:
     def _text_of(self, tokens: int) -> Case:
         """A text case whose prompt has about N tokens."""
 
-        def prompt_of(words: int) -> Case:
-            return Case("text/prefill", Capability.TEXT, " ".join(["page"] * words), max_tokens=1)
+        def prompt_of(words: Sequence[str]) -> Case:
+            return Case("text/prefill", Capability.TEXT, " ".join(words), max_tokens=1)
 
-        few, many = (self.prompt_tokens(prompt_of(words)) for words in (8, 108))
-        wanted = 8 + round((tokens - few) / max((many - few) / 100, 0.01))
-        text = prompt_of(max(wanted, 1))
-        got = self.prompt_tokens(text)
-        if abs(got - tokens) > max(TOKENS_TOLERANCE * tokens, 4):
-            raise PreconditionError(
-                f"the text prompt for comparison should have {tokens} tokens but has {got}, so the "
-                "TTFT of an image cannot be compared with that of equally many text tokens"
-            )
-        return text
+        return prompt_of(words_of(tokens, lambda words: self.prompt_tokens(prompt_of(words))))
 
 
 def _load(timings: Sequence[Timing], errors: Sequence[str], counted: Measured) -> Load:
