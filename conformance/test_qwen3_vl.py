@@ -29,6 +29,12 @@ _FULL_DECODE_ONLY = Variant(
 _TUTORIAL = "the Qwen-VL-Dense tutorial of vLLM-Ascend"
 # vllm bench serve --dataset-name random --random-input 200 --num-prompt 200 --request-rate 1
 _RANDOM = Workload("random-200", requests=200, input_tokens=200, request_rate=1.0)
+# The tutorial names the two other tools without conditions: these are the defaults of `latency`,
+# and for `throughput` those of `serve` above.
+_OFFLINE = (
+    Workload("32/128", 240, tool="latency", input_tokens=32, output_tokens=128, concurrency=8),
+    Workload("all-200", 200, tool="throughput", input_tokens=200, output_tokens=128),
+)
 _ENV = {"PYTORCH_NPU_ALLOC_CONF": "max_split_size_mb:256"}
 _EVERYTHING = frozenset(C)
 _THOUSANDTHS = 1000
@@ -117,7 +123,7 @@ class TestQwen3VL8B(VLMConformance):
                 published=PublishedScore(0.5389, 900, "lm_eval", _TUTORIAL, stderr=0.0159),
             ),
         ),
-        workloads=(_RANDOM,),
+        workloads=(_RANDOM, *_OFFLINE),
         published=Published(
             source=_TUTORIAL,
             versions={"vllm-ascend": "0.11.0rc3"},

@@ -260,6 +260,7 @@ def test_a_workload_states_the_conditions_that_were_measured() -> None:
         "image_tokens": None,
         "output_tokens": 11,
         "dtype": "bfloat16",
+        "tool": None,
     }
     names = {figure["name"] for figure in verdict.evidence["figures"]}
     assert "workload.128/11.latency.median" in names

@@ -45,6 +45,31 @@ def test_a_workload_that_cannot_be_sent_is_refused(changes: dict[str, Any], said
     assert "Workload(" in str(raised.value)
 
 
+BATCHES = {"name": "8x", "requests": 24, "tool": "latency", "input_tokens": 32, "concurrency": 8}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"tool": "startup"}, "tool='startup' is none of serve, latency, throughput"),
+        ({"input_tokens": None}, "gives texts to an offline engine: declare input_tokens"),
+        ({"image_tokens": 640}, "and no image_tokens, request_rate or goodput"),
+        ({"request_rate": 1.0}, "and no image_tokens, request_rate or goodput"),
+        ({"goodput": {"ttft": 500}}, "and no image_tokens, request_rate or goodput"),
+        ({"concurrency": None}, "declare concurrency, and a multiple of it as requests"),
+        ({"requests": 20}, "declare concurrency, and a multiple of it as requests"),
+        ({"tool": "throughput"}, "gives the engine all requests at once: no concurrency"),
+    ],
+)
+def test_a_workload_that_no_offline_engine_gets_is_refused(
+    changes: dict[str, Any], said: str
+) -> None:
+    assert Workload(**BATCHES).batch == 8
+    assert Workload("all", 24, tool="throughput", input_tokens=32).batch == 24
+    with pytest.raises(ConfigurationError, match=re.escape(said)):
+        Workload(**BATCHES | changes)
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
@@ -79,7 +104,14 @@ def test_a_figure_names_one_measured_number_or_the_reason(fields: dict[str, str]
 
 @pytest.mark.parametrize(
     ("workload", "statistic"),
-    [("128/256", "latency.mean"), ("128/128", "latency.p42"), ("128/128", "speed")],
+    [
+        ("128/256", "latency.mean"),
+        ("128/128", "latency.p42"),
+        ("128/128", "speed"),
+        ("128/128", "total_throughput"),
+        ("8x", "ttft.mean"),
+        ("8x", "total_throughput"),
+    ],
 )
 def test_a_figure_or_limit_of_nothing_that_is_measured_is_refused(
     workload: str, statistic: str
@@ -88,16 +120,18 @@ def test_a_figure_or_limit_of_nothing_that_is_measured_is_refused(
     limit = Limit(f"workload.{workload}.{statistic}", 0.5, device="910B4")
     wrong = ({"published": Published("a document", figures=(figure,))}, {"limits": (limit,)})
     for fields in wrong:
-        model = model_spec(workloads=(Workload(**VALID),), **fields)
+        model = model_spec(workloads=(Workload(**VALID), Workload(**BATCHES)), **fields)
         with pytest.raises(ConfigurationError, match="no metric has that name"):
             type("TestIt", (VLMConformance,), {"model": model})
 
 
 def test_figures_and_limits_of_a_workload_are_accepted() -> None:
     figure = Figure(71.5, "ms", workload="128/128", statistic="latency.p99")
+    of_batches = Figure(500, "ms", workload="8x", statistic="latency.mean")
     limit = Limit("workload.128/128.output_throughput", 300, device="910B4")
-    published = Published("a document", figures=(figure,))
-    model = model_spec(workloads=(Workload(**VALID),), published=published, limits=(limit,))
+    published = Published("a document", figures=(figure, of_batches))
+    workloads = (Workload(**VALID), Workload(**BATCHES))
+    model = model_spec(workloads=workloads, published=published, limits=(limit,))
     type("TestIt", (VLMConformance,), {"model": model})
 
 

@@ -75,6 +75,16 @@ def told(count: int) -> tuple[str, ...]:
     )
 
 
+def cannot_tell(count: int) -> str:
+    """The quantiles that a number of values cannot tell, each with the number that it needs."""
+    missing = (
+        f"{name} (at least {samples_needed(quantile)})"
+        for name, quantile in QUANTILES.items()
+        if name not in told(count)
+    )
+    return ", ".join(missing)
+
+
 def distribution(name: str, values: Sequence[float], unit: str = "s") -> tuple[Metric, ...]:
     """Mean, median, p90, p95 and p99 with their intervals, as far as the values can tell them.
 

@@ -41,11 +41,11 @@ WORKLOAD = "workload."
 """The measurement of a workload is this and the workload's name."""
 
 _LOADS = r"(load\.(c[1248]|ramp)|workload\.[^.]+)"
-_TAILS = r"(mean|median|p90|p95|p99)"
+TAILS = r"(mean|median|p90|p95|p99)"
 FIGURE = re.compile(
-    rf"(text|image|{_LOADS})\.((latency|ttft|tpot)\.{_TAILS}|(user|decode)_throughput\.(mean|median)"
+    rf"(text|image|{_LOADS})\.((latency|ttft|tpot)\.{TAILS}|(user|decode)_throughput\.(mean|median)"
     r"|(output|request)_throughput|server_(ttft|latency|queue|prefill|decode)\.mean)"
-    rf"|{_LOADS}\.itl\.{_TAILS}|(load\.ramp|workload\.[^.]+)\.goodput"
+    rf"|{_LOADS}\.itl\.{TAILS}|(load\.ramp|workload\.[^.]+)\.goodput"
     r"|image\.prefill\.median|cpu\.(mean|peak)"
 )
 """The pattern of the names of metrics."""

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 
 from ..observation.load import Load
 from ..spec.workload import Workload
-from .distribution import QUANTILES, samples_needed, told
+from .distribution import cannot_tell
 from .performance import WORKLOAD, LoadExpectations, judge_load
 from .verdict import Verdict
 
@@ -26,6 +26,7 @@ class Conditions:
         image_tokens: number of image tokens of a page.
         output_tokens: mean number of tokens of an answer.
         dtype: the dtype that the server was started with; None if it is not known.
+        tool: what measured an offline engine, "vllm bench latency 0.32.0"; None for a server.
     """
 
     requests: int
@@ -36,6 +37,7 @@ class Conditions:
     image_tokens: int | None
     output_tokens: float | None
     dtype: str | None
+    tool: str | None = None
 
 
 def judge_workload(
@@ -72,22 +74,19 @@ def _conditions(
         warmups,
         workload.concurrency,
         workload.request_rate,
-        _mean(texts),
+        mean(texts),
         next(iter(expectations.image_tokens.values()), None),
-        _mean([timing.output_tokens for timing in load.timings]),
+        mean([timing.output_tokens for timing in load.timings]),
         dtype,
     )
 
 
 def untold(requests: int) -> str:
     """The quantiles that a number of requests cannot tell; empty if there is none."""
-    missing = [
-        f"{name} (at least {samples_needed(quantile)})"
-        for name, quantile in QUANTILES.items()
-        if name not in told(requests)
-    ]
-    return f"{requests} requests cannot tell {', '.join(missing)}" if missing else ""
+    missing = cannot_tell(requests)
+    return f"{requests} requests cannot tell {missing}" if missing else ""
 
 
-def _mean(values: Sequence[int]) -> float | None:
+def mean(values: Sequence[int]) -> float | None:
+    """The mean of numbers of tokens; None if there are none."""
     return statistics.fmean(values) if values else None

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..engines.client import Client
     from ..engines.endpoint import Server
     from ..engines.transformers.model import Encoder
-    from ..observation.load import Timing
+    from ..observation.load import Timed
     from ..session.answers import Answers, ForcedAnswers
     from ..session.borders import Borders
     from ..session.comparison import Comparison
@@ -462,15 +462,17 @@ def _with_one_image(cases: tuple[Case, ...]) -> list[Case]:
 @pytest.fixture
 def benchmark_timings(
     request: pytest.FixtureRequest, vlm_model: ModelSpec
-) -> Callable[[Sequence[Timing]], None]:
+) -> Callable[[Sequence[Timed]], None]:
     """Hands timings to pytest-benchmark: `benchmark_timings(timings)`. Scope: function.
 
-    pytest-benchmark then prints, stores and compares them like its own measurements. They are
-    replayed on a simulated clock; nothing is measured again.
+    pytest-benchmark then prints, stores and compares their `seconds` like its own measurements.
+    They are replayed on a simulated clock; nothing is measured again.
 
     Raises:
         ConfigurationError: pytest-benchmark is not installed, or is disabled.
     """
+    from ..observation.load import Timing
+
     elapsed = [0.0]
 
     def simulated_clock() -> float:
@@ -486,7 +488,7 @@ def benchmark_timings(
     if benchmark.disabled:
         raise ConfigurationError("pytest-benchmark is disabled; remove --benchmark-disable")
 
-    def replay(timings: Sequence[Timing]) -> None:
+    def replay(timings: Sequence[Timed]) -> None:
         seconds = iter([timing.seconds for timing in timings])
 
         def advance_clock() -> None:
@@ -495,7 +497,8 @@ def benchmark_timings(
         if timings:
             benchmark.pedantic(advance_clock, rounds=len(timings))
         benchmark.extra_info["model"] = vlm_model.model_id
-        benchmark.extra_info["ttft_seconds"] = [timing.ttft_seconds for timing in timings]
+        firsts = [timing.ttft_seconds for timing in timings if isinstance(timing, Timing)]
+        benchmark.extra_info["ttft_seconds"] = firsts
 
     return replay
 

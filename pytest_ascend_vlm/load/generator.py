@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,17 +19,17 @@ from typing import Any
 from ..engines.endpoint import Endpoint
 from ..engines.messages import messages
 from ..engines.neutral import NEUTRAL
-from ..errors import PreconditionError, ServerError
+from ..errors import PreconditionError
 from ..observation.load import Load, Timing
 from ..processes.exit_code import exit_code
 from ..processes.supervised import SupervisedProcess
 from ..progress import ProgressCallback
 from ..spec.case import Case
 from ..writing import write_atomically
-from . import evalscope_perf, vllm_bench
+from . import evalscope_perf, tool, vllm_bench
+from .tool import ANSWER_SECONDS, Budget
 
 START_SECONDS = 300.0
-ANSWER_SECONDS = 120.0
 COLUMNS = ("ttfts", "itls", "input_lens", "output_lens", "generated_texts", "errors")
 
 
@@ -158,19 +157,11 @@ def _environment(endpoint: Endpoint) -> dict[str, str]:
 
 def _run(generator: SupervisedProcess, traffic: Traffic, on_progress: ProgressCallback) -> None:
     requests = len(traffic.requests)
-
-    def on_poll(elapsed: float) -> None:
-        # The generator's own progress bar shows the number of answers.
-        done = re.findall(rf"(\d+)/{requests} \[", generator.log)
-        on_progress(f"{done[-1]} of {requests}, {elapsed:.0f} s" if done else f"{elapsed:.0f} s")
-        if elapsed > traffic.budget_seconds:
-            problem = (
-                f"{requests} requests at concurrency {traffic.concurrency} did not end within "
-                f"{traffic.budget_seconds:.0f} s. The server may hang."
-            )
-            raise ServerError(generator.with_tail(problem))
-
-    code = generator.run(on_poll)
+    overdue = (
+        f"{requests} requests at concurrency {traffic.concurrency} did not end within "
+        f"{traffic.budget_seconds:.0f} s. The server may hang."
+    )
+    code = tool.run(generator, Budget(requests, traffic.budget_seconds, overdue), on_progress)
     if code != 0:
         problem = f"the load generator failed with {exit_code(code)}."
         raise PreconditionError(generator.with_tail(problem))

@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
+
+
+class Timed(Protocol):
+    """Something that took a time."""
+
+    @property
+    def seconds(self) -> float:
+        """The time."""
+        ...
 
 
 @dataclass(frozen=True)

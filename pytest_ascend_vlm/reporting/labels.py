@@ -141,6 +141,7 @@ _FIGURE_WORDS: dict[str, Phrase] = {
     "goodput": phrase("goodput"),
     "output_throughput": phrase("output throughput"),
     "request_throughput": phrase("request throughput"),
+    "total_throughput": phrase("throughput of prompts and answers"),
     "server_ttft": phrase("TTFT in the server"),
     "server_latency": phrase("latency in the server"),
     "server_queue": phrase("queue in the server"),

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..criteria import offline_load as offline_rules
 from ..criteria import performance as rules
 from ..criteria.agreement import compared
 from ..criteria.criterion import Cases
@@ -19,6 +20,7 @@ from ..golden import performance_runs
 from ..golden.performance_runs import StoredRuns
 from ..load.uncached import UncachedRequests
 from ..observation.load import Load, Timing
+from ..observation.offline_load import OfflineLoad
 from ..processes.cpu_usage import CpuUsage
 from ..spec.case import Capability, Case
 from ..spec.workload import Workload
@@ -27,6 +29,7 @@ from .endpoints import compared_server
 from .goldens import Goldens
 from .load_runs import MINIMUM_SERVICE_LEVEL_MS, LoadRuns
 from .memo import Memo
+from .offline_loads import offline_load
 from .request_timing import RequestTimer
 from .stored_runs import stored_runs
 from .workload_requests import WorkloadRequests
@@ -61,6 +64,11 @@ class PerformanceSession:
         is_tiny = slot.session.run.options.checkpoint == "tiny"
         self._requests = WorkloadRequests(self._timer, lambda: self.cases("image"), is_tiny=is_tiny)
         self._loads: dict[str, Memo[Load]] = {}
+        self._offline = {
+            one.name: Memo(partial(offline_load, slot, one))
+            for one in slot.session.model.workloads
+            if one.is_offline
+        }
         self._prefill = Memo(lambda: self._timer.prefill(self.cases("image")))
         self._cpu = Memo(self._measure_cpu)
 
@@ -87,6 +95,15 @@ class PerformanceSession:
         if name not in self._loads:
             self._loads[name] = Memo(partial(self._measure_load, name))
         return self._loads[name]()
+
+    def offline(self, workload: Workload) -> OfflineLoad:
+        """The batches of a workload of an offline engine; the model's own server is stopped.
+
+        Raises:
+            PreconditionError: the installed vLLM does not have the tool.
+            ServerError: the tool fails or exceeds its time.
+        """
+        return self._offline[workload.name]()
 
     def prefill(self) -> Prefill:
         """TTFT with the largest image and with a text of equally many tokens, measured in turns."""
@@ -176,7 +193,12 @@ class PerformanceSession:
             for name in rules.MEASUREMENTS
             if (of_images or name == "text") and (self.sees_processes or name != "cpu")
         )
-        return (*common, *(f"{WORKLOAD}{one.name}" for one in self._slot.session.model.workloads))
+        workloads = (
+            f"{WORKLOAD}{one.name}"
+            for one in self._slot.session.model.workloads
+            if self.sees_processes or not one.is_offline
+        )
+        return (*common, *workloads)
 
     def _workload(self, measurement: str) -> Workload:
         name = measurement.removeprefix(WORKLOAD)
@@ -193,11 +215,18 @@ class PerformanceSession:
             prefill = self.prefill()
             compared(measurement, prefill.requests)
             return (prefill.added,)
+        if measurement.startswith(WORKLOAD) and self._workload(measurement).is_offline:
+            return self._offline_metrics(self._workload(measurement))
         load = self.load(measurement)
         expectations = self.expectations(measurement)
         rules.require_answers(measurement, load, expectations)
         compared(measurement, load)
         return rules.metrics(measurement, load)
+
+    def _offline_metrics(self, workload: Workload) -> Sequence[Metric]:
+        load = self.offline(workload)
+        offline_rules.require_answers(workload, load)
+        return offline_rules.metrics(workload, load)
 
     def _measure_load(self, name: str) -> Load:
         if name.startswith(WORKLOAD):

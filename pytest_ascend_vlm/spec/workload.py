@@ -10,6 +10,9 @@ from types import MappingProxyType
 
 from ..errors import ConfigurationError
 
+TOOLS = ("serve", "latency", "throughput")
+"""The subcommands of `vllm bench` that a workload can name."""
+
 SERVICE_LEVELS = ("ttft", "tpot", "e2el")
 """The times that a workload can have a service level for; `e2el` is that of the whole request."""
 
@@ -36,6 +39,10 @@ class Workload:
             request when an answer ends.
         goodput: "ttft", "tpot" or "e2el" -> service level in ms. Goodput counts the requests
             that meet each level. Empty for no goodput.
+        tool: the subcommand of `vllm bench` that measures the load. "serve" sends the requests to
+            the server. "latency" and "throughput" start an offline engine, which takes texts only:
+            "latency" measures batches of `concurrency` requests, one after another, and
+            "throughput" gives the engine all requests at once.
 
     Raises:
         ConfigurationError: a field is missing or has the wrong form.
@@ -49,6 +56,17 @@ class Workload:
     concurrency: int | None = None
     request_rate: float | None = None
     goodput: Mapping[str, float] = field(default_factory=dict)
+    tool: str = "serve"
+
+    @property
+    def is_offline(self) -> bool:
+        """True if an offline engine gets the requests, and not the server."""
+        return self.tool != "serve"
+
+    @property
+    def batch(self) -> int:
+        """Number of requests that an offline engine gets at once."""
+        return self.concurrency or self.requests
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "goodput", MappingProxyType(dict(self.goodput)))
@@ -58,10 +76,7 @@ class Workload:
     def _problems(self) -> Iterable[str]:
         if not _NAME.fullmatch(self.name):
             yield "a name has letters, digits, _, -, + and / only."
-        if self.input_tokens is None and self.image_tokens is None:
-            yield "declare input_tokens, image_tokens, or both."
-        if self.concurrency is None and self.request_rate is None:
-            yield "declare concurrency, request_rate, or both."
+        yield from self._offline_problems() if self.is_offline else self._served_problems()
         for name in ("requests", "input_tokens", "image_tokens", "output_tokens", "concurrency"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
@@ -71,6 +86,28 @@ class Workload:
         for name, level in self.goodput.items():
             if name not in SERVICE_LEVELS or not _is_positive(level):
                 yield f"goodput={{{name!r}: {level!r}}}; write {{'ttft': 500, 'tpot': 50}}, in ms."
+
+    def _served_problems(self) -> Iterable[str]:
+        if self.input_tokens is None and self.image_tokens is None:
+            yield "declare input_tokens, image_tokens, or both."
+        if self.concurrency is None and self.request_rate is None:
+            yield "declare concurrency, request_rate, or both."
+
+    def _offline_problems(self) -> Iterable[str]:
+        if self.tool not in TOOLS:
+            yield f"tool={self.tool!r} is none of {', '.join(TOOLS)}."
+        if self.input_tokens is None or self.image_tokens or self.request_rate or self.goodput:
+            yield (
+                f"vllm bench {self.tool} gives texts to an offline engine: declare input_tokens, "
+                "and no image_tokens, request_rate or goodput."
+            )
+        if self.tool == "throughput" and self.concurrency is not None:
+            yield "vllm bench throughput gives the engine all requests at once: no concurrency."
+        if self.tool == "latency" and (not self.concurrency or self.requests % self.concurrency):
+            yield (
+                "vllm bench latency measures batches of concurrency requests: declare concurrency, "
+                "and a multiple of it as requests."
+            )
 
 
 def _is_positive(value: float) -> bool:

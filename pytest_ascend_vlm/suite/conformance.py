@@ -133,18 +133,24 @@ def _refuse_unknown_platforms(model: ModelSpec) -> None:
 
 
 def _refuse_unknown_figures(model: ModelSpec) -> None:
+    from ..criteria.offline_load import STATISTICS
     from ..criteria.performance import FIGURE, WORKLOAD
 
-    names = [workload.name for workload in model.workloads]
+    declared = {workload.name: workload for workload in model.workloads}
     figures = (one for one in (model.published.figures if model.published else ()) if one.workload)
     used = (
         *(("a limit", limit.metric) for limit in model.limits),
         *(("a figure", f"{WORKLOAD}{one.workload}.{one.statistic}") for one in figures),
     )
     for what, metric in used:
-        workload = metric.removeprefix(WORKLOAD).partition(".")[0]
-        is_declared = workload in names or not metric.startswith(WORKLOAD)
-        if not FIGURE.fullmatch(metric) or not is_declared:
+        name, _, statistic = metric.removeprefix(WORKLOAD).partition(".")
+        workload = declared.get(name)
+        if workload and workload.is_offline:
+            is_measured = STATISTICS[workload.tool].fullmatch(statistic)
+        else:
+            is_measured = FIGURE.fullmatch(metric)
+        is_declared = workload or not metric.startswith(WORKLOAD)
+        if not is_measured or not is_declared:
             raise ConfigurationError(
                 f"ModelSpec({model.model_id!r}) has {what} of {metric!r}, but no metric has that "
                 "name. docs/performance.md lists the metrics; a workload is declared in workloads."

@@ -10,9 +10,11 @@ import pytest
 
 from ..criteria import performance as rules
 from ..criteria.criterion import LIMITS, WORKLOAD
+from ..criteria.offline_load import judge_offline
 from ..criteria.workload import judge_workload
-from ..observation.load import Load, Timing
+from ..observation.load import Load, Timed
 from ..session.judge import Judge
+from ..session.offline_loads import warmup_batches
 from ..session.run import Run
 from ..spec.case import Capability
 from ..spec.thresholds import STORED_RUNS, WARMUPS
@@ -36,7 +38,7 @@ class PerformanceCriteria(Criteria):
         self,
         kind: str,
         performance: PerformanceSession,
-        benchmark_timings: Callable[[Sequence[Timing]], None],
+        benchmark_timings: Callable[[Sequence[Timed]], None],
         judge: Judge,
     ) -> None:
         """{rounds} streamed requests, one at a time, all get an answer.
@@ -79,7 +81,11 @@ class PerformanceCriteria(Criteria):
     @criterion("performance.load", needs=Capability.IMAGE)
     @pytest.mark.parametrize("level", _LEVELS)
     def test_load_is_answered(
-        self, level: str, performance: PerformanceSession, judge: Judge
+        self,
+        level: str,
+        performance: PerformanceSession,
+        benchmark_timings: Callable[[Sequence[Timed]], None],
+        judge: Judge,
     ) -> None:
         """Under load every request gets the answer that the reference gives.
 
@@ -97,11 +103,17 @@ class PerformanceCriteria(Criteria):
         come from state that requests share: determinism.concurrent tells from what number on.
         """
         name = f"load.{level}"
-        judge_load(performance, judge, name, performance.load(name))
+        load = performance.load(name)
+        benchmark_timings(load.timings)
+        judge_load(performance, judge, name, load)
 
     @criterion(WORKLOAD)
     def test_workload_is_answered(
-        self, workload: Workload, performance: PerformanceSession, judge: Judge
+        self,
+        workload: Workload,
+        performance: PerformanceSession,
+        benchmark_timings: Callable[[Sequence[Timed]], None],
+        judge: Judge,
     ) -> None:
         """Every request of a workload that the model file declares gets an answer as stated.
 
@@ -111,12 +123,19 @@ class PerformanceCriteria(Criteria):
         number of tokens, so that its speed is that of the stated load. The report shows its
         statistics beside the published figures, and how their conditions differ.
 
+        `vllm bench latency` and `vllm bench throughput` measure an offline engine with the serve
+        arguments of the model file, while its server is stopped. The prompts are random tokens.
+
         If this fails: the first error in the message is the server's; its log has more. If an
         answer has too few tokens, the server does not support ignore_eos, or a limit of the server
         ends the answer: compare max_model_len.
         """
+        if workload.is_offline:
+            judge_offline_load(performance, judge, workload, benchmark_timings)
+            return
         name = f"{rules.WORKLOAD}{workload.name}"
         load, expectations = performance.load(name), performance.expectations(name)
+        benchmark_timings(load.timings)
         judge(judge_workload(workload, load, expectations, WARMUPS, performance.dtype))
 
     @criterion("performance.scaling", needs=Capability.IMAGE)
@@ -226,3 +245,18 @@ class PerformanceCriteria(Criteria):
 def judge_load(performance: PerformanceSession, judge: Judge, name: str, load: Load) -> None:
     """Judges the answers of a load."""
     judge(rules.judge_load(name, load, performance.expectations(name)))
+
+
+def judge_offline_load(
+    performance: PerformanceSession,
+    judge: Judge,
+    workload: Workload,
+    benchmark_timings: Callable[[Sequence[Timed]], None],
+) -> None:
+    """Judges the answers of an offline engine."""
+    if not performance.sees_processes:
+        judge.cannot_run("the suite did not start the server, so it cannot start an engine there")
+    load = performance.offline(workload)
+    benchmark_timings(load.batches)
+    warmups = warmup_batches(workload) * workload.batch
+    judge(judge_offline(workload, load, warmups, performance.dtype))

@@ -31,6 +31,7 @@ from ..messages import messages
 from ..transformers.kept_logits import most_likely
 from ..transformers.model import Encoder, Sequence, TransformersModel
 from ..transformers.placement import device_names
+from .engine_arguments import engine_arguments
 from .token_pooling import token_pooling
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -244,11 +245,8 @@ def _entries(position: Mapping[int, Any]) -> dict[str, dict[str, Any]]:
 def _engine(job: Job, **changes: Any) -> Any:
     """The offline engine of vLLM, with those serve arguments that are engine arguments."""
     import vllm
-    from vllm.engine.arg_utils import EngineArgs
 
-    known = {field.name for field in dataclasses.fields(EngineArgs)}
-    serve = {name: value for name, value in job.serve.items() if name in known}
-    return vllm.LLM(model=str(job.model_path), **{**serve, **changes})
+    return vllm.LLM(model=str(job.model_path), **{**engine_arguments(job.serve), **changes})
 
 
 def _require_same_tokens(outputs: list[Any], sequences: list[Sequence]) -> None:

@@ -71,7 +71,8 @@ def own_conditions(here: Setting, measured: Json) -> tuple[Text, ...]:
 
 def load_conditions(told: Json) -> tuple[Text, ...]:
     """The conditions in the evidence of performance.workload."""
-    return (*_counts(told), *([str(told["dtype"])] if told.get("dtype") else []))
+    named = (str(told[name]) for name in ("tool", "dtype") if told.get(name))
+    return (*_counts(told), *named)
 
 
 def stated_conditions(document: Json, figure: Json, workload: Json) -> tuple[Text, ...]:
@@ -86,7 +87,9 @@ def stated_conditions(document: Json, figure: Json, workload: Json) -> tuple[Tex
     versions = (f"{name} {version}" for name, version in (told.get("versions") or {}).items())
     device = sentence(str(told.get("device") or ""))
     parts: tuple[Text, ...] = (device, *versions, str(told.get("dtype") or ""))
-    return (*(part for part in parts if part), *_counts(workload))
+    tool = workload.get("tool", "serve")
+    offline = [] if tool == "serve" else [f"vllm bench {tool}"]
+    return (*(part for part in parts if part), *_counts(workload), *offline)
 
 
 def differences(

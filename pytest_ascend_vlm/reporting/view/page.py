@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from ...criteria.criterion import WORKLOAD
 from ...criteria.groups import needs_server
 from ..phrase import Text, phrase
 from ..sentences import sentence
@@ -24,7 +25,7 @@ from .missing import Commands, Missing, commands
 from .numerics import ErrorAnalysis, Numerics, error_analysis, numerics
 from .published import Published, published
 from .reading import Reading, Tasks, reading, tasks
-from .rows import Json, Rows, counts, of
+from .rows import Json, Rows, counts, evidence, of
 from .speed import Speed, speed
 from .steps import Conclusion, Sections, Step, conclusion, steps
 from .verdicts import (
@@ -196,7 +197,7 @@ def model_page(
         conclusion=conclusion(found),
         unsupported=unsupported(model),
         notes=notes(rows),
-        commands=_commands(receipt, run),
+        commands=(*_commands(receipt, run), *_bench_commands(rows, served)),
         references=_references(name, model),
     )
 
@@ -268,6 +269,15 @@ def _commands(receipt: Json, run: Commands) -> tuple[Item, ...]:
         Item(phrase("memory over many images"), run.run("soak")),
         Item(phrase("data sets"), run.run("dataset")),
     )
+
+
+def _bench_commands(rows: Rows, served: Deployment) -> Iterator[Item]:
+    """The commands that measured an offline engine, with the variables of the deployment."""
+    exports = served.serve.exports if served.serve else ""
+    for row in of(rows, WORKLOAD):
+        if command := evidence(row).get("command"):
+            lines = "\n".join(filter(None, (exports, str(command))))
+            yield Item(phrase("workload {name}", name=row["case"]), lines)
 
 
 def _references(name: str, model: Json) -> tuple[Reference, ...]:
