@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -15,11 +16,12 @@ from typing import Any
 
 import psutil
 import pytest
+from fakes import replay_vllm, simulated_npu
 from fakes.counting_server import Counting
 from fakes.replay_server import Behaviour, Defect, Refused, Request, State, Stub
 from helpers.models import model_file
 from helpers.outcome import Judged, Outcome, Serve
-from helpers.paths import FIXTURES
+from helpers.paths import FIXTURES, REPOSITORY
 from PIL import Image
 from test_metrics import text as text_of_metrics
 
@@ -29,6 +31,7 @@ from pytest_ascend_vlm.errors import GoldenError
 from pytest_ascend_vlm.golden import performance_runs as stored
 from pytest_ascend_vlm.load.uncached import UncachedRequests
 from pytest_ascend_vlm.processes.cpu_usage import CpuUsage
+from pytest_ascend_vlm.session import performance as session_performance
 from pytest_ascend_vlm.session import request_timing
 
 Crash = Callable[[Request, State], Refused | None]
@@ -318,6 +321,69 @@ def test_a_gate_judges_by_stored_runs_from_the_third_on(
     assert {name for name, bound in bounds.items() if bound > 1.1} == {
         name for name in bounds if name.startswith("workload.page.")
     }
+
+
+@pytest.fixture
+def simulated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four cards that are not there, and the stub in the place of vLLM's server."""
+    pair = {"vllm_version": "0.18.0", "ascend_version": "0.18.0rc1"}
+    plan = simulated_npu.install(tmp_path / "npu", **pair)
+    stub = str(replay_vllm.install(tmp_path / "stub"))
+    # This process reads the installed versions, the server's process imports the stub.
+    monkeypatch.syspath_prepend(tmp_path / "npu" / "site")
+    plan["PYTHONPATH"] = os.pathsep.join([stub, plan["PYTHONPATH"]])
+    for name, value in {**plan, "STUB_ROOT": str(REPOSITORY)}.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.skipif(any(Path("/dev").glob("davinci[0-9]*")), reason="this host has real cards")
+@pytest.mark.usefixtures("generated", "tolerant", "simulated")
+def test_a_gate_of_speed_opens_on_an_npu_after_three_runs(
+    judged: Judged, project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that closes it then is that the cards are simulated, as every gate."""
+    monkeypatch.setattr(session_performance, "_IDLE_SECONDS", 1.0)
+    (project.path / "speed.txt").write_text("TestMinerU25 performance.baseline\n", "utf-8")
+
+    def run(*more: str) -> Outcome:
+        return judged(None, "-m", "performance", "-k", "stored", "--vlm-requests=8", *more)
+
+    def closed(outcome: Outcome) -> list[str]:
+        told = [line for line in outcome.text.splitlines() if line.startswith("gate: ")]
+        return [line for line in told if "the cards are simulated" not in line]
+
+    gate = ("--vlm-gate", "-o", "vlm_required=speed.txt")
+    (nothing,) = closed(run(*gate))
+    assert ": skip: 0 of 3 runs of this key are stored; store more with --vlm-save-" in nothing
+    for _ in range(3):
+        saved = run("--vlm-save-performance")
+        assert saved.result.ret == 0, saved.text
+    (path,) = (project.path / "performance").rglob("*.json")
+    document = json.loads(path.read_text("utf-8"))
+    assert len(document["runs"]) == 3
+    assert "SIMULATED" in document["key"]["device"]
+
+    def as_slow_as(factor: float) -> None:
+        """Stored runs of a host that was as calm as this one may not be."""
+        run = {
+            name: value * factor ** (-1 if name.endswith(("throughput", "goodput")) else 1)
+            for name, value in document["runs"][0].items()
+        }
+        path.write_text(json.dumps({**document, "runs": [run] * 3}), "utf-8")
+
+    as_slow_as(1000)
+    sound = run(*gate)
+    assert sound.criteria("pass") == {"performance.baseline"}, sound.text
+    assert closed(sound) == []
+    as_slow_as(1)
+    monkeypatch.setenv("STUB_SLOW", "3")
+    slower = run(*gate)
+    assert slower.criteria("fail") == {"performance.baseline"}, slower.text
+    (line,) = closed(slower)
+    assert ": fail: " in line
+    bounds = slower.rows[0]["evidence"]["slower_at_least"]
+    assert bounds["text.latency.median"] > 1.1
+    assert bounds["workload.text.latency.median"] > 1.1
 
 
 KEY = {"device": "Ascend 910B4", "versions": {"CANN": "8.5.1"}, "workload": "读出全文"}

@@ -2,7 +2,8 @@
 
 The environment variable STUB_DEFECTS is a JSON object: serve argument -> name of the defect that
 the server has with that argument; the key "again" means every start but the first. STUB_LOG is a
-text that the server logs first. With STUB_SPINS the server busy-waits. With a KV cache of a given
+text that the server logs first. STUB_SLOW has the seconds that a streamed text takes longer. With
+STUB_SPINS the server busy-waits. With a KV cache of a given
 size its `/metrics` counts a preemption for each look. With STUB_ENGINE it has a process of the
 engine, and the faults that this variable names:
 
@@ -26,6 +27,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -73,6 +75,8 @@ def main(arguments: list[str]) -> None:
     over = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: over.set())
     behaviour = brought[0] if brought else Behaviour()
+    if seconds := os.environ.get("STUB_SLOW"):
+        behaviour = dataclasses.replace(behaviour, crash=slowed(float(seconds)))
     key = os.environ["VLLM_API_KEY"]
     faults = os.environ.get("STUB_ENGINE")
     with Engine(faults.split()) if faults is not None else contextlib.nullcontext() as engine:
@@ -136,6 +140,16 @@ class Engine:
     def _answered(self, text: str, request: Request, _state: State) -> str:
         is_mixed = self.has_been_stopped and "mixes" in self.faults
         return changed(text) if is_mixed and request.images else text
+
+
+def slowed(seconds: float) -> Callable[[Request, State], None]:
+    """Makes a stream without images that has more than one token take longer."""
+
+    def crash(request: Request, _state: State) -> None:
+        if request.stream and not request.images and request.max_tokens > 1:
+            time.sleep(seconds)
+
+    return crash
 
 
 def count_preemptions() -> None:
