@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shlex
@@ -16,13 +17,15 @@ import psutil
 import pytest
 from fakes import bench_vllm, replay_vllm
 from helpers.catching import seen
+from helpers.models import model_spec
 from helpers.outcome import documents
-from helpers.paths import REPOSITORY
+from helpers.paths import CHECKPOINT, REPOSITORY
 
 from pytest_ascend_vlm import Workload
 from pytest_ascend_vlm.errors import PreconditionError, ServerError
 from pytest_ascend_vlm.load import offline
 from pytest_ascend_vlm.observation.offline_load import Batch, OfflineLoad
+from pytest_ascend_vlm.platforms import select_platform
 
 LATENCY = Workload("8x", 24, tool="latency", input_tokens=32, output_tokens=16, concurrency=8)
 THROUGHPUT = Workload("all", 5, tool="throughput", input_tokens=20, output_tokens=16)
@@ -45,12 +48,16 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
 
 def measure(
-    workload: Workload, tmp_path: Path, behaviour: str = "", seconds: float = 120.0
+    workload: Workload,
+    tmp_path: Path,
+    behaviour: str = "",
+    seconds: float = 120.0,
+    on_progress: Callable[[str], None] = lambda _: None,
 ) -> OfflineLoad:
     env = {"FAKE_BENCH": behaviour}
     engine = offline.Engine(tmp_path / "weights", "an-org/a-model", SERVE, env, seconds)
     (tmp_path / "load").mkdir(exist_ok=True)
-    return offline.measure(workload, 2, engine, tmp_path / "load", lambda _: None)
+    return offline.measure(workload, 2, engine, tmp_path / "load", on_progress)
 
 
 def log(tmp_path: Path) -> str:
@@ -68,6 +75,13 @@ def test_latency_is_that_of_the_batches_after_the_warm_up(
     assert load.batches == tuple(Batch(seconds, *counts) for seconds in (0.5, 0.6, 0.7))
     # Two batches of warm-up, then three; tokens of text alone, of which the vocabulary has 40.
     assert log(tmp_path).count("prompts 8 32 3 39") == 5
+
+
+def test_the_progress_is_that_of_the_measured_batches(tmp_path: Path, installed: Install) -> None:
+    installed("0.32")
+    said: list[str] = []
+    measure(LATENCY, tmp_path, "unhurried", on_progress=said.append)
+    assert any(line.startswith("2 of 3, ") for line in said)
 
 
 @pytest.mark.parametrize("layout", ["0.11", "0.32"])
@@ -176,6 +190,24 @@ def _wait_for(condition: Callable[[], bool], seconds: float) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+@pytest.mark.vllm
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+@pytest.mark.parametrize("workload", [LATENCY, THROUGHPUT], ids=["latency", "throughput"])
+def test_real_vllm_measures_the_tiny_checkpoint(workload: Workload, tmp_path: Path) -> None:
+    platform, model = select_platform("cpu"), model_spec(serve={"max_model_len": 512})
+    serve = platform.serve_arguments(model)
+    engine = offline.Engine(CHECKPOINT, "a/b", serve, platform.environment(model), 600.0)
+    said: list[str] = []
+    load = offline.measure(workload, 2, engine, tmp_path, said.append)
+    assert load.generator.startswith(f"vllm bench {workload.tool} ")
+    assert load.requests == workload.requests
+    for batch in load.batches:
+        assert batch.seconds > 0
+        assert batch.input_tokens == (workload.input_tokens,) * workload.batch
+        assert batch.output_tokens == (16,) * workload.batch
+    assert said
 
 
 # --- through the suite ---------------------------------------------------------------------------

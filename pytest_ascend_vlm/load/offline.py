@@ -7,6 +7,7 @@ own result (`result.tool.json`) and the output (`tool.log`).
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Mapping
@@ -74,7 +75,6 @@ def measure(
             f"vllm bench {workload.tool} is not installed for {sys.executable}. vLLM has it from "
             "0.11 on: run this where such a vLLM is installed."
         )
-    batches = workload.requests // workload.batch
     result, log = directory / "result.json", directory / "tool.log"
     job = {
         "tool": workload.tool,
@@ -82,7 +82,7 @@ def measure(
         "name": engine.name,
         "serve": dict(engine.serve),
         "batch": workload.batch,
-        "batches": batches,
+        "batches": workload.requests // workload.batch,
         "warmups": warmups,
         "input_tokens": workload.input_tokens,
         "output_tokens": workload.output_tokens,
@@ -94,21 +94,23 @@ def measure(
     command = [sys.executable, "-m", vllm_offline.__name__, str(directory / "job.json")]
     python_path = torch_companions.child_pythonpath(os.environ.get("PYTHONPATH"))
     process = SupervisedProcess(command, log, {**engine.env, "PYTHONPATH": python_path})
-    code = tool.run(process, _budget(workload, batches + warmups, engine), on_progress)
+    code = tool.run(process, _budget(workload, warmups, engine), on_progress)
     if code != 0:
         problem = f"vllm bench {workload.tool} failed with {exit_code(code)}."
         raise ServerError(process.with_tail(problem))
     return _read(result)
 
 
-def _budget(workload: Workload, batches: int, engine: Engine) -> Budget:
-    answers = -(-workload.batch // _AT_ONCE) * batches
+def _budget(workload: Workload, warmups: int, engine: Engine) -> Budget:
+    batches = workload.requests // workload.batch
+    answers = math.ceil(workload.batch / _AT_ONCE) * (batches + warmups)
     seconds = engine.start_seconds + ANSWER_SECONDS * answers
     overdue = (
         f"vllm bench {workload.tool} with {workload.requests} requests did not end within "
         f"{seconds:.0f} s. The engine may hang."
     )
-    steps = workload.requests if workload.tool == "throughput" else batches
+    # The tools' own progress bars: one counts batches, the other answers.
+    steps = batches if workload.tool == "latency" else workload.requests
     return Budget(steps, seconds, overdue)
 
 

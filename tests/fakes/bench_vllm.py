@@ -5,7 +5,8 @@ in `vllm.utils.argparse_utils`, and `throughput` ignores `--input-len` for `--ra
 whose default is 1024. The tools give the engine prompts of their own, as the real ones do.
 
 The environment variable FAKE_BENCH chooses a defect: "ends-early" (answers of three tokens), "dies"
-(the process ends), "hangs", "no-json" (the tool writes nothing).
+(the process ends), "hangs", "no-json" (the tool writes nothing). With "unhurried" the progress bar
+of `latency` shows two batches for some seconds.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def add_to(parser):
 """
 PARSER = "from argparse import ArgumentParser as FlexibleArgumentParser\n"
 LATENCY = """
-import json, os
+import json, time
 from vllm.engine.arg_utils import add_to
 
 def add_cli_args(parser):
@@ -84,6 +85,9 @@ def main(args):
     prompts = [{"prompt_token_ids": [9999] * args.input_len}] * args.batch_size
     for _ in range(args.num_iters_warmup + args.num_iters):
         llm.generate(prompts, sampling_params=SamplingParams(args.output_len), use_tqdm=False)
+    if llm.behaviour == "unhurried":
+        print(f"Bench iterations: 67%|##| 2/{args.num_iters} [", flush=True)
+        time.sleep(5)
     seconds = [0.5 + 0.1 * number for number in range(args.num_iters)]
     if llm.behaviour != "no-json":
         with open(args.output_json, "w") as file:
