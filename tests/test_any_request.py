@@ -183,9 +183,7 @@ def test_the_sequences_are_the_same_in_every_run_and_have_every_step() -> None:
     assert len([name for name in sent if " + " in name]) > 20
 
 
-def test_where_structured_outputs_end_the_engine_none_is_asked_for_and_it_is_told() -> (
-    None
-):
+def test_where_structured_outputs_end_the_engine_none_is_asked_for_and_it_is_told() -> None:
     sent = [step for steps in sequences(STRUCTURED, 600) for step in steps]
     asked = ('"response_format"', '"structured_outputs"', '"tool_choice"')
     assert sent
