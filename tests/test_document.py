@@ -561,6 +561,15 @@ def test_a_score_has_two_standard_errors() -> None:
     assert f"| {cells} | ✅ |" in text.splitlines()
 
 
+def test_a_data_set_has_its_split_and_an_error_no_harness() -> None:
+    told = {"score": 0.5, "protocol": {"benchmark": "docvqa", "harness": "evalscope"}}
+    stopped = row("dataset.chartqa_test", None, status="error", reason="too few samples")
+    text = render(report(row("dataset.docvqa_val", None, told, finding="equal"), stopped), "en")
+    assert "* docvqa\\_val (evalscope): equal" in text.splitlines()
+    assert "* chartqa\\_test: too few samples" in text.splitlines()
+    assert "docvqa\\_val: 50.00%; 1 errors" in text
+
+
 DOCUMENT = {
     "source": "a document",
     "device": "Ascend 910 (64 GB)",

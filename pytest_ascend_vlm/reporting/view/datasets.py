@@ -32,7 +32,8 @@ class Score:
     """The score of one data set.
 
     Attributes:
-        benchmark: the data set.
+        name: the data set with its split, as the model file names it: "docvqa_val".
+        benchmark: its name in the harness: "docvqa"; empty without a score.
         metric: the harness's metric.
         harness: the harness with its version.
         score: the score, 0..1; None if the run gave none (the reason is in `finding`).
@@ -50,6 +51,7 @@ class Score:
         status: the row's status.
     """
 
+    name: str
     benchmark: str
     metric: str
     harness: str
@@ -79,7 +81,8 @@ def _score(row: Json) -> Score:
     protocol, reference = told.get("protocol") or {}, told.get("reference") or {}
     bounds = told.get("bounds_95")
     return Score(
-        str(protocol.get("benchmark") or row["case"] or row["criterion"].partition(".")[2]),
+        row["criterion"].partition(".")[2],
+        str(protocol.get("benchmark") or ""),
         str(protocol.get("metric") or ""),
         f"{protocol.get('harness', '')} {protocol.get('version', '')}".strip(),
         number(told.get("score")),

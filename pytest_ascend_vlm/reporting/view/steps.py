@@ -287,7 +287,7 @@ def _scores(sections: Sections) -> tuple[Text, ...]:
     if isinstance(sections.datasets, Missing):
         return sections.datasets.reasons
     return tuple(
-        phrase("{name}: {score:.2%}", name=one.benchmark, score=one.score)
+        phrase("{name}: {score:.2%}", name=one.name, score=one.score)
         for one in sections.datasets
         if one.score is not None
     )
