@@ -60,12 +60,20 @@ KNOWN_FAILURES = (
     *(
         _http_500(
             body,
-            "vLLM 0.23 refuses a body that is no JSON object, but with HTTP 500",
+            "vLLM 0.11 to 0.23 refuses a body that is no JSON object, but with HTTP 500",
             "https://github.com/vllm-project/vllm/pull/51654",
-            "==0.23.*",
+            ">=0.11,<0.24",
             "0.32",
         )
         for body in ("json-list", "json-null")
+    ),
+    _http_500(
+        "completion-of-negative-token",
+        "vLLM before 0.18 computes a token with a negative number: it answers HTTP 500, and the "
+        "engine of 0.13 ends",
+        "https://github.com/vllm-project/vllm/pull/35231",
+        ">=0.11,<0.14",
+        "0.18",
     ),
     _http_500(
         "broken-embedding",
@@ -86,6 +94,7 @@ REQUESTS = (
     "unknown-model",
     "too-long-prompt",
     "bad_words-empty",
+    "completion-of-negative-token",
     "broken-embedding",
     "broken-json",
     "json-list",
