@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from fakes import simulated_npu
@@ -57,20 +58,34 @@ def rows(document: Any) -> list[tuple[Any, ...]]:
     ]
 
 
+def junit_cases(path: Path) -> list[tuple[str | None, ...]]:
+    """Class, name, and what each test case of a JUnit file has: its failure, its output."""
+    cases = ElementTree.parse(path).iter("testcase")  # noqa: S314  (our own file)
+    return sorted(
+        (case.get("classname"), case.get("name"), *(one.tag for one in case)) for case in cases
+    )
+
+
 def test_the_rows_are_those_of_a_run_without_ray(
     three_models: Path, three_hosts: RayCluster, tmp_path: Path
 ) -> None:
     # The fake server does not stream, so that there are errors as well.
     chosen = ("-m", "npu", "-k", "text_is_answered or stream_adds_up")
-    alone, expected = judge(three_models, *chosen, **simulated_host(tmp_path / "alone"))
+    files = {name: tmp_path / f"{name}.xml" for name in ("alone", "ray")}
+    alone, expected = judge(
+        three_models,
+        *(*chosen, f"--junitxml={files['alone']}"),
+        **simulated_host(tmp_path / "alone"),
+    )
     done, document = judge(
         three_models,
-        *(*chosen, f"--vlm-ray={three_hosts.address}"),
+        *(*chosen, f"--vlm-ray={three_hosts.address}", f"--junitxml={files['ray']}"),
         **three_hosts.environment,
     )
     assert (alone.returncode, done.returncode) == (1, 1), done.stdout + done.stderr
     assert {"pass", "error", "na"} <= {row["status"] for row in document["rows"]}
     assert rows(document) == rows(expected)
+    assert junit_cases(files["ray"]) == junit_cases(files["alone"])
     assert document["receipt"]["server_starts"] == 3
     assert document["receipt"]["requests"] == expected["receipt"]["requests"]
     assert {model["host"] for model in document["models"]} == {"h1", "h2", "h3"}

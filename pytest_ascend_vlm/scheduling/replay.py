@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Iterable, Mapping
-from types import SimpleNamespace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -85,13 +85,25 @@ class Replay:
             self.ended.add(test)
 
 
-def _as_node_of_xdist(host: str, worker: str) -> SimpleNamespace:
-    """The part of a node of xdist that pytest shows: `[atlas1-0]` before a test and its failure."""
+@dataclass(frozen=True)
+class _Gateway:
+    id: str
+
+
+@dataclass(unsafe_hash=True)
+class _Node:
+    """The part of a node of xdist that pytest shows: `[atlas1-0]` before a test and its failure.
+
+    Pytest's JUnit file finds a test's reports by it, and its terminal keeps a text in it.
+    """
+
+    gateway: _Gateway
+    workerinfo: Mapping[str, Any] = field(hash=False)
+
+
+def _as_node_of_xdist(host: str, worker: str) -> _Node:
     python = {"sysplatform": sys.platform, "version_info": tuple(sys.version_info)}
-    return SimpleNamespace(
-        gateway=SimpleNamespace(id=worker),
-        workerinfo={"id": worker, "executable": f"on {host}", **python},
-    )
+    return _Node(_Gateway(worker), {"id": worker, "executable": f"on {host}", **python})
 
 
 def _raising(error: BaseException) -> Any:

@@ -154,7 +154,7 @@ def _recorded(session: ModelSession) -> Iterator[tuple[str, str]]:
 
 def _plain(value: Any) -> Any:
     """A declaration as JSON values, the same in each process; of a path only its name."""
-    if dataclasses.is_dataclass(value):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [field.name for field in dataclasses.fields(value)]
         return {name: _plain(getattr(value, name)) for name in names}
     if isinstance(value, Mapping):
