@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 _EQUAL_TO_ONE = 1e-9
+_SHORT_BELOW = 1e15
 
 
 def rounded(value: float, digits: int) -> str:
@@ -16,5 +17,6 @@ def rounded(value: float, digits: int) -> str:
     distance = 1 - abs(value)
     if _EQUAL_TO_ONE <= distance < 10 ** (1 - digits):
         return f"{value:.{1 + math.ceil(-math.log10(distance))}f}"
-    # "1.27e+03 tok/s" is hard to read.
-    return f"{value:.0f}" if 10**digits <= abs(value) < math.inf else f"{value:.{digits}g}"
+    # "1.27e+03 tok/s" is hard to read. 999.7 would be "1e+03" with three digits.
+    is_long = 10**digits - 0.5 <= abs(value) < _SHORT_BELOW
+    return f"{value:.0f}" if is_long else f"{value:.{digits}g}"

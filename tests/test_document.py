@@ -538,6 +538,13 @@ def test_a_number_is_shown_without_exponent_and_not_as_one(value: float, text: s
     assert rounded(value, 4) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "text"), [(999.4, "999"), (999.7, "1000"), (1e300, "1e+300"), (float("inf"), "inf")]
+)
+def test_a_number_just_below_a_power_of_ten_has_no_exponent(value: float, text: str) -> None:
+    assert rounded(value, 3) == text
+
+
 def test_the_figures_of_the_numerics_have_their_digits_and_units() -> None:
     told = {"relative_error": 0.028886, "cosine_similarity": 0.999978}
     lines = render(report(row("numerics.logits", "cosine_similarity", told)), "en").splitlines()

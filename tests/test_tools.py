@@ -9,7 +9,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fakes.replay_server import Behaviour, Defect, Knowledge, Request, State, read_goldens
+from fakes.replay_server import (
+    Behaviour,
+    Defect,
+    Knowledge,
+    Refused,
+    Request,
+    State,
+    read_goldens,
+)
 from helpers.outcome import Judged, Serve
 from helpers.paths import FIXTURES, GOLDENS, REPOSITORY
 
@@ -49,6 +57,7 @@ def verdict_on(choice: str, unstreamed: Completion, streamed: Completion | None 
         ("required", answer(call("switch_light", '{"word": "off"}'))),
         ("none", answer(text="A poem", prompt_token_ids=(1, 2))),
         ("none", answer(text="Another one", prompt_token_ids=(1, 7, 2))),
+        ("none", answer(text="Another one", prompt_token_ids=None)),
         ("auto", answer(text="A poem", prompt_token_ids=(1, 2))),
         ("auto", answer(call("switch_light", "{}"), call())),
     ],
@@ -74,6 +83,7 @@ def test_a_right_answer_passes(choice: str, got: Completion) -> None:
         ("auto", answer(text="Another", prompt_token_ids=(1, 2)), "the answer changes"),
         ("auto", answer(call("unknown", "{}")), "no function of the request"),
         ("auto", answer(call(arguments="no object")), "no function of the request"),
+        ("auto", answer(call(arguments=100_000 * "[")), "no function of the request"),
     ],
 )
 def test_a_wrong_answer_fails(choice: str, got: Completion, told: str) -> None:
@@ -112,6 +122,21 @@ def test_the_pieces_of_a_stream_are_put_together_by_their_index() -> None:
         piece(1, arguments="}"),
     ]
     assert joined_calls(pieces) == (ToolCall("one", '{"a": 1}'), ToolCall("two", "{}"))
+
+
+def test_pieces_without_an_index_are_calls_of_their_own() -> None:
+    named, more = piece(0, name="one"), piece(0, arguments="{}")
+    del named.index, more.index
+    assert joined_calls([named, more]) == (ToolCall("one", ""), ToolCall("", "{}"))
+
+
+def test_a_call_of_an_odd_form_is_no_error() -> None:
+    odd = SimpleNamespace(index=0, function=SimpleNamespace(name="one", arguments={"a": 1}))
+    assert joined_calls([odd, "no call"]) == (ToolCall("one", "{'a': 1}"), ToolCall("", ""))
+
+
+def test_control_characters_of_a_call_are_shown_as_escapes() -> None:
+    assert str(call("\x1b[31m答", "\0\u202e\n")) == "\\x1b[31m答(\\x00\\u202e\\n)"
 
 
 # --- servers -------------------------------------------------------------------------------------
@@ -168,6 +193,20 @@ def test_a_server_that_refuses_what_is_sent_beside_is_not_judged(
     outcome = judged(stub(image_limit=10), "-k", ASKED)
     statuses = {row["case"]: row["status"] for row in outcome.rows}
     assert statuses == {"named": "na", "required": "na", "none": "pass", "auto": "pass"}
+
+
+def refuses_calls(request: Request, _state: State) -> Refused | None:
+    """What vLLM without a parser of tool calls does."""
+    return Refused(400, "needs --tool-call-parser to be set", "tools") if request.call else None
+
+
+@pytest.mark.catches("parameters.tools")
+def test_a_server_without_the_declared_parser_fails(stub: Serve, judged: Judged) -> None:
+    outcome = judged(
+        stub(dataclasses.replace(SOUND, crash=refuses_calls), image_limit=10), "-k", ASKED
+    )
+    statuses = {row["case"]: row["status"] for row in outcome.rows}
+    assert statuses == {"named": "fail", "required": "fail", "none": "pass", "auto": "pass"}
 
 
 @pytest.mark.catches("parameters.tools")

@@ -138,7 +138,7 @@ def loaded(text: str) -> Any:
     """The value of a JSON text, or the text itself if it is no JSON."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

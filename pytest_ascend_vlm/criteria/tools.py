@@ -65,7 +65,8 @@ def _answers(plain: Completion, got: Completion) -> str | None:
     """
     if got.tool_calls:
         return f"the answer calls {told_calls(got)}"
-    is_same_prompt = got.prompt_token_ids == plain.prompt_token_ids
+    prompt = got.prompt_token_ids
+    is_same_prompt = prompt is not None and prompt == plain.prompt_token_ids
     return changed(plain, got) if is_same_prompt else None
 
 

@@ -18,9 +18,6 @@ from .exchange import send
 from .neutral import NEUTRAL
 from .replies import refusal
 
-# vLLM closes a connection that was idle for 5 s. A request that meets this is lost, so the client
-# closes idle connections first.
-_IDLE_SECONDS = 1.0
 _WITH_LOGPROBS = {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
 BARE: Mapping[str, Any] = dict.fromkeys(_WITH_LOGPROBS, openai.NOT_GIVEN)
 """Options that leave out the log-probabilities."""
@@ -67,8 +64,9 @@ class Connection:
                 timeout=timeout_seconds,
                 verify=endpoint.certificates,
                 trust_env=not endpoint.is_local,
-                limits=limits_of_openai(keepalive_expiry=_IDLE_SECONDS),
-                event_hooks={"response": [_close_behind_an_error]},
+                # vLLM closes a connection that was idle for 5 s, and up to 0.23 behind the reply
+                # to an exception. A request that meets this is lost, so each has its own one.
+                limits=limits_of_openai(max_keepalive_connections=0),
             ),
         )
         self._http = httpx.Client(
@@ -77,7 +75,6 @@ class Connection:
             timeout=timeout_seconds,
             verify=endpoint.certificates,
             trust_env=not endpoint.is_local,
-            limits=httpx.Limits(keepalive_expiry=_IDLE_SECONDS),
         )
 
     def close(self) -> None:
@@ -193,14 +190,3 @@ class Connection:
         return ServerError(
             f"no answer from {self.endpoint.url}: {cause}. The server may hang or may have stopped."
         )
-
-
-def _close_behind_an_error(reply: httpx.Response) -> None:
-    """Closes the connection of an HTTP error, so that the next request has another one.
-
-    After an exception vLLM up to 0.23 closes the connection behind its reply without saying so, and
-    the next request on it would be lost.
-    """
-    if reply.is_error:
-        reply.read()
-        reply.extensions["network_stream"].close()

@@ -79,18 +79,29 @@ def usage_of(usage: Any) -> Usage | None:
 
 
 def joined_calls(pieces: Iterable[Any]) -> tuple[ToolCall, ...]:
-    """The calls of a streamed answer; each piece has the index of the call that it belongs to."""
-    joined: dict[int, ToolCall] = {}
+    """The calls of a streamed answer; each piece has the index of the call that it belongs to.
+
+    No client can join a piece without an index to others, so it is a call of its own.
+    """
+    joined: dict[object, ToolCall] = {}
     for piece in pieces:
-        more, begun = _tool_call(piece), joined.get(piece.index, ToolCall("", ""))
-        joined[piece.index] = ToolCall(begun.name + more.name, begun.arguments + more.arguments)
-    return tuple(joined[index] for index in sorted(joined))
+        index = getattr(piece, "index", None)
+        key = index if isinstance(index, int) else object()
+        more, begun = _tool_call(piece), joined.get(key, ToolCall("", ""))
+        joined[key] = ToolCall(begun.name + more.name, begun.arguments + more.arguments)
+    return tuple(joined.values())
 
 
 def _tool_call(call: Any) -> ToolCall:
     """A call, or a piece of one, which may lack its name or its arguments."""
-    told = (getattr(call.function, name, None) or "" for name in ("name", "arguments"))
-    return ToolCall(*told)
+    function = getattr(call, "function", None)
+    return ToolCall(*(_text(getattr(function, name, None)) for name in ("name", "arguments")))
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    return "" if value is None else repr(value)
 
 
 def _completion(choice: Any, case_id: str, reply: Any, seconds: float) -> Completion:

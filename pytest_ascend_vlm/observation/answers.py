@@ -69,7 +69,12 @@ class ToolCall:
     arguments: str
 
     def __str__(self) -> str:
-        return f"{self.name}({self.arguments})"
+        """The call, with control characters as escapes."""
+        return f"{_printable(self.name)}({_printable(self.arguments)})"
+
+
+def _printable(text: str) -> str:
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 @dataclass(frozen=True, eq=False)

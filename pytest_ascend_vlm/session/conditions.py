@@ -40,8 +40,11 @@ _VARIABLES = (
 Some of them choose deterministic kernels, and are set to see if a criterion passes then.
 """
 
-_NOT_COMPARED = ("VISIBLE_DEVICES", "_KEY", "_TOKEN")
-"""Endings of the names of variables that change no verdict."""
+_NOT_COMPARED = (
+    *("VISIBLE_DEVICES", "_KEY", "_TOKEN"),
+    *("_IP", "_IFNAME", "_PORT", "_LOG_PATH"),
+)
+"""Endings of the names of variables that change no verdict: secrets, and what is a host's own."""
 
 _LARGEST_BYTES = 64 * 2**20
 """A larger file of a checkpoint belongs to its weights, which have a digest of their own."""

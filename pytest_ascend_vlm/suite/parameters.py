@@ -175,7 +175,12 @@ class ParameterCriteria(Criteria):
             judge.cannot_run(problem)
         plain = _plain(all_cases, {}, parameter_runs)
         rule = tools.TOOLS[choice]
-        _judge(rule, parameter_runs.trials(rule, plain), judge)
+        trials = parameter_runs.trials(rule, plain)
+        # The model file declares the parser, so that only a refused penalty is no failure.
+        refusal = rules.refusal_of_all(trials)
+        if refusal is not None and "penalty" in refusal.message:
+            judge.not_applicable(f"the server does not have the parameter: {refusal}")
+        judge(rules.judge_parameter(rule, trials))
 
 
 def _judge(rule: rules.Parameter, trials: Trials, judge: Judge) -> None:
