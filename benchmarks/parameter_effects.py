@@ -42,8 +42,8 @@ applications use ([criteria](criteria.md)); this page also has the values at the
 Measured on a CPU with a tiny checkpoint: one question about an image, 256 tokens at most. "no
 change": the answer is that of the request without the parameter. *Beside*: sent in both requests.
 
-The server has no parser of tool calls, so it refuses `tools` unless `tool_choice` is none. `parameters.tools` judges them where
-a model file declares a `tool_call_parser`.
+The server has no parser of tool calls, so it refuses `tools` unless `tool_choice` is none.
+`parameters.tools` judges them where a model file declares a `tool_call_parser`.
 
 `tox -e bench -- parameter_effects --output docs/parameters.md` writes this page.
 
