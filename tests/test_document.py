@@ -421,6 +421,30 @@ def test_a_dimension_without_a_pass_says_why() -> None:
     assert accuracy.evidence == evidence["accuracy of text"]
 
 
+@pytest.mark.parametrize(
+    ("rows", "result", "told"),
+    [
+        ([("determinism.concurrent", "pass")], "pass", "1 passed"),
+        ([("ladder.concurrent", "pass"), ("ladder.concurrent", "na")], "pass", "1 passed"),
+        ([("determinism.repeat", "pass"), ("ladder.concurrent", "fail")], "fail", "1 failed"),
+    ],
+)
+def test_many_requests_at_once_belong_to_self_consistency(
+    rows: list[tuple[str, str]], result: str, told: str
+) -> None:
+    """No mark of success without evidence, and none while the ladder failed."""
+    found = page(
+        row("serving.text", None),
+        *(row(name, f"case-{at}", status=status) for at, (name, status) in enumerate(rows)),
+    )
+    dimensions = {one.name.text: one for one in found.conclusion.dimensions}
+    dimension = dimensions["self-consistency"]
+    assert dimension.result == result
+    assert told in [shown(one, translator("en")) for one in dimension.evidence]
+    (step,) = [one for one in found.steps if one.number == "8"]
+    assert step.result == result
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_an_error_is_under_the_name_of_its_criterion(language: str) -> None:
     stopped = row("dataset.mmmu_val", None, status="error", reason="no samples")

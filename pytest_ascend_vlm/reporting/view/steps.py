@@ -18,6 +18,9 @@ from .speed import Runs, Speed
 DONE, FAILED, UNKNOWN = "pass", "fail", "missing"
 """The results of a step or of a dimension: shown, refuted, without evidence."""
 
+_CONSISTENCY = ("determinism.", "ladder.")
+"""The groups of criteria of equal requests: `ladder.` continues determinism.concurrent."""
+
 _COUNTS = {
     "pass": phrase("{count} passed"),
     "fail": phrase("{count} failed"),
@@ -100,7 +103,7 @@ def steps(sections: Sections, *, serves: bool) -> tuple[Step, ...]:
             *_judged([row for row in rows if not _is_deployment(row)], "serving.", "tasks."),
         ),
         Step("7", phrase("accuracy"), *_accuracy(sections)),
-        Step("8", phrase("self-consistency"), *_judged(rows, "determinism.")),
+        Step("8", phrase("self-consistency"), *_judged(rows, *_CONSISTENCY)),
         Step("9", phrase("performance"), *_judged(rows, "performance.")),
         Step(
             "10",
@@ -142,16 +145,16 @@ def _dimensions(sections: Sections) -> Iterator[Step]:
     yield Step("", phrase("code changes"), *_changes(model))
     text, image = sections.text, sections.image
     for name, criteria, shown in (
-        (phrase("accuracy of text"), "baseline.text", _exact(text)),
-        (phrase("accuracy of images"), "baseline.image", _exact(image)),
-        (phrase("reading of documents"), "document.", _read(sections)),
-        (phrase("questions about images"), "tasks.", _tasks(sections)),
-        (phrase("numerics"), "numerics.", _numerics(sections)),
-        (phrase("self-consistency"), "determinism.", _repeats(sections)),
-        (phrase("data sets"), "dataset.", _scores(sections)),
-        (phrase("performance"), "performance.", _speed(sections)),
+        (phrase("accuracy of text"), ("baseline.text",), _exact(text)),
+        (phrase("accuracy of images"), ("baseline.image",), _exact(image)),
+        (phrase("reading of documents"), ("document.",), _read(sections)),
+        (phrase("questions about images"), ("tasks.",), _tasks(sections)),
+        (phrase("numerics"), ("numerics.",), _numerics(sections)),
+        (phrase("self-consistency"), _CONSISTENCY, _repeats(sections)),
+        (phrase("data sets"), ("dataset.",), _scores(sections)),
+        (phrase("performance"), ("performance.",), _speed(sections)),
     ):
-        yield Step("", name, *_measured(rows, (criteria,), shown))
+        yield Step("", name, *_measured(rows, criteria, shown))
 
 
 def _analysis(model: Json) -> Iterator[Text]:
@@ -203,8 +206,14 @@ def _accuracy(sections: Sections) -> tuple[str, tuple[Text, ...]]:
 def _measured(
     rows: Rows, criteria: tuple[str, ...], shown: tuple[Text, ...]
 ) -> tuple[str, tuple[Text, ...]]:
-    """The result of criteria with what they measured, and with what made it a failure."""
-    return _result(rows, *criteria), (*shown, *_counted(of(rows, *criteria), "fail", "error"))
+    """The result of criteria with what they measured, and with what made it a failure.
+
+    Where they passed and measured nothing that can be shown, the rows are counted.
+    """
+    result, found = _result(rows, *criteria), of(rows, *criteria)
+    if result == DONE and not shown:
+        return result, _counted(found, *_COUNTS)
+    return result, (*shown, *_counted(found, "fail", "error"))
 
 
 def _judged(rows: Rows, *criteria: str) -> tuple[str, tuple[Text, ...]]:
