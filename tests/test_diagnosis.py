@@ -167,6 +167,16 @@ def test_a_next_step_names_tests_of_the_suite(part: Part) -> None:
     assert [name for name in named if not hasattr(VLMConformance, name)] == []
 
 
+def test_the_next_step_for_exchanged_answers_leaves_a_number_of_requests_to_judge() -> None:
+    (most,) = re.findall(r"max_num_seqs=(\d+)", NEXT[Part.OTHER_REQUEST])
+    (mark,) = [
+        one
+        for one in VLMConformance.test_concurrent_runs_agree.pytestmark  # type: ignore[attr-defined]
+        if one.name == "parametrize"
+    ]
+    assert min(int(load.partition("-")[0]) for load in mark.args[1]) <= int(most)
+
+
 @pytest.mark.parametrize("part", Part)
 def test_a_part_has_a_title_and_a_next_step(part: Part) -> None:
     assert TITLES[part]

@@ -38,7 +38,7 @@ class LadderCriteria(Criteria):
         number, thresholds = int(load.partition("-")[0]), self.model.thresholds
         if number > thresholds.at_once:
             judge.not_applicable(
-                f"the model file asks for {thresholds.at_once:.0f} requests at once at most: "
+                f"the model file asks for no more than {thresholds.at_once:.0f} at once: "
                 f"{thresholds.because}"
             )
         judge_crowd(load, self.model, crowds, answers, judge)

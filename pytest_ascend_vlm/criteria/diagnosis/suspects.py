@@ -83,7 +83,7 @@ NEXT = {
     Part.DECODE: "serve with --vlm-serve enforce_eager=true; then with another block size",
     Part.END: "compare eos_token_id in generation_config.json with the reference's, and read the "
     "finish_reason of a reply",
-    Part.OTHER_REQUEST: "serve with --vlm-serve max_num_seqs=1 and run "
+    Part.OTHER_REQUEST: "serve with --vlm-serve max_num_seqs=2 and run "
     "-k test_concurrent_runs_agree",
     Part.PARAMETERS: "send the parameter to the server itself, past every proxy; check "
     "--generation-config",
