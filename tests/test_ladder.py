@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock, patch
 
 import pytest
-from fakes.replay_server import CROWD, Behaviour, Defect
+from fakes.replay_server import CROWD, Behaviour, Defect, Stub
 from helpers.models import model_file
 from helpers.outcome import Judged, Outcome, Serve
 
-from pytest_ascend_vlm.criteria.determinism import with_errors
+from pytest_ascend_vlm.criteria.determinism import ForcedErrors, with_errors, with_running
 from pytest_ascend_vlm.criteria.verdict import at_least
+from pytest_ascend_vlm.engines.client import Client
+from pytest_ascend_vlm.observation.answers import Completion
+from pytest_ascend_vlm.session.crowds import Crowds
+from pytest_ascend_vlm.spec.thresholds import BATCH
 
 
 def on_the_ladder(judged: Judged, url: str, only: str) -> Outcome:
@@ -41,30 +47,92 @@ def test_a_server_that_only_a_crowd_confuses_is_noticed(judged: Judged, stub: Se
     assert outcome.criteria("fail") == {"ladder.concurrent"}
     (row,) = outcome.rows
     assert "R = 1.00, K = 1.00 one after another; R = 1.00, K = 1.00 at one" in row["reason"]
-    assert "one pass is right" in row["reason"]
-    assert row["evidence"]["forced"]["together"] == row["evidence"]["forced"]["alone"]
+    forced = row["evidence"]["forced"]
+    assert forced["together"] == forced["alone"]
+    assert 2 <= forced["count"] <= BATCH
+    assert forced["asked_together"] == 24
+    some = f"one pass over {forced['count']} requests at one moment is right"
+    assert f"{some}; 24 together were not forced" in row["reason"]
+    assert "one pass is right" not in row["reason"]
 
 
-def errors(ratio: float) -> Any:
+def errors(ratio: float, count: int = 2) -> Any:
     value = SimpleNamespace(value=ratio)
-    return SimpleNamespace(error_ratio=value, kl_ratio=value, comparisons=("one", "two"))
+    return SimpleNamespace(error_ratio=value, kl_ratio=value, comparisons=("one",) * count)
+
+
+FAILED = at_least(0.5, 1.0, "rate", "half")
 
 
 @pytest.mark.parametrize(
-    ("alone", "together", "told"),
+    ("alone", "together", "asked", "told"),
     [
-        (1.0, 1.2, "one pass is right: look at"),
-        (1.0, 9.0, "one pass over several requests is wrong too"),
-        (8.0, 9.0, "one pass is wrong even over a single request"),
+        (1.0, 1.2, 2, "one pass is right: look at"),
+        (1.0, 1.2, 3, "one pass over 2 requests at one moment is right; 3 together were not"),
+        (1.0, 9.0, 3, "one pass over several requests is wrong too"),
+        (8.0, 9.0, 2, "one pass is wrong even over a single request"),
     ],
 )
-def test_forced_answers_tell_what_is_wrong(alone: float, together: float, told: str) -> None:
-    verdict = with_errors(at_least(0.5, 1.0, "rate", "half"), (errors(alone), errors(together)))
+def test_forced_answers_tell_what_is_wrong(
+    alone: float, together: float, asked: int, told: str
+) -> None:
+    verdict = with_errors(FAILED, ForcedErrors(errors(alone), errors(together)), asked)
     numbers, hint = verdict.details
     assert f"2 of the differing cases: R = {alone:.2f}, K = {alone:.2f} one after" in numbers
     assert f"R = {together:.2f}, K = {together:.2f} at one moment" in numbers
     assert told in hint
     assert not verdict.passed
+
+
+@pytest.mark.parametrize(
+    ("ratio", "told"),
+    [
+        (1.0, "one pass over a single request is right; 17 together were not forced"),
+        (8.0, "one pass is wrong even over a single request: see numerics.logits"),
+    ],
+)
+def test_a_single_forced_answer_tells_nothing_of_several(ratio: float, told: str) -> None:
+    verdict = with_errors(FAILED, ForcedErrors(errors(ratio, 1), None), 17)
+    assert verdict.details[1] == told
+    assert "at one moment" not in " ".join(verdict.details)
+    assert verdict.evidence["forced"]["together"] is None
+
+
+def test_a_single_case_is_not_forced_together() -> None:
+    case = SimpleNamespace(id="text/one")
+    # Without `together`: a second computation of one case would be the first again.
+    crowds = Crowds(Mock(), [case], Mock(spec=["__call__"]), Mock(), Mock())  # type: ignore[list-item]
+    with patch.object(Crowds, "_error", return_value=errors(1.0, 1)):
+        assert crowds.errors(["text/one"]).together is None
+
+
+def test_the_most_requests_that_ran_at_once_are_told(
+    judged: Judged, stub: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though 17 are sent, a server may compute fewer in one step, and let the others wait."""
+    looked, ask = threading.Event(), Client.ask_together
+
+    def metrics_page(_: Stub) -> str:
+        looked.set()
+        return "vllm:num_requests_running 5\nvllm:num_requests_waiting 12\n"
+
+    def ask_until_looked(*arguments: Any, **named: Any) -> tuple[Completion, ...]:
+        answers = ask(*arguments, **named)
+        assert looked.wait(60)
+        return answers
+
+    monkeypatch.setattr(Stub, "metrics", metrics_page)
+    monkeypatch.setattr(Client, "ask_together", ask_until_looked)
+    (row,) = on_the_ladder(judged, stub(), "[17]").rows
+    assert row["status"] == "pass"
+    assert row["finding"].endswith("; at most 5 were seen to run at once")
+    assert row["evidence"]["running"] == 5
+
+
+def test_nothing_is_said_of_what_a_server_does_not_tell() -> None:
+    verdict = with_running(FAILED, None)
+    assert verdict.reason == FAILED.reason
+    assert verdict.evidence["running"] is None
 
 
 def test_an_unknown_error_of_forced_answers_changes_no_verdict(judged: Judged, stub: Serve) -> None:

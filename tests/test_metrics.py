@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from fakes.replay_server import Stub
 from helpers.outcome import Serve
@@ -9,6 +11,7 @@ from helpers.outcome import Serve
 from pytest_ascend_vlm.engines.endpoint import Endpoint
 from pytest_ascend_vlm.engines.vllm import metrics
 from pytest_ascend_vlm.engines.vllm.metrics import Counters, Measured
+from pytest_ascend_vlm.errors import ServerError
 from pytest_ascend_vlm.observation.caches import CacheUse
 
 NOTHING = Measured({}, None)
@@ -54,6 +57,43 @@ def test_a_server_tells_what_happened_meanwhile(
     monkeypatch.setattr(Stub, "metrics", lambda _: next(told))
     endpoint = Endpoint(stub(), "a-model", "none")
     assert metrics.measure(endpoint, lambda: 1) == (1, Measured({"queue": 0.5}, None))
+
+
+def test_the_most_requests_that_run_meanwhile_are_kept(
+    stub: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers, seen = iter([3, 7, 2]), threading.Event()
+
+    def page(_: Stub) -> str:
+        number = next(numbers, None)
+        if number is None:
+            seen.set()
+        return f"vllm:num_requests_running {number or 0}\nvllm:num_requests_waiting 9\n"
+
+    monkeypatch.setattr(Stub, "metrics", page)
+    endpoint = Endpoint(stub(), "a-model", "none")
+    assert metrics.watch_running(endpoint, lambda: seen.wait(60)) == (True, 7)
+
+
+@pytest.mark.parametrize("body", ["", "vllm:num_requests_running 0\n"])
+def test_a_number_of_running_requests_that_was_not_seen_is_unknown(
+    body: str, stub: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = threading.Event()
+    monkeypatch.setattr(Stub, "metrics", lambda _: looked.set() or body)
+    endpoint = Endpoint(stub(), "a-model", "none")
+    assert metrics.watch_running(endpoint, lambda: looked.wait(60)) == (True, None)
+
+
+def test_a_watch_ends_with_what_it_watches(stub: Serve) -> None:
+    def fail() -> None:
+        raise ServerError("the server has ended")
+
+    before = set(threading.enumerate())
+    endpoint = Endpoint(stub(), "a-model", "none")
+    with pytest.raises(ServerError):
+        metrics.watch_running(endpoint, fail)
+    assert not [one for one in set(threading.enumerate()) - before if "look" in one.name]
 
 
 def test_a_server_without_metrics_is_no_error(stub: Serve) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -90,41 +91,94 @@ def judge_load(
     )
 
 
-def with_errors(verdict: Verdict, errors: tuple[ErrorStatistics, ErrorStatistics] | str) -> Verdict:
+@dataclass(frozen=True)
+class ForcedErrors:
+    """How wrong the numbers of cases are in one pass over prompt and answer.
+
+    Attributes:
+        alone: the errors of forced answers, one after another.
+        together: the errors of the same answers at one moment; None of a single one.
+    """
+
+    alone: ErrorStatistics
+    together: ErrorStatistics | None
+
+
+def with_errors(verdict: Verdict, errors: ForcedErrors | str, asked: int) -> Verdict:
     """Adds to a failed verdict on a load how wrong the numbers of its cases are in one pass.
 
     Args:
         verdict: the verdict of `judge_load`.
-        errors: the errors of forced answers to the differing cases, one after another and at one
-            moment, or the reason why they are unknown.
+        errors: the errors of forced answers to differing cases, or the reason why they are unknown.
+        asked: number of the requests that were asked together.
     """
     if isinstance(errors, str):
         line = f"their forced answers are not known: {errors}"
         return dataclasses.replace(verdict, details=(*verdict.details, line))
-    alone, together = ((one.error_ratio.value, one.kl_ratio.value) for one in errors)
-    count = len(errors[1].comparisons)
-    lines = (
-        f"forced answers to {count} of the differing cases: R = {alone[0]:.2f}, K = "
-        f"{alone[1]:.2f} one after another; R = {together[0]:.2f}, K = {together[1]:.2f} at one "
-        "moment",
-        _pass(alone[0], together[0]),
-    )
-    told = {"alone": _rounded(alone), "together": _rounded(together)}
+    lines = (_ratios(errors), _pass(errors, asked))
+    forced = {
+        "count": len(errors.alone.comparisons),
+        "asked_together": asked,
+        "alone": _rounded(errors.alone),
+        "together": _rounded(errors.together) if errors.together else None,
+    }
     detailed = dataclasses.replace(verdict, details=(*verdict.details, *lines))
-    return with_evidence(detailed, {"forced": told})
+    return with_evidence(detailed, {"forced": forced})
 
 
-def _pass(alone: float, together: float) -> str:
-    """What R says of one pass over prompt and answer, in which no token is generated."""
-    if together <= IMAGE_ERROR_RATIO:
-        return "one pass is right: look at what computes one token after another"
-    if alone <= IMAGE_ERROR_RATIO:
+def _ratios(errors: ForcedErrors) -> str:
+    alone, together = errors.alone, errors.together
+    if together is None:
+        return (
+            f"the forced answer to the differing case, alone: R = {alone.error_ratio.value:.2f}, "
+            f"K = {alone.kl_ratio.value:.2f}"
+        )
+    return (
+        f"forced answers to {len(alone.comparisons)} of the differing cases: "
+        f"R = {alone.error_ratio.value:.2f}, K = {alone.kl_ratio.value:.2f} one after another; "
+        f"R = {together.error_ratio.value:.2f}, K = {together.kl_ratio.value:.2f} at one moment"
+    )
+
+
+def _pass(errors: ForcedErrors, asked: int) -> str:
+    """What R says of one pass over prompt and answer, in which no token is generated.
+
+    A fault of a pass over many requests may not show in one over fewer, so that only as many forced
+    answers as were asked together leave decoding as the cause.
+    """
+    count = len(errors.alone.comparisons)
+    if errors.alone.error_ratio.value > IMAGE_ERROR_RATIO:
+        return "one pass is wrong even over a single request: see numerics.logits"
+    if errors.together is None:
+        return f"one pass over a single request is right; {asked} together were not forced"
+    if errors.together.error_ratio.value > IMAGE_ERROR_RATIO:
         return "one pass over several requests is wrong too"
-    return "one pass is wrong even over a single request: see numerics.logits"
+    if count >= asked:
+        return "one pass is right: look at what computes one token after another"
+    return (
+        f"one pass over {count} requests at one moment is right; {asked} together were not forced"
+    )
 
 
-def _rounded(ratios: tuple[float, float]) -> dict[str, float]:
-    return {name: round(value, 4) for name, value in zip("RK", ratios, strict=True)}
+def _rounded(errors: ErrorStatistics) -> dict[str, float]:
+    return {
+        "R": round(errors.error_ratio.value, 4),
+        "K": round(errors.kl_ratio.value, 4),
+    }
+
+
+def with_running(verdict: Verdict, running: int | None) -> Verdict:
+    """Adds to a verdict on a load how many requests the server was seen to compute at once.
+
+    Args:
+        verdict: the verdict of `judge_load`.
+        running: the largest number that was seen; None if the server does not tell it.
+    """
+    told = with_evidence(verdict, {"running": running})
+    if running is None:
+        return told
+    reason = f"{verdict.reason}; at most {running} were seen to run at once"
+    return dataclasses.replace(told, reason=reason)
 
 
 def judge_preemption(

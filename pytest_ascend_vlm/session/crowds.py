@@ -15,6 +15,7 @@ from .case_sizes import by_size, in_turns
 from .goldens import Goldens
 
 if TYPE_CHECKING:
+    from ..criteria.determinism import ForcedErrors
     from ..criteria.error_statistics import ErrorStatistics
     from ..engines.client import Client
     from ..observation.answers import Completion, Reference
@@ -28,10 +29,13 @@ class Crowd:
     Attributes:
         alone: case id -> the answer to the case alone.
         together: the answers to the same cases at one time; a case may be asked several times.
+        running: the most requests that the server was seen to compute at once; None if it does not
+            tell.
     """
 
     alone: Mapping[str, Completion]
     together: tuple[Completion, ...]
+    running: int | None
 
 
 class Crowds:
@@ -71,26 +75,36 @@ class Crowds:
         Raises:
             ServerError: the server refused a request, or died.
         """
+        from ..engines.vllm.metrics import watch_running
+
         cases = list(itertools.islice(self._in_turns(), count, 2 * count))
         alone = {case.id: answers(case) for case in cases}
         self._progress(f"{count} requests at once")
-        return Crowd(alone, self._client.ask_together(cases, interval=interval))
+        together, running = watch_running(
+            self._client.endpoint, lambda: self._client.ask_together(cases, interval=interval)
+        )
+        return Crowd(alone, together, running)
 
     def reference(self, case_id: str) -> Reference:
         """The reference of a case."""
         return self._golden(self._cases[case_id])
 
-    def errors(self, names: Sequence[str]) -> tuple[ErrorStatistics, ErrorStatistics]:
+    def errors(self, names: Sequence[str]) -> ForcedErrors:
         """The errors of forced answers to some cases: one after another, and at one moment.
 
-        Up to `BATCH` cases are asked, because the numbers of a prompt take much memory.
+        Up to `BATCH` cases are asked, because the numbers of a prompt take much memory. So a fault
+        of a pass over more requests than these does not show.
 
         Raises:
             GoldenError, PreconditionError, ServerError: as for a single forced answer.
         """
+        from ..criteria.determinism import ForcedErrors
+
         cases = [self._cases[name] for name in names[:BATCH]]
-        alone = [self._forced(case) for case in cases]
-        return self._error(cases, alone), self._error(cases, self._forced.together(cases))
+        alone = self._error(cases, [self._forced(case) for case in cases])
+        if len(cases) == 1:
+            return ForcedErrors(alone, None)
+        return ForcedErrors(alone, self._error(cases, self._forced.together(cases)))
 
     def _error(self, cases: Sequence[Case], forced: Sequence[Forced]) -> ErrorStatistics:
         from ..criteria.comparison import compare_logits

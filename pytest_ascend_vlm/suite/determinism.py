@@ -22,7 +22,6 @@ from .base import Criteria
 from .criterion import criterion
 
 if TYPE_CHECKING:
-    from ..criteria.error_statistics import ErrorStatistics
     from ..engines.client import Client
     from ..engines.endpoint import Server
     from ..observation.answers import Completion
@@ -168,7 +167,8 @@ class DeterminismCriteria(Criteria):
         are computed again. The number of requests changes the shape of every matrix product, and
         where kernels and graphs pad to powers of two, numbers between them are the likeliest to go
         wrong. If an answer differs, the reference has to be within rounding of a tie there. A
-        number above max_num_seqs is not applicable.
+        number above max_num_seqs is not applicable. The message has the most requests that
+        `/metrics` showed as running meanwhile; a server may compute fewer at once than are sent.
 
         If this fails: only from some number on: look at the sizes of captured graphs and at padding
         (enforce_eager to confirm). An answer of another case: look for state shared between
@@ -252,11 +252,12 @@ def judge_crowd(
     crowd = crowds.ask(count, SPREAD_SECONDS if is_spread else 0.0, answers)
     verdict = rules.judge_load(crowd.alone, crowd.together, crowds.reference)
     if not verdict.passed:
-        verdict = rules.with_errors(verdict, _errors(crowds, verdict.evidence["differing"]))
-    judge(verdict)
+        errors = _errors(crowds, verdict.evidence["differing"])
+        verdict = rules.with_errors(verdict, errors, len(crowd.together))
+    judge(rules.with_running(verdict, crowd.running))
 
 
-def _errors(crowds: Crowds, names: Sequence[str]) -> tuple[ErrorStatistics, ErrorStatistics] | str:
+def _errors(crowds: Crowds, names: Sequence[str]) -> rules.ForcedErrors | str:
     """The errors of forced answers, alone and together, or the reason why they are unknown.
 
     They are only a hint, so a problem here does not change the verdict.

@@ -11,13 +11,13 @@ from .base import Criteria
 from .criterion import criterion
 from .determinism import judge_crowd
 
-# Above those of determinism.concurrent: beside powers of two, and between them. vLLM computes up to
-# 256 requests in one step unless max_num_seqs says otherwise.
+# Above those of determinism.concurrent: beside powers of two, and between them. How many of them
+# vLLM computes in one step depends on max_num_seqs, whose default differs by device and release.
 _NUMBERS = ("17", "24", "33", "48", "65", "96", "129", "192", "256")
 
 
 class LadderCriteria(Criteria):
-    """Criteria of a server that answers as many requests at once as it computes in one step."""
+    """Criteria of a server that answers more requests at once than determinism.concurrent asks."""
 
     @criterion("ladder.concurrent")
     @pytest.mark.parametrize("load", [*_NUMBERS, *(f"{number}-spread" for number in _NUMBERS)])
@@ -28,12 +28,15 @@ class LadderCriteria(Criteria):
 
         The rows continue those of determinism.concurrent, which go up to 12, and are judged in the
         same way: texts and images of several sizes in turns, cold, sent at one moment or one every
-        {spread_seconds} s (`spread`). A number above max_num_seqs is not applicable. A model file
-        may ask for fewer, with a reason: Thresholds(at_once=64, because="...").
+        {spread_seconds} s (`spread`). A number above max_num_seqs is not applicable. If the model
+        file has no max_num_seqs, the server's default may be below the number: the rest waits, and
+        the message has the most that ran at once. A model file may ask for fewer, with a reason:
+        Thresholds(at_once=64, because="...").
 
-        If this fails: see determinism.concurrent. The message says whether the numbers of the
-        answers that differ are right in one pass. If they are, look at decoding: block tables,
-        slots, and the sizes of captured graphs (cudagraph_capture_sizes).
+        If this fails: see determinism.concurrent. The message says of how many answers the numbers
+        were compared in one pass. If as many as were asked together are right, look at decoding:
+        block tables, slots, and the sizes of captured graphs (cudagraph_capture_sizes). If fewer
+        are right, a pass over more requests may also be wrong.
         """
         number, thresholds = int(load.partition("-")[0]), self.model.thresholds
         if number > thresholds.at_once:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from typing import TypeVar
 
@@ -24,8 +26,11 @@ queue, prefill and decode are the engine's, and one follows the other."""
 _CACHES = ("mm_cache_queries", "mm_cache_hits", "prefix_cache_queries", "prefix_cache_hits")
 _DRAFTS = "vllm:spec_decode_num_draft_tokens_total"
 _PREEMPTIONS = "vllm:num_preemptions_total"
-_HELD = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+_RUNNING = "vllm:num_requests_running"
+_HELD = (_RUNNING, "vllm:num_requests_waiting")
 _SECONDS = 10.0
+_INTERVAL = 0.2
+"""Seconds between two looks at a server that works; each look takes time of its API server."""
 _T = TypeVar("_T")
 
 
@@ -39,6 +44,7 @@ class Counters:
         draft_tokens: the draft tokens of speculative decoding; None if the server counts none.
         preemptions: how often a request lost its blocks; None if the server does not count it.
         held: the requests that the server computes or has waiting; None if it counts none.
+        running: the requests that the server computes; None if it does not count them.
     """
 
     times: Mapping[str, tuple[float, float]]
@@ -46,6 +52,7 @@ class Counters:
     draft_tokens: float | None = None
     preemptions: float | None = None
     held: float | None = None
+    running: float | None = None
 
     def means_since(self, before: Counters) -> dict[str, float]:
         """Quantity -> mean seconds per request since `before`; without requests, no entry."""
@@ -120,6 +127,31 @@ def requests_held(endpoint: Endpoint) -> float | None:
     return _read_server(endpoint).held
 
 
+def watch_running(endpoint: Endpoint, work: Callable[[], _T]) -> tuple[_T, int | None]:
+    """Calls `work`; returns its result and the most requests that were seen to run meanwhile.
+
+    The server is looked at now and then, so more may have run between two looks.
+
+    Returns:
+        The result; the number of requests, None if the server does not count them or none was seen.
+    """
+    is_done, seen = threading.Event(), [0.0]
+
+    def look() -> None:
+        with _connected(endpoint) as counters:
+            while not is_done.wait(_INTERVAL):
+                seen.append(counters().running or 0.0)
+
+    watcher = threading.Thread(target=look, daemon=True)
+    watcher.start()
+    try:
+        result = work()
+    finally:
+        is_done.set()
+        watcher.join()
+    return result, int(max(seen)) or None
+
+
 def read(text: str) -> Counters:
     """Parses counters in the Prometheus text format."""
     from prometheus_client.parser import text_string_to_metric_families
@@ -144,17 +176,31 @@ def read(text: str) -> Counters:
         values.get(_DRAFTS),
         values.get(_PREEMPTIONS),
         sum(held) if held else None,
+        values.get(_RUNNING),
     )
 
 
 def _read_server(endpoint: Endpoint) -> Counters:
+    with _connected(endpoint) as counters:
+        return counters()
+
+
+@contextmanager
+def _connected(endpoint: Endpoint) -> Iterator[Callable[[], Counters]]:
+    """A function that reads the server's counters now; over one connection."""
     headers = {"Authorization": f"Bearer {endpoint.api_key}"}
-    url = f"{endpoint.url}/metrics"
-    try:
-        with httpx.Client(
-            timeout=_SECONDS, verify=endpoint.certificates, trust_env=not endpoint.is_local
-        ) as http:
-            reply = http.get(url, headers=headers)
-        return read(reply.text) if reply.status_code == httpx.codes.OK else Counters({})
-    except (httpx.HTTPError, ValueError):
-        return Counters({})
+    with httpx.Client(
+        headers=headers,
+        timeout=_SECONDS,
+        verify=endpoint.certificates,
+        trust_env=not endpoint.is_local,
+    ) as http:
+
+        def counters() -> Counters:
+            try:
+                reply = http.get(f"{endpoint.url}/metrics")
+                return read(reply.text) if reply.status_code == httpx.codes.OK else Counters({})
+            except (httpx.HTTPError, ValueError):
+                return Counters({})
+
+        yield counters
