@@ -320,7 +320,7 @@ def test_the_printed_commands_have_what_their_criteria_need() -> None:
         typed = [words[i + 1] for i, word in enumerate(words) if word == serve_overrides.OPTION]
         assert dict(map(serve_overrides.parsed, typed)) == overrides
     needed = {"--vlm-datasets-root=DIR", "--vlm-harness-python=PYTHON"}
-    assert [needed <= set(words) for words in printed] == [False] * 4 + [True]
+    assert [needed <= set(words) for words in printed] == [False] * 5 + [True]
 
 
 def test_what_a_model_does_not_support_asks_for_no_run() -> None:
