@@ -20,6 +20,7 @@ from packaging.version import InvalidVersion, Version
 from ..errors import ConfigurationError
 from .case import Capability, Case
 from .dataset import DatasetTask
+from .number import is_whole
 from .published import Limit, Published
 from .thresholds import Thresholds
 from .workload import Workload
@@ -324,10 +325,10 @@ class ModelSpec:
         if not isinstance(limits, Mapping) or not all(map(_is_limit, limits.values())):
             yield f"serve has limit_mm_per_prompt={limits!r}; write {{'image': 2, 'video': 0}}."
         arguments = self.serve.get("mm_processor_kwargs", {})
-        if not isinstance(arguments, Mapping) or not _is_whole(arguments.get("max_pixels", 0)):
+        if not isinstance(arguments, Mapping) or not is_whole(arguments.get("max_pixels", 0)):
             yield f"serve has mm_processor_kwargs={arguments!r}; write {{'max_pixels': 1003520}}."
         for name in _PARALLEL_SIZES:
-            if not _is_whole(self.serve.get(name, 1)):
+            if not is_whole(self.serve.get(name, 1)):
                 yield f"serve has {name}={self.serve[name]!r}, which is no number of cards."
         yield from (
             f"env has {name}={value!r}; write the value as text."
@@ -384,13 +385,9 @@ def _is_tuple(value: object) -> bool:
     return isinstance(value, tuple)
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _is_limit(value: object) -> bool:
     """True for a number of images, alone or with the sizes that vLLM profiles."""
-    return _is_whole(value.get("count", 0) if isinstance(value, Mapping) else value)
+    return is_whole(value.get("count", 0) if isinstance(value, Mapping) else value)
 
 
 def _is_reserved(name: str) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ConfigurationError
+from .number import is_finite
 
 FLOAT32_ERROR_RATIO = 0.01
 """Maximum R of an engine in float32."""
@@ -248,7 +249,8 @@ class Thresholds:
         because: why a threshold is looser than the project's default.
 
     Raises:
-        ConfigurationError: a threshold is looser, and `because` is empty.
+        ConfigurationError: a threshold is no finite number from 0 up, or it is looser and
+            `because` is empty.
     """
 
     similarity: float = _at_least(1.0)
@@ -278,6 +280,17 @@ class Thresholds:
     because: str | None = None
 
     def __post_init__(self) -> None:
+        for name, value in ((one.name, getattr(self, one.name)) for one in _thresholds()):
+            if not is_finite(value) or value < 0:
+                raise ConfigurationError(
+                    f"Thresholds({name}={value!r}): a threshold is a number, 0 or larger. "
+                    f"The project's default is {name}={NUMBERS[name]:g}."
+                )
+        if self.because is not None and not isinstance(self.because, str):
+            raise ConfigurationError(
+                f"Thresholds(because={self.because!r}): write the reason as a text, "
+                'because="a host of two cores".'
+            )
         loosened = [one.name for one in _thresholds() if self._is_loosened(one)]
         if loosened and not self.because:
             raise ConfigurationError(
@@ -288,8 +301,7 @@ class Thresholds:
     def _is_loosened(self, threshold: dataclasses.Field[float]) -> bool:
         value, default = getattr(self, threshold.name), threshold.default
         at_least = threshold.metadata["sense"] == "at least"
-        as_strict = value >= default if at_least else value <= default  # never true of NaN
-        return not as_strict
+        return bool(value < default if at_least else value > default)
 
 
 def _thresholds() -> Iterator[dataclasses.Field[Any]]:

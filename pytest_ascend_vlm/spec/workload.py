@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from ..errors import ConfigurationError
+from .number import is_finite, is_whole
 
 TOOLS = ("serve", "latency", "throughput")
 """The subcommands of `vllm bench` that a workload can name."""
@@ -17,6 +17,16 @@ SERVICE_LEVELS = ("ttft", "tpot", "e2el")
 """The times that a workload can have a service level for; `e2el` is that of the whole request."""
 
 _NAME = re.compile(r"[\w/+-]+")
+_GOODPUT = "{'ttft': 500, 'tpot': 50}"
+_COUNTS = {
+    "requests": 24,
+    "input_tokens": 128,
+    "image_tokens": 2560,
+    "output_tokens": 128,
+    "concurrency": 8,
+}
+"""Field -> an example of its whole number."""
+_OPTIONAL = ("input_tokens", "image_tokens", "concurrency")
 
 
 @dataclass(frozen=True)
@@ -69,23 +79,35 @@ class Workload:
         return self.concurrency or self.requests
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "goodput", MappingProxyType(dict(self.goodput)))
         for problem in self._problems():
             raise ConfigurationError(f"Workload({self.name!r}): {problem}")
+        object.__setattr__(self, "goodput", MappingProxyType(dict(self.goodput)))
 
     def _problems(self) -> Iterable[str]:
-        if not _NAME.fullmatch(self.name):
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             yield "a name has letters, digits, _, -, + and / only."
+        # The form first: the rules after it compute with the numbers.
+        yield from self._malformed()
         yield from self._offline_problems() if self.is_offline else self._served_problems()
-        for name in ("requests", "input_tokens", "image_tokens", "output_tokens", "concurrency"):
+
+    def _malformed(self) -> Iterable[str]:
+        for name, example in _COUNTS.items():
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                yield f"{name}={value!r} is no whole number above 0."
+            is_left_out = value is None and name in _OPTIONAL
+            if not is_left_out and not (is_whole(value) and value >= 1):
+                yield f"{name}={value!r} is no whole number above 0. Write {name}={example}."
         if self.request_rate is not None and not _is_positive(self.request_rate):
-            yield f"request_rate={self.request_rate!r} is no number of requests per second."
-        for name, level in self.goodput.items():
+            yield (
+                f"request_rate={self.request_rate!r} is no number of requests per second above 0. "
+                "Write request_rate=2.5."
+            )
+        levels: object = self.goodput
+        if not isinstance(levels, Mapping):
+            yield f"goodput={levels!r}; write {_GOODPUT}, in ms."
+            return
+        for name, level in levels.items():
             if name not in SERVICE_LEVELS or not _is_positive(level):
-                yield f"goodput={{{name!r}: {level!r}}}; write {{'ttft': 500, 'tpot': 50}}, in ms."
+                yield f"goodput={{{name!r}: {level!r}}}; write {_GOODPUT}, in ms."
 
     def _served_problems(self) -> Iterable[str]:
         if self.input_tokens is None and self.image_tokens is None:
@@ -111,4 +133,4 @@ class Workload:
 
 
 def _is_positive(value: float) -> bool:
-    return math.isfinite(value) and value > 0
+    return is_finite(value) and value > 0
