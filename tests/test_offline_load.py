@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import shlex
 import subprocess
@@ -149,6 +150,40 @@ def test_a_result_of_an_earlier_run_is_not_read(tmp_path: Path, installed: Insta
     with pytest.raises(ServerError):
         measure(LATENCY, tmp_path, "dies")
     assert not (tmp_path / "load" / "result.json").exists()
+
+
+COUNTS = {"input_tokens": [32] * 8, "output_tokens": [16] * 8}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        *(({"seconds": seconds}, "a batch that took") for seconds in (math.nan, math.inf, 0.0, -1)),
+        ({"seconds": None}, "TypeError"),
+        ({"output_tokens": [16] * 9}, "numbers of tokens"),
+        ({"output_tokens": [None] * 8}, "numbers of tokens"),
+    ],
+)
+def test_a_result_that_no_tool_writes_is_refused(
+    changes: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    good = {"seconds": 0.5, **COUNTS}
+    assert read(tmp_path, [good] * 3).requests == 24
+    with pytest.raises(ServerError, match=f"not a result of vllm bench .*{said}"):
+        read(tmp_path, [good, good, good | changes])
+
+
+@pytest.mark.parametrize("batches", [0, 2, 4])
+def test_a_result_of_another_number_of_batches_is_refused(batches: int, tmp_path: Path) -> None:
+    with pytest.raises(ServerError, match=f"{batches} batches instead of 3"):
+        read(tmp_path, [{"seconds": 0.5, **COUNTS}] * batches)
+
+
+def read(directory: Path, batches: list[dict[str, Any]]) -> OfflineLoad:
+    path = directory / "result.json"
+    document = {"generator": "vllm bench latency", "command": "vllm", "batches": batches}
+    path.write_text(json.dumps(document), "utf-8")
+    return offline._read(path, LATENCY)
 
 
 def test_an_engine_that_hangs_is_ended(

@@ -21,6 +21,7 @@ from ..observation.offline_load import Batch, OfflineLoad
 from ..processes.exit_code import exit_code
 from ..processes.supervised import SupervisedProcess
 from ..progress import ProgressCallback
+from ..spec.number import is_whole
 from ..spec.workload import Workload
 from ..writing import write_atomically
 from . import tool, vllm_offline
@@ -98,7 +99,7 @@ def measure(
     if code != 0:
         problem = f"vllm bench {workload.tool} failed with {exit_code(code)}."
         raise ServerError(process.with_tail(problem))
-    return _read(result)
+    return _read(result, workload)
 
 
 def _budget(workload: Workload, warmups: int, engine: Engine) -> Budget:
@@ -114,16 +115,25 @@ def _budget(workload: Workload, warmups: int, engine: Engine) -> Budget:
     return Budget(steps, seconds, overdue)
 
 
-def _read(path: Path) -> OfflineLoad:
+def _read(path: Path, workload: Workload) -> OfflineLoad:
     try:
         document = json.loads(path.read_text("utf-8"))
-        batches = tuple(
-            Batch(float(one["seconds"]), tuple(one["input_tokens"]), tuple(one["output_tokens"]))
-            for one in document["batches"]
-        )
+        batches = tuple(_batch(one, workload.batch) for one in document["batches"])
+        if len(batches) != (expected := workload.requests // workload.batch):
+            raise ValueError(f"{len(batches)} batches instead of {expected}")
         return OfflineLoad(str(document["generator"]), str(document["command"]), batches)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ServerError(
             f"{path} is not a result of vllm bench ({type(error).__name__}: {error}). Read the log "
             "beside this file, then run again."
         ) from error
+
+
+def _batch(found: Mapping[str, Any], requests: int) -> Batch:
+    seconds = float(found["seconds"])
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise ValueError(f"a batch that took {seconds} s")
+    prompts, answers = tuple(found["input_tokens"]), tuple(found["output_tokens"])
+    if max(len(prompts), len(answers)) > requests or not all(map(is_whole, (*prompts, *answers))):
+        raise ValueError(f"numbers of tokens that are none of {requests} requests")
+    return Batch(seconds, prompts, answers)
