@@ -15,6 +15,7 @@ from test_merge import MODEL, report, row
 from pytest_ascend_vlm import cli
 from pytest_ascend_vlm.errors import ConfigurationError
 from pytest_ascend_vlm.reporting.compare import Comparison, compare
+from pytest_ascend_vlm.reporting.intervals import Interval
 from pytest_ascend_vlm.reporting.merge import Named
 from pytest_ascend_vlm.reporting.rows import STATUSES
 
@@ -112,8 +113,8 @@ WORSE: dict[str, tuple[Plant, str]] = {
         "gone: serving.text[text/a]: it was pass",
     ),
     "a larger error": (
-        lambda new: put(new, numbers(1.1)),
-        "R moved: numerics.logits[error_ratio]: 0.9 (0.87 to 0.93) -> 0.99 (0.957 to 1.02), "
+        lambda new: put(new, numbers(1.2)),
+        "R moved: numerics.logits[error_ratio]: 0.9 (0.87 to 0.93) -> 1.08 (1.04 to 1.12), "
         "at most 1.5 is required",
     ),
     "a lower score": (
@@ -298,3 +299,8 @@ def test_the_exit_code_is_for_a_gate(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert cli.main(["report", "compare", second, first]) == 0
     assert cli.main(["report", "compare", first, third]) == 2
     assert "ascend-vlm: these reports cannot be compared:" in capsys.readouterr().err
+
+
+def test_a_large_number_has_no_exponent() -> None:
+    interval = Interval("median ttft", 2130.0, 1270.0, 3000.0, "ms")
+    assert str(interval) == "2130 ms (1270 to 3000)"

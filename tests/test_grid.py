@@ -142,5 +142,9 @@ def test_a_heat_map_has_a_cell_for_each_number() -> None:
     assert "&lt;TTFT&gt;" in svg
 
 
+def test_a_large_number_of_a_heat_map_has_no_exponent() -> None:
+    assert ">1270<" in heat_map("requests a second", ["1"], {"448": [1270.0]})
+
+
 def test_a_heat_map_of_zeros_is_drawn() -> None:
     assert 'class="cell"' in heat_map("none", ["1"], {"448": [0.0]})

@@ -23,6 +23,7 @@ from helpers.outcome import documents
 from helpers.paths import CHECKPOINT, REPOSITORY
 
 from pytest_ascend_vlm import Workload
+from pytest_ascend_vlm.criteria.offline_load import judge_offline
 from pytest_ascend_vlm.errors import PreconditionError, ServerError
 from pytest_ascend_vlm.load import offline
 from pytest_ascend_vlm.observation.offline_load import Batch, OfflineLoad
@@ -243,6 +244,12 @@ def test_real_vllm_measures_the_tiny_checkpoint(workload: Workload, tmp_path: Pa
         assert batch.input_tokens == (workload.input_tokens,) * workload.batch
         assert batch.output_tokens == (16,) * workload.batch
     assert said
+
+
+def test_a_large_throughput_has_no_exponent() -> None:
+    load = OfflineLoad("vllm bench", "vllm", (Batch(0.0375, (20,) * 5, (16,) * 5),))
+    verdict = judge_offline(THROUGHPUT, load, 0, None)
+    assert verdict.reason.endswith("output_throughput 2133 tok/s, total_throughput 4800 tok/s")
 
 
 # --- through the suite ---------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from ..errors import PreconditionError
 from ..observation.offline_load import OfflineLoad
 from ..spec.workload import Workload
 from .distribution import Metric, cannot_tell, distribution
-from .performance import TAILS, WORKLOAD, metrics_evidence
+from .performance import TAILS, WORKLOAD, main_metrics, metrics_evidence
 from .verdict import Verdict, at_least
 from .workload import Conditions, mean
 
@@ -48,11 +48,7 @@ def judge_offline(
         dtype: the dtype that the engine was started with; None if it is not known.
     """
     problems, measured = _problems(workload, load), metrics(workload, load)
-    shown = ", ".join(
-        f"{one.name.removeprefix(f'{WORKLOAD}{workload.name}.')} {one.value:.3g} {one.unit}"
-        for one in measured
-        if one.name.endswith(".median") or one.more_is_better
-    )
+    shown = main_metrics(f"{WORKLOAD}{workload.name}", measured)
     valid = workload.requests - len(problems)
     return at_least(
         valid / workload.requests,

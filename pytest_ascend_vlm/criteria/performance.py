@@ -202,11 +202,7 @@ def judge_load(name: str, load: Load, expectations: LoadExpectations) -> Verdict
     requests = len(load.timings) + len(load.errors)
     checked = f"; {compared(name, load)}" if requests and not problems else ""
     measured = metrics(name, load)
-    shown = ", ".join(
-        f"{one.name.removeprefix(name + '.')} {rounded(one.value, 3)} {one.unit}"
-        for one in measured
-        if one.name.endswith(".median") or one.more_is_better
-    )
+    shown = main_metrics(name, measured)
     return at_least(
         1 - len(problems) / requests if requests else 0.0,
         1.0,
@@ -226,6 +222,15 @@ def judge_load(name: str, load: Load, expectations: LoadExpectations) -> Verdict
                 if (tokens := expectations.image_tokens.get(timing.case_id)) is not None
             ),
         },
+    )
+
+
+def main_metrics(name: str, measured: Iterable[Metric]) -> str:
+    """The medians and throughputs of a measurement of that name, for a finding."""
+    return ", ".join(
+        f"{one.name.removeprefix(name + '.')} {rounded(one.value, 3)} {one.unit}"
+        for one in measured
+        if one.name.endswith(".median") or one.more_is_better
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from ..rounding import rounded
+
 _CELL, _HEAD, _SIDE = (72, 34), 72, 110
 # From little to much, told apart by colour-blind readers as well; the same as in report.html.
 _COLOURS = ("#fde725", "#7ad151", "#22a884", "#2a788e", "#414487", "#440154")
@@ -50,7 +52,7 @@ def _cell(left: int, top: int, value: float, share: float) -> tuple[str, str]:
     return (
         f'<rect class="cell" x="{left}" y="{top}" width="{width}" height="{height}" '
         f'fill="{_COLOURS[step]}"/>',
-        _text(left + width // 2, top + 22, f"{value:.3g}", "middle", colour),
+        _text(left + width // 2, top + 22, rounded(value, 3), "middle", colour),
     )
 
 

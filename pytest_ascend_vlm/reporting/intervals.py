@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..criteria.distribution import median_bounds
+from ..rounding import rounded
 from ..spec.thresholds import Thresholds
 
 _TIMES = ("latency", "ttft", "tpot")
@@ -41,7 +42,8 @@ class Interval:
 
     def __str__(self) -> str:
         unit = f" {self.unit}" if self.unit else ""
-        return f"{self.value:.3g}{unit} ({self.low:.3g} to {self.high:.3g})"
+        value, low, high = (rounded(one, 3) for one in (self.value, self.low, self.high))
+        return f"{value}{unit} ({low} to {high})"
 
     def is_above(self, other: Interval) -> bool:
         """True if this whole interval is above the other one."""
