@@ -474,9 +474,36 @@ def test_a_picture_that_is_shown_alone_says_that_it_is_no_npus(
     drawn = chart_files.files(document(row(), single_stream(0.3), of_grid(448), **receipt))
     assert len(drawn) == 4
     for svg in drawn.values():
-        mark = ElementTree.fromstring(svg)[-1].text or ""  # noqa: S314  (our own picture)
-        assert mark.startswith(told)
-        assert bool(mark) == bool(told)
+        marks = " ".join(text for _, _, text in _marks(svg))
+        assert marks.startswith(told)
+        assert bool(marks) == bool(told)
+
+
+@pytest.mark.parametrize("levels", [[1], [1, 2]])
+def test_the_words_of_a_narrow_picture_are_not_cut_off(levels: list[int]) -> None:
+    values = [1.0] * len(levels)
+    grid = of_grid(448, levels=levels, ttft_s=values, request_throughput=values)
+    receipt = {"simulated": True, "platform": "npu"}
+    for svg in chart_files.files(document(grid, **receipt)).values():
+        root = ElementTree.fromstring(svg)  # noqa: S314  (our own picture)
+        _, top, width, height = map(float, root.get("viewBox", "").split())
+        assert len(_marks(svg)) == 2
+        for left, bottom, text in _marks(svg):
+            # A character of a sans-serif font is 0.6 of its size wide on average.
+            assert left + 0.6 * 11 * len(text) <= width
+            assert top + 11 <= bottom < 0 < top + height  # above the chart's own texts
+        title = next(node for node in root.iter() if "longer side" in (node.text or ""))
+        assert 8 + 0.6 * 14 * len(title.text or "") <= width
+
+
+def _marks(svg: str) -> list[tuple[float, float, str]]:
+    """Left end, base line and text of each line about the origin."""
+    root = ElementTree.fromstring(svg)  # noqa: S314  (our own picture)
+    return [
+        (float(node.get("x", 0)), float(node.get("y", 0)), node.text or "")
+        for node in root
+        if node.get("fill") == "#b3141d"
+    ]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -11,6 +11,8 @@ _CELL, _HEAD, _SIDE = (72, 34), 72, 110
 # From little to much, told apart by colour-blind readers as well; the same as in report.html.
 _COLOURS = ("#fde725", "#7ad151", "#22a884", "#2a788e", "#414487", "#440154")
 _DARK_FROM = 3
+# Width of a character of the title, at most on average.
+_CHARACTER = 9
 
 
 def heat_map(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[float]]) -> str:
@@ -29,11 +31,12 @@ def heat_map(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[flo
         parts.append(_text(_SIDE - 8, top + 22, name, "end"))
         for place, value in enumerate(values):
             parts.extend(_cell(_SIDE + place * width, top, value, value / most if most else 0.0))
-    size = (_SIDE + len(columns) * width + 8, _HEAD + len(rows) * height + 8)
+    wide = max(_SIDE + len(columns) * width, 8 + _CHARACTER * len(title)) + 8
+    high = _HEAD + len(rows) * height + 8
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size[0]} {size[1]}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" '
         'font-family="sans-serif" font-size="14">'
-        f'<rect width="{size[0]}" height="{size[1]}" fill="white"/>{"".join(parts)}</svg>'
+        f'<rect width="{wide}" height="{high}" fill="white"/>{"".join(parts)}</svg>'
     )
 
 
