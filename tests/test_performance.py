@@ -231,6 +231,16 @@ def test_a_server_that_does_not_answer_is_not_fast(
     assert outcome.criteria("fail") == {"performance.single_stream"}, outcome.text
 
 
+def test_a_workload_that_is_skipped_leaves_no_stopwatch_unused(
+    project: pytest.Pytester, judged: Judged, stub: Serve
+) -> None:
+    declared = "input_tokens=8, concurrency=2, tool='latency'"
+    model_file(project, "    pass", workloads=WORKLOAD.format("offline", declared))
+    outcome = measured(judged, stub(), "performance.workload", "test_own_model.py")
+    assert outcome.criteria("skip") == {"performance.workload"}
+    assert "fixture was not used" not in outcome.text
+
+
 def test_a_switched_off_stopwatch_is_an_error(judged: Judged, stub: Serve) -> None:
     outcome = measured(judged, stub(), "one_at_a_time", "--benchmark-disable")
     assert outcome.criteria("error") == {"performance.single_stream"}

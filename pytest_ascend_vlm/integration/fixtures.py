@@ -473,29 +473,30 @@ def benchmark_timings(
     """
     from ..observation.load import Timing
 
-    elapsed = [0.0]
-
-    def simulated_clock() -> float:
-        return elapsed[0]
-
-    request.node.add_marker(pytest.mark.benchmark(timer=simulated_clock))
-    try:
-        benchmark: Any = request.getfixturevalue("benchmark")
-    except pytest.FixtureLookupError:
+    if not request.config.pluginmanager.hasplugin("benchmark"):
         raise ConfigurationError(
             "this test needs pytest-benchmark: pip install 'pytest-ascend-vlm[perf]'"
-        ) from None
-    if benchmark.disabled:
+        )
+    if request.config.getoption("benchmark_disable"):
         raise ConfigurationError("pytest-benchmark is disabled; remove --benchmark-disable")
 
     def replay(timings: Sequence[Timed]) -> None:
+        elapsed = 0.0
         seconds = iter([timing.seconds for timing in timings])
 
-        def advance_clock() -> None:
-            elapsed[0] += next(seconds)
+        def simulated_clock() -> float:
+            return elapsed
 
-        if timings:
-            benchmark.pedantic(advance_clock, rounds=len(timings))
+        def advance_clock() -> None:
+            nonlocal elapsed
+            elapsed += next(seconds)
+
+        if not timings:
+            return
+        request.node.add_marker(pytest.mark.benchmark(timer=simulated_clock))
+        # Not before there is something to replay: pytest-benchmark warns of a fixture without use.
+        benchmark: Any = request.getfixturevalue("benchmark")
+        benchmark.pedantic(advance_clock, rounds=len(timings))
         benchmark.extra_info["model"] = vlm_model.model_id
         firsts = [timing.ttft_seconds for timing in timings if isinstance(timing, Timing)]
         benchmark.extra_info["ttft_seconds"] = firsts
