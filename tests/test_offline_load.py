@@ -79,6 +79,14 @@ def test_latency_is_that_of_the_batches_after_the_warm_up(
     assert log(tmp_path).count("prompts 8 32 3 39") == 5
 
 
+def test_the_prompts_are_drawn_before_the_clock_starts(tmp_path: Path, installed: Install) -> None:
+    installed("0.32")
+    measure(LATENCY, tmp_path)
+    before, _, timed = log(tmp_path).partition("the clock starts")
+    assert "asked for the tokenizer" in before
+    assert "asked for the tokenizer" not in timed
+
+
 def test_the_progress_is_that_of_the_measured_batches(tmp_path: Path, installed: Install) -> None:
     installed("0.32")
     said: list[str] = []

@@ -20,7 +20,7 @@ import importlib
 import json
 import shlex
 import sys
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
     tool.add_cli_args(parser)
     words = [*_conditions(job, parser._option_string_actions), *command_line(_engine(job))]
     answered: list[dict[str, Any]] = []
-    vllm.LLM.generate = _fed(vllm.LLM.generate, job["input_tokens"], answered)
+    _feed(vllm.LLM, job, answered)
     measured = Path(job["result"]).with_suffix(".tool.json")
     tool.main(parser.parse_args(["--model", job["model"], *words, "--output-json", str(measured)]))
     seconds = _seconds(json.loads(measured.read_text("utf-8")))
@@ -95,18 +95,23 @@ def _engine(job: Mapping[str, Any]) -> dict[str, Any]:
     return engine
 
 
-def _fed(
-    generate: Callable[..., Any], input_tokens: int, answered: list[dict[str, Any]]
-) -> Callable[..., Any]:
-    """`LLM.generate` with the suite's prompts; records the tokens of each call."""
+def _feed(llm_class: Any, job: Mapping[str, Any], answered: list[dict[str, Any]]) -> None:
+    """Gives each call of `LLM.generate` the suite's prompts, and records its tokens.
+
+    They are drawn when the engine is built: the tool's clock runs during a call.
+    """
+    build, generate = llm_class.__init__, llm_class.generate
+    own: list[dict[str, Any]] = []
+
+    @functools.wraps(build)
+    def built(llm: Any, *arguments: Any, **options: Any) -> None:
+        build(llm, *arguments, **options)
+        own[:] = _prompts(llm.get_tokenizer(), job["batch"], job["input_tokens"])
 
     @functools.wraps(generate)
     def fed(llm: Any, prompts: Any, *more: Any, **options: Any) -> Any:
-        tokens = _tokens(llm.get_tokenizer())
-        # The same numbers in each call: the batches of the tool are equal.
-        drawn = np.random.default_rng(0).choice(tokens, (len(prompts), input_tokens))
-        own = [{"prompt_token_ids": ids} for ids in drawn.tolist()]
-        outputs = generate(llm, own, *more, **options)
+        # The same prompts in each call: the batches of the tool are equal.
+        outputs = generate(llm, own[: len(prompts)], *more, **options)
         answered.append(
             {
                 "input_tokens": [len(output.prompt_token_ids) for output in outputs],
@@ -115,7 +120,12 @@ def _fed(
         )
         return outputs
 
-    return fed
+    llm_class.__init__, llm_class.generate = built, fed
+
+
+def _prompts(tokenizer: Any, count: int, length: int) -> list[dict[str, Any]]:
+    drawn = np.random.default_rng(0).choice(_tokens(tokenizer), (count, length))
+    return [{"prompt_token_ids": ids} for ids in drawn.tolist()]
 
 
 def _tokens(tokenizer: Any) -> list[int]:
