@@ -55,6 +55,12 @@ def test_a_workload_that_cannot_be_sent_is_refused(changes: dict[str, Any], said
     assert "Workload(" in str(raised.value)
 
 
+def test_no_two_workloads_share_their_files() -> None:
+    names = {Workload(**VALID | {"name": name}).log_name for name in ("a/b", "a-b", "a+b", "a_b")}
+    assert len(names) == 4
+    assert not any("/" in name for name in names)
+
+
 BATCHES = {"name": "8x", "requests": 24, "tool": "latency", "input_tokens": 32, "concurrency": 8}
 
 

@@ -44,7 +44,7 @@ class LoadRuns:
             exact=True,
             goodput=workload.goodput,
         )
-        return self._generate(f"workload-{workload.name.replace('/', '-')}", traffic)
+        return self._generate(workload.log_name, traffic)
 
     def ramp(self, cases: Sequence[Case], single: Load, highest: Load) -> Load:
         """Sends the cases at an increasing request rate; returns their timings.

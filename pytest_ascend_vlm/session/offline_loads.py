@@ -33,7 +33,6 @@ def offline_load(slot: DeviceSlot, workload: Workload) -> OfflineLoad:
         {**run.platform.environment(model), **slot.allocation.env},
         model.budgets.whole_start,
     )
-    name = f"workload-{workload.name.replace('/', '-')}"
-    directory = run.logs.directory / f"{slot.label}-load" / name
-    on_progress = run.progress(f"load {name}")
+    directory = run.logs.directory / f"{slot.label}-load" / workload.log_name
+    on_progress = run.progress(f"load {workload.log_name}")
     return offline.measure(workload, warmup_batches(workload), engine, directory, on_progress)

@@ -78,6 +78,11 @@ class Workload:
         """Number of requests that an offline engine gets at once."""
         return self.concurrency or self.requests
 
+    @property
+    def log_name(self) -> str:
+        """The name of its files: "workload-128.128". A name has no dot, so no two share it."""
+        return f"workload-{self.name.replace('/', '.')}"
+
     def __post_init__(self) -> None:
         for problem in self._problems():
             raise ConfigurationError(f"Workload({self.name!r}): {problem}")
