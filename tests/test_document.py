@@ -306,7 +306,54 @@ def test_each_run_of_a_merged_report_has_its_command() -> None:
 def test_the_generator_of_the_load_is_in_the_language_of_the_document() -> None:
     told = {"generator": "one request at a time"}
     text = render(report(row("performance.single_stream", "text", told)), "zh")
-    assert "压测工具： 单请求" in text.splitlines()
+    assert "压测工具：单请求" in text.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("language", "banner", "measured"),
+    [
+        (
+            "en",
+            "on this platform, with these checkpoints: **cpu**, **tiny**.",
+            "**TestIt**, measured on **a device** (platform cpu, checkpoint tiny); not an NPU",
+        ),
+        (
+            "zh",
+            "平台与权重类型为：**cpu**，**tiny**。",
+            "**TestIt**，测量设备：**a device**（平台：cpu，权重类型：tiny）",
+        ),
+    ],
+)
+def test_the_sentences_about_the_origin_have_the_marks_of_their_language(
+    language: str, banner: str, measured: str
+) -> None:
+    document = report(row("performance.single_stream", "text", {}))
+    changes = {"platform": "cpu", "checkpoint": "tiny", "device": "a device", "simulated": False}
+    document["receipt"] = {**document["receipt"], **changes}
+    text = render(document, language)
+    assert any(line.startswith("> ") and line.endswith(banner) for line in text.splitlines())
+    assert measured in text
+
+
+def test_runs_are_numbered_in_the_language_of_the_document() -> None:
+    seen = workload()
+    seen["evidence"]["series"] = [{"name": "latency", "unit": "s", "values": [1.1]}]
+    text = render(report(seen), "zh")
+    assert "| 第 1 次 | 1.1 s |" in text
+    assert "Run 1" not in text
+
+
+@pytest.mark.parametrize("checkpoint", ["full", "tiny"])
+def test_a_command_of_vllm_bench_says_what_it_sends(checkpoint: str) -> None:
+    command = "vllm bench latency --model an-org/a-model"
+    document = report(row("performance.workload", "8x", {"command": command}))
+    document["receipt"] = {**document["receipt"], "checkpoint": checkpoint}
+    (found,) = view(document).models
+    (name,) = (
+        shown(one.name, translator("en")) for one in found.commands if one.value.endswith(command)
+    )
+    assert name.startswith("workload 8x; typed, it sends random prompts of vllm bench")
+    assert name.endswith("not the tiny checkpoint") == (checkpoint == "tiny")
 
 
 def test_the_printed_commands_have_what_their_criteria_need() -> None:

@@ -197,7 +197,7 @@ def model_page(
         conclusion=conclusion(found),
         unsupported=unsupported(model),
         notes=notes(rows),
-        commands=(*_commands(receipt, run), *_bench_commands(rows, served)),
+        commands=(*_commands(receipt, run), *_bench_commands(rows, served, receipt)),
         references=_references(name, model),
     )
 
@@ -271,13 +271,22 @@ def _commands(receipt: Json, run: Commands) -> tuple[Item, ...]:
     )
 
 
-def _bench_commands(rows: Rows, served: Deployment) -> Iterator[Item]:
-    """The commands that measured an offline engine, with the variables of the deployment."""
+def _bench_commands(rows: Rows, served: Deployment, receipt: Json) -> Iterator[Item]:
+    """The commands that measured an offline engine, with the variables of the deployment.
+
+    The suite gave the engine prompts of its own, and maybe a tiny checkpoint.
+    """
     exports = served.serve.exports if served.serve else ""
+    told = phrase("workload {name}; typed, it sends random prompts of vllm bench, not the suite's")
+    if receipt["checkpoint"] == "tiny":
+        told = phrase(
+            "workload {name}; typed, it sends random prompts of vllm bench, not the suite's, and "
+            "measures the real model, not the tiny checkpoint"
+        )
     for row in of(rows, WORKLOAD):
         if command := evidence(row).get("command"):
             lines = "\n".join(filter(None, (exports, str(command))))
-            yield Item(phrase("workload {name}", name=row["case"]), lines)
+            yield Item(told.of(name=row["case"]), lines)
 
 
 def _references(name: str, model: Json) -> tuple[Reference, ...]:
