@@ -409,7 +409,7 @@ def test_the_note_of_a_simulation_says_so() -> None:
     changes = {"simulated": True, "origin": "simulated", "checkpoint": "tiny"}
     document["receipt"] = {**RECEIPT, **changes}
     note = [line for line in render(document, "zh").splitlines() if line.startswith("> ")]
-    assert note[0].endswith("**npu，模拟**，**tiny**")
+    assert note[0].endswith("**npu，模拟**，**tiny**。")
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
