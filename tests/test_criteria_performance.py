@@ -420,8 +420,8 @@ def test_a_proposed_limit_is_no_placeholder(value: float) -> None:
     assert proposed.value == 1.01
 
 
-@pytest.mark.parametrize("value", [0, 1, 1.0, -3, math.nan, math.inf])
-def test_a_placeholder_is_no_limit(value: float) -> None:
+@pytest.mark.parametrize("value", [0, 1, 1.0, -3, math.nan, math.inf, "450"])
+def test_a_placeholder_is_no_limit(value: float | str) -> None:
     with pytest.raises(ConfigurationError, match="placeholder"):
         limit("image.ttft.median", value)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..errors import ConfigurationError
+from .number import is_finite
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class Limit:
             no other device.
 
     Raises:
-        ConfigurationError: the value looks like a placeholder (0, 1, NaN, infinity), or the device
-            is empty.
+        ConfigurationError: the value looks like a placeholder (a text, 0, 1, NaN, infinity), or the
+            device is empty.
     """
 
     metric: str
@@ -76,10 +76,10 @@ class Limit:
     device: str
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.value) and self.value > 0) or self.value == 1:
+        if not is_finite(self.value) or self.value <= 0 or self.value == 1:
             raise ConfigurationError(
-                f"Limit({self.metric!r}, {self.value!r}) looks like a placeholder: 0, 1, NaN "
-                "and infinity are refused. Declare the value that the device has to reach."
+                f"Limit({self.metric!r}, {self.value!r}) looks like a placeholder: texts, 0, 1, "
+                "NaN and infinity are refused. Declare the value that the device has to reach."
             )
         if not self.device.strip():
             raise ConfigurationError(f'Limit({self.metric!r}) has no device. Add device="910B4".')
