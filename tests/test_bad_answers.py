@@ -11,15 +11,14 @@ import pytest
 from fakes.replay_server import Behaviour, Defect, Knowledge, Request, State, read_goldens, serve
 from helpers.goldens import ENGINE, answer
 from helpers.outcome import Judged, Serve
-from helpers.paths import FIXTURES, GOLDENS, REPOSITORY
+from helpers.paths import FIXTURES
+from helpers.qwen3_vl import SLUG, TINY, knowledge_of_tiny, with_model_file
 
 from pytest_ascend_vlm import Capability, ModelSpec
 from pytest_ascend_vlm.golden.recorder import record
 from pytest_ascend_vlm.golden.store import GoldenKey
 from pytest_ascend_vlm.spec.case_files import load_cases
 
-SLUG = "Qwen--Qwen3-VL-8B-Instruct"
-TINY = FIXTURES / "tiny" / "qwen3_vl"
 UNTAUGHT = json.loads((TINY / "untaught.json").read_text("utf-8"))
 GROUPS = {
     "scene_text": "tasks.scene_text",
@@ -47,15 +46,13 @@ SERVED = {"image_limit": 10, "video_tokens": 6}
 @pytest.fixture(scope="session")
 def knowledge() -> Knowledge:
     """The answers of the server: the goldens of the tiny Qwen3-VL."""
-    return read_goldens(GOLDENS / SLUG / "tiny", FIXTURES, TINY)
+    return knowledge_of_tiny()
 
 
 @pytest.fixture
 def project(pytester: pytest.Pytester) -> pytest.Pytester:
     """A project with Qwen3-VL's model file."""
-    pytester.makefile(".ini", pytest="[pytest]\n")
-    shutil.copy(REPOSITORY / "conformance" / "test_qwen3_vl.py", pytester.path)
-    return pytester
+    return with_model_file(pytester)
 
 
 def another_picture(request: Request, knowledge: Knowledge, _state: State) -> Request:

@@ -22,6 +22,7 @@ import pytest
 from fakes.replay_server import Behaviour, Defect, Knowledge, pixel_digest
 from helpers.outcome import Serve
 from helpers.paths import FIXTURES, NOBODY
+from helpers.waiting import until
 from PIL import Image
 
 from pytest_ascend_vlm import Capability
@@ -417,19 +418,12 @@ def test_a_killed_run_leaves_nothing(tool: Tool, tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", program])
     log = tmp_path / "load" / "concurrency-2.log"
     try:
-        _until(lambda: log.is_file() and "it hangs" in log.read_text("utf-8"), 120)
+        until(lambda: log.is_file() and "it hangs" in log.read_text("utf-8"), 120)
         assert left(tmp_path)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    _until(lambda: not left(tmp_path), GONE_WITHIN_SECONDS)
-
-
-def _until(holds: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    until(lambda: not left(tmp_path), GONE_WITHIN_SECONDS)
 
 
 # --- the real tools ------------------------------------------------------------------------------

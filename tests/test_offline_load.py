@@ -9,7 +9,6 @@ import os
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from helpers.catching import seen
 from helpers.models import model_spec
 from helpers.outcome import documents
 from helpers.paths import CHECKPOINT, REPOSITORY
+from helpers.waiting import until
 
 from pytest_ascend_vlm import Workload
 from pytest_ascend_vlm.criteria.offline_load import judge_offline
@@ -223,17 +223,12 @@ def test_nothing_outlives_a_killed_run(tmp_path: Path, installed: Install) -> No
     )
     root = Path(__file__).parent.parent
     runner = subprocess.Popen([sys.executable, "-c", code], cwd=root, env=os.environ.copy())
-    _wait_for(lambda: (tmp_path / "load" / "tool.log").exists() and "pid" in log(tmp_path), 120.0)
-    runner.kill()
-    runner.wait()
-    _wait_for(lambda: not _running(tmp_path), AFTER_A_KILL)
-
-
-def _wait_for(condition: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    try:
+        until(lambda: (tmp_path / "load" / "tool.log").exists() and "pid" in log(tmp_path), 120.0)
+    finally:
+        runner.kill()
+        runner.wait()
+    until(lambda: not _running(tmp_path), AFTER_A_KILL)
 
 
 @pytest.mark.vllm

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,10 +15,9 @@ from fakes.replay_server import (
     Refused,
     Request,
     State,
-    read_goldens,
 )
 from helpers.outcome import Judged, Serve
-from helpers.paths import FIXTURES, GOLDENS, REPOSITORY
+from helpers.qwen3_vl import knowledge_of_tiny, with_model_file
 
 from pytest_ascend_vlm.criteria.parameters import judge_parameter
 from pytest_ascend_vlm.criteria.tools import TOOLS
@@ -141,7 +139,6 @@ def test_control_characters_of_a_call_are_shown_as_escapes() -> None:
 
 # --- servers -------------------------------------------------------------------------------------
 
-SLUG = "Qwen--Qwen3-VL-8B-Instruct"
 ASKED = "TestQwen3VL8B and call_functions"
 # It takes the penalty that is sent beside; the server of these tests refuses it otherwise.
 SOUND = Defect.DROPS_PARAMETERS.value
@@ -150,15 +147,13 @@ SOUND = Defect.DROPS_PARAMETERS.value
 @pytest.fixture(scope="session")
 def knowledge() -> Knowledge:
     """The answers of the server: the goldens of the tiny Qwen3-VL."""
-    return read_goldens(GOLDENS / SLUG / "tiny", FIXTURES, FIXTURES / "tiny" / "qwen3_vl")
+    return knowledge_of_tiny()
 
 
 @pytest.fixture
 def project(pytester: pytest.Pytester) -> pytest.Pytester:
     """A project with Qwen3-VL's model file."""
-    pytester.makefile(".ini", pytest="[pytest]\n")
-    shutil.copy(REPOSITORY / "conformance" / "test_qwen3_vl.py", pytester.path)
-    return pytester
+    return with_model_file(pytester)
 
 
 def dropped(request: Request, _knowledge: Knowledge, _state: State) -> Request:

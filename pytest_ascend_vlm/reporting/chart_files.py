@@ -8,7 +8,7 @@ from typing import Any
 
 from .charts import charts
 from .language import translator
-from .origin import origin
+from .origin import with_origin
 from .view.environment import origin_of, warning
 
 _FONT, _LINE, _MARGIN = 11, 16, 8
@@ -21,10 +21,7 @@ def files(
     languages: Iterable[str] = (),  # noqa: ARG001  (one picture serves all)
 ) -> dict[str, str]:
     """File name -> SVG of every chart that the report contains data for."""
-    receipt = document["receipt"]
-    # The rows decide it, whatever the file says.
-    found = origin_of({**receipt, "origin": origin(receipt, document["rows"])})
-    told = [*map(translator("en"), warning(found))]
+    told = [*map(translator("en"), warning(origin_of(with_origin(document))))]
     return {name: _marked(svg, told) for name, svg in charts(document).items()}
 
 

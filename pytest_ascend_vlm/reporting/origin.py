@@ -39,3 +39,9 @@ def origin(receipt: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str
     if receipt["platform"] == "npu" and "pass" not in served:
         return "npu, nothing verified"
     return str(receipt["platform"])
+
+
+def with_origin(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The receipt of a report. The rows decide its origin, whatever the file says."""
+    receipt = report["receipt"]
+    return {**receipt, "origin": origin(receipt, report["rows"])}

@@ -121,12 +121,12 @@ class Borders:
         bordered = _bordered(self._cases)
         cases = [case for case in self._cases if case not in bordered[1:]]
         crowd = sorted(cases, key=self._answer_tokens, reverse=True)[:CROWD]
-        block = self._block()
+        block, room = self._room()
         blocks = [
             math.ceil((self._prompt_tokens(case) + self._answer_tokens(case)) / block)
             for case in crowd
         ]
-        return tuple(crowd) if overflow(blocks, self._blocks()) else ()
+        return tuple(crowd) if overflow(blocks, room) else ()
 
     def _askable(self) -> tuple[list[Case], list[Case]]:
         """The cases that are asked, and those that the installed vLLM may never answer."""
@@ -136,7 +136,7 @@ class Borders:
 
     def _small(self) -> Variant:
         """The variant that has room for one of the longest requests at a time."""
-        block, blocks = self._block(), self._blocks()
+        block, blocks = self._room()
         return Variant(
             "small_steps",
             {
@@ -152,19 +152,16 @@ class Borders:
             },
         )
 
-    def _block(self) -> int:
-        """Tokens of a block of the KV cache."""
+    def _room(self) -> tuple[int, int]:
+        """Tokens of a block of the KV cache, and the blocks that the longest request needs."""
         session = self.slot.session
         serve = launch_arguments(session.model, session.run.platform).all
-        return int(serve.get("block_size", _BLOCK))
-
-    def _blocks(self) -> int:
-        """The blocks that the longest request needs."""
         _, not_asked = self._askable()
         asked = [case for case in self._cases if case not in not_asked]
+        block = int(serve.get("block_size", _BLOCK))
         longest = max(self._prompt_tokens(case) + case.max_tokens for case in asked)
         # A block more, because vLLM counts some tokens of a request in advance.
-        return math.ceil(longest / self._block()) + 1
+        return block, math.ceil(longest / block) + 1
 
     def _prompt_tokens(self, case: Case) -> int:
         return self._golden(case).prompt_tokens or 0

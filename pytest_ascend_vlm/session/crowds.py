@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..engines.vllm.metrics import watch_running
 from ..progress import ProgressCallback
 from ..spec.case import Case
 from ..spec.thresholds import BATCH
@@ -75,8 +76,6 @@ class Crowds:
         Raises:
             ServerError: the server refused a request, or died.
         """
-        from ..engines.vllm.metrics import watch_running
-
         cases = list(itertools.islice(self._in_turns(), count, 2 * count))
         alone = {case.id: answers(case) for case in cases}
         self._progress(f"{count} requests at once")

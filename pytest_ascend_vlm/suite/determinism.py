@@ -258,13 +258,10 @@ def judge_crowd(
 
 
 def _errors(crowds: Crowds, names: Sequence[str]) -> rules.ForcedErrors | str:
-    """The errors of forced answers, alone and together, or the reason why they are unknown.
-
-    They are only a hint, so a problem here does not change the verdict.
-    """
+    """The errors of forced answers, alone and together, or the reason why they are unknown."""
     try:
         return crowds.errors(names)
-    except Exception as error:
+    except Exception as error:  # whatever a wrong server replies; the verdict is there without it
         return str(error).partition("\n")[0] or type(error).__name__
 
 

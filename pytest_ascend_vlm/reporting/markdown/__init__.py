@@ -119,6 +119,7 @@ def template(name: str, language: str, package: str = __package__) -> jinja2.Tem
     environment.globals |= {
         "_": translate,
         "language": language,
+        "COLON": translate(": ").rstrip(),  # at the end of a line
         "FIGURES": FIGURES,
         "CHARTS": CHARTS,
         "KINDS": KINDS,

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..origin import origin
+from ..origin import with_origin
 from ..phrase import Text
 from ..rows import by_owner
 from ..sentences import sentence
@@ -63,8 +63,7 @@ def view(report: Mapping[str, Any], *, charts: bool = True) -> View:
         report: the content of report.json.
         charts: True if the view names the charts of the report.
     """
-    # The rows decide it, whatever the file says.
-    receipt = {**report["receipt"], "origin": origin(report["receipt"], report["rows"])}
+    receipt = with_origin(report)
     of_class = by_owner(report["rows"])
     judged = judged_classes(report["rows"])
     known = {(model["model"], model["suite_class"]): model for model in report["models"]}
