@@ -316,7 +316,7 @@ def measure_ort(rounds: int) -> tuple[list[Finding], dict[str, Any]]:
 
 def threads_here() -> int:
     """The document's four threads, or the number of cores if it is smaller."""
-    from pytest_ascend_vlm.engines.transformers.cpu_threads import physical_cores
+    from pytest_ascend_vlm.platforms.cores import physical_cores
 
     return min(THREADS, physical_cores())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,11 +14,12 @@ from fakes.npu_host import CAT, Host, Shown, bare, table, with_two_cards
 from helpers.models import model_spec
 
 from pytest_ascend_vlm.errors import ConfigurationError
-from pytest_ascend_vlm.platforms import PLATFORMS, cpu_backend, image, select_platform
+from pytest_ascend_vlm.platforms import PLATFORMS, cores, cpu_backend, image, select_platform
 from pytest_ascend_vlm.platforms.ascend import POOL, Ascend
 from pytest_ascend_vlm.platforms.ascend_versions import pair_problem
 from pytest_ascend_vlm.platforms.base import Allocation, Platform
 from pytest_ascend_vlm.platforms.cards import Card, CardProcess
+from pytest_ascend_vlm.platforms.cores import physical_cores
 from pytest_ascend_vlm.platforms.cpu import Cpu
 from pytest_ascend_vlm.platforms.cuda import Cuda, NvidiaSmiError, parse_nvidia_smi
 from pytest_ascend_vlm.platforms.endpoint import Remote
@@ -372,7 +374,56 @@ def test_the_environment_of_an_npu_reaches_only_an_npu() -> None:
     model = model_spec(env={**ASCEND_ENV, **THREADS, **KEPT})
     assert Ascend().environment(model) == {**ASCEND_ENV, **THREADS, **KEPT}
     assert Cuda().environment(model) == {**THREADS, **KEPT}
-    assert Cpu().environment(model) == {**KEPT, "VLLM_CPU_KVCACHE_SPACE": "1"}
+    of_cpu = Cpu().environment(model)
+    assert {**of_cpu, **KEPT, "VLLM_CPU_KVCACHE_SPACE": "1"} == of_cpu
+    assert not {*ASCEND_ENV, *THREADS} & {*of_cpu} - {"OMP_NUM_THREADS"}
+
+
+@pytest.mark.parametrize(
+    ("release", "env", "expected"),
+    [
+        ("0.32.0", {}, {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": "3"}),
+        ("0.23.0", {}, {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": "3"}),
+        ("0.18.0", {}, {}),
+        ("0.32.0", {"VLLM_CPU_OMP_THREADS_BIND": "0-3"}, {}),
+    ],
+)
+def test_an_engine_on_a_cpu_is_one_process_unless_it_binds_its_threads(
+    release: str, env: dict[str, str], expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(cpu_backend, "physical_cores", lambda: 4)
+    monkeypatch.setattr(cpu_backend, "vllm_in", lambda releases: release in releases)
+    assert cpu_backend.one_process(env) == expected
+
+
+def test_threads_of_an_engine_on_a_cpu_are_those_of_the_user(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert Cpu().environment(model_spec())["OMP_NUM_THREADS"] == "7"
+
+
+@pytest.mark.parametrize(
+    ("allowed", "number"), [({0, 1, 2, 3}, 2), ({0, 2}, 1), ({0, 1}, 2), ({3}, 1)]
+)
+def test_cores_are_counted_among_those_that_this_process_may_use(
+    allowed: set[int], number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for cpu, siblings in enumerate(["0,2", "1,3", "0,2", "1,3"]):
+        (tmp_path / str(cpu)).write_text(siblings, "ascii")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: allowed)
+    monkeypatch.setattr(cores, "SIBLINGS", f"{tmp_path}/{{}}")
+    assert physical_cores() == number
+
+
+def test_cores_are_counted_where_sys_is_hidden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr(cores, "SIBLINGS", f"{tmp_path}/{{}}")
+    monkeypatch.setattr(cores.psutil, "cpu_count", lambda logical: 16 if logical else 4)
+    assert physical_cores() == 4
 
 
 def test_the_arguments_of_an_npu_reach_only_an_npu() -> None:

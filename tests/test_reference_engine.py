@@ -32,7 +32,6 @@ from pytest_ascend_vlm.engines import torch_companions
 from pytest_ascend_vlm.engines.transformers import cpu_threads, reference
 from pytest_ascend_vlm.engines.transformers.cpu_threads import (
     bf16_speed_text,
-    physical_cores,
     use_cores,
 )
 from pytest_ascend_vlm.engines.transformers.model import (
@@ -630,28 +629,6 @@ def test_attention_is_fused_where_the_model_knows_it(
 
 
 # --- the CPU -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("allowed", "cores"), [({0, 1, 2, 3}, 2), ({0, 2}, 1), ({0, 1}, 2), ({3}, 1)]
-)
-def test_cores_are_counted_among_those_that_this_process_may_use(
-    allowed: set[int], cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for number, siblings in enumerate(["0,2", "1,3", "0,2", "1,3"]):
-        (tmp_path / str(number)).write_text(siblings, "ascii")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: allowed)
-    monkeypatch.setattr(cpu_threads, "SIBLINGS", f"{tmp_path}/{{}}")
-    assert physical_cores() == cores
-
-
-def test_cores_are_counted_where_sys_is_hidden(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    monkeypatch.setattr(cpu_threads, "SIBLINGS", f"{tmp_path}/{{}}")
-    monkeypatch.setattr(cpu_threads.psutil, "cpu_count", lambda logical: 16 if logical else 4)
-    assert physical_cores() == 4
 
 
 GIB = 1024**3

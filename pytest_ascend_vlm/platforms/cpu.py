@@ -78,7 +78,7 @@ class Cpu(Cardless):
         env = without_ascend_only(model.env)
         kept = {name: value for name, value in env.items() if not name.startswith(_THREADS)}
         space = {"VLLM_CPU_KVCACHE_SPACE": str(_KV_CACHE_GIB)}
-        return {**kept, **space, **cpu_backend.environment()}
+        return {**cpu_backend.one_process(kept), **kept, **space, **cpu_backend.environment()}
 
     def versions(self) -> Mapping[str, str]:
         """Versions of vLLM, torch and transformers."""

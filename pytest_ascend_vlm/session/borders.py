@@ -113,13 +113,14 @@ class Borders:
     def _crowd(self) -> tuple[Case, ...]:
         """The cases with the longest answers, whose blocks do not all fit into the KV cache.
 
-        A longer answer needs more blocks while it is generated, and takes them from others. Tiny
-        checkpoints do not read the images of `_bordered` cases.
+        A longer answer needs more blocks while it is generated, and takes them from others. The
+        model's own server has answered these cases; a case that a tiny checkpoint was not taught
+        would start it once more.
         """
-        if self.slot.session.run.platform.preemption_problem:
+        session = self.slot.session
+        if session.run.platform.preemption_problem:
             return ()
-        bordered = _bordered(self._cases)
-        cases = [case for case in self._cases if case not in bordered[1:]]
+        cases = [case for case in self._cases if session.untaught_reason(case) is None]
         crowd = sorted(cases, key=self._answer_tokens, reverse=True)[:CROWD]
         block, room = self._room()
         blocks = [

@@ -129,8 +129,7 @@ class RecoveryRuns:
         if engine := self.server.engine_processes():
             return engine
         raise PreconditionError(
-            "the engine has no process of its own, so it cannot be stopped while the API server "
-            "runs. vLLM has one unless VLLM_ENABLE_V1_MULTIPROCESSING=0 is set."
+            "the API server has no process for its engine, so the engine cannot be stopped alone."
         )
 
     def _health_within(self, seconds: float) -> int | None:

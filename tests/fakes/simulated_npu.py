@@ -78,6 +78,8 @@ def install(root: Path, *, vllm_version: str, ascend_version: str, **plan: Any) 
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])]),
         "VLLM_CPU_KVCACHE_SPACE": "1",
+        # The worker computes in the engine's process, as on a host with one NPU.
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "OMP_NUM_THREADS": "1",
         "TASK_QUEUE_ENABLE": "1",
     }

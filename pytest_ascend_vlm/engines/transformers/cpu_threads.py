@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-import psutil
+from ...platforms.cores import physical_cores
 
 _BYTES_PER_THREAD = 64 * 1024**2
 _SIDE = 512
 _SAMPLE_SECONDS = 0.05
 _SLOW = 0.5
-SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 
 def use_cores(weights_bytes: int) -> None:
@@ -31,17 +27,6 @@ def use_cores(weights_bytes: int) -> None:
     import torch
 
     torch.set_num_threads(min(physical_cores(), max(1, weights_bytes // _BYTES_PER_THREAD)))
-
-
-def physical_cores() -> int:
-    """Number of physical cores that this process may use."""
-    if sys.platform != "linux":
-        return psutil.cpu_count(logical=False) or 1
-    allowed = os.sched_getaffinity(0)
-    try:
-        return len({Path(SIBLINGS.format(cpu)).read_text("ascii") for cpu in allowed})
-    except OSError:  # a sandbox may hide /sys
-        return min(len(allowed), psutil.cpu_count(logical=False) or len(allowed))
 
 
 @lru_cache(maxsize=1)

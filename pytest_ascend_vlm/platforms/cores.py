@@ -1,0 +1,22 @@
+"""The cores of this host."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import psutil
+
+SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+
+
+def physical_cores() -> int:
+    """Number of physical cores that this process may use."""
+    if sys.platform != "linux":
+        return psutil.cpu_count(logical=False) or 1
+    allowed = os.sched_getaffinity(0)
+    try:
+        return len({Path(SIBLINGS.format(cpu)).read_text("ascii") for cpu in allowed})
+    except OSError:  # a sandbox may hide /sys
+        return min(len(allowed), psutil.cpu_count(logical=False) or len(allowed))
