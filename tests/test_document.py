@@ -356,6 +356,38 @@ def test_a_command_of_vllm_bench_says_what_it_sends(checkpoint: str) -> None:
     assert name.endswith("not the tiny checkpoint") == (checkpoint == "tiny")
 
 
+def declared(**changes: Any) -> dict[str, Any]:
+    """A workload as report.json declares it."""
+    counts = {"requests": 10, "input_tokens": 128, "output_tokens": 128, "concurrency": 2}
+    return {"name": "128/128", "image_tokens": None, "request_rate": None} | counts | changes
+
+
+def bench(load: dict[str, Any], *measured: Row) -> list[str]:
+    """The printed commands of `vllm bench serve`."""
+    (found,) = view(report(*measured or [workload()], workloads=[load])).models
+    values = [str(command.value) for command in found.commands]
+    return [value for value in values if value.startswith("vllm bench serve")]
+
+
+def test_a_load_of_texts_is_printed_as_a_command_of_vllm_bench_serve() -> None:
+    (command,) = bench(declared())
+    assert command == (
+        f"vllm bench serve --model {MODEL} --backend openai-chat --endpoint /v1/chat/completions "
+        "--port 8000 --dataset-name random --ignore-eos --temperature 0 --random-input-len 128 "
+        "--random-output-len 128 --num-prompts 10 --max-concurrency 2"
+    )
+    assert bench(declared(concurrency=None, request_rate=1.5))[0].endswith(" --request-rate 1.5")
+
+
+@pytest.mark.parametrize("load", [{"image_tokens": 2560}, {"input_tokens": None}, {"name": "a"}])
+def test_a_load_of_pages_has_no_command_of_vllm_bench_serve(load: dict[str, Any]) -> None:
+    assert bench(declared(**load)) == []
+
+
+def test_a_load_that_was_not_measured_has_no_command() -> None:
+    assert bench(declared(), row("performance.workload", "128/128", {}, status="error")) == []
+
+
 def test_the_printed_commands_have_what_their_criteria_need() -> None:
     """A run of other serve arguments is not merged; data sets have no place that a report knows."""
     overrides = {"max_model_len": 8192, "dtype": "float16", "seed": None}

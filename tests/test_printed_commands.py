@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -17,7 +18,18 @@ from pathlib import Path
 import pytest
 from fakes.replay_server import Knowledge
 from helpers.paths import CHECKPOINT, FIXTURES
-from test_document import BASH, MODEL, SERVED, expected, fenced, report, row, specs
+from test_document import (
+    BASH,
+    MODEL,
+    SERVED,
+    declared,
+    expected,
+    fenced,
+    report,
+    row,
+    specs,
+    workload,
+)
 
 from pytest_ascend_vlm.engines.torch_companions import child_pythonpath
 from pytest_ascend_vlm.engines.vllm.arguments import serve_command
@@ -37,13 +49,24 @@ VLLM = (
     f"vllm() {{ exec {sys.executable} -m vllm.entrypoints.openai.api_server "
     '--model "${@:2:1}" "${@:3}"; }\n'
 )
+# The same for `vllm bench serve`.
+BENCH = (
+    f"vllm() {{ exec {sys.executable} -c 'import argparse, sys; from vllm.benchmarks import serve; "
+    "parser = argparse.ArgumentParser(); serve.add_cli_args(parser); "
+    'serve.main(parser.parse_args(sys.argv[3:]))\' "$@"; }\n'
+)
 
 
 @pytest.fixture(scope="module")
 def document() -> str:
     """A document of MinerU2.5, with the serve command of its model file."""
     (spec,) = [one for one in specs() if one.model_id == MODEL and not one.platforms]
-    told = report(row("serving.text", None), serve_command=serve_command(MODEL, spec.serve, {}))
+    told = report(
+        row("serving.text", None),
+        workload(),
+        serve_command=serve_command(MODEL, spec.serve, {}),
+        workloads=[declared()],
+    )
     return render(told, "en")
 
 
@@ -86,10 +109,11 @@ def served(document: str, here: Path, environment: dict[str, str]) -> Iterator[s
 
 
 def test_the_printed_server_answers_the_printed_requests(
-    document: str, here: Path, served: str, knowledge: Knowledge
+    document: str, here: Path, environment: dict[str, str], served: str, knowledge: Knowledge
 ) -> None:
     def output(*command: str) -> str:
-        done = subprocess.run(command, cwd=here, capture_output=True, check=True)
+        done = subprocess.run(command, cwd=here, env=environment, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr.decode("utf-8")
         return done.stdout.decode("utf-8")
 
     requests = [one for one in fenced(document, "bash") if SERVED in one]
@@ -101,6 +125,10 @@ def test_the_printed_server_answers_the_printed_requests(
     assert image["choices"][0]["message"]["content"] == page
     (sdk,) = [one for one in fenced(document, "python") if SERVED in one]
     assert output(sys.executable, "-c", sdk.replace(SERVED, served)) == f"{page}\n"
+    (bench,) = [one for one in fenced(document, "bash") if one.startswith("vllm bench serve")]
+    port = served.rpartition(":")[2]
+    told = output(BASH, "-ec", f"{BENCH}{bench.replace('8000', port)}")
+    assert re.search(r"Successful requests: +10\b", told)
 
 
 def test_the_printed_offline_example_answers(

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ...criteria.criterion import WORKLOAD
 from ...criteria.groups import needs_server
 from ..phrase import Text, phrase
 from ..sentences import sentence
 from .agreement import Figure, agreement
 from .answers import Comparisons, Repeats, cases_of, comparisons, repeats
+from .bench_commands import bench_commands
 from .card import card_items
 from .conditions import setting_of
 from .datasets import Score, datasets
@@ -25,7 +25,7 @@ from .missing import Commands, Missing, commands
 from .numerics import ErrorAnalysis, Numerics, error_analysis, numerics
 from .published import Published, published
 from .reading import Reading, Tasks, reading, tasks
-from .rows import Json, Rows, counts, evidence, of
+from .rows import Json, Rows, counts, of
 from .speed import Speed, speed
 from .steps import Conclusion, Sections, Step, conclusion, steps
 from .verdicts import (
@@ -197,7 +197,7 @@ def model_page(
         conclusion=conclusion(found),
         unsupported=unsupported(model),
         notes=notes(rows),
-        commands=(*_commands(receipt, run), *_bench_commands(rows, served, receipt)),
+        commands=(*_commands(receipt, run), *bench_commands(model, rows, served, receipt)),
         references=_references(name, model),
     )
 
@@ -269,24 +269,6 @@ def _commands(receipt: Json, run: Commands) -> tuple[Item, ...]:
         Item(phrase("memory over many images"), run.run("soak")),
         Item(phrase("data sets"), run.run("dataset")),
     )
-
-
-def _bench_commands(rows: Rows, served: Deployment, receipt: Json) -> Iterator[Item]:
-    """The commands that measured an offline engine, with the variables of the deployment.
-
-    The suite gave the engine prompts of its own, and maybe a tiny checkpoint.
-    """
-    exports = served.serve.exports if served.serve else ""
-    told = phrase("workload {name}; typed, it sends random prompts of vllm bench, not the suite's")
-    if receipt["checkpoint"] == "tiny":
-        told = phrase(
-            "workload {name}; typed, it sends random prompts of vllm bench, not the suite's, and "
-            "measures the real model, not the tiny checkpoint"
-        )
-    for row in of(rows, WORKLOAD):
-        if command := evidence(row).get("command"):
-            lines = "\n".join(filter(None, (exports, str(command))))
-            yield Item(told.of(name=row["case"]), lines)
 
 
 def _references(name: str, model: Json) -> tuple[Reference, ...]:
