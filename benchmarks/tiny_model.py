@@ -18,9 +18,8 @@ from unittest import mock
 from pytest_ascend_vlm import ModelSpec
 from pytest_ascend_vlm.engines.endpoint import Endpoint
 from pytest_ascend_vlm.engines.vllm.server import VllmServer
-from pytest_ascend_vlm.platforms.base import Allocation
 from pytest_ascend_vlm.processes.supervised import SupervisedProcess
-from pytest_ascend_vlm.session.device_slot import DeviceSlot
+from pytest_ascend_vlm.session.device_slot import DeviceSlot, allocate
 from pytest_ascend_vlm.session.model import ModelSession
 from pytest_ascend_vlm.session.options import Options
 from pytest_ascend_vlm.session.run import Run
@@ -87,7 +86,8 @@ def server(
     """
     options = Options("cpu", "tiny", log_dir=work, fixture_roots=fixture_roots)
     session = ModelSession(Run(options, lambda _step: None), model.spec)
-    own = DeviceSlot(session, "TestTiny", Allocation()).own_server()
+    with allocate(session) as allocation:  # of a CPU: it leases nothing
+        own = DeviceSlot(session, "TestTiny", allocation).own_server()
     assert isinstance(own, VllmServer)
     return own
 

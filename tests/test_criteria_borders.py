@@ -13,7 +13,7 @@ from pytest_ascend_vlm import Thresholds
 from pytest_ascend_vlm.criteria.borders import judge_chunks, judge_hit
 from pytest_ascend_vlm.errors import PreconditionError
 from pytest_ascend_vlm.observation.answers import Reference, Usage
-from pytest_ascend_vlm.session.borders import overflow, unanswered
+from pytest_ascend_vlm.session.borders import overflow, smaller, unanswered
 from pytest_ascend_vlm.spec.case_files import load_cases
 
 NUMERICS = golden()
@@ -115,6 +115,14 @@ def test_an_engine_that_would_never_answer_is_not_asked(
     monkeypatch.setattr("pytest_ascend_vlm.versions.installed_vllm", lambda: release)
     sizes = [case for case in load_cases((FIXTURES,)) if case.group == "size"]
     assert {case.id for case in unanswered(sizes)} == not_asked
+
+
+def test_a_crowd_has_no_image_that_the_server_has_no_room_for() -> None:
+    sizes = [case for case in load_cases((FIXTURES,)) if case.group == "size"]
+    large = [case for case in sizes if case.id == "size/a4"]
+    assert smaller(sizes, []) == sizes
+    left_out = {case.id for case in sizes} - {case.id for case in smaller(sizes, large)}
+    assert left_out == {"size/a4", "size/a4-grey"}
 
 
 def test_a_cache_is_full_if_the_requests_that_run_at_a_time_do_not_fit() -> None:

@@ -372,7 +372,7 @@ def bench(load: dict[str, Any], *measured: Row) -> list[str]:
 def test_a_load_of_texts_is_printed_as_a_command_of_vllm_bench_serve() -> None:
     (command,) = bench(declared())
     assert command == (
-        f"vllm bench serve --model {MODEL} --backend openai-chat --endpoint /v1/chat/completions "
+        f"vllm bench serve --model {MODEL} --backend openai --endpoint /v1/completions "
         "--port 8000 --dataset-name random --ignore-eos --temperature 0 --random-input-len 128 "
         "--random-output-len 128 --num-prompts 10 --max-concurrency 2"
     )

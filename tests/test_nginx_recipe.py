@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import shutil
 import socket
 import subprocess
-import time
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,20 +19,21 @@ import httpx
 import pytest
 from fakes.replay_server import Behaviour, Knowledge, Request, State, serve
 from helpers.paths import FIXTURES, GOLDENS, REPOSITORY, SLUG
-from helpers.waiting import until
 
 from pytest_ascend_vlm.engines.messages import messages
+from pytest_ascend_vlm.processes.supervised import SupervisedProcess
 from pytest_ascend_vlm.spec.case import Case
 from pytest_ascend_vlm.spec.case_files import load_cases
 
 RECIPE = REPOSITORY / "docs" / "nginx-429.conf"
 RETRY_SECONDS = "12"
-ANSWER_SECONDS = 1.0
-PIECE_SECONDS = 0.2
+STARTS_WITHIN_SECONDS = 60.0
+ENDS_WITHIN_SECONDS = 30.0
 PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
 
 HOST = """
 daemon off;
+error_log stderr;
 {user}
 pid {directory}/pid;
 events {{}}
@@ -52,23 +52,26 @@ http {{
 @pytest.fixture(scope="module")
 def nginx(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The path of nginx: that of this host, or Debian's package, unpacked without being root."""
-    if found := shutil.which("nginx", path=PATH):
-        return found
-    if not (apt := shutil.which("apt-get")) or not (dpkg := shutil.which("dpkg")):
-        pytest.skip("there is no nginx here, and no apt-get to get it with")
     directory = tmp_path_factory.mktemp("nginx")
-    for command in ([apt, "download", "nginx"], [dpkg, "-x", "{}", "."]):
-        package = next(directory.glob("nginx_*.deb"), Path())
-        ran = subprocess.run(
-            [part.replace("{}", package.name) for part in command],
-            cwd=directory,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if ran.returncode:
-            pytest.skip(f"there is no nginx here, and apt-get does not get it: {ran.stderr}")
-    return str(directory / "usr" / "sbin" / "nginx")
+    path = shutil.which("nginx", path=PATH)
+    if path is None and shutil.which("apt-get"):
+        run("apt-get", "download", "nginx", cwd=directory)
+        for package in directory.glob("nginx_*.deb"):
+            run("dpkg", "-x", package.name, ".", cwd=directory)
+        path = str(directory / "usr" / "sbin" / "nginx")
+    if path is None or run(path, "-v", cwd=directory) != 0:
+        pytest.skip("there is no nginx here that runs, and apt-get does not get it")
+    return path
+
+
+def run(*command: str, cwd: Path) -> int:
+    """The exit code of a command; 1 if it is missing, or does not end."""
+    try:
+        return subprocess.run(
+            command, cwd=cwd, capture_output=True, timeout=60, check=False
+        ).returncode
+    except (OSError, subprocess.TimeoutExpired):
+        return 1
 
 
 @dataclass(frozen=True)
@@ -97,9 +100,8 @@ class Proxied:
             **more,
         }
 
-    def piece_times(self, case: Case) -> list[float]:
-        """Seconds at which the pieces of a streamed answer arrive."""
-        times = []
+    def pieces(self, case: Case) -> Iterator[None]:
+        """One for each piece of a streamed answer, as it arrives."""
         with (
             self._client("127.0.0.1") as client,
             client.stream(
@@ -108,8 +110,7 @@ class Proxied:
         ):
             for line in reply.iter_lines():
                 if line.startswith("data: {"):
-                    times.append(time.monotonic())
-        return times
+                    yield
 
     @staticmethod
     def _client(address: str) -> httpx.Client:
@@ -138,18 +139,19 @@ def _proxy(nginx: str, server: str, directory: Path) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         own = f"127.0.0.1:{free.getsockname()[1]}"
     recipe = RECIPE.read_text("utf-8").replace("127.0.0.1:8080", own)
-    recipe = recipe.replace("http://127.0.0.1:8000", re.sub(r"/v1/?$", "", server))
-    (directory / "vllm.conf").write_text(recipe, "utf-8")
+    (directory / "vllm.conf").write_text(recipe.replace("http://127.0.0.1:8000", server), "utf-8")
     user = "user root;" if os.geteuid() == 0 else ""
     (directory / "nginx.conf").write_text(HOST.format(user=user, directory=directory), "utf-8")
-    command = [nginx, "-p", str(directory), "-c", "nginx.conf", "-e", "stderr"]
-    with subprocess.Popen(command) as process:
-        try:
-            until(lambda: _listens(own) or process.poll() is not None, 30)
-            assert process.poll() is None
-            yield f"http://{own}"
-        finally:
-            process.terminate()
+    command = [nginx, "-p", str(directory), "-c", "nginx.conf"]
+    process = SupervisedProcess(command, directory / "nginx.log", {}, directory)
+    with contextlib.closing(process.polled()) as polled:
+        for seconds in polled:
+            if _listens(own):
+                break
+            assert seconds < STARTS_WITHIN_SECONDS, process.log
+        else:
+            pytest.fail(process.log)
+        yield f"http://{own}"
 
 
 def _listens(address: str) -> bool:
@@ -164,17 +166,28 @@ def page() -> Case:
     return next(case for case in load_cases([FIXTURES]) if case.id == "image/metrics")
 
 
-def slow(_request: Request, _state: State) -> None:
-    """Answers after a while, as a queue has to."""
-    time.sleep(ANSWER_SECONDS)
-
-
 def test_of_six_at_once_four_are_answered_right_and_two_are_told_when_to_retry(
     behind: Behind, page: Case
 ) -> None:
-    proxied = behind(Behaviour(crash=slow))
+    two_came_back = threading.Semaphore(0)
+    lock = threading.Lock()
+
+    def wait(_request: Request, _state: State) -> None:
+        """Computes until two of the six have their reply."""
+        with lock:
+            for _ in range(2):
+                assert two_came_back.acquire(timeout=ENDS_WITHIN_SECONDS)
+            two_came_back.release(2)
+
+    proxied = behind(Behaviour(crash=wait))
+
+    def ask(host: int) -> httpx.Response:
+        reply = proxied.ask(page, f"127.0.0.{host}")
+        two_came_back.release()
+        return reply
+
     with ThreadPoolExecutor(6) as pool:
-        replies = list(pool.map(lambda host: proxied.ask(page, f"127.0.0.{host}"), range(1, 7)))
+        replies = list(pool.map(ask, range(1, 7)))
     served = [reply for reply in replies if reply.status_code == httpx.codes.OK]
     busy = [reply for reply in replies if reply.status_code == httpx.codes.TOO_MANY_REQUESTS]
     assert (len(served), len(busy)) == (4, 2)
@@ -194,14 +207,19 @@ def test_one_address_gets_five_answers_a_minute_and_another_one_its_own_five(
 
 
 def test_a_stream_passes_piece_by_piece(behind: Behind, page: Case) -> None:
-    def paused(events: Iterator[bytes]) -> Iterator[bytes]:
-        for number, event in enumerate(events):
-            if number < 5:
-                time.sleep(PIECE_SECONDS)
+    arrived = threading.Semaphore(1)
+
+    def one_by_one(events: Iterator[bytes]) -> Iterator[bytes]:
+        """Sends a piece when the one before it has arrived, or everything after a while."""
+        for event in events:
+            if not late and not arrived.acquire(timeout=ENDS_WITHIN_SECONDS):
+                late.append(event)
             yield event
 
-    times = behind(Behaviour(sent=paused)).piece_times(page)
-    assert times[4] - times[0] > 3 * PIECE_SECONDS
+    late: list[bytes] = []
+    for _ in behind(Behaviour(sent=one_by_one)).pieces(page):
+        arrived.release()
+    assert late == []
 
 
 def answer_to(case: Case) -> str:

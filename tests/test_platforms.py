@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from fakes.npu_host import CAT, Host, Shown, bare, table, with_two_cards
 from helpers.models import model_spec
@@ -17,7 +18,7 @@ from pytest_ascend_vlm.errors import ConfigurationError
 from pytest_ascend_vlm.platforms import PLATFORMS, cores, cpu_backend, image, select_platform
 from pytest_ascend_vlm.platforms.ascend import POOL, Ascend
 from pytest_ascend_vlm.platforms.ascend_versions import pair_problem
-from pytest_ascend_vlm.platforms.base import Allocation, Platform
+from pytest_ascend_vlm.platforms.base import Platform
 from pytest_ascend_vlm.platforms.cards import Card, CardProcess
 from pytest_ascend_vlm.platforms.cores import physical_cores
 from pytest_ascend_vlm.platforms.cpu import Cpu
@@ -370,38 +371,72 @@ THREADS = {"OMP_NUM_THREADS": "1", "OMP_PROC_BIND": "false"}
 KEPT = {"VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
 
 
+@pytest.fixture
+def four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host with four cores and one memory node, and a user who has set nothing."""
+    for name in ("VLLM_ENABLE_V1_MULTIPROCESSING", "VLLM_CPU_OMP_THREADS_BIND"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(cpu_backend, "physical_cores", lambda: 4)
+    monkeypatch.setattr(cpu_backend, "memory_nodes", lambda: 1)
+    monkeypatch.setattr(cpu_backend, "vllm_in", lambda releases: "0.23.0" in releases)
+
+
+@pytest.mark.usefixtures("four_cores")
 def test_the_environment_of_an_npu_reaches_only_an_npu() -> None:
     model = model_spec(env={**ASCEND_ENV, **THREADS, **KEPT})
     assert Ascend().environment(model) == {**ASCEND_ENV, **THREADS, **KEPT}
     assert Cuda().environment(model) == {**THREADS, **KEPT}
-    of_cpu = Cpu().environment(model)
-    assert {**of_cpu, **KEPT, "VLLM_CPU_KVCACHE_SPACE": "1"} == of_cpu
-    assert not {*ASCEND_ENV, *THREADS} & {*of_cpu} - {"OMP_NUM_THREADS"}
+    of_cpu = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+    assert Cpu().environment(model) == {**KEPT, **of_cpu}
 
 
+def in_one_process(env: dict[str, str]) -> dict[str, str]:
+    """The variables of a model's engine that say that it is one process."""
+    return {**cpu_backend.one_process(env), **cpu_backend.threads(env)}
+
+
+@pytest.mark.usefixtures("four_cores")
+@pytest.mark.parametrize("of_user", [{}, {"OMP_NUM_THREADS": "1"}])
+def test_an_engine_on_a_cpu_is_one_process_that_leaves_a_core(
+    of_user: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in of_user.items():
+        monkeypatch.setenv(name, value)
+    expected = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": "3"}
+    assert in_one_process({"OMP_NUM_THREADS": "1"}) == expected
+
+
+@pytest.mark.usefixtures("four_cores")
 @pytest.mark.parametrize(
-    ("release", "env", "expected"),
-    [
-        ("0.32.0", {}, {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": "3"}),
-        ("0.23.0", {}, {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": "3"}),
-        ("0.18.0", {}, {}),
-        ("0.32.0", {"VLLM_CPU_OMP_THREADS_BIND": "0-3"}, {}),
-    ],
+    "decided", [{"VLLM_CPU_OMP_THREADS_BIND": "0-3"}, {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}]
 )
-def test_an_engine_on_a_cpu_is_one_process_unless_it_binds_its_threads(
-    release: str, env: dict[str, str], expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
+def test_who_binds_threads_or_decides_keeps_the_processes_of_vllm(
+    decided: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(cpu_backend, "physical_cores", lambda: 4)
-    monkeypatch.setattr(cpu_backend, "vllm_in", lambda releases: release in releases)
-    assert cpu_backend.one_process(env) == expected
+    assert in_one_process(decided) == {}
+    for name, value in decided.items():
+        monkeypatch.setenv(name, value)
+    assert in_one_process({}) == {}
 
 
-def test_threads_of_an_engine_on_a_cpu_are_those_of_the_user(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.usefixtures("four_cores")
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [("memory_nodes", lambda: 2), ("vllm_in", lambda releases: "0.18" in releases)],
+)
+def test_vllm_binds_threads_to_a_memory_node_and_old_releases_decide_themselves(
+    name: str, found: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    assert Cpu().environment(model_spec())["OMP_NUM_THREADS"] == "7"
+    monkeypatch.setattr(cpu_backend, name, found)
+    assert in_one_process({}) == {}
+
+
+def test_memory_nodes_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cores, "NODES", tmp_path)
+    assert cores.memory_nodes() == 1
+    for name in ("node0", "node1", "possible"):
+        (tmp_path / name).mkdir()
+    assert cores.memory_nodes() == 2
 
 
 @pytest.mark.parametrize(
@@ -422,7 +457,7 @@ def test_cores_are_counted_where_sys_is_hidden(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     monkeypatch.setattr(cores, "SIBLINGS", f"{tmp_path}/{{}}")
-    monkeypatch.setattr(cores.psutil, "cpu_count", lambda logical: 16 if logical else 4)
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical: 16 if logical else 4)
     assert physical_cores() == 4
 
 
@@ -452,7 +487,7 @@ def test_where_there_are_no_cards_a_place_is_everywhere(platform: Platform) -> N
     assert platform.usable_cards() is None
     assert not platform.simulated
     with platform.allocate(model_spec(devices=8), print) as place:
-        assert place == Allocation()
+        assert place.cards == ()
         assert place.memory_used_mib() is None
 
 

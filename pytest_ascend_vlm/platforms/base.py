@@ -22,7 +22,7 @@ class Allocation:
 
     Attributes:
         cards: ids of the cards; empty on a platform without cards.
-        env: environment variables that confine the server to these cards.
+        env: environment variables that confine the server to these cards, or to its threads.
         memory_used_mib: returns the device memory in use on these cards now by all processes, in
             MiB, or None if it is unknown.
     """

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import platform
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from ..progress import ProgressCallback
 from ..spec.model import ModelSpec
 from ..versions import installed_versions
 from . import cpu_backend
 from .ascend_only import without_ascend_only
-from .base import Cardless, with_declared_limits
+from .base import Allocation, Cardless, with_declared_limits
 
 # These arguments concern device memory, captured graphs, dispatch queues, or several devices. None
 # of these exists on a CPU.
@@ -27,7 +30,7 @@ _DEVICE_ONLY = (
     "mm_encoder_tp_mode",
 )
 # NPU deployments often set one OpenMP thread, because their CPU only dispatches. Here the CPU
-# computes, and vLLM's CPU backend binds its own OpenMP threads to the cores.
+# computes, with the threads of `cpu_backend.threads` or those that vLLM binds to the cores.
 _THREADS = ("OMP_", "GOMP_", "KMP_")
 _KV_CACHE_GIB = 1
 
@@ -79,6 +82,14 @@ class Cpu(Cardless):
         kept = {name: value for name, value in env.items() if not name.startswith(_THREADS)}
         space = {"VLLM_CPU_KVCACHE_SPACE": str(_KV_CACHE_GIB)}
         return {**cpu_backend.one_process(kept), **kept, **space, **cpu_backend.environment()}
+
+    def allocate(
+        self,
+        model: ModelSpec,
+        on_progress: ProgressCallback,  # noqa: ARG002
+    ) -> AbstractContextManager[Allocation]:
+        """The threads of the model's engine; servers may share the host."""
+        return contextlib.nullcontext(Allocation(env=cpu_backend.threads(model.env)))
 
     def versions(self) -> Mapping[str, str]:
         """Versions of vLLM, torch and transformers."""

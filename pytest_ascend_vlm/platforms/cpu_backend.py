@@ -14,7 +14,7 @@ from typing import Any
 from packaging.specifiers import SpecifierSet
 
 from ..versions import vllm_in
-from .cores import physical_cores
+from .cores import memory_nodes, physical_cores
 
 # In eager mode these releases run C++ kernels of their own, whose error is 1.7 times that of the
 # reference's bf16. Without them it is 1.0 times, as in later releases.
@@ -31,10 +31,12 @@ _MASK_FLOAT32_ALONE = SpecifierSet("<0.15")
 # of their own.
 _WANT_PRELOADED = SpecifierSet("==0.18.*")
 
-# These releases compute in a process of its own, whatever is asked for.
-_ALWAYS_TWO = SpecifierSet("<0.23")
+# These releases compute in a process of its own, unless they are told otherwise. Earlier ones did
+# so only for several devices.
+_COMPUTE_APART = SpecifierSet(">=0.23")
 
-_BINDS_THREADS = "VLLM_CPU_OMP_THREADS_BIND"
+_PROCESSES = "VLLM_ENABLE_V1_MULTIPROCESSING"
+_BINDING = "VLLM_CPU_OMP_THREADS_BIND"
 
 
 @dataclass(frozen=True)
@@ -83,20 +85,32 @@ def environment() -> dict[str, str]:
 
 
 def one_process(env: Mapping[str, str]) -> dict[str, str]:
-    """Environment variables with which the engine's process computes, as on a host with one card.
+    """The environment variable with which the engine's process computes, as on a host with a card.
 
-    Without them, this backend computes in a process of its own. That one imports vLLM once more,
+    Without it, this backend computes in a process of its own. That one imports vLLM once more,
     10 of the 26 CPU seconds of a start, and the engine's process waits for it in a loop that keeps
-    a core busy. But it alone can bind its threads to cores. A model that binds them keeps it.
+    a core busy. But it alone can bind its threads to cores: it is kept if they are bound, or if
+    the host's memory belongs to several nodes, one of which vLLM chooses.
 
     Args:
         env: the environment variables of the model.
     """
-    if _BINDS_THREADS in env or vllm_in(_ALWAYS_TWO):
+    is_decided = {_PROCESSES, _BINDING} & {*env, *os.environ}
+    if is_decided or not vllm_in(_COMPUTE_APART) or memory_nodes() > 1:
         return {}
-    # As many threads as vLLM takes: a core is left for the API server.
-    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, physical_cores() - 1)))
-    return {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": threads}
+    return {_PROCESSES: "0"}
+
+
+def threads(env: Mapping[str, str]) -> dict[str, str]:
+    """The environment variable for the threads of an engine's process that computes.
+
+    One core is left for the API server. OMP_NUM_THREADS of this process does not count, as it does
+    not for vLLM's own process: vllm-ascend's images set it to 1.
+
+    Args:
+        env: the environment variables of the model.
+    """
+    return {"OMP_NUM_THREADS": str(max(1, physical_cores() - 1))} if one_process(env) else {}
 
 
 def misconfigured_reason() -> str | None:

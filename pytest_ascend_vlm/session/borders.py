@@ -6,7 +6,7 @@ Borders between steps then fall into and around images, and requests lose their 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -105,22 +105,26 @@ class Borders:
             forced, refused = self._forced(ForcedAnswers(client, self._golden), asked)
             cold = client.complete(second, cold=True)
             hit = _after_another_question(client, first, second)
-            crowd = self._crowd()
+            crowd = self._crowd([*not_asked, *refused])
             crowded, preemptions = _preempted(client, crowd)
         not_judged = (*(f"{case.id}: {_NOT_ASKED}" for case in not_asked), *refused.values())
         return BorderRun(forced, not_judged, second, hit, cold, crowd, crowded, preemptions)
 
-    def _crowd(self) -> tuple[Case, ...]:
+    def _crowd(self, too_large: Collection[Case]) -> tuple[Case, ...]:
         """The cases with the longest answers, whose blocks do not all fit into the KV cache.
 
-        A longer answer needs more blocks while it is generated, and takes them from others. The
-        model's own server has answered these cases; a case that a tiny checkpoint was not taught
-        would start it once more.
+        A longer answer needs more blocks while it is generated, and takes them from others. A case
+        that a tiny checkpoint was not taught has no answer of the model's own server yet, which
+        would have to start once more.
+
+        Args:
+            too_large: cases that the server has no room for.
         """
         session = self.slot.session
         if session.run.platform.preemption_problem:
             return ()
-        cases = [case for case in self._cases if session.untaught_reason(case) is None]
+        taught = [case for case in self._cases if session.untaught_reason(case) is None]
+        cases = smaller(taught, too_large)
         crowd = sorted(cases, key=self._answer_tokens, reverse=True)[:CROWD]
         block, room = self._room()
         blocks = [
@@ -203,6 +207,12 @@ def _preempted(
         return (), None
     answers, counted = metrics.measure(client.endpoint, lambda: client.ask_together(crowd))
     return answers, counted.preemptions
+
+
+def smaller(cases: Iterable[Case], too_large: Collection[Case]) -> list[Case]:
+    """The cases with smaller images than the cases that a server has no room for."""
+    least = min(map(pixels, too_large), default=math.inf)
+    return [case for case in cases if pixels(case) < least]
 
 
 def _bordered(cases: Sequence[Case]) -> list[Case]:

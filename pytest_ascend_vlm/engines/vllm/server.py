@@ -67,7 +67,7 @@ class Launch:
         budgets: seconds per phase.
         log_path: file for the server's output.
         suite_serve: vLLM arguments that the suite adds for its measurements.
-        device_env: environment variables that restrict the server to its devices.
+        device_env: environment variables that restrict the server to its devices or threads.
     """
 
     model_path: Path

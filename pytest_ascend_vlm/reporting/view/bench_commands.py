@@ -21,6 +21,8 @@ _OPTIONS = {
 }
 """Field of a workload -> the option of `vllm bench serve` in every release from 0.11 on."""
 
+_OWN_CODE = ("--trust-remote-code",)
+
 
 def bench_commands(model: Json, rows: Rows, served: Deployment, receipt: Json) -> Iterator[Item]:
     """The commands of the workloads that were measured; those with pages have none.
@@ -47,14 +49,21 @@ def _offline(row: Json, served: Deployment) -> str | None:
 
 
 def _to_server(row: Json, declared: Json, served: Deployment) -> str | None:
-    """The command that sends texts of the same lengths to the deployment, in the same way."""
+    """The command that sends texts of the same lengths to the deployment, in the same way.
+
+    They are completions, because a chat's template comes on top of the length.
+    """
     load = declared.get(row["case"])
     is_measured = bool(evidence(row).get("conditions"))
     if load is None or not is_measured or load.get("image_tokens") or not load.get("input_tokens"):
         return None
-    words = ["vllm", "bench", "serve", "--model", served.served_name]
-    words += ["--backend", "openai-chat", "--endpoint", "/v1/chat/completions"]
-    words += ["--port", str(PORT), "--dataset-name", "random", "--ignore-eos", "--temperature", "0"]
+    words = ["vllm", "bench", "serve", "--model", row["model"]]
+    if served.served_name != row["model"]:
+        words += ["--served-model-name", served.served_name]
+    if served.serve and _OWN_CODE in served.serve.flags:
+        words += _OWN_CODE  # of the tokenizer
+    words += ["--backend", "openai", "--endpoint", "/v1/completions", "--port", str(PORT)]
+    words += ["--dataset-name", "random", "--ignore-eos", "--temperature", "0"]
     for field, option in _OPTIONS.items():
         if load.get(field) is not None:
             words += [option, str(load[field])]
