@@ -149,6 +149,7 @@ def test_without_the_tool_it_is_said_which_vllm_has_it(
     (tmp_path / "vllm").mkdir()
     (tmp_path / "vllm" / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "vllm", raising=False)  # an earlier test may have imported it
     with pytest.raises(PreconditionError, match=r"vllm bench latency is not installed .* 0\.11"):
         measure(LATENCY, tmp_path)
 
