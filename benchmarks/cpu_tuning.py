@@ -2,7 +2,8 @@
 
 The document claims: with images of at most 768 px the vision encoder takes 52 % less time; ONNX
 Runtime is 1.8 times as fast as PyTorch; with a bounded queue and four bound threads the mean CPU
-usage is 40 % lower. It names neither the CPU nor the page. Therefore this benchmark measures each
+usage is 40 % lower; 60 % of a request's time goes to the vision encoder (part `shares`, in
+cpu_shares.py). It names neither the CPU nor the page. Therefore this benchmark measures each
 claim with the model's true geometry and random weights: speed does not depend on their values.
 
 Compared variants run alternately, so that other processes affect all of them equally. Each ratio is
@@ -34,31 +35,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-ROOT = Path(__file__).parent.parent
-TINY = ROOT / "fixtures" / "tiny" / "qwen2_vl"
-Grid = tuple[int, int, int]
-"""Number of patches in time, height and width."""
-
-CLOCKS = ("wall", "processor")
-LEAST_ROUNDS = 6
-"""The range of six rounds contains the true median with more than 95 % probability."""
-
-THREADS = 4  # the document's, or as many cores as there are
-LAYERS = 32
-VISION = {
-    "depth": LAYERS, "embed_dim": 1280, "hidden_size": 896, "mlp_ratio": 4, "num_heads": 16,
-    "in_channels": 3, "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2,
-}  # fmt: skip
-DECODER = {
-    "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
-    "num_attention_heads": 14, "num_key_value_heads": 2, "rope_theta": 1e6,
-    "rope_scaling": {"type": "mrope", "mrope_section": [8, 12, 12]},
-}  # fmt: skip
+from cpu_rounds import CLOCKS, LEAST_ROUNDS, Cost, Rounds, say, with_interval
+from cpu_shares import measure_shares
+from mineru_geometry import (
+    A4_200_DPI,
+    DECODER,
+    LAYERS,
+    LONGEST_SIDE,
+    ROOT,
+    TINY,
+    VISION,
+    Grid,
+    TowerTimer,
+    bounded,
+    cpu_flags,
+    grid_of,
+    in_torch,
+    new_tower,
+    some_pixels,
+    threads_here,
+)
 
 CLAIMED_FALL, CLAIMED_SPEEDUP, CLAIMED_SAVING = 0.52, 1.8, 0.40
-LONGEST_SIDE = 768
-A4_200_DPI = (1654, 2339)
 PAGE_PIXELS = 2560 * 28**2
 """Pixels of an untuned page in the model's adaptation document: 2560 image tokens of 28 x 28."""
 
@@ -88,84 +86,7 @@ class Finding:
         )
 
 
-@dataclass(frozen=True)
-class Cost:
-    """The cost of an action: wall seconds, and CPU seconds of all threads of this process."""
-
-    wall: float
-    processor: float
-
-    @classmethod
-    def of(cls, action: Callable[[], object]) -> Cost:
-        """Runs an action and measures its cost."""
-        since, used = time.perf_counter(), time.process_time()
-        action()
-        return cls(time.perf_counter() - since, time.process_time() - used)
-
-    def plus(self, times: int, other: Cost) -> Cost:
-        """The cost plus N times another cost."""
-        return Cost(self.wall + times * other.wall, self.processor + times * other.processor)
-
-
-class Rounds:
-    """The costs of several variants, measured alternately.
-
-    Attributes:
-        costs: variant -> one cost per round.
-    """
-
-    def __init__(self, ways: Mapping[str, Callable[[], Cost]], rounds: int) -> None:
-        """Runs all variants in each round, in alternating order."""
-        self.costs: dict[str, list[Cost]] = {name: [] for name in ways}
-        for round_ in range(rounds):
-            for name in list(ways)[:: 1 if round_ % 2 else -1]:
-                self.costs[name].append(ways[name]())
-                say(f"round {round_ + 1} of {rounds}: {name} {self.costs[name][-1]}")
-
-    def median(self, name: str) -> float:
-        """Median wall seconds of one variant."""
-        return statistics.median(cost.wall for cost in self.costs[name])
-
-    def ratios(self, above: str, below: str, clock: str = "wall") -> list[float]:
-        """The ratio of two variants in each round."""
-        pairs = zip(self.costs[above], self.costs[below], strict=True)
-        return [getattr(one, clock) / getattr(other, clock) for one, other in pairs]
-
-    def to_json(self) -> dict[str, Any]:
-        """All costs, by variant."""
-        return {name: [vars(cost) for cost in costs] for name, costs in self.costs.items()}
-
-
-def with_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """The median, and the closest order statistics around it with at least 95 % confidence."""
-    ordered, n = sorted(values), len(values)
-    outside, cut = 2 / 2**n, 0
-    while outside + 2 * math.comb(n, cut + 1) / 2**n <= 0.05:
-        cut += 1
-        outside += 2 * math.comb(n, cut) / 2**n
-    return statistics.median(ordered), ordered[cut], ordered[-1 - cut]
-
-
-def say(line: str) -> None:
-    """Prints progress to standard error."""
-    print(f"  {line}", file=sys.stderr, flush=True)
-
-
-# --- pages and towers ----------------------------------------------------------------------------
-
-
-def grid_of(size: tuple[int, int], max_pixels: int = 2**31) -> Grid:
-    """The grid of Qwen2-VL's image processor for an image of (width, height)."""
-    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
-
-    height, width = smart_resize(size[1], size[0], factor=28, max_pixels=max_pixels)
-    return 1, height // 14, width // 14
-
-
-def bounded(size: tuple[int, int], longest: int = LONGEST_SIDE) -> tuple[int, int]:
-    """The size after the document's resize_image."""
-    scale = min(1.0, longest / max(size))
-    return int(size[0] * scale), int(size[1] * scale)
+# --- a page's longest side -----------------------------------------------------------------------
 
 
 def tower_flops(patches: int) -> float:
@@ -181,36 +102,6 @@ def side_that_saves(share: float) -> int:
         if 1 - small / tower_flops(math.prod(grid_of(bounded(A4_200_DPI, side)))) >= share:
             return side
     return max(A4_200_DPI)
-
-
-def new_tower(layers: int, attention: str) -> Any:
-    """A vision tower of the true width with random weights, float32."""
-    import torch
-    from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLVisionConfig
-    from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
-
-    torch.manual_seed(0)
-    config = Qwen2VLVisionConfig(**{**VISION, "depth": layers})
-    config._attn_implementation = attention
-    return Qwen2VisionTransformerPretrainedModel(config).eval()
-
-
-def some_pixels(grid: Grid) -> Any:
-    """Pixel values of an image that is noise."""
-    shape = (math.prod(grid), 3 * 2 * 14**2)
-    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
-
-
-def in_torch(tower: Any, pixels: Any, grid: Grid) -> Any:
-    """The output of a tower for an image, float32."""
-    import torch
-
-    with torch.inference_mode():
-        values = torch.from_numpy(pixels).to(tower.dtype)
-        return tower(values, grid_thw=torch.tensor([grid])).pooler_output.float().numpy()
-
-
-# --- a page's longest side -----------------------------------------------------------------------
 
 
 def measure_vit(rounds: int) -> tuple[list[Finding], dict[str, Any]]:
@@ -243,28 +134,6 @@ def measure_vit(rounds: int) -> tuple[list[Finding], dict[str, Any]]:
             what = f"ViT {clock} time falls by, {name} -> {small}"
             findings.append(Finding(what, CLAIMED_FALL, *falls, "float32, SDPA"))
     return findings, {"costs": timed.to_json()}
-
-
-class TowerTimer:
-    """Times a tower of one layer, and extrapolates to all layers."""
-
-    def __init__(self, tower: Any) -> None:
-        self._tower = tower
-        self._layer = Cost(0.0, 0.0)
-        forward = tower.blocks[0].forward
-
-        def timed(*arguments: Any, **named: Any) -> Any:
-            outputs: list[Any] = []
-            self._layer = Cost.of(lambda: outputs.append(forward(*arguments, **named)))
-            return outputs[0]
-
-        tower.blocks[0].forward = timed
-
-    def cost(self, grid: Grid) -> Cost:
-        """Cost of all layers, the patch embedding and the merger."""
-        pixels = some_pixels(grid)
-        whole = Cost.of(lambda: in_torch(self._tower, pixels, grid))
-        return whole.plus(LAYERS - 1, self._layer)
 
 
 # --- ONNX Runtime --------------------------------------------------------------------------------
@@ -312,13 +181,6 @@ def measure_ort(rounds: int) -> tuple[list[Finding], dict[str, Any]]:
             what = f"{fast} against {slow}, {clock} time, x"
             findings.append(Finding(what, CLAIMED_SPEEDUP, *speedup, f"{threads} threads"))
     return findings, {"costs": timed.to_json(), "numbers": numbers}
-
-
-def threads_here() -> int:
-    """The document's four threads, or the number of cores if it is smaller."""
-    from pytest_ascend_vlm.platforms.cores import physical_cores
-
-    return min(THREADS, physical_cores())
 
 
 def torch_cost(tower: Any, pixels: Any, grid: Grid, threads: int) -> Cost:
@@ -620,7 +482,18 @@ def request_body(number: int) -> dict[str, Any]:
 
 # -------------------------------------------------------------------------------------------------
 
-PARTS = {"vit": measure_vit, "ort": measure_ort, "served": measure_served}
+
+def measure_stages(rounds: int) -> tuple[list[Finding], dict[str, Any]]:
+    """Measures the shares; a share above the claimed one is no confirmation, so no findings."""
+    return [], measure_shares(rounds)
+
+
+PARTS = {
+    "vit": measure_vit,
+    "ort": measure_ort,
+    "served": measure_served,
+    "shares": measure_stages,
+}
 
 
 def this_cpu() -> str:
@@ -629,9 +502,8 @@ def this_cpu() -> str:
 
     from pytest_ascend_vlm.platforms.cpu import Cpu
 
-    flags = Path("/proc/cpuinfo")
-    known = flags.read_text("utf-8") if flags.is_file() else ""
-    has = [name for name in ("avx512f", "avx512_bf16", "amx_bf16") if f" {name}" in known]
+    known = cpu_flags()
+    has = [name for name in ("avx512f", "avx512_bf16", "amx_bf16") if name in known]
     return f"{Cpu().device()}, {psutil.cpu_count()} cores, of {', '.join(has) or 'AVX2 alone'}"
 
 
