@@ -33,6 +33,7 @@ from pytest_ascend_vlm.harnesses.evalscope import EVALSCOPE
 from pytest_ascend_vlm.harnesses.harness import EvaluationRequest, Harness
 from pytest_ascend_vlm.harnesses.lm_eval import LM_EVAL
 from pytest_ascend_vlm.observation.evaluation import Evaluation, Sample
+from pytest_ascend_vlm.platforms.cpu import Cpu
 from pytest_ascend_vlm.spec.case import Capability, Case
 from pytest_ascend_vlm.spec.model import Budgets, ModelSpec
 
@@ -117,7 +118,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
         model_path=FIXTURES / "tiny" / "qwen2_5_vl",
         served_name=MODEL.model_id,
         serve=SERVE,
-        env={"VLLM_CPU_KVCACHE_SPACE": "1"},
+        env=Cpu().environment(MODEL),
+        device_env={"OMP_NUM_THREADS": "1"},
         budgets=Budgets(start=900),  # beside other servers on few cores
         log_path=tmp_path_factory.mktemp("logs") / "server.log",
     )
