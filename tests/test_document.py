@@ -362,9 +362,9 @@ def declared(**changes: Any) -> dict[str, Any]:
     return {"name": "128/128", "image_tokens": None, "request_rate": None} | counts | changes
 
 
-def bench(load: dict[str, Any], *measured: Row) -> list[str]:
+def bench(load: dict[str, Any], *measured: Row, **changes: Any) -> list[str]:
     """The printed commands of `vllm bench serve`."""
-    (found,) = view(report(*measured or [workload()], workloads=[load])).models
+    (found,) = view(report(*measured or [workload()], workloads=[load], **changes)).models
     values = [str(command.value) for command in found.commands]
     return [value for value in values if value.startswith("vllm bench serve")]
 
@@ -377,6 +377,13 @@ def test_a_load_of_texts_is_printed_as_a_command_of_vllm_bench_serve() -> None:
         "--random-output-len 128 --num-prompts 10 --max-concurrency 2"
     )
     assert bench(declared(concurrency=None, request_rate=1.5))[0].endswith(" --request-rate 1.5")
+
+
+def test_a_load_finds_the_tokenizer_of_a_model_with_its_own_code_and_another_name() -> None:
+    serve = f"vllm serve {MODEL} --trust-remote-code"
+    (command,) = bench(declared(), serve_command=serve, served_name="alias")
+    named = f"--model {MODEL} --served-model-name alias --trust-remote-code --backend"
+    assert named in command
 
 
 @pytest.mark.parametrize("load", [{"image_tokens": 2560}, {"input_tokens": None}, {"name": "a"}])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import socket
@@ -18,7 +17,8 @@ from typing import Any
 import httpx
 import pytest
 from fakes.replay_server import Behaviour, Knowledge, Request, State, serve
-from helpers.paths import FIXTURES, GOLDENS, REPOSITORY, SLUG
+from helpers.paths import FIXTURES, REPOSITORY
+from test_document import expected
 
 from pytest_ascend_vlm.engines.messages import messages
 from pytest_ascend_vlm.processes.supervised import SupervisedProcess
@@ -60,7 +60,7 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> str:
             run("dpkg", "-x", package.name, ".", cwd=directory)
         path = str(directory / "usr" / "sbin" / "nginx")
     if path is None or run(path, "-v", cwd=directory) != 0:
-        pytest.skip("there is no nginx here that runs, and apt-get does not get it")
+        pytest.skip("no nginx runs here, and apt-get does not get one: install nginx")
     return path
 
 
@@ -192,7 +192,7 @@ def test_of_six_at_once_four_are_answered_right_and_two_are_told_when_to_retry(
     busy = [reply for reply in replies if reply.status_code == httpx.codes.TOO_MANY_REQUESTS]
     assert (len(served), len(busy)) == (4, 2)
     texts = {reply.json()["choices"][0]["message"]["content"] for reply in served}
-    assert texts == {answer_to(page)}
+    assert texts == {expected(proxied.knowledge, page.id)}
     assert {reply.headers["Retry-After"] for reply in busy} == {RETRY_SECONDS}
     assert {reply.json()["error"]["code"] for reply in busy} == {429}
 
@@ -208,6 +208,7 @@ def test_one_address_gets_five_answers_a_minute_and_another_one_its_own_five(
 
 def test_a_stream_passes_piece_by_piece(behind: Behind, page: Case) -> None:
     arrived = threading.Semaphore(1)
+    late: list[bytes] = []
 
     def one_by_one(events: Iterator[bytes]) -> Iterator[bytes]:
         """Sends a piece when the one before it has arrived, or everything after a while."""
@@ -216,13 +217,6 @@ def test_a_stream_passes_piece_by_piece(behind: Behind, page: Case) -> None:
                 late.append(event)
             yield event
 
-    late: list[bytes] = []
     for _ in behind(Behaviour(sent=one_by_one)).pieces(page):
         arrived.release()
     assert late == []
-
-
-def answer_to(case: Case) -> str:
-    """The golden's answer to a case of the tiny MinerU2.5."""
-    golden = json.loads((GOLDENS / SLUG / "tiny" / f"{case.id}.json").read_text("utf-8"))
-    return str(golden["completion"]["text"])

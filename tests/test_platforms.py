@@ -18,7 +18,7 @@ from pytest_ascend_vlm.errors import ConfigurationError
 from pytest_ascend_vlm.platforms import PLATFORMS, cores, cpu_backend, image, select_platform
 from pytest_ascend_vlm.platforms.ascend import POOL, Ascend
 from pytest_ascend_vlm.platforms.ascend_versions import pair_problem
-from pytest_ascend_vlm.platforms.base import Platform
+from pytest_ascend_vlm.platforms.base import Allocation, Platform
 from pytest_ascend_vlm.platforms.cards import Card, CardProcess
 from pytest_ascend_vlm.platforms.cores import physical_cores
 from pytest_ascend_vlm.platforms.cpu import Cpu
@@ -481,13 +481,18 @@ def test_the_arguments_of_an_npu_reach_only_an_npu() -> None:
     }
 
 
-@pytest.mark.parametrize("platform", [Cpu(), Remote("http://127.0.0.1:9")])
-def test_where_there_are_no_cards_a_place_is_everywhere(platform: Platform) -> None:
+@pytest.mark.usefixtures("four_cores")
+@pytest.mark.parametrize(
+    ("platform", "env"), [(Cpu(), {"OMP_NUM_THREADS": "3"}), (Remote("http://127.0.0.1:9"), {})]
+)
+def test_where_there_are_no_cards_a_place_is_everywhere(
+    platform: Platform, env: dict[str, str]
+) -> None:
     assert platform.misconfigured_reason() is None
     assert platform.usable_cards() is None
     assert not platform.simulated
     with platform.allocate(model_spec(devices=8), print) as place:
-        assert place.cards == ()
+        assert place == Allocation(env=env)
         assert place.memory_used_mib() is None
 
 

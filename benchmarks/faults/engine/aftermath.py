@@ -150,8 +150,7 @@ FAULTS = (
         kind=Kind.AFTERMATH,
         what="after a client left, every picture is taken one row too late",
         hooks=_shifted(),
-        # Not recovery.request: its image is still read, and earlier criteria leave streams, too.
-        caught_by=("numerics.images",),
+        caught_by=_REQUEST,
         suspect="aborted requests",
     ),
     EngineFault(
