@@ -220,9 +220,8 @@ class Bench:
             *("--backend", "openai-chat", "--endpoint", "/v1/chat/completions"),
             *("--base-url", self.endpoint.url, "--model", self.endpoint.served_name),
             *("--tokenizer", str(FIXTURES / "tiny" / str(MODEL.tiny)), "--temperature", "0"),
-            *(self._pages() if first.images else self._texts()),
+            *(self._pages if first.images else self._texts)(first.max_tokens),
             *("--disable-shuffle", "--num-prompts", str(len(workload.requests))),
-            *("--custom-output-len", str(first.max_tokens)),
             *(("--ignore-eos",) if workload.exact else ()),
             *(("--request-rate", str(workload.rate)) if workload.rate else ()),
             *("--max-concurrency", str(workload.concurrency)),
@@ -230,18 +229,21 @@ class Bench:
             *("--result-filename", result.name, "--metadata", "generator=by hand"),
         ]
 
-    def _pages(self) -> list[str]:
+    def _pages(self, tokens: int) -> list[str]:
         """The options for the requests that the suite's load generator wrote."""
         rows = self.directory / f"concurrency-{self.workload.concurrency}.rows.jsonl"
-        return ["--dataset-name", "custom_image", "--dataset-path", str(rows)]
+        named = ["--dataset-name", "custom_image", "--dataset-path", str(rows)]
+        return [*named, "--custom-output-len", str(tokens)]
 
-    def _texts(self) -> list[str]:
-        """The options for texts, which the tool reads in a form of its own."""
-        rows = self.directory / "texts.jsonl"
-        lines = (json.dumps({"prompt": case.prompt}) for case in self.workload.requests)
-        write_atomically(rows, "\n".join(lines).encode())
-        # The server has the chat template.
-        return ["--dataset-name", "custom", "--dataset-path", str(rows), "--skip-chat-template"]
+    def _texts(self, tokens: int) -> list[str]:
+        """The options for texts, in the one form that the tool reads without further packages."""
+        rows = self.directory / "texts.json"
+        # It leaves out a conversation without an answer.
+        turns = [[case.prompt, "an answer"] for case in self.workload.requests]
+        talks = [{"conversations": [{"value": one} for one in several]} for several in turns]
+        write_atomically(rows, json.dumps(talks).encode())
+        named = ["--dataset-name", "sharegpt", "--dataset-path", str(rows)]
+        return [*named, "--sharegpt-output-len", str(tokens)]
 
 
 @dataclass(frozen=True)
