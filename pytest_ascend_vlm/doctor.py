@@ -15,7 +15,7 @@ from .checkpoints.hub_caches import hub_caches, prefers_modelscope
 from .engines.npu_tensors import card_problems
 from .engines.vllm.registry import known_architectures
 from .errors import ConfigurationError
-from .platforms.ascend import POOL, Ascend, device_nodes
+from .platforms.ascend import DEV, POOL, Ascend, device_nodes
 from .platforms.cards import Card
 from .platforms.cpu import Cpu
 from .platforms.hccl_ports import port_lines
@@ -198,7 +198,7 @@ def _visible() -> str:
 
 def _devices() -> list[str]:
     nodes = device_nodes()
-    shared = [Path("/dev") / name for name in _SHARED_NODES]
+    shared = [DEV / name for name in _SHARED_NODES]
     missing = [str(node) for node in shared if not node.exists()] if nodes else []
     lines = [", ".join(str(node) for node in nodes) or "no /dev/davinci* device"]
     if missing:

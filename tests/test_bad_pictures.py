@@ -145,8 +145,9 @@ def test_the_number_of_pictures_is_an_option(stub: Serve, judged: Judged) -> Non
     ]
     few, many = (one["evidence"]["pictures"] for one in counts)
     assert 20 < many - few < 40
-    refused = judged(stub(), "--vlm-examples=0")
-    assert "0 is less than 1" in refused.result.stderr.str()
+    for typed, problem in {"0": "0 is less than 1", "many": "'many' is not a number"}.items():
+        refused = judged(stub(), f"--vlm-examples={typed}")
+        assert problem in refused.result.stderr.str()
 
 
 def test_without_the_checkpoint_nothing_is_verified(stub: Serve, judged: Judged) -> None:

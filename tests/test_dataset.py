@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from helpers.outcome import Judged, Outcome, Serve
 from pytest_ascend_vlm.golden import scores
 from pytest_ascend_vlm.golden.store import GoldenKey
 from pytest_ascend_vlm.harnesses import harness
+from pytest_ascend_vlm.integration import options
 from pytest_ascend_vlm.observation.evaluation import Evaluation, Protocol, Sample
 
 PROTOCOL = Protocol("evalscope", "1.14.1", "docvqa", "anls", "d" * 64)
@@ -116,8 +119,20 @@ def test_a_subset_satisfies_no_gate(asked: Asked, project: pytest.Pytester) -> N
     green = asked(300, "--vlm-gate", reference=evaluation(300))
     assert green.result.ret == 0, green.text
     red = asked(300, "--vlm-gate", "--vlm-datasets-limit=350", reference=evaluation(300))
-    assert red.result.ret == 1
-    assert "a subset never passes a gate" in red.rows[0]["reason"]
+    assert red.result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "a subset never passes a gate" in red.result.stderr.str()
+
+
+def test_a_harness_is_found_from_any_directory(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relative = project.path / "venv" / "python"
+    relative.parent.mkdir()
+    relative.symlink_to(sys.executable)
+    for typed, path in {"venv/python": relative, "sh": Path(shutil.which("sh") or "")}.items():
+        monkeypatch.chdir(project.path)
+        config = project.parseconfig(f"--vlm-harness-python={typed}")
+        assert options.read(config).harness_python == path
 
 
 def test_data_sets_are_asked_only_where_they_are_named(

@@ -203,6 +203,13 @@ def test_requests_that_are_lost_together_tell_of_one_death(planned: Plan) -> Non
     assert server.starts == 2
 
 
+def test_a_burst_starts_a_stopped_server_once(planned: Plan) -> None:
+    server = planned()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: server.ensure_running(), range(8)))
+    assert server.starts == 1
+
+
 def test_a_server_that_runs_or_was_stopped_is_left_as_it_is(planned: Plan) -> None:
     server = planned()
     server.recover()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -131,8 +132,34 @@ def test_the_gate_of_an_npu_leaves_out_what_is_deployed_elsewhere() -> None:
     assert "TestMinerU25CpuTuned serving.text" in gate_list.text(REPOSITORY / "conformance", only)
 
 
+def test_a_part_of_the_list_does_not_replace_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(REPOSITORY / "conformance" / "test_glm_ocr.py", tmp_path)
+    whole = tmp_path / "required.txt"
+    assert cli.main(["gate-list", str(tmp_path)]) == 0
+    before = whole.read_text("utf-8")
+    assert cli.main(["gate-list", str(tmp_path), "--marker", "soak"]) == 0
+    count = len(gate.read(tmp_path / "required-soak.txt"))
+    assert capsys.readouterr().out.endswith(f"required-soak.txt ({count} criteria)\n")
+    assert cli.main(["gate-list", str(tmp_path), "--only", "TestGlmOcr"]) == 2
+    assert "name the file with --output" in capsys.readouterr().err
+    assert whole.read_text("utf-8") == before
+
+
+def test_what_is_not_applicable_here_is_not_counted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gate_list, "_lacking", lambda _: {"TestGlmOcr": "it needs more"})
+    path = tmp_path / "required.txt"
+    assert cli.main(["gate-list", str(REPOSITORY / "conformance"), "--output", str(path)]) == 0
+    assert "# TestGlmOcr is not applicable here: it needs more." in path.read_text("utf-8")
+    assert f"({len(gate.read(path))} criteria)" in capsys.readouterr().out
+
+
 def test_a_class_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["gate-list", str(REPOSITORY / "conformance"), "--only", "TestGlmOrc"]) == 2
+    named = ["--output", "list.txt", "--only", "TestGlmOrc"]
+    assert cli.main(["gate-list", str(REPOSITORY / "conformance"), *named]) == 2
     assert "there is no class TestGlmOrc" in capsys.readouterr().err
 
 

@@ -31,7 +31,7 @@ from pytest_ascend_vlm.engines.client import Client
 from pytest_ascend_vlm.engines.vllm.log import Phase
 from pytest_ascend_vlm.engines.vllm.server import Launch, VllmServer
 from pytest_ascend_vlm.errors import ServerError
-from pytest_ascend_vlm.processes.supervised import SupervisedProcess
+from pytest_ascend_vlm.processes.supervised import SupervisedProcess, spawn
 from pytest_ascend_vlm.spec.case import Capability, Case, Sampling
 from pytest_ascend_vlm.spec.model import Budgets
 
@@ -199,6 +199,23 @@ def test_temporary_files_of_a_command_are_removed_with_it(tmp_path: Path) -> Non
     assert file.is_relative_to(directory)
     assert directory != Path(tempfile.gettempdir())
     assert not directory.exists()
+
+
+def test_a_command_that_cannot_be_run_says_so(tmp_path: Path) -> None:
+    tool = SupervisedProcess([str(tmp_path / "absent")], tmp_path / "tool.log")
+    assert tool.run(lambda _: None) == 127
+    assert tool.log == f"{tmp_path / 'absent'}: No such file or directory\n"
+
+
+def test_the_exit_code_tells_that_a_command_had_to_be_killed(tmp_path: Path) -> None:
+    deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); print(1); time.sleep(600)"
+    log = tmp_path / "tool.log"
+    process = spawn([sys.executable, "-c", deaf], log, os.environ)
+    while not (log.exists() and log.read_text("utf-8")):
+        time.sleep(0.05)
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(60) == 128 + signal.SIGKILL
 
 
 def test_stop_ends_children_that_left_the_session(starter: Starter) -> None:

@@ -12,7 +12,9 @@ import pytest
 
 from pytest_ascend_vlm.errors import HostError
 from pytest_ascend_vlm.scheduling import reasons
+from pytest_ascend_vlm.scheduling.driver import _OF_DRIVER
 from pytest_ascend_vlm.scheduling.jobs import Job, in_order, placed
+from pytest_ascend_vlm.scheduling.node import judge
 from pytest_ascend_vlm.scheduling.overview import is_ready, lines
 from pytest_ascend_vlm.scheduling.ray import Arrival, Node
 from pytest_ascend_vlm.scheduling.spread import Observer, Place, Spread
@@ -398,6 +400,29 @@ def test_work_is_the_same_in_its_process() -> None:
     again = Work.from_text(work.as_text())
     assert again == work
     assert isinstance(again.options["root"], Path)
+
+
+def test_the_log_of_tests_without_a_class_is_named_by_their_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "conformance" / "test_own.py"
+    module.parent.mkdir()
+    module.write_text("def test_one(): pass", "utf-8")
+    monkeypatch.chdir(tmp_path)
+    tests = frozenset({"conformance/test_own.py::test_one"})
+    work = Work("conformance/test_own.py", tests, {}, Path(), None, "a", "run", tmp_path / "logs")
+    messages = [message for several in judge(work) for message in several]
+    assert [one["report"]["outcome"] for one in messages if "report" in one] == ["passed"] * 3
+    log = tmp_path / "logs" / "run" / "conformance-test_own.py-pytest.log"
+    assert "1 passed" in log.read_text("utf-8")
+
+
+def test_a_host_has_no_stepwise_run_of_its_own(pytester: pytest.Pytester) -> None:
+    typed = vars(pytester.parseconfig("--stepwise-skip").option)
+    own = {name: value for name, value in _OF_DRIVER.items() if name in typed}
+    config = pytest.Config.fromdictargs({**typed, **own}, [])
+    config.pluginmanager.get_plugin("stepwise").pytest_configure(config)
+    assert not config.pluginmanager.has_plugin("stepwiseplugin")
 
 
 @pytest.mark.parametrize("value", [object(), [object()], {"a": 1}, lambda: None])

@@ -223,7 +223,6 @@ def _template(change: Callable[[str], str]) -> Harm:
     return harm
 
 
-_EACH = "{% for message in messages %}"
 _PARTS = "{% for part in message['content'] %}"
 
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ..criteria.groups import GATE_LIST_MARKERS
-from ..errors import VlmError
+from ..errors import ConfigurationError, VlmError
 from ..model_files import model_files_in
 from . import cluster, limits, report
+from .output import write_output
 
 _CONFORMANCE = Path("conformance")
 _BROKEN_PIPE = 128 + signal.SIGPIPE  # the exit code of a command that SIGPIPE ended, in a shell
@@ -120,11 +121,15 @@ def _add_gate_list(commands: Any) -> None:
         "--output",
         type=Path,
         metavar="FILE",
-        help="file to write (default: DIR/required.txt; conformance/required.txt if DIR is not "
-        "given)",
+        help="file to write (default: DIR/required.txt, or DIR/required-MARKER.txt; in conformance "
+        "if DIR is not given)",
     )
     gate_list.add_argument(
-        "--only", nargs="+", metavar="CLASS", default=(), help="list only these test classes"
+        "--only",
+        nargs="+",
+        metavar="CLASS",
+        default=(),
+        help="list only these test classes; needs --output",
     )
     gate_list.add_argument(
         "--marker",
@@ -154,10 +159,17 @@ def _criteria(options: argparse.Namespace) -> int:  # noqa: ARG001
 def _gate_list(options: argparse.Namespace) -> int:
     has_models = any(model_files_in(_CONFORMANCE))
     searched = options.directory or (_CONFORMANCE if has_models else Path())
-    path = options.output or (options.directory or _CONFORMANCE) / "required.txt"
+    if options.only and options.output is None:
+        raise ConfigurationError(
+            "--only lists a part of the test classes, which would replace the list of all; name "
+            "the file with --output"
+        )
+    name = f"required-{options.marker}.txt" if options.marker else "required.txt"
+    path = options.output or (options.directory or _CONFORMANCE) / name
     from ..suite import gate_list
 
     content = gate_list.text(searched, options.only, options.marker)
-    report.write_output({path.name: content}, path.parent)
-    print(f"written: {path} ({len(content.splitlines()) - 1} criteria)")
+    write_output({path.name: content}, path.parent)
+    listed = [line for line in content.splitlines() if not line.startswith("#")]
+    print(f"written: {path} ({len(listed)} criteria)")
     return 0

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigurationError
-from ..reporting import rendered, write_document, write_files, write_report
+from ..reporting import rendered, write_document, write_report
 from ..reporting.compare import compare
 from ..reporting.language import LANGUAGES
 from ..reporting.markdown import render
 from ..reporting.merge import Named, merge
 from ..reporting.reading import no_report, read
+from .output import write_output, writing_to
 
 _REPORT = "a report.json that pytest --vlm-report wrote, or its directory"
 
@@ -131,7 +132,7 @@ def _render(options: argparse.Namespace) -> int:
             _print(render(document, options.language, charts=False))
             return 0
         files = rendered(document, [options.language])
-    with _writing_to(options.output):
+    with writing_to(options.output):
         written = write_report(files, options.output)
     _print_lines(written.lines)
     return 0
@@ -140,7 +141,7 @@ def _render(options: argparse.Namespace) -> int:
 def _merge(options: argparse.Namespace) -> int:
     paths = [options.first, *options.others]
     reports = [Named(str(path), read(path)) for path in paths]
-    with _writing_to(options.output), _shaped(*paths):
+    with writing_to(options.output), _shaped(*paths):
         merged = merge(reports)
         written = write_document(merged.document, options.output)
     rows = len(merged.document["rows"])
@@ -182,7 +183,7 @@ def _require_empty(directory: Path) -> None:
     The project's README.md would be lost; the vllm-ascend/ of an earlier run on an NPU would stay
     beside the results of a run that was none.
     """
-    with _writing_to(directory):
+    with writing_to(directory):
         is_empty = not directory.exists() or not any(directory.iterdir())
     if not is_empty:
         raise ConfigurationError(
@@ -195,27 +196,6 @@ def _which(options: argparse.Namespace, classes: Sequence[str]) -> str:
         return f"{options.report} has no judged model."
     named = f"has no judged test class {options.model}" if options.model else "has several models"
     return f"{options.report} {named}; choose with --model one of: {', '.join(classes)}"
-
-
-def write_output(files: Mapping[str, str | bytes], directory: Path) -> list[Path]:
-    """Writes the files of a command.
-
-    Raises:
-        ConfigurationError: the directory cannot be written to.
-    """
-    with _writing_to(directory):
-        return write_files(files, directory)
-
-
-@contextlib.contextmanager
-def _writing_to(directory: Path) -> Iterator[None]:
-    """Tells in one line that a directory cannot be written to."""
-    try:
-        yield
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot write to {directory} ({error.strerror}); name another directory with --output."
-        ) from error
 
 
 def _print(text: str) -> None:

@@ -153,25 +153,21 @@ def judge_published(published: PublishedScore, evaluation: Evaluation) -> Verdic
     return at_least(upper, 0.0, "rate", f"{verdict}: {finding}", (), evidence)
 
 
-def lower_bound(
-    values: npt.NDArray[np.float64], confidence: float = CONFIDENCE, minimum: float = -1.0
-) -> float:
-    """A lower confidence bound of the mean of a variable that is never below `minimum`.
+def lower_bound(values: npt.NDArray[np.float64]) -> float:
+    """A lower bound, with `CONFIDENCE`, of the mean of a variable that is never below -1.
 
-    This is Gaffke's bound: one value of `minimum` is added to the sample, and the bound is a
+    This is Gaffke's bound: one value of -1 is added to the sample, and the bound is a
     quantile of its means under Dirichlet weights. For losses alone it equals Clopper and Pearson's
     exact bound; for many values it approaches the normal bound. So a small number of differing
     samples needs no second rule.
 
     Args:
         values: shape (samples,).
-        confidence: 0..1, one-sided.
-        minimum: the smallest possible value.
     """
-    distinct, counts = np.unique(np.append(values, minimum), return_counts=True)
+    distinct, counts = np.unique(np.append(values, -1.0), return_counts=True)
     weights = np.random.default_rng(0).standard_gamma(counts, size=(_DRAWS, len(counts)))
     means = weights @ distinct / weights.sum(axis=1)
-    return float(np.quantile(means, 1 - confidence))
+    return float(np.quantile(means, 1 - CONFIDENCE))
 
 
 def _require_same_prompts(reference: Evaluation, evaluation: Evaluation) -> None:

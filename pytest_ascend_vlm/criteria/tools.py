@@ -15,8 +15,9 @@ from .parameters import Fields, Parameter, Problem, always, changed, loaded, tol
 _WORDS = {"switch_light": ("on", "off"), "give_answer": ("yes", "no")}
 _ARGUMENT = "word"
 _NAMED = "give_answer"  # not the first, which a server may take by itself
-# A small model may repeat spaces between the parts of a call for ever. The penalty ends that.
-_CALL: Fields = {"max_tokens": 256, "frequency_penalty": 2.0}
+# A small model may repeat spaces between the parts of a call for ever. The penalty ends that; for
+# vLLM 0.23, whose grammar allows every kind of space, not within 256 tokens.
+_CALL: Fields = {"max_tokens": 1024, "frequency_penalty": 2.0}
 
 
 def _tool(name: str, words: Collection[str]) -> Mapping[str, Any]:

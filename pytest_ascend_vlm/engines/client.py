@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -62,6 +63,7 @@ class Client:
         self._timeout_seconds = timeout_seconds
         self._ensure = ensure
         self._disposable_requests = 0
+        self._counting = threading.Lock()
         self._sends_uuids = True
 
     @property
@@ -418,23 +420,21 @@ class Client:
         return self._connection.exchange(step, words)
 
     @contextlib.contextmanager
-    def disposable(
-        self, endpoint: Endpoint | None = None, timeout_seconds: float | None = None
-    ) -> Iterator[Client]:
+    def disposable(self, timeout_seconds: float | None = None) -> Iterator[Client]:
         """A client with its own connections, for requests after which a server may disconnect.
 
         Args:
-            endpoint: the server's address; by default that of this client.
             timeout_seconds: maximum time for one answer; by default that of this client.
         """
         seconds = timeout_seconds or self._timeout_seconds
         with contextlib.closing(
-            Client(endpoint or self.endpoint, self._on_lost, seconds, self._ensure)
+            Client(self.endpoint, self._on_lost, seconds, self._ensure)
         ) as other:
             try:
                 yield other
             finally:
-                self._disposable_requests += other.requests
+                with self._counting:
+                    self._disposable_requests += other.requests
 
 
 def _unbroken(chunks: Iterator[Any], case_id: str) -> Iterator[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -52,6 +53,7 @@ class Connection:
         """
         self.endpoint = endpoint
         self.requests = 0
+        self._counting = threading.Lock()
         self._on_lost = on_lost
         self._ensure = ensure
         # The openai library has limits of its own httpx.
@@ -180,7 +182,8 @@ class Connection:
 
     def _begin_request(self) -> None:
         self._ensure()
-        self.requests += 1
+        with self._counting:
+            self.requests += 1
 
     def _lost(self, error: Exception) -> ServerError:
         # The connections of a server that died are closed. So a server that is late has not died.

@@ -6,9 +6,11 @@ import argparse
 import math
 import os
 import shlex
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
@@ -27,6 +29,8 @@ from .expressions import asks_for
 
 if TYPE_CHECKING:
     from ..gate import Pair
+
+_Number = TypeVar("_Number", int, float)
 
 RAY = "--vlm-ray"
 
@@ -135,8 +139,9 @@ def register(parser: pytest.Parser) -> None:
         "--vlm-report",
         metavar="DIR",
         type=Path,
-        help="write report.json, the adaptation documents (adaptation.zh.md and adaptation.en.md) "
-        "and their charts to DIR",
+        help="write report.json, report.html, an adaptation document of each model in Chinese and "
+        "in English with its charts, and an overview of them (adaptation.zh.md, adaptation.en.md) "
+        "to DIR",
     )
     group.addoption(
         "--vlm-report-append",
@@ -174,8 +179,8 @@ def register(parser: pytest.Parser) -> None:
         metavar="N",
         type=_positive,
         default=Options.requests,
-        help="with -m performance: number of requests at each concurrency level (default: 32). "
-        "With 299 or more, the 99th percentile is reported too",
+        help="with -m performance: number of requests at each concurrency level (default: "
+        f"{Options.requests}). With 299 or more, the 99th percentile is reported too",
     )
     group.addoption(
         "--vlm-soak",
@@ -279,28 +284,21 @@ def read(config: pytest.Config) -> Options:
 
 def _read(config: pytest.Config) -> Options:
     url, compare_url = _url(config, "--vlm-server-url"), _url(config, "--vlm-compare-url")
-    record = config.getoption("vlm_record")
-    if url and record:
+    _require_url(config, url, compare_url)
+    _require_spreadable(config, url)
+    _require_report_of_one_run(config, url)
+    _require_all_for_gate(config)
+    if url and config.getoption("vlm_record"):
         raise ConfigurationError(
             "--vlm-record runs only the reference engine; remove --vlm-server-url"
         )
-    _require_url(config, url, compare_url)
-    _require_spreadable(config, url)
-    if config.getoption("vlm_report_append") and config.getoption("vlm_report") is None:
-        raise ConfigurationError(
-            "--vlm-report-append needs the report's directory; add --vlm-report=DIR"
-        )
-    _require_resumable(config, url)
-    overrides = serve_overrides.read(config)
-    if config.getoption("vlm_gate") and record:
-        raise ConfigurationError("--vlm-record judges nothing; remove --vlm-gate")
     golden_dir = config.rootpath / config.getini("vlm_golden_dir")
     return Options(
         platform="endpoint" if url else require_platform(config.getoption("vlm_platform")),
         checkpoint=config.getoption("vlm_checkpoint"),
         ray=config.getoption("vlm_ray"),
         ray_mixed=config.getoption("vlm_ray_mixed"),
-        record=record,
+        record=config.getoption("vlm_record"),
         required=_required(config),
         server_url=url,
         served_name=config.getoption("vlm_served_name"),
@@ -309,7 +307,7 @@ def _read(config: pytest.Config) -> Options:
         api_key=_api_key() if url or compare_url else None,
         weights_root=config.getoption("vlm_weights_root"),
         weights=weights.read(config),
-        serve_overrides=overrides,
+        serve_overrides=serve_overrides.read(config),
         report=_writable(config, "--vlm-report"),
         append_report=config.getoption("vlm_report_append"),
         resume=config.getoption("vlm_resume"),
@@ -325,12 +323,28 @@ def _read(config: pytest.Config) -> Options:
         performance_dir=config.rootpath / config.getini("vlm_performance_dir"),
         datasets_root=config.getoption("vlm_datasets_root"),
         datasets_limit=config.getoption("vlm_datasets_limit"),
-        harness_python=config.getoption("vlm_harness_python"),
+        harness_python=_program(config.getoption("vlm_harness_python")),
     )
 
 
-def _require_resumable(config: pytest.Config, url: str | None) -> None:
-    """Rejects `--vlm-resume` where it could take over what nothing shows to hold."""
+def _require_all_for_gate(config: pytest.Config) -> None:
+    """Rejects options with which a run judges less than its gate requires."""
+    if not config.getoption("vlm_gate"):
+        return
+    if config.getoption("vlm_record"):
+        raise ConfigurationError("--vlm-record judges nothing; remove --vlm-gate")
+    if config.getoption("vlm_datasets_limit") is not None:
+        raise ConfigurationError(
+            "--vlm-datasets-limit evaluates a subset, and a subset never passes a gate; remove it"
+        )
+
+
+def _require_report_of_one_run(config: pytest.Config, url: str | None) -> None:
+    """Rejects options about earlier verdicts where nothing shows that these still hold."""
+    if config.getoption("vlm_report_append") and config.getoption("vlm_report") is None:
+        raise ConfigurationError(
+            "--vlm-report-append needs the report's directory; add --vlm-report=DIR"
+        )
     if config.getoption("vlm_resume") is None:
         return
     if url:
@@ -395,28 +409,40 @@ def _writable(config: pytest.Config, option: str) -> Path | None:
     return directory
 
 
+def _program(typed: Path) -> Path:
+    """The path of a program that is run in other directories; a link stays one."""
+    return Path(shutil.which(typed) or typed).absolute()
+
+
 def _seconds(text: str) -> float:
-    number = float(text)
+    number = _number(float, text)
     if not 0 <= number < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
     return number
 
 
 def _positive(text: str) -> int:
-    number = int(text)
+    number = _number(int, text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return number
 
 
 def _soak_images(text: str) -> int:
-    number = int(text)
+    number = _number(int, text)
     if number < _FEWEST_SOAK_IMAGES:
         raise argparse.ArgumentTypeError(
             f"{text} images are too few to see memory grow; at least {_FEWEST_SOAK_IMAGES} are "
             "needed"
         )
     return number
+
+
+def _number(kind: Callable[[str], _Number], text: str) -> _Number:
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from error
 
 
 def _required(config: pytest.Config) -> list[Pair] | None:

@@ -16,6 +16,7 @@ had to kill: without a supervisor, such an engine process would keep a card's me
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -35,6 +36,7 @@ DESCENDANT_GRACE_SECONDS = 5.0
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _POLL_SECONDS = 0.1
+_CANNOT_RUN = 127  # as in a shell
 _ENDING = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
 
 
@@ -45,14 +47,18 @@ def main(argv: list[str]) -> int:
     # The prefix is short because the path of a socket has at most 107 bytes.
     with tempfile.TemporaryDirectory(prefix="vlm-", ignore_cleanup_errors=True) as own:
         with Path(argv[0]).open("ab") as log:
-            server = subprocess.Popen(
-                argv[1:],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **_temporary_files(own)},
-                preexec_fn=_begin_server,  # noqa: PLW1509  (this process has one thread)
-            )
+            try:
+                server = subprocess.Popen(
+                    argv[1:],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env={**os.environ, **_temporary_files(own)},
+                    preexec_fn=_begin_server,  # noqa: PLW1509  (this process has one thread)
+                )
+            except OSError as error:
+                log.write(f"{argv[1]}: {error.strerror}\n".encode())
+                return _CANNOT_RUN
         orphaned = _wait(server)
         survivors = [] if orphaned else _await_descendants(server)
         _kill_all(server)
@@ -176,8 +182,11 @@ def _kill_all(server: subprocess.Popen[bytes]) -> None:
                 process.kill()
             except psutil.NoSuchProcess:
                 continue
-        psutil.wait_procs(descendants, timeout=_POLL_SECONDS)
-        server.poll()
+        # Only `server` may wait for the server, or its exit code is lost.
+        others = [process for process in descendants if process.pid != server.pid]
+        psutil.wait_procs(others, timeout=_POLL_SECONDS)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(_POLL_SECONDS)
 
 
 def _signal_group(server: subprocess.Popen[bytes], number: signal.Signals) -> None:

@@ -87,10 +87,11 @@ def _error_chart(model: str, case: Mapping[str, Any]) -> str:
     """The error by position, coloured by part of the sequence, with the reference's bf16 error."""
     import pygal
 
+    of = _printable(case["case"])
     chart = pygal.XY(
         js=(),
         stroke=False,
-        title=f"{model}: error of the logits of {case['case']}, the case with the largest error",
+        title=f"{_printable(model)}: error of the logits of {of}, the case with the largest error",
         x_title="position in prompt and answer",
         y_title="root mean square error from fp32",
         legend_at_bottom=True,

@@ -49,6 +49,9 @@ _OF_DRIVER: Mapping[str, Any] = {
     "lf": False,
     "failedfirst": False,
     "stepwise": False,
+    # pytest sets the one above if it sees one of these.
+    "stepwise_skip": False,
+    "stepwise_reset": False,
 }
 
 

@@ -69,7 +69,8 @@ def judge(work: Work) -> Iterator[list[Message]]:
     directory = work.log_dir / work.run_name
     directory.mkdir(parents=True, exist_ok=True)
     name = work.suite_class.rpartition("::")[2]
-    log = directory / f"{name}-pytest.log"
+    # Tests without a class are named by their module, which may be in a subdirectory.
+    log = directory / f"{name.replace('/', '-')}-pytest.log"
     log.touch()
     with tempfile.TemporaryDirectory(prefix="vlm-ray-") as own:
         order, channel = Path(own, "work"), Path(own, "channel")

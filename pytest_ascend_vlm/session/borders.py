@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 from packaging.specifiers import SpecifierSet
@@ -96,7 +95,7 @@ class Borders:
         self.slot = slot
         self._golden = golden
         self._cases = cases
-        self.run = Memo(partial(self._serve))
+        self.run = Memo(self._serve)
 
     def _serve(self) -> BorderRun:
         asked, not_asked = self._askable()

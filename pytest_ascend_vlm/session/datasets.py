@@ -51,15 +51,10 @@ class Datasets:
 
         Raises:
             GoldenError: there is neither, or the recorded scores are invalid.
-            PreconditionError: the scores come from another harness or other data, or a gate would
-                judge a subset. This is checked before the evaluation, which takes hours.
+            PreconditionError: the scores come from another harness or other data. This is checked
+                before the evaluation, which takes hours.
         """
         options = self._options
-        if options.required is not None and options.datasets_limit is not None:
-            raise PreconditionError(
-                "--vlm-datasets-limit evaluates a subset, and a subset never passes a gate; remove "
-                "it."
-            )
         recorded = self._recorded(task)
         if recorded is not None:
             rules.require_same_protocol(recorded.protocol, self._protocol(task))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,7 +50,7 @@ class SoakRun:
             directory: an existing directory for changed images.
         """
         self.slot = slot
-        self.run = Memo(partial(self._soak))
+        self.run = Memo(self._soak)
         self._cases = cases
         different = {case.images: case for case in reversed(cases)}
         self._questions = tuple(reversed(different.values()))[:BATCH]

@@ -34,32 +34,11 @@ def text(directory: Path, only: Sequence[str] = (), marker: str | None = None) -
         ConfigurationError: there is no model file, a model file cannot be imported, two classes
             have the same name, or a class in `only` does not exist.
     """
-    known = suite_classes(directory)
-    if unknown := [name for name in only if name not in known]:
-        raise ConfigurationError(
-            f"there is no class {', '.join(unknown)} in {directory}. Its classes are "
-            f"{', '.join(known)}."
-        )
+    chosen = _chosen(directory, only)
+    lacking = _lacking(chosen)
     listed = [
         criterion for criterion, _ in criteria(VLMConformance) if _list_of(criterion) == marker
     ]
-    chosen = {
-        name: model
-        for name, model in known.items()
-        if name in only or (not only and (not model.platforms or "npu" in model.platforms))
-    }
-    serves = installed_vllm() is not None
-    lacking = {
-        name: reason
-        for name, model in chosen.items()
-        if serves and (reason := unmet(model.requires))
-    }
-    if chosen and chosen.keys() == lacking.keys():
-        raise ConfigurationError(
-            "; ".join(
-                f"{name} is not applicable here: {reason}" for name, reason in lacking.items()
-            )
-        )
     notes = (f"# {name} is not applicable here: {reason}.\n" for name, reason in lacking.items())
     pairs = (
         f"{name} {id_}\n"
@@ -69,6 +48,39 @@ def text(directory: Path, only: Sequence[str] = (), marker: str | None = None) -
         for id_ in _ids(criterion, model)
     )
     return "".join([_HEAD, *notes, *pairs])
+
+
+def _chosen(directory: Path, only: Sequence[str]) -> dict[str, ModelSpec]:
+    """The named test classes, or all whose models are deployed on NPUs."""
+    known = suite_classes(directory)
+    if unknown := [name for name in only if name not in known]:
+        raise ConfigurationError(
+            f"there is no class {', '.join(unknown)} in {directory}. Its classes are "
+            f"{', '.join(known)}."
+        )
+    return {
+        name: model
+        for name, model in known.items()
+        if name in only or (not only and (not model.platforms or "npu" in model.platforms))
+    }
+
+
+def _lacking(chosen: Mapping[str, ModelSpec]) -> dict[str, str]:
+    """Name of a test class -> what its model needs and this environment lacks.
+
+    Raises:
+        ConfigurationError: no class is left.
+    """
+    if installed_vllm() is None:
+        return {}
+    lacking = {name: reason for name, model in chosen.items() if (reason := unmet(model.requires))}
+    if chosen and chosen.keys() == lacking.keys():
+        raise ConfigurationError(
+            "; ".join(
+                f"{name} is not applicable here: {reason}" for name, reason in lacking.items()
+            )
+        )
+    return lacking
 
 
 def _list_of(criterion: Criterion) -> str | None:

@@ -123,6 +123,7 @@ class VllmServer:
         self._death: ServerError | None = None
         self._deaths = 0
         self._death_lock = threading.Lock()
+        self._start_lock = threading.Lock()
 
     def command(self) -> list[str]:
         """The command that starts the server."""
@@ -278,8 +279,9 @@ class VllmServer:
 
     def ensure_running(self) -> None:
         """Starts the server again after `kill`; does nothing if it is running."""
-        if self._process is None:
-            self.start()
+        with self._start_lock:  # the first requests to a stopped server may be a burst
+            if self._process is None:
+                self.start()
 
     def recover(self) -> None:
         """Starts the server again if it died, so that a crash in one test does not fail the next.
