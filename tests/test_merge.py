@@ -19,6 +19,7 @@ from pytest_ascend_vlm.errors import ConfigurationError
 from pytest_ascend_vlm.reporting import Report
 from pytest_ascend_vlm.reporting.merge import Merged, Named, merge, refusals
 from pytest_ascend_vlm.reporting.rows import STATUSES, VERDICTS
+from pytest_ascend_vlm.reporting.totals import totals
 
 Document = dict[str, Any]
 SCHEMA = resources.files(reporting).joinpath("report.schema.json")
@@ -48,6 +49,10 @@ def row(criterion: str, status: str = "pass", case: str | None = None, **more: A
     return {"model": "an-org/a-model", "suite_class": "TestIt", **nothing, **own, **more}
 
 
+def date(number: int) -> str:
+    return f"2026-01-01T{number // 60:02d}:{number % 60:02d}:00.000+00:00"
+
+
 def report(
     *rows: Document,
     models: tuple[Document, ...] = (MODEL,),
@@ -70,7 +75,7 @@ def report(
             "versions": {"torch": "2.9.0", "vllm-ascend": "0.18.0"},
             "serve_overrides": {},
             **own,
-            "runs": [{**own, "date": f"2026-01-01T00:00:{number:02d}.000+00:00"}],
+            "runs": [{**own, "date": date(number)}],
             **receipt,
         }
     )
@@ -254,6 +259,69 @@ def test_a_run_counts_once() -> None:
     assert merged(two, merged(one, two).document).document == merged(one, two).document
     with pytest.raises(ConfigurationError, match="B contains some of the runs"):
         merged(merged(one, two).document, merged(two, three).document)
+
+
+def part(document: Document, *criteria: str) -> Document:
+    """A part of a report with all of its runs, as a bundle has it."""
+    rows = [one for one in document["rows"] if one["criterion"] in criteria]
+    classes = {one["suite_class"] for one in rows}
+    models = [one for one in document["models"] if one["suite_class"] in classes]
+    runs = [{**run, "statuses": {}} for run in document["receipt"]["runs"]]
+    receipt = {**document["receipt"], "runs": runs, **totals(models), "origin": "nothing"}
+    return {**document, "receipt": receipt, "models": models, "rows": rows}
+
+
+def test_parts_of_one_report_are_merged_to_the_whole() -> None:
+    other = {**MODEL, "suite_class": "TestOther"}
+    whole = report(
+        row("serving.text"),
+        row("performance.load", "fail"),
+        row("serving.image", suite_class="TestOther"),
+        models=(MODEL, other),
+    )
+    parts = [part(whole, name) for name in ("serving.text", "performance.load", "serving.image")]
+    both = merged(*parts).document
+    assert both["rows"] == whole["rows"]
+    assert both["models"] == whole["models"]
+    for name in ("requests", "server_starts", "seconds", "origin"):
+        assert both["receipt"][name] == whole["receipt"][name]
+    assert merged(whole, *parts).document == whole
+    assert statuses(merged(parts[1], whole).document) == statuses(whole)
+
+
+def test_a_part_adds_what_a_report_of_its_run_and_another_one_lacks() -> None:
+    one = report(row("serving.text"), row("serving.image", "fail"))
+    two = report(row("serving.text", "error"))
+    rest = part(one, "serving.image")
+    every = merged(one, two).document
+    for both in (merged(part(one, "serving.text"), two, rest), merged(rest, every)):
+        assert statuses(both.document) == {"serving.text": "pass", "serving.image": "fail"}
+        assert len(both.document["receipt"]["runs"]) == 2
+
+
+@pytest.mark.parametrize("status", ["fail", "error"])
+def test_two_results_of_one_run_are_refused(status: str) -> None:
+    one, other = (report(row("serving.text", each), number=5) for each in ("pass", status))
+    for pair in ((one, other), (other, one)):
+        with pytest.raises(ConfigurationError, match=r"another result of TestIt: serving\.text"):
+            merged(*pair)
+
+
+def test_another_result_of_the_last_of_several_runs_is_refused() -> None:
+    before, one = report(number=4), report(row("serving.text"), number=5)
+    other = report(row("serving.text", "fail"), number=5)
+    with pytest.raises(ConfigurationError, match=r"another result of TestIt: serving\.text"):
+        merged(before, one, other)
+
+
+def test_an_older_run_replaces_no_newer_verdict() -> None:
+    monday, friday = report(row("serving.text")), report(row("serving.text", "fail"))
+    speed = report(row("performance.load"))
+    assert statuses(merged(monday, friday).document) == {"serving.text": "fail"}
+    with pytest.raises(ConfigurationError, match=r"B has a run of .*name the reports in the order"):
+        merged(friday, monday)
+    # Nothing is replaced.
+    assert len(merged(speed, friday).document["rows"]) == 2
 
 
 # --- what does not belong together ---------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import ConfigurationError
@@ -11,6 +11,7 @@ from .diagnosis import diagnosis_json
 from .differences import Difference, differences
 from .origin import origin
 from .rows import Key, grouped, in_one_line, name_of
+from .totals import totals
 
 Document = Mapping[str, Any]
 Groups = dict[Key, list[dict[str, Any]]]
@@ -82,7 +83,8 @@ def merge(reports: Sequence[Named]) -> Merged:
         reports: one or more.
 
     Raises:
-        ConfigurationError: two reports were not measured with the same set-up, or share some runs.
+        ConfigurationError: two reports were not measured with the same set-up, share some runs,
+            or are not in the order of their runs.
     """
     if lines := refusals(reports):
         raise ConfigurationError("\n  ".join(["these reports cannot be merged:", *lines]))
@@ -116,12 +118,13 @@ def runs_of(document: Document) -> list[dict[str, Any]]:
 
 
 def _merged(earlier: Merged, later: Named) -> Merged:
-    known, new = runs_of(earlier.document), runs_of(later.document)
+    known, new = _own_facts(earlier.document), _own_facts(later.document)
     shared = [run for run in new if run in known]
-    if len(shared) == len(new):
-        return earlier
-    if len(shared) == len(known):
-        return Merged(dict(later.document))
+    if shared and len(shared) == len(new):
+        return replace(earlier, document=_completed(earlier.document, later))
+    if shared and len(shared) == len(known):
+        whole, part = dict(later.document), Named("an earlier report", earlier.document)
+        return replace(earlier, document=_completed(whole, part))
     if shared:
         raise ConfigurationError(
             f"{later.name} contains some of the runs of the reports before it, so their requests "
@@ -129,6 +132,8 @@ def _merged(earlier: Merged, later: Named) -> Merged:
         )
     old, added = grouped(earlier.document["rows"]), grouped(later.document["rows"])
     both = [key for key in added if key in old]
+    if both:
+        _require_order(known, new, later.name)
     stays = {key for key in both if _rank(added[key]) < _rank(old[key])}
     kept = {key: rows for key, rows in old.items() if key not in added or key in stays}
     taken = {key: rows for key, rows in added.items() if key not in stays}
@@ -140,6 +145,85 @@ def _merged(earlier: Merged, later: Named) -> Merged:
         earlier.replaced + len(both) - len(stays),
         (*earlier.outlived, *_outlived(added, stays)),
     )
+
+
+def _own_facts(document: Document) -> list[dict[str, Any]]:
+    """The runs of a report as every report of them has them: a bundle leaves the statuses out."""
+    return [{k: v for k, v in run.items() if k != "statuses"} for run in runs_of(document)]
+
+
+def _require_order(known: list[dict[str, Any]], new: list[dict[str, Any]], name: str) -> None:
+    """Raises an error if a run is older than one before it: its verdicts would replace newer ones.
+
+    A run that both reports have a part of, as after `--vlm-resume`, is not compared.
+    """
+    before = {str(run["date"]) for run in known if "date" in run}
+    after = {str(run["date"]) for run in new if "date" in run} - before
+    if before and after and min(after) < max(before):
+        raise ConfigurationError(
+            f"{name} has a run of {min(after)}, but a report before it has the same tests and a "
+            f"run of {max(before)}, so older verdicts would replace newer ones; name the reports "
+            "in the order of the runs."
+        )
+
+
+def _completed(whole: dict[str, Any], part: Named) -> dict[str, Any]:
+    """A report with what another report of its runs, or of some of them, has besides.
+
+    Args:
+        whole: the report with all of the runs.
+        part: the other report.
+    """
+    old, others = grouped(whole["rows"]), grouped(part.document["rows"])
+    _require_same(whole, part, [key for key in others if key in old])
+    lacking = _told_in_full({key: others[key] for key in others if key not in old}, others)
+    owners = {(model["model"], model["suite_class"]) for model in whole["models"]}
+    models = [
+        model
+        for model in part.document["models"]
+        if (model["model"], model["suite_class"]) not in owners
+    ]
+    if not lacking and not models:
+        return whole
+    rows = _in_order([*old, *lacking], old | lacking)
+    receipt, told = whole["receipt"], part.document["receipt"]
+    own = totals(models)
+    facts: dict[str, Any] = {name: receipt.get(name, 0) + own[name] for name in _ADDED}
+    if tests := _filled(receipt.get("tests"), told.get("tests")):
+        facts["tests"] = tests
+    return {
+        **whole,
+        "receipt": {**receipt, **facts, "origin": origin(receipt, rows)},
+        "models": _models([*whole["models"], *models], rows),
+        "diagnosis": diagnosis_json(rows),
+        "rows": rows,
+    }
+
+
+def _require_same(whole: Document, part: Named, both: Iterable[Key]) -> None:
+    """Raises an error if two reports of the same last run tell different results of a test.
+
+    The results of earlier runs may have been replaced by those of the last one; and an error of the
+    last run replaced no verdict of the earlier runs, which the part lacks.
+    """
+    runs, own = _own_facts(whole), _own_facts(part.document)
+    if runs[-1] not in own:
+        return
+    old, others = grouped(whole["rows"]), grouped(part.document["rows"])
+    for key in both:
+        is_outranked = len(own) < len(runs) and _rank(others[key]) < _rank(old[key])
+        if not is_outranked and _results(others[key]) != _results(old[key]):
+            raise ConfigurationError(
+                f"{part.name} has another result of {key[1]}: {name_of(key[2], key[3])} than a "
+                "report of the same run that it is merged with; merge the reports that pytest "
+                "wrote, unchanged."
+            )
+
+
+def _results(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows without what a merge changes in them."""
+    changed = ("order", "told_at", "reason")
+    return [{name: row[name] for name in row if name not in changed} for row in rows]
 
 
 def _rank(rows: Iterable[Mapping[str, Any]]) -> int:
