@@ -96,6 +96,13 @@ def test_a_half_written_line_is_left_out(tmp_path: Path) -> None:
     assert [json.loads(line) for line in path.read_text("utf-8").splitlines()] == read(path)
 
 
+def test_what_is_no_event_is_left_out(tmp_path: Path) -> None:
+    event = {"event": "test", "time": "x", "run": "a"}
+    lines = [{**event, "run": ["a"]}, {**event, "event": {}}, {"run": "a"}, [], event]
+    (tmp_path / FILE_NAME).write_text("\n".join(map(json.dumps, lines)), "utf-8")
+    assert events(tmp_path) == [event]
+
+
 def test_a_directory_that_is_gone_ends_the_journal_and_not_the_run(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "report" / FILE_NAME, "a-run")
     (tmp_path / "report" / FILE_NAME).unlink()

@@ -124,3 +124,20 @@ def test_a_test_that_took_its_verdict_over_tells_no_duration() -> None:
     taken = {**own, "seconds": 0.0, "rows": [{"taken_over": {}}]}
     assert durations([own, taken, {"event": "end"}]) == {"a": 5.0}
     assert json.dumps(durations([])) == "{}"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"rows": 1},
+        {"rows": [1]},
+        {"seconds": "x"},
+        {"seconds": None},
+        {"seconds": float("nan")},
+    ],
+)
+def test_an_event_of_another_program_tells_no_duration(more: dict[str, Any]) -> None:
+    own = {"event": "test", "nodeid": "a", "seconds": 5.0, "rows": [{}]}
+    other = {**own, "nodeid": "b", **more} if more else {"event": "test"}
+    assert durations([other, own]) == {"a": 5.0}

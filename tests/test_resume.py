@@ -17,8 +17,10 @@ from helpers.three_models import judge, write
 from helpers.watch import GONE_WITHIN_SECONDS, Watch
 
 from pytest_ascend_vlm import reporting
+from pytest_ascend_vlm.errors import ConfigurationError
 from pytest_ascend_vlm.reporting.journal import FILE_NAME, read
 from pytest_ascend_vlm.reporting.language import LANGUAGES
+from pytest_ascend_vlm.reporting.resume import earlier_runs
 
 SELECTED = ("-k", "text_is_answered or models_are_listed or own or lifecycle")
 CPU = ("--vlm-platform=cpu", *SELECTED)
@@ -184,6 +186,31 @@ def test_what_cannot_be_resumed_is_told(
     done, _ = judge(finished, *CPU, *ALONE, *options)
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert problem in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "damage", "problem"),
+    [
+        ("run", {"receipt": {}}, "is not a journal written by pytest --vlm-report (KeyError("),
+        ("run", {"receipt": 1}, "is not a journal written by pytest --vlm-report (TypeError("),
+        ("run", {"time": "x"}, "is not a journal written by pytest --vlm-report (ValueError("),
+        ("class", {"time": "2026-01-01"}, "is not a journal written by"),
+        ("class", {"model": ["a"]}, "is not a journal written by"),
+        ("test", {"rows": [{}]}, "is not a journal written by"),
+        ("test", {"models": None}, "is not a journal written by"),
+        ("run", {"schema": 99}, "has a run of schema 99, but this version reads schema 1; use the"),
+    ],
+)
+def test_a_damaged_journal_is_refused_in_one_line(
+    kind: str, damage: dict[str, Any], problem: str, project_of_a_run: Path, tmp_path: Path
+) -> None:
+    events = read(project_of_a_run / "first" / FILE_NAME)
+    (receipt,) = (event["receipt"] for event in events if event["event"] == "run")
+    damaged = [{**event, **damage} if event["event"] == kind else event for event in events]
+    (tmp_path / FILE_NAME).write_text("\n".join(map(json.dumps, damaged)), "utf-8")
+    with pytest.raises(ConfigurationError) as raised:
+        earlier_runs(tmp_path, receipt)
+    assert f"--vlm-resume: {tmp_path / FILE_NAME} {problem}" in str(raised.value)
 
 
 def test_a_resumed_run_that_is_killed_in_its_own_directory_loses_nothing(finished: Path) -> None:

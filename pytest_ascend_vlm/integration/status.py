@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -114,10 +116,14 @@ class Status:
 
 
 def durations(events: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """Node id -> seconds of each test that ran, from the events of a journal; the latest run's."""
-    tests = (event for event in events if event["event"] == "test")
-    return {
-        event["nodeid"]: event["seconds"]
-        for event in tests
-        if not any(TAKEN_OVER in row for row in event["rows"])
-    }
+    """Node id -> seconds of each test that ran, from the events of a journal; the latest run's.
+
+    The file may be another program's: an event without them is left out.
+    """
+    found: dict[str, float] = {}
+    for event in (event for event in events if event["event"] == "test"):
+        with contextlib.suppress(LookupError, TypeError, ValueError):
+            seconds = float(event["seconds"])
+            if math.isfinite(seconds) and not any(TAKEN_OVER in row for row in event["rows"]):
+                found[str(event["nodeid"])] = seconds
+    return found

@@ -21,6 +21,8 @@ from ..writing import write_atomically
 FILE_NAME = "events.jsonl"
 SCHEMA = 1
 
+_OF_EVENT = ("event", "time", "run")
+
 Event = Mapping[str, Any]
 """One line. Each has "event" (its kind), "time" and "run" (the name of the run)."""
 
@@ -65,7 +67,7 @@ class Journal:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The events of a journal; leaves out a line that is not whole.
+    """The events of a journal; leaves out a line that is not whole or no event.
 
     Raises:
         OSError: the file cannot be read.
@@ -79,7 +81,7 @@ def _events(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
             event = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if isinstance(event, dict) and {"event", "time", "run"} <= event.keys():
+        if isinstance(event, dict) and all(isinstance(event.get(one), str) for one in _OF_EVENT):
             yield event
 
 

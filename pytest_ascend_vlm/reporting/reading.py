@@ -39,7 +39,7 @@ def read(path: Path) -> dict[str, Any]:
             "that wrote it."
         )
     try:
-        _require_shape(document)
+        require_shape(document)
     except (LookupError, TypeError, AttributeError) as error:
         raise ConfigurationError(no_report(path, error)) from error
     return dict(document)
@@ -50,8 +50,12 @@ def no_report(path: Path | str, error: Exception) -> str:
     return f"{path} is not a report written by pytest --vlm-report ({error!r})."
 
 
-def _require_shape(document: Mapping[str, Any]) -> None:
-    """Raises an error if a part that every command reads is missing."""
+def require_shape(document: Mapping[str, Any]) -> None:
+    """Requires the parts of a report that every command reads.
+
+    Raises:
+        LookupError, TypeError, AttributeError: a part is missing, or is something else.
+    """
     _require(document, ("schema",))
     _require(document["receipt"], _OF_RECEIPT)
     dict(document["receipt"]["versions"])

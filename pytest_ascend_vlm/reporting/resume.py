@@ -17,8 +17,9 @@ from typing import Any
 
 from ..errors import ConfigurationError
 from .differences import Difference, differences
-from .journal import FILE_NAME, Event, read
+from .journal import FILE_NAME, SCHEMA, Event, read
 from .merge import ADVICE, continued
+from .reading import require_shape
 from .rows import TAKEN_OVER, VERDICTS
 from .totals import totals
 
@@ -151,7 +152,8 @@ def earlier_runs(path: Path, receipt: Mapping[str, Any]) -> Earlier:
         receipt: the receipt of this run, with its conditions.
 
     Raises:
-        ConfigurationError: there is no journal, or no run of it has an equal receipt.
+        ConfigurationError: there is no journal, it is damaged or has another schema, or no run of
+            it has an equal receipt.
     """
     place = directory_of(path)
     try:
@@ -161,7 +163,24 @@ def earlier_runs(path: Path, receipt: Mapping[str, Any]) -> Earlier:
             f"--vlm-resume: cannot read {place / FILE_NAME} ({error.strerror}); name the directory "
             "of a run with --vlm-report"
         ) from error
-    return Earlier(str(place), events, *_fitting(runs_in(events), receipt, str(place)))
+    _require_schema(events, place / FILE_NAME)
+    try:
+        fitting = _fitting(runs_in(events), receipt, str(place))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigurationError(
+            f"--vlm-resume: {place / FILE_NAME} is not a journal written by pytest --vlm-report "
+            f"({error!r}); name the directory of a run with --vlm-report"
+        ) from error
+    return Earlier(str(place), events, *fitting)
+
+
+def _require_schema(events: Iterable[Event], path: Path) -> None:
+    for event in (event for event in events if event["event"] == "run"):
+        if event.get("schema") != SCHEMA:
+            raise ConfigurationError(
+                f"--vlm-resume: {path} has a run of schema {event.get('schema')}, but this version "
+                f"reads schema {SCHEMA}; use the version that wrote it, or run without --vlm-resume"
+            )
 
 
 def _fitting(
@@ -187,7 +206,12 @@ def _of_receipts(run: EarlierRun, receipt: Mapping[str, Any]) -> list[str]:
 
 
 def runs_in(events: Iterable[Event]) -> list[EarlierRun]:
-    """The runs of a journal, earliest first; an event of an unknown run is left out."""
+    """The runs of a journal, earliest first; an event of an unknown run is left out.
+
+    Raises:
+        LookupError, TypeError, ValueError, AttributeError: an event lacks a part, or it is
+            something else.
+    """
     runs: dict[str, EarlierRun] = {}
     for event in events:
         if event["event"] == "run":
@@ -201,6 +225,7 @@ def runs_in(events: Iterable[Event]) -> list[EarlierRun]:
         if event["event"] == "class":
             run.classes[_key(event)] = dict(event)
         elif event["event"] == "test":
+            require_shape({"schema": SCHEMA, "receipt": run.receipt, **event})
             run.tests[event["nodeid"]] = event
     return list(runs.values())
 
