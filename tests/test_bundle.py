@@ -478,6 +478,31 @@ def test_a_mistake_is_one_line(
     assert not (empty / "o").exists()
 
 
+@pytest.mark.parametrize("content", ["# VLMConformance\nclass (", "# VLMConformance\n\0"])
+def test_a_model_file_that_is_no_python_is_named(
+    content: str, empty: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = empty / "test_a_broken.py"
+    broken.write_text(content, "utf-8")
+    command = ["report", "bundle", report(empty, "TestIt"), f"--output={empty / 'o'}"]
+    assert cli.main(command) == 2
+    assert f"; {broken} is not valid Python, mend it if it has" in capsys.readouterr().err
+    own = empty / "test_own.py"
+    own.write_text("class TestIt(VLMConformance): ...", "utf-8")
+    assert cli.main(command) == 0
+    assert (empty / "o" / "conformance" / own.name).is_file()
+
+
+def test_a_model_file_that_cannot_be_read_is_named(
+    empty: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (empty / "test_gone.py").symlink_to(empty / "gone.py")
+    command = ["report", "bundle", report(empty, "TestIt"), f"--output={empty / 'o'}"]
+    assert cli.main(command) == 2
+    problem = f"cannot read {empty / 'test_gone.py'} (No such file or directory)"
+    assert problem in capsys.readouterr().err
+
+
 def test_a_bundle_is_mixed_with_no_other_files(
     written: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

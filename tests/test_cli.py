@@ -10,6 +10,7 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_charts import document, row, single_stream
@@ -214,6 +215,22 @@ def test_what_is_no_report_is_told_in_one_line(
     assert f"ascend-vlm: {path} is not a report written by pytest" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("content", ['{"schema": 2}'.encode("utf-16"), b"\x89PNG" + b"\0" * 5000])
+def test_a_file_in_another_encoding_is_not_printed(
+    content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "report.json"
+    path.write_bytes(content)
+    assert cli.main([*RENDER, str(path)]) == 2
+    problem = f"{path} is not a report written by pytest --vlm-report (it is not UTF-8).\n"
+    assert capsys.readouterr().err == f"ascend-vlm: {problem}"
+
+
+def test_a_report_with_a_byte_order_mark_is_read(report: Path) -> None:
+    report.write_bytes(b"\xef\xbb\xbf" + report.read_bytes())
+    assert cli.main([*RENDER, str(report)]) == 0
+
+
 def test_a_report_of_another_schema_is_told_apart(
     report: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -294,6 +311,33 @@ def test_limits_that_cannot_be_proposed_are_told_in_one_line(
 ) -> None:
     assert cli.main(["limits", str(tmp_path), *arguments]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_directory_of_stored_runs_that_does_not_exist_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["limits", str(tmp_path / "nope")]) == 2
+    assert f"{tmp_path / 'nope'} is no directory; name the" in capsys.readouterr().err
+
+
+def test_stored_runs_nested_deeply_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a-model" / "a.json"
+    path.parent.mkdir()
+    path.write_text("[" * 200_000, "utf-8")
+    assert cli.main(["limits", str(tmp_path)]) == 2
+    assert f"{path} is not a file of stored performance runs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", [{"model": "a", "device": "b", "versions": "c"}, {}, []])
+def test_stored_runs_with_another_key_are_told(
+    key: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    performance_runs.append(performance_runs.load(tmp_path, "a-model", key), {"a": 1.0})
+    assert cli.main(["limits", str(tmp_path)]) == 2
+    (path,) = tmp_path.glob("*/*.json")
+    assert f"{path} " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("action", ["render", "merge", "compare"])

@@ -45,6 +45,11 @@ def add_to(commands: Any) -> None:
 def _limits(options: argparse.Namespace) -> int:
     if not 0 < options.margin < 1:
         raise ConfigurationError(f"--margin={options.margin} is not above 0 and below 1.")
+    if not options.directory.is_dir():
+        raise ConfigurationError(
+            f"{options.directory} is no directory; name the directory of the stored runs, which "
+            "`pytest conformance -m performance --vlm-save-performance` writes."
+        )
     stored = load_all(options.directory)
     if not stored:
         raise ConfigurationError(
@@ -56,10 +61,8 @@ def _limits(options: argparse.Namespace) -> int:
 
 
 def _lines(stored: StoredRuns, margin: float) -> str:
-    key, count = stored.key, len(stored.runs)
-    device = str(key["device"])
-    versions = ", ".join(f"{name} {version}" for name, version in key["versions"].items())
-    head = f"# {key['model']} on {device}, {versions}\n# {stored.path}: "
+    head = f"# {_head(stored)}\n# {stored.path}: "
+    count, device = len(stored.runs), str(stored.key["device"])
     if count < STORED_RUNS:
         return (
             f"{head}{count} of {STORED_RUNS} runs are stored; store more with "
@@ -70,3 +73,15 @@ def _lines(stored: StoredRuns, margin: float) -> str:
         for one in proposed_limits(stored.runs, device, margin)
     )
     return f"{head}the slowest of {count} runs, margin {margin:.0%}\nlimits=(\n{proposed}\n),\n"
+
+
+def _head(stored: StoredRuns) -> str:
+    key = stored.key
+    try:
+        versions = ", ".join(f"{name} {version}" for name, version in key["versions"].items())
+        return f"{key['model']} on {key['device']}, {versions}"
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ConfigurationError(
+            f"the key of {stored.path} lacks the model, the device or the versions; delete the "
+            "file and store runs again with --vlm-save-performance."
+        ) from error

@@ -78,7 +78,7 @@ def _read(path: Path) -> StoredRuns:
         document = json.loads(path.read_text("utf-8"))
         runs, key = tuple(_run(run) for run in document["runs"]), document["key"]
         is_whole = document["schema"] == SCHEMA and _name(key) == path.stem
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from error
     if not is_whole:
         raise _damaged(path, "its key is not the one in its name")

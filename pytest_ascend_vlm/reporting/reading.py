@@ -27,7 +27,7 @@ def read(path: Path) -> dict[str, Any]:
     """
     path = path / FILE_NAME if path.is_dir() else path
     try:
-        document = json.loads(path.read_text("utf-8"))
+        document = json.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise ConfigurationError(f"cannot read {path} ({error.strerror}).") from error
     except (ValueError, RecursionError) as error:
@@ -47,7 +47,9 @@ def read(path: Path) -> dict[str, Any]:
 
 def no_report(path: Path | str, error: Exception) -> str:
     """The message about a file that is no report."""
-    return f"{path} is not a report written by pytest --vlm-report ({error!r})."
+    # The text of this error has all bytes of the file.
+    problem = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else repr(error)
+    return f"{path} is not a report written by pytest --vlm-report ({problem})."
 
 
 def require_shape(document: Mapping[str, Any]) -> None:

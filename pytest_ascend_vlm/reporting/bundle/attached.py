@@ -41,7 +41,7 @@ def attached(document: Mapping[str, Any], project: Path) -> Attached:
         project: directory of the project with the model file.
 
     Raises:
-        ConfigurationError: no model file of the project has the test class.
+        ConfigurationError: no model file of the project has the test class, or one is unreadable.
     """
     row = document["rows"][0]
     slug = str(row["model"]).replace("/", "--")
@@ -64,14 +64,33 @@ def attached(document: Mapping[str, Any], project: Path) -> Attached:
 
 def _model_file(project: Path, suite_class: str) -> Path:
     conformance = project / _CONFORMANCE
-    for path in model_files_in(conformance if conformance.is_dir() else project):
-        nodes = ast.walk(ast.parse(path.read_bytes()))
-        if any(isinstance(node, ast.ClassDef) and node.name == suite_class for node in nodes):
-            return path
+    unread: list[str] = []
+    try:
+        for path in model_files_in(conformance if conformance.is_dir() else project):
+            classes = _classes_in(path)
+            if classes is None:
+                unread.append(f"; {path} is not valid Python, mend it if it has the class")
+            elif suite_class in classes:
+                return path
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot read {error.filename} ({error.strerror}); make it readable, the model file of "
+            f"{suite_class} is searched there."
+        ) from error
     raise ConfigurationError(
         f"no model file in {conformance} or {project} has the test class {suite_class}; run this "
-        "command in the root of the project that has it"
+        f"command in the root of the project that has it{''.join(unread)}"
     )
+
+
+def _classes_in(path: Path) -> set[str] | None:
+    """The names of the classes of a Python file; None if it is not valid Python."""
+    content = path.read_bytes()
+    try:
+        nodes = ast.walk(ast.parse(content))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    return {node.name for node in nodes if isinstance(node, ast.ClassDef)}
 
 
 def _goldens(project: Path, slug: str, checkpoint: str) -> Iterator[tuple[str, bytes]]:
