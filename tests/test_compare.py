@@ -304,3 +304,13 @@ def test_the_exit_code_is_for_a_gate(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_a_large_number_has_no_exponent() -> None:
     interval = Interval("median ttft", 2130.0, 1270.0, 3000.0, "ms")
     assert str(interval) == "2130 ms (1270 to 3000)"
+
+
+def test_no_control_character_reaches_the_terminal() -> None:
+    bad = "Paris\x1b]0;owned\x07\x9b31m"
+    old, new = report(row("serving.text")), report(row("serving.text", "fail", finding=bad))
+    new["rows"][0] |= {"measured": 1, "threshold": 1, "sense": "at most", "unit": bad}
+    new["receipt"]["device"] = bad
+    shown = str(compared(old, new))
+    assert r"Paris\x1b]0;owned\x07\x9b31m" in shown
+    assert all(char.isprintable() for char in shown.replace("\n", ""))

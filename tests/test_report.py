@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from hypothesis import strategies as st
 from pytest_ascend_vlm import reporting
 from pytest_ascend_vlm.criteria.verdict import Verdict, at_least
 from pytest_ascend_vlm.reporting import Report, write
+from pytest_ascend_vlm.reporting.controls import with_visible_controls
 from pytest_ascend_vlm.reporting.language import LANGUAGES
 from pytest_ascend_vlm.reporting.markdown import render
 from pytest_ascend_vlm.reporting.markdown.escape import cell, code_block
@@ -305,8 +307,17 @@ def test_a_fence_is_never_closed_by_what_it_holds(text: str) -> None:
 @pytest.mark.parametrize("text", HOSTILE, ids=HOSTILE_IDS)
 def test_a_code_block_holds_the_text_as_it_is(text: str) -> None:
     inside, outside = blocks(code_block(text))
-    assert "\n".join(inside) == text
+    assert "\n".join(inside) == with_visible_controls(text)
     assert outside == []
+
+
+@pytest.mark.parametrize("form", [cell, code_block])
+def test_control_characters_are_visible(form: Callable[[str], str]) -> None:
+    shown = form("a\x00\x1b]0;owned\x07\x9b31m\x7f\u202e法\u3000\t页")
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", shown)
+    for escape in (r"\x00", r"\x1b", r"\x07", r"\x9b", r"\x7f", r"\u202e"):
+        assert escape in shown
+    assert code_block("法\u3000\t页\n") == "```text\n法\u3000\t页\n\n```"
 
 
 def blocks(markdown: str) -> tuple[list[str], list[str]]:
@@ -334,7 +345,8 @@ def test_nothing_a_model_says_changes_the_document(text: str, language: str, rec
     hostile = render(document(receipt, report_row(text)), language)
     assert headings(hostile) == headings(harmless)
     assert table_shapes(hostile) == table_shapes(harmless)
-    assert "".join(text.split("\n")) in "".join(blocks(hostile)[0])
+    shown = with_visible_controls(text).split("\n")
+    assert "".join(shown) in "".join(blocks(hostile)[0])
     assert not re.search(r"<\w", "\n".join(blocks(hostile)[1]))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ConfigurationError
+from .controls import with_visible_controls
 from .differences import Difference, differences
 from .intervals import Interval, intervals
 from .merge import Named
@@ -92,7 +93,8 @@ class Comparison:
         return any(change.is_worse for change in self.changes)
 
     def __str__(self) -> str:
-        return "\n".join([*self._head(), *self._by_model(), self._counts()])
+        lines = "\n".join([*self._head(), *self._by_model(), self._counts()])
+        return with_visible_controls(lines)
 
     def _head(self) -> Iterator[str]:
         receipt = self.new.document["receipt"]

@@ -6,10 +6,12 @@ import html
 import re
 from typing import Any
 
+from ..controls import with_visible_controls
+
 
 def cell(value: Any) -> str:
     """A text as the content of a Markdown table cell or line, with its markup escaped."""
-    flat = " ".join(str(value).split())
+    flat = with_visible_controls(" ".join(str(value).split()))
     return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", html.escape(flat, quote=False))
 
 
@@ -20,7 +22,7 @@ def code_block(text: Any, language: str = "text") -> str:
         text: the text.
         language: the name of its language, for colours.
     """
-    content = str(text)
+    content = with_visible_controls(str(text))
     longest = max((len(run) for run in re.findall(r"`+", content)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{content}\n{fence}"
