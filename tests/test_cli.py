@@ -340,6 +340,25 @@ def test_stored_runs_with_another_key_are_told(
     assert f"{path} " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["report", "render", "a", "--output="],
+        ["report", "merge", "a", "b", "--output= "],
+        ["report", "compare", "", "b"],
+        ["limits", ""],
+        ["cluster", "--models="],
+    ],
+)
+def test_an_empty_path_is_not_the_current_directory(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == 2
+    assert "the path is empty; name one (. is the current directory)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("action", ["render", "merge", "compare"])
 def test_every_command_has_a_help_text(action: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..session.options import Options
+from .paths import named_path
 
 
 def add_to(commands: Any) -> None:
@@ -27,13 +28,13 @@ def add_to(commands: Any) -> None:
     )
     cluster.add_argument(
         "--models",
-        type=Path,
+        type=named_path,
         metavar="DIR",
         help="model file, or directory of model files, whose weights are searched on each host",
     )
     cluster.add_argument(
         "--weights-root",
-        type=Path,
+        type=named_path,
         metavar="DIR",
         help="directory of the weights on each host, DIR/<organisation>/<model> (default: the "
         "caches of ModelScope and Hugging Face)",

@@ -10,6 +10,7 @@ from ..criteria.performance import proposed_limits
 from ..errors import ConfigurationError
 from ..golden.performance_runs import StoredRuns, load_all
 from ..spec.thresholds import STORED_RUNS
+from .paths import named_path
 
 _MARGIN = 0.2
 
@@ -25,7 +26,7 @@ def add_to(commands: Any) -> None:
     )
     limits.add_argument(
         "directory",
-        type=Path,
+        type=named_path,
         nargs="?",
         default=Path("performance"),
         metavar="DIR",

@@ -16,6 +16,7 @@ from ..reporting.markdown import render
 from ..reporting.merge import Named, merge
 from ..reporting.reading import no_report, read
 from .output import write_output, writing_to
+from .paths import named_path
 
 _REPORT = "a report.json that pytest --vlm-report wrote, or its directory"
 
@@ -40,13 +41,13 @@ def _add_render(actions: Any) -> None:
         help="print the adaptation document of a report",
         description="Renders the adaptation document again.",
     )
-    command.add_argument("report", type=Path, metavar="REPORT", help=_REPORT)
+    command.add_argument("report", type=named_path, metavar="REPORT", help=_REPORT)
     command.add_argument(
         "--language", choices=LANGUAGES, default="zh", help="language of the document (default: zh)"
     )
     command.add_argument(
         "--output",
-        type=Path,
+        type=named_path,
         metavar="DIR",
         help="write the document and all files that it links to (its charts) to DIR, instead of "
         "printing the document without charts",
@@ -64,11 +65,13 @@ def _add_merge(actions: Any) -> None:
         "verdict. The platform, the checkpoints, the device, the versions and the serve commands "
         "must be the same in all of them.",
     )
-    command.add_argument("first", type=Path, metavar="REPORT", help=_REPORT)
-    command.add_argument("others", type=Path, nargs="+", metavar="REPORT", help="later reports")
+    command.add_argument("first", type=named_path, metavar="REPORT", help=_REPORT)
+    command.add_argument(
+        "others", type=named_path, nargs="+", metavar="REPORT", help="later reports"
+    )
     command.add_argument(
         "--output",
-        type=Path,
+        type=named_path,
         required=True,
         metavar="DIR",
         help="directory to write report.json, the documents and their charts to",
@@ -88,8 +91,10 @@ def _add_compare(actions: Any) -> None:
         "its interval, or a test that ran is gone or did not run; 2 if the reports cannot be "
         "compared",
     )
-    command.add_argument("old", type=Path, metavar="OLD", help=_REPORT)
-    command.add_argument("new", type=Path, metavar="NEW", help="the report to compare with it")
+    command.add_argument("old", type=named_path, metavar="OLD", help=_REPORT)
+    command.add_argument(
+        "new", type=named_path, metavar="NEW", help="the report to compare with it"
+    )
     command.set_defaults(run=_compare)
 
 
@@ -101,14 +106,18 @@ def _add_bundle(actions: Any) -> None:
         "model; of a run of the real checkpoint on an NPU also the files for vllm-ascend's "
         "repository. Run it in the root of the project that has the model file.",
     )
-    command.add_argument("report", type=Path, metavar="REPORT", help=_REPORT)
+    command.add_argument("report", type=named_path, metavar="REPORT", help=_REPORT)
     command.add_argument(
         "--model",
         metavar="CLASS",
         help="test class of the model (needed if the report has several)",
     )
     command.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="a new or an empty directory"
+        "--output",
+        type=named_path,
+        required=True,
+        metavar="DIR",
+        help="a new or an empty directory",
     )
     command.set_defaults(run=_bundle)
 
