@@ -241,6 +241,15 @@ def test_every_criterion_runs_once_for_each_case_of_its_group(project: pytest.Py
     assert len(found) == len(set(found))
 
 
+def test_a_prompt_that_no_case_asks_for_is_an_error(project: pytest.Pytester) -> None:
+    model_file(project, "", prompts="{'document': 'Read.', 'text/sum': 'Add.', 'documnt': 'Read.'}")
+    collected = project.runpytest("--collect-only", "-q", "--vlm-platform=cpu")
+    assert collected.ret == pytest.ExitCode.INTERRUPTED
+    collected.stdout.fnmatch_lines(
+        ["*TestOwn: prompts has documnt, and no case has that group or id. The groups are *text*"]
+    )
+
+
 def test_an_unknown_case_is_an_error_of_the_command_line(stub: Serve, judged: Judged) -> None:
     test = "conformance/test_mineru2_5.py::TestMinerU25::test_text_is_answered"
     assert judged(stub(), f"{test}[text/nope]").result.ret == pytest.ExitCode.USAGE_ERROR

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,16 @@ from helpers.models import model_spec
 from helpers.paths import FIXTURES
 from PIL import Image
 
-from pytest_ascend_vlm import Capability, Case, ExpectedFailure, ModelSpec, Thresholds, Variant
+from pytest_ascend_vlm import (
+    Budgets,
+    Capability,
+    Case,
+    ExpectedFailure,
+    Limit,
+    ModelSpec,
+    Thresholds,
+    Variant,
+)
 from pytest_ascend_vlm import VLMConformance as Conformance
 from pytest_ascend_vlm.checkpoints.digest import weights_digest
 from pytest_ascend_vlm.checkpoints.find import Places, find_checkpoint
@@ -389,13 +399,76 @@ def test_the_page_of_criteria_is_current() -> None:
         ((Variant("a", {"seed": 1}), Variant("a", {"seed": 2})), "and unique"),
         ((Variant("tp2", {"tensor_parallel_size": 2}),), "2 cards in parallel, but devices=1"),
         ((Variant("port", {"port": 1}),), "serve sets port"),
-        ((Variant("nz", env="NZ=0"),), "has env='NZ=0'"),  # type: ignore[arg-type]
-        ((Variant("nz", env={"NZ": 0}),), "env has NZ=0; write the value as text"),  # type: ignore[dict-item]
+        ((Variant("same", {"dtype": "bfloat16"}),), "'same' changes nothing"),
+        ((Variant("none", {"seed": 1}, devices=0),), "devices=0; it needs a card"),
+        (
+            Variant("a", {"seed": 1}),
+            r"not of the type tuple\[Variant, \.\.\.\]. Write variants=\(…,\)",
+        ),
+        (("eager",), r"variants\[0\] is 'eager', and not of the type Variant"),
+        (None, "variants is None, and not"),
     ],
 )
-def test_a_variant_that_cannot_be_is_refused(variants: tuple[Variant, ...], problem: str) -> None:
+def test_a_variant_that_cannot_be_is_refused(variants: Any, problem: str) -> None:
     with pytest.raises(ConfigurationError, match=problem):
-        model_spec(variants=variants)
+        model_spec(serve={"dtype": "bfloat16"}, variants=variants)
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (
+            lambda: Variant("nz", env="NZ=0"),
+            r"Variant\('nz'\): env is 'NZ=0', and not of the type M",
+        ),  # type: ignore[arg-type]
+        (lambda: Variant("nz", env={"NZ": 0}), r"env\['NZ'\] is 0, and not of the type str"),  # type: ignore[dict-item]
+        (lambda: Variant("a", {"seed": 1}, is_lossy="no"), "is_lossy is 'no', and not of .* bool"),  # type: ignore[arg-type]
+        (lambda: model_spec(trust_remote_code="False"), "trust_remote_code is 'False'"),
+        (lambda: model_spec(serve="--dtype bfloat16"), "serve is '--dtype bfloat16'"),
+        (lambda: model_spec(serve={1: 2}), "a key of serve is 1, and not of the type str"),
+        (lambda: model_spec(devices="2"), "devices is '2', and not of the type int"),
+        (lambda: model_spec(devices=1.5), "devices is 1.5"),
+        (lambda: model_spec(devices=True), "devices is True"),
+        (lambda: model_spec(tiny=5), r"tiny is 5, and not of the type str \| None"),
+        (lambda: model_spec(prompts={"document": 5}), r"prompts\['document'\] is 5"),
+        (lambda: model_spec(prompts={"document": " "}), r"prompts\['document'\] is empty"),
+        (lambda: model_spec(budgets=None), "budgets is None"),
+        (lambda: model_spec(supports=5), "supports is 5"),
+        (lambda: model_spec(box_scale=0), "box_scale=0"),
+        (lambda: model_spec(serve={"tensor_parallel_size": 0}), "which is no number of cards"),
+        (lambda: ModelSpec(None), r"ModelSpec\(None\): model_id is None"),  # type: ignore[arg-type]
+        (lambda: ModelSpec("https://hub/an-org/a-model"), "ORGANISATION/MODEL"),
+        (lambda: ModelSpec("a/" + "b" * 300), "ORGANISATION/MODEL"),
+        (lambda: Budgets(start="900"), "start='900'"),  # type: ignore[arg-type]
+        (lambda: Budgets(graphs=float("nan")), "graphs=nan"),
+        (lambda: Limit("image.ttft.median", 2.0, None), "device is None"),  # type: ignore[arg-type]
+        (lambda: Thresholds(logprobs_ratio=4.0, because=" "), "State the reason"),
+        (lambda: ExpectedFailure("baseline.image", "", ""), "needs the reason"),
+        (lambda: ExpectedFailure("baseline.image", None, ""), "reason is None"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_value_that_means_nothing_is_refused(make: Callable[[], Any], problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=problem):
+        make()
+
+
+def test_a_capability_is_not_left_out_without_a_reason() -> None:
+    unsupported = {**model_spec().unsupported, VIDEO: " "}
+    with pytest.raises(ConfigurationError, match=r"no reason for Capability\.VIDEO"):
+        model_spec(unsupported=unsupported)
+
+
+@pytest.mark.parametrize(
+    ("limits", "problem"),
+    [
+        ({"image": 0}, "serve allows no image, but Capability.IMAGE is in supports"),
+        ({"image": -1}, "serve has limit_mm_per_prompt="),
+        ({"imgae": 2}, "serve has limit_mm_per_prompt="),
+    ],
+)
+def test_a_model_that_takes_images_gets_some(limits: dict[str, int], problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=problem):
+        model_spec(serve={"limit_mm_per_prompt": limits})
 
 
 @pytest.mark.parametrize(

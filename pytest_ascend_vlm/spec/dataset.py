@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ..errors import ConfigurationError
+from .field_types import require_types
 from .thresholds import SCORE_TOLERANCE
 
 
@@ -33,6 +34,7 @@ class PublishedScore:
     version: str | None = None
 
     def __post_init__(self) -> None:
+        require_types(self)
         if not 0 <= self.value <= 1 or self.samples < 1:
             raise ConfigurationError(
                 f"PublishedScore({self.value!r}, samples={self.samples!r}): a score is from 0 to 1 "
@@ -69,12 +71,13 @@ class DatasetTask:
     because: str | None = None
 
     def __post_init__(self) -> None:
+        require_types(self)
         if not 0 < self.tolerance < 1:
             raise ConfigurationError(
                 f"DatasetTask({self.name!r}, tolerance={self.tolerance}): a tolerance is between "
                 "0 and 1."
             )
-        if self.tolerance > SCORE_TOLERANCE and not self.because:
+        if self.tolerance > SCORE_TOLERANCE and not (self.because or "").strip():
             raise ConfigurationError(
                 f"DatasetTask({self.name!r}, tolerance={self.tolerance}) is looser than the "
                 f"project's {SCORE_TOLERANCE}. "

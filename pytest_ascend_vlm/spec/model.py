@@ -20,11 +20,16 @@ from packaging.version import InvalidVersion, Version
 from ..errors import ConfigurationError
 from .case import Capability, Case
 from .dataset import DatasetTask
-from .number import is_whole
+from .field_types import require_types
+from .number import is_finite, is_whole
 from .published import Limit, Published
 from .thresholds import Thresholds
 from .workload import Workload
 
+_LONGEST_NAME = 200
+"""Maximum bytes of a model's name, which is a part of the names of its files."""
+
+_MEDIA = frozenset({"image", "video", "audio"})
 _PARALLEL_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 
 
@@ -48,8 +53,8 @@ class ExpectedFailure:
             both.
 
     Raises:
-        ConfigurationError: `seen_in` or `fixed_in` is not a version, or `checkpoint` is no kind
-            of checkpoint.
+        ConfigurationError: there is no reason or issue, `seen_in` or `fixed_in` is not a version,
+            or `checkpoint` is no kind of checkpoint.
     """
 
     criterion: str
@@ -61,6 +66,12 @@ class ExpectedFailure:
     checkpoint: str = ""
 
     def __post_init__(self) -> None:
+        require_types(self)
+        if not (self.reason.strip() and self.issue.strip()):
+            raise ConfigurationError(
+                f"ExpectedFailure({self.criterion!r}) needs the reason, in one sentence, and the "
+                "issue that tracks it: an address, or 'not tracked upstream yet'."
+            )
         if self.checkpoint not in {"", "tiny", "full"}:
             raise ConfigurationError(
                 f"ExpectedFailure({self.criterion!r}): checkpoint={self.checkpoint!r} is neither "
@@ -69,7 +80,7 @@ class ExpectedFailure:
         try:
             SpecifierSet(self.seen_in)
             Version(self.fixed_in or "0")
-        except (InvalidSpecifier, InvalidVersion, TypeError, AttributeError) as error:
+        except (InvalidSpecifier, InvalidVersion) as error:
             raise ConfigurationError(
                 f"ExpectedFailure({self.criterion!r}): {error}. Write seen_in='>=0.11,<0.20' and "
                 "fixed_in='0.20'."
@@ -110,6 +121,9 @@ class Budgets:
         first_image: the answer to the first image request; also the time after which a request
             of serving.image_sizes or serving.any_request counts as a hang.
         largest_image: the answer to the largest page (serving.largest_image).
+
+    Raises:
+        ConfigurationError: a budget is no number of seconds above 0.
     """
 
     start: float = 900.0
@@ -117,6 +131,13 @@ class Budgets:
     graphs: float = 1800.0
     first_image: float = 300.0
     largest_image: float = 300.0
+
+    def __post_init__(self) -> None:
+        for name, seconds in vars(self).items():
+            if not is_finite(seconds) or seconds <= 0:
+                raise ConfigurationError(
+                    f"Budgets({name}={seconds!r}): a budget is a number of seconds above 0."
+                )
 
     @property
     def whole_start(self) -> float:
@@ -140,6 +161,9 @@ class Variant:
             by environment: `{"VLLM_ASCEND_ENABLE_NZ": "0"}`.
         requires: packages without which nothing can serve the variant, ("vllm-ascend>=0.23",).
             Where one is missing, the variant is not applicable.
+
+    Raises:
+        ConfigurationError: a field has the wrong type.
     """
 
     name: str
@@ -149,6 +173,9 @@ class Variant:
     is_lossy: bool = False
     env: Mapping[str, str] = field(default_factory=dict)
     requires: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        require_types(self)
 
 
 RESERVED_SERVE_ARGUMENTS = frozenset(
@@ -240,7 +267,10 @@ class ModelSpec:
                 raise ConfigurationError(
                     f"ModelSpec({self.model_id!r}): {name} is a tuple, {name}=({value!r},)."
                 )
-            object.__setattr__(self, name, tuple(value))
+        for name in ("platforms", "requires", "supports"):
+            if isinstance(value := getattr(self, name), Iterable):
+                object.__setattr__(self, name, tuple(value))  # an iterator can be read only once
+        require_types(self)
         object.__setattr__(self, "supports", frozenset(self.supports))
         for name in ("serve", "env", "unsupported", "prompts"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
@@ -255,8 +285,7 @@ class ModelSpec:
     @property
     def image_limit(self) -> int | None:
         """Maximum number of images in a prompt as `serve` declares it, or None."""
-        limit = self.serve.get("limit_mm_per_prompt", {}).get("image")
-        count = limit.get("count") if isinstance(limit, Mapping) else limit
+        count = _count(self.serve.get("limit_mm_per_prompt", {}).get("image"))
         return None if count is None else int(count)
 
     @property
@@ -288,6 +317,9 @@ class ModelSpec:
         supports = frozenset(self.supports)
         if not self.model_id.strip("/ "):
             yield "model_id is empty."
+        if "://" in self.model_id or len(self.slug.encode()) > _LONGEST_NAME:
+            yield "model_id is the name on the hub: ORGANISATION/MODEL."
+        yield from self._text_problems()
         undeclared = frozenset(Capability) - supports - frozenset(self.unsupported)
         if undeclared:
             yield (
@@ -301,7 +333,9 @@ class ModelSpec:
             yield "every criterion needs Capability.TEXT in supports."
         if self.devices < 1:
             yield f"devices={self.devices}, but a model needs at least one card."
-        yield from self._type_problems()
+        if self.box_scale is not None and self.box_scale < 1:
+            yield f"box_scale={self.box_scale}; it is the coordinate of the full width: 1000."
+        yield from self._serve_problems()
         in_parallel = math.prod(int(self.serve.get(name, 1)) for name in _PARALLEL_SIZES)
         if in_parallel > self.devices:
             yield f"serve uses {in_parallel} cards in parallel, but devices={self.devices}."
@@ -319,28 +353,37 @@ class ModelSpec:
         if dashed:
             yield f"write the names in serve with underscores: {', '.join(dashed)}."
 
-    def _type_problems(self) -> Iterable[str]:
-        """Values of the wrong type, of what this package reads itself; vLLM checks the others."""
+    def _text_problems(self) -> Iterable[str]:
+        """Reasons and prompts that are empty."""
+        if silent := [one for one, reason in self.unsupported.items() if not reason.strip()]:
+            yield f"unsupported has no reason for {_names(silent)}. A report prints the reason."
+        for name, prompt in self.prompts.items():
+            if not prompt.strip():
+                yield f"prompts[{name!r}] is empty."
+
+    def _serve_problems(self) -> Iterable[str]:
+        """Wrong values of what this package reads itself; vLLM checks the others."""
         limits = self.serve.get("limit_mm_per_prompt", {})
-        if not isinstance(limits, Mapping) or not all(map(_is_limit, limits.values())):
+        if not _are_limits(limits):
             yield f"serve has limit_mm_per_prompt={limits!r}; write {{'image': 2, 'video': 0}}."
+        for medium in (Capability.IMAGE, Capability.VIDEO):
+            if medium in self.supports and _count(limits.get(medium.value)) == 0:
+                yield (
+                    f"limit_mm_per_prompt in serve allows no {medium.value}, but "
+                    f"{_names([medium])} is in supports."
+                )
         arguments = self.serve.get("mm_processor_kwargs", {})
         if not isinstance(arguments, Mapping) or not is_whole(arguments.get("max_pixels", 0)):
             yield f"serve has mm_processor_kwargs={arguments!r}; write {{'max_pixels': 1003520}}."
         for name in _PARALLEL_SIZES:
-            if not is_whole(self.serve.get(name, 1)):
-                yield f"serve has {name}={self.serve[name]!r}, which is no number of cards."
-        yield from (
-            f"env has {name}={value!r}; write the value as text."
-            for name, value in self.env.items()
-            if not isinstance(value, str)
-        )
+            if not is_whole(size := self.serve.get(name, 1)) or size < 1:
+                yield f"serve has {name}={size!r}, which is no number of cards."
 
     def _requirement_problems(self) -> Iterable[str]:
         for text in self.requires:
             try:
                 Requirement(text)
-            except (InvalidRequirement, TypeError) as error:
+            except InvalidRequirement as error:
                 yield f"requires={text!r} is no requirement of a package: {error}"
 
     def _workload_problems(self) -> Iterable[str]:
@@ -365,29 +408,26 @@ class ModelSpec:
                     f"variant {name!r}: a name is one word of letters, digits and _, and unique."
                 )
         for variant in self.variants:
-            if not _is_mapping(variant.env):
-                yield f"variant {variant.name!r} has env={variant.env!r}; write {{'A': 'value'}}."
-            if not _is_tuple(variant.requires):
-                yield f"variant {variant.name!r} has requires={variant.requires!r}, no tuple."
-            if not (variant.serve or variant.env or variant.checkpoint):
+            if variant.devices is not None and variant.devices < 1:
+                yield f"variant {variant.name!r} has devices={variant.devices}; it needs a card."
+            served = self.as_variant(variant)
+            if (served.serve, served.env, variant.checkpoint) == (self.serve, self.env, None):
                 yield (
                     f"variant {variant.name!r} changes nothing. Declare the serve arguments, the "
                     "environment variables or the checkpoint that differ."
                 )
-            self.as_variant(variant)
 
 
-def _is_mapping(value: object) -> bool:
-    return isinstance(value, Mapping)
+def _are_limits(value: object) -> bool:
+    """True for numbers of images and other media, alone or with the sizes that vLLM profiles."""
+    if not isinstance(value, Mapping):
+        return False
+    counts = [one.get("count", 1) if isinstance(one, Mapping) else one for one in value.values()]
+    return value.keys() <= _MEDIA and all(is_whole(one) and one >= 0 for one in counts)
 
 
-def _is_tuple(value: object) -> bool:
-    return isinstance(value, tuple)
-
-
-def _is_limit(value: object) -> bool:
-    """True for a number of images, alone or with the sizes that vLLM profiles."""
-    return is_whole(value.get("count", 0) if isinstance(value, Mapping) else value)
+def _count(limit: Any) -> Any:
+    return limit.get("count") if isinstance(limit, Mapping) else limit
 
 
 def _is_reserved(name: str) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..errors import ConfigurationError
+from .field_types import require_types
 from .number import is_finite
 
 
@@ -46,6 +47,7 @@ class Figure:
     conditions: str = ""
 
     def __post_init__(self) -> None:
+        require_types(self)
         ways = ((self.workload, self.statistic), (self.metric,), (self.name, self.unmeasured))
         used = [way for way in ways if any(way)]
         if len(used) != 1 or not all(used[0]):
@@ -81,6 +83,7 @@ class Limit:
                 f"Limit({self.metric!r}, {self.value!r}) looks like a placeholder: texts, 0, 1, "
                 "NaN and infinity are refused. Declare the value that the device has to reach."
             )
+        require_types(self)
         if not self.device.strip():
             raise ConfigurationError(f'Limit({self.metric!r}) has no device. Add device="910B4".')
 
@@ -97,6 +100,9 @@ class Published:
         answers: case id -> the printed answer; it is the reference if no golden is recorded. A
             document may quote only the beginning of an answer, so only that part is compared.
         figures: the numbers in its tables.
+
+    Raises:
+        ConfigurationError: a field has the wrong type.
     """
 
     source: str
@@ -105,3 +111,6 @@ class Published:
     dtype: str = ""
     answers: Mapping[str, str] = field(default_factory=dict)
     figures: tuple[Figure, ...] = ()
+
+    def __post_init__(self) -> None:
+        require_types(self)

@@ -292,7 +292,7 @@ class Thresholds:
                 'because="a host of two cores".'
             )
         loosened = [one.name for one in _thresholds() if self._is_loosened(one)]
-        if loosened and not self.because:
+        if loosened and not (self.because or "").strip():
             raise ConfigurationError(
                 f"Thresholds({', '.join(loosened)}=...) is looser than the project's default. "
                 'State the reason with because="...", so that the report can show it.'
