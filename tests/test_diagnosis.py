@@ -74,6 +74,12 @@ def suspected(name: str) -> list[str]:
     return [one.part.value for one in diagnose(with_fault(name))]
 
 
+@pytest.mark.parametrize("name", patterns()["faults"])
+def test_a_criterion_that_asks_anything_points_to_nothing_else(name: str) -> None:
+    rows = [*with_fault(name), row("serving.any_request")]
+    assert [one.part.value for one in diagnose(rows)] == suspected(name)
+
+
 def test_every_fault_has_a_pattern() -> None:
     assert set(patterns()["faults"]) == {fault.name for fault in FAULTS}
 
