@@ -301,7 +301,7 @@ def test_a_group_without_cases_is_not_applicable_and_not_lost(
     ("cases", "message"),
     [
         ("{", "is not a list of cases"),
-        ('{"cases": [{"id": "text/a"}]}', "is not a list of cases"),
+        ('{"cases": [{"id": "text/a"}]}', "entry 1 (text/a): the field 'needs' is missing"),
         (
             '{"cases": [{"id": "image/a", "needs": "image", "prompt": "x", "images": ["no.png"]}]}',
             "image/a needs",

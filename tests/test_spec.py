@@ -242,6 +242,54 @@ def test_a_damaged_list_of_cases_is_refused_with_its_path(text: str, tmp_path: P
         load_cases([root])
 
 
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"accepted": "蓝色"}, "'accepted' is '蓝色'. Write a list of texts"),
+        ({"accepted": [""]}, "'accepted' is ['']. Write a list of texts"),
+        ({"images": "page.png"}, "'images' is 'page.png'. Write a list of file names"),
+        ({"videos": [1]}, "'videos' is [1]. Write a list of file names"),
+        ({"prompt": ["x"]}, "'prompt' is ['x']. Write a text"),
+        ({"needs": "smell"}, "'needs' is 'smell'. Write one of text, image"),
+        ({"needs": ["text"]}, "'needs' is ['text']. Write one of text, image"),
+        ({"max_tokens": "64"}, "'max_tokens' is '64'. Write a whole number of at least 1"),
+        ({"max_tokens": 0}, "'max_tokens' is 0. Write a whole number"),
+        ({"max_tokens": True}, "'max_tokens' is True. Write a whole number"),
+        ({"box": [0, 0, 9]}, "'box' is [0, 0, 9]. Write [left, top, right, bottom]"),
+        ({"box": [9, 0, 0, 9]}, "'box' is [9, 0, 0, 9]. Write [left, top, right, bottom]"),
+        ({"full_only": True}, "'full_only' is True. Write the reason"),
+        ({"earlier": [{"role": "user", "content": "Hi"}]}, "Write a list of messages"),
+        ({"earlier": [{"role": "me", "content": ["Hi"]}]}, "Write a list of messages"),
+        ({"earlier": [{"role": "user", "content": [{"img": "a"}]}]}, "Write a list of messages"),
+        ({"max_tokns": 512}, "there is no field 'max_tokns'. The fields are id, needs, prompt"),
+        ({"truth_file": "gone.txt"}, "'truth_file' names no text in UTF-8"),
+        ({"prompt": "<image>"}, "has 0 images, but its prompt has 1"),
+        *(
+            ({"id": name}, f"'id' is {name!r}. Write <group>/<name>")
+            for name in ("text", "text/../../x", "/text/x", "text/a/b", "text\\x", "../x", 3)
+        ),
+    ],
+)
+def test_a_mistake_in_a_case_is_told_with_its_entry_and_field(
+    fields: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    first = {"id": "text/first", "needs": "text", "prompt": "x"}
+    wrong = {"id": "text/数-2.b", "needs": "text", "prompt": "x", **fields}
+    root = write_cases(tmp_path, json.dumps({"cases": [first, wrong]}))
+    with pytest.raises(ConfigurationError, match=re.escape(told)) as caught:
+        load_cases([root])
+    assert f"{root / 'cases.json'}: entry 2 ({wrong['id']}): " in str(caught.value)
+
+
+def test_two_cases_of_one_file_have_two_ids(tmp_path: Path) -> None:
+    case = {"id": "own-group/数-1", "needs": "text", "prompt": "x"}
+    root = write_cases(tmp_path, json.dumps({"cases": [case]}))
+    assert [one.group for one in load_cases([root])] == ["own-group"]
+    write_cases(root, json.dumps({"cases": [case, {**case, "prompt": "y"}]}))
+    with pytest.raises(ConfigurationError, match=r"entry 2 .*another entry has the same id"):
+        load_cases([root])
+
+
 PAGE = (FIXTURES / "documents" / "page-01.png").read_bytes()
 
 

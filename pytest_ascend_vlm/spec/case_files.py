@@ -10,10 +10,11 @@ from typing import Any
 
 from ..errors import ConfigurationError
 from .case import Capability, Case, Content, Message
+from .case_fields import problem_of
 
 
 def load_cases(fixture_roots: Sequence[Path]) -> tuple[Case, ...]:
-    """All cases of all roots, in file order; if two cases have the same id, the first is used.
+    """All cases of all roots, in file order; a case of an earlier root replaces one of its id.
 
     Args:
         fixture_roots: directories that may contain a `cases.json`.
@@ -33,15 +34,48 @@ def load_cases(fixture_roots: Sequence[Path]) -> tuple[Case, ...]:
 
 
 def _read(path: Path) -> list[Case]:
+    cases: dict[str, Case] = {}
+    for number, entry in enumerate(_entries(path), start=1):
+        try:
+            case = _checked(path.parent, entry, cases)
+        except ConfigurationError as error:
+            name = entry.get("id", "no id")
+            raise ConfigurationError(f"{path}: entry {number} ({name}): {error}") from error
+        cases[case.id] = case
+    return list(cases.values())
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
     try:
-        entries = json.loads(path.read_text("utf-8"))["cases"]
-        return [read_case(path.parent, entry) for entry in entries]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        document = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
         raise ConfigurationError(f"{path} is not a list of cases: {error!r}.") from error
+    entries = document.get("cases") if isinstance(document, dict) else None
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ConfigurationError(
+            f'{path} is not a list of cases. Write {{"cases": [{{"id": "text/capital", "needs": '
+            '"text", "prompt": "What is the capital of France?"}]}.'
+        )
+    return entries
+
+
+def _checked(root: Path, entry: Mapping[str, Any], others: Mapping[str, Case]) -> Case:
+    if problem := problem_of(entry):
+        raise ConfigurationError(problem)
+    if entry["id"] in others:
+        raise ConfigurationError(
+            "another entry has the same id, so this one is never asked. Write another id."
+        )
+    try:
+        return read_case(root, entry)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"the field 'truth_file' names no text in UTF-8 ({error}). Write the name of one."
+        ) from error
 
 
 def read_case(root: Path, entry: Mapping[str, Any]) -> Case:
-    """Reads one case.
+    """Reads one case whose fields have their types, see `problem_of`.
 
     Args:
         root: the directory that the names of files are relative to.

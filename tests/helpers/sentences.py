@@ -27,7 +27,7 @@ _SPEAKING = (
     "criteria/*.py", "criteria/diagnosis/*.py", "suite/*.py", "session/*.py", "observation/*.py",
     "checkpoints/*.py", "golden/*.py", "harnesses/harness.py", "load/*.py", "engines/*.py",
     "engines/transformers/*.py",
-    "engines/vllm/*.py", "platforms/*.py", "processes/*.py", "spec/case_files.py",
+    "engines/vllm/*.py", "platforms/*.py", "processes/*.py", "spec/case_f*.py",
     "integration/closing.py", "integration/findings.py", "integration/fixtures.py",
     "integration/outcomes.py", "integration/own_tests.py", "integration/selection.py",
     "reporting/rows.py", "scheduling/reasons.py", "versions.py",
