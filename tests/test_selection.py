@@ -228,6 +228,37 @@ def test_an_unknown_choice_is_refused(option: str, problem: str, project: pytest
     result.stderr.fnmatch_lines([f"*{problem}*"])
 
 
+@pytest.mark.parametrize(
+    ("key", "named", "problem"),
+    [
+        ("vlm_fixtures_dir", "pytest.ini", "is no directory"),
+        ("vlm_golden_dir", "pytest.ini", "is no directory"),
+        ("vlm_performance_dir", "pytest.ini", "is no directory"),
+        ("vlm_fixtures_dir", "fixtures", "does not exist"),
+        ("vlm_golden_dir", "golden", "does not exist"),
+    ],
+)
+def test_a_named_directory_that_is_none_is_refused(
+    key: str, named: str, problem: str, project: pytest.Pytester
+) -> None:
+    result = project.runpytest_inprocess("-o", f"{key}={named}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    told = f"ERROR: the ini key {key} names {project.path / named}, which {problem}; *"
+    result.stderr.fnmatch_lines([told])
+
+
+def test_a_directory_that_a_run_writes_may_be_absent(project: pytest.Pytester) -> None:
+    new = ("-o", "vlm_golden_dir=new", "-o", "vlm_performance_dir=new", "--vlm-record")
+    assert any("test_mineru2_5.py" in name for name in collected(project, *new))
+
+
+@pytest.mark.parametrize("option", ["report", "log-dir", "resume", "weights-root", "datasets-root"])
+def test_an_empty_directory_name_is_refused(option: str, project: pytest.Pytester) -> None:
+    result = project.runpytest_inprocess(f"--vlm-{option}=")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*argument --vlm-{option}: the directory is empty, *"])
+
+
 def test_every_criterion_runs_once_for_each_case_of_its_group(project: pytest.Pytester) -> None:
     found = collected(project)
     texts = {name.partition("[")[2] for name in found if "test_text_matches_reference[" in name}

@@ -75,7 +75,7 @@ def register(parser: pytest.Parser) -> None:
     group.addoption(
         "--vlm-weights-root",
         metavar="DIR",
-        type=Path,
+        type=_path,
         help="directory of the full checkpoints, DIR/<organisation>/<model> (default: the caches "
         "of ModelScope and Hugging Face)",
     )
@@ -138,7 +138,7 @@ def register(parser: pytest.Parser) -> None:
     group.addoption(
         "--vlm-report",
         metavar="DIR",
-        type=Path,
+        type=_path,
         help="write report.json, report.html, an adaptation document of each model in Chinese and "
         "in English with its charts, and an overview of them (adaptation.zh.md, adaptation.en.md) "
         "to DIR",
@@ -152,7 +152,7 @@ def register(parser: pytest.Parser) -> None:
     group.addoption(
         "--vlm-resume",
         metavar="DIR",
-        type=Path,
+        type=_path,
         help="take over the verdicts of an earlier run with --vlm-report=DIR, which may have been "
         "killed; errors, skips and missing tests run. A verdict is taken over only if the weights, "
         "versions, device, serve command, goldens, cases and the suite are the same. The report "
@@ -161,7 +161,7 @@ def register(parser: pytest.Parser) -> None:
     group.addoption(
         "--vlm-log-dir",
         metavar="DIR",
-        type=Path,
+        type=_path,
         help="directory of the server logs, with one subdirectory per run (default: .vlm-logs in "
         "pytest's root directory). The 20 latest runs are kept",
     )
@@ -205,7 +205,7 @@ def register(parser: pytest.Parser) -> None:
     group.addoption(
         "--vlm-datasets-root",
         metavar="DIR",
-        type=Path,
+        type=_path,
         help="with -m dataset: directory of the data sets, DIR/<organisation>/<name> as on the "
         "hub. Nothing is downloaded",
     )
@@ -232,10 +232,10 @@ def register(parser: pytest.Parser) -> None:
     parser.addini(
         "vlm_performance_dir",
         "directory of the stored performance runs (default: performance)",
-        default="performance",
+        default="",
     )
     parser.addini(
-        "vlm_golden_dir", "directory of this project's goldens (default: golden)", default="golden"
+        "vlm_golden_dir", "directory of this project's goldens (default: golden)", default=""
     )
     parser.addini(
         "vlm_required",
@@ -245,7 +245,7 @@ def register(parser: pytest.Parser) -> None:
     parser.addini(
         "vlm_fixtures_dir",
         "directory of this project's cases and images (default: fixtures)",
-        default="fixtures",
+        default="",
     )
 
 
@@ -292,7 +292,7 @@ def _read(config: pytest.Config) -> Options:
         raise ConfigurationError(
             "--vlm-record runs only the reference engine; remove --vlm-server-url"
         )
-    golden_dir = config.rootpath / config.getini("vlm_golden_dir")
+    golden_dir = _directory(config, "golden", may_be_absent=config.getoption("vlm_record"))
     return Options(
         platform="endpoint" if url else require_platform(config.getoption("vlm_platform")),
         checkpoint=config.getoption("vlm_checkpoint"),
@@ -312,7 +312,7 @@ def _read(config: pytest.Config) -> Options:
         append_report=config.getoption("vlm_report_append"),
         resume=config.getoption("vlm_resume"),
         log_dir=_writable(config, "--vlm-log-dir") or config.rootpath / ".vlm-logs",
-        fixture_roots=roots("fixtures", config.rootpath / config.getini("vlm_fixtures_dir")),
+        fixture_roots=roots("fixtures", _directory(config, "fixtures")),
         golden_roots=roots("golden", golden_dir),
         golden_dir=golden_dir,
         compare_url=compare_url,
@@ -320,7 +320,7 @@ def _read(config: pytest.Config) -> Options:
         requests=config.getoption("vlm_requests"),
         soak=config.getoption("vlm_soak"),
         save_performance=config.getoption("vlm_save_performance"),
-        performance_dir=config.rootpath / config.getini("vlm_performance_dir"),
+        performance_dir=_directory(config, "performance", may_be_absent=True),
         datasets_root=config.getoption("vlm_datasets_root"),
         datasets_limit=config.getoption("vlm_datasets_limit"),
         harness_python=_program(config.getoption("vlm_harness_python")),
@@ -409,6 +409,25 @@ def _writable(config: pytest.Config, option: str) -> Path | None:
     return directory
 
 
+def _directory(config: pytest.Config, kind: str, *, may_be_absent: bool = False) -> Path:
+    """The project's directory of a kind; `kind` itself unless the ini key names another one.
+
+    Args:
+        config: the configuration of the run.
+        kind: "fixtures", "golden" or "performance".
+        may_be_absent: True if a directory that the ini key names may not exist yet.
+    """
+    key = f"vlm_{kind}_dir"
+    typed = config.getini(key)
+    path = config.rootpath / (typed or kind)
+    if not typed or path.is_dir() or (may_be_absent and not path.exists()):
+        return path
+    why = "is no directory" if path.exists() else "does not exist"
+    raise ConfigurationError(
+        f"the ini key {key} names {path}, which {why}; name the directory, or remove the key"
+    )
+
+
 def _program(typed: Path) -> Path:
     """The path of a program that is run in other directories; a link stays one."""
     return Path(shutil.which(typed) or typed).absolute()
@@ -419,6 +438,14 @@ def _seconds(text: str) -> float:
     if not 0 <= number < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
     return number
+
+
+def _path(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError(
+            "the directory is empty, as an unset shell variable is; name one, or remove the option"
+        )
+    return Path(text)
 
 
 def _positive(text: str) -> int:

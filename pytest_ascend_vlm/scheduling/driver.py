@@ -136,7 +136,7 @@ class Driver:
         models = {one.model_id: one for item in self._left if (one := call_of(item).model)}
         question = Question(
             dataclasses.replace(_absolute(options), api_key=None),
-            self._config.getini("vlm_fixtures_dir"),
+            self._config.getini("vlm_fixtures_dir") or "fixtures",
             tuple(model for name, model in models.items() if name in wanted),
             digests=options.report is not None,
         )
