@@ -8,6 +8,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .errors import ConfigurationError
+
 if TYPE_CHECKING:
     import pytest
 
@@ -18,11 +20,14 @@ _IGNORED = ("*.egg", ".*", "_darcs", "build", "CVS", "dist", "node_modules", "ve
 
 
 def model_files(config: pytest.Config) -> Iterator[Path]:
-    """The test files among pytest's arguments that mention the suite."""
+    """The test files among pytest's arguments that mention the suite.
+
+    A file that cannot be read is left out: pytest or the gate reports what is missing.
+    """
     named, ignored = config.getini("python_files"), config.getini("norecursedirs")
     for argument in config.args:
         path = config.invocation_params.dir / str(argument).partition("::")[0]
-        yield from model_files_in(path, named, ignored)
+        yield from filter(_is_model_file, _test_files(path, named, ignored))
 
 
 def model_files_in(
@@ -34,17 +39,36 @@ def model_files_in(
         path: a directory or a file.
         named: patterns of the names that test files have.
         ignored: patterns of directories that are not searched.
+
+    Raises:
+        ConfigurationError: a test file cannot be read.
     """
-    if path.is_file() and _mentions_suite(path):
+    return filter(_mentions_suite, _test_files(path, named, ignored))
+
+
+def _test_files(path: Path, named: Sequence[str], ignored: Sequence[str]) -> Iterator[Path]:
+    if path.is_file():
         yield path
     for directory, subdirectories, names in os.walk(path):
         subdirectories[:] = sorted(name for name in subdirectories if not _matches(name, ignored))
-        tests = (Path(directory, name) for name in sorted(names) if _matches(name, named))
-        yield from filter(_mentions_suite, tests)
+        yield from (Path(directory, name) for name in sorted(names) if _matches(name, named))
+
+
+def _is_model_file(path: Path) -> bool:
+    try:
+        return _mentions_suite(path)
+    except ConfigurationError:
+        return False
 
 
 def _mentions_suite(path: Path) -> bool:
-    return _SUBCLASSED in path.read_bytes()
+    try:
+        return _SUBCLASSED in path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path} cannot be read ({error.strerror}), and it may be a model file. Make it "
+            "readable, or remove it."
+        ) from error
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:

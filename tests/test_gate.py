@@ -354,6 +354,7 @@ def test_where_model_files_lie_in_the_current_directory_the_gate_finds_its_list(
             "import pytest; pytest.importorskip('not_there')",
             "cannot be imported: could not import 'not_there'",
         ),
+        ("raise SystemExit(3)", "cannot be imported: SystemExit(3)"),
     ],
 )
 def test_a_model_file_that_cannot_be_imported_is_named(
@@ -362,6 +363,21 @@ def test_a_model_file_that_cannot_be_imported_is_named(
     pytester.makepyfile(test_mine=f"{source}  # VLMConformance")
     assert cli.main(["gate-list", "."]) == 2
     assert f"ascend-vlm: test_mine.py {told}" in capsys.readouterr().err
+
+
+def test_a_model_file_that_cannot_be_read_is_no_traceback(
+    pytester: pytest.Pytester, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The list names the file, so that it lacks no model; the gate still sees all of its list."""
+    pytester.makepyfile(test_mine=readme_model())
+    assert cli.main(["gate-list"]) == 0
+    (pytester.path / "test_linked.py").symlink_to("gone.py")
+    assert cli.main(["gate-list"]) == 2
+    told = "ascend-vlm: test_linked.py cannot be read (No such file or directory)"
+    assert told in capsys.readouterr().err
+    result = pytester.runpytest_inprocess("--vlm-gate", "--collect-only", "-q")
+    assert "gate: TestMinerU25: all " in result.stdout.str()
+    assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
 
 
 def test_what_lies_beside_a_model_file_can_be_imported(pytester: pytest.Pytester) -> None:

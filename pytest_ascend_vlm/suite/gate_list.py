@@ -154,7 +154,7 @@ def _imported(path: Path) -> Any:
         spec.loader.exec_module(module)
     except VlmError:
         raise
-    except (Exception, pytest.skip.Exception) as error:
+    except (Exception, SystemExit, pytest.skip.Exception) as error:
         raise ConfigurationError(f"{path} cannot be imported: {error!r}.") from error
     finally:
         sys.path.remove(str(path.parent))
