@@ -94,7 +94,7 @@ def _counted(criteria: Sequence[str], of_class: Mapping[str, Any]) -> str:
 
 
 def read(path: Path, written_by: str = "ascend-vlm gate-list") -> list[Pair]:
-    """Reads a required.txt.
+    """Reads a required.txt; a pair that is there twice counts once.
 
     Args:
         path: the file.
@@ -116,4 +116,4 @@ def read(path: Path, written_by: str = "ascend-vlm gate-list") -> list[Pair]:
             f"{path} is not a list of pairs of test class and criterion; write it with "
             f"`{written_by}`."
         )
-    return [(suite_class, criterion) for suite_class, criterion in pairs]
+    return list(dict.fromkeys((suite_class, criterion) for suite_class, criterion in pairs))

@@ -100,6 +100,12 @@ def test_a_list_is_read_as_it_is_written(tmp_path: Path) -> None:
     assert not [criterion for _, criterion in pairs if criterion.startswith("reference.")]
 
 
+def test_a_line_that_is_there_twice_counts_once(tmp_path: Path) -> None:
+    path = tmp_path / "required.txt"
+    path.write_text("TestA serving.text\nTestB serving.text\nTestA serving.text\n", "utf-8")
+    assert gate.read(path) == [("TestA", "serving.text"), ("TestB", "serving.text")]
+
+
 def test_a_list_may_leave_models_out(tmp_path: Path) -> None:
     path = tmp_path / "列表" / "two.txt"
     named = ["--output", str(path), "--only", "TestGlmOcr", "TestMinerU25"]
