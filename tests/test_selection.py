@@ -256,7 +256,7 @@ def test_a_directory_that_a_run_writes_may_be_absent(project: pytest.Pytester) -
 def test_an_empty_directory_name_is_refused(option: str, project: pytest.Pytester) -> None:
     result = project.runpytest_inprocess(f"--vlm-{option}=")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines([f"*argument --vlm-{option}: the directory is empty, *"])
+    result.stderr.fnmatch_lines([f"*argument --vlm-{option}: its value is empty, *"])
 
 
 def test_every_criterion_runs_once_for_each_case_of_its_group(project: pytest.Pytester) -> None:

@@ -443,7 +443,7 @@ def _seconds(text: str) -> float:
 def _path(text: str) -> Path:
     if not text.strip():
         raise argparse.ArgumentTypeError(
-            "the directory is empty, as an unset shell variable is; name one, or remove the option"
+            "its value is empty, as an unset shell variable is; name a directory, or remove it"
         )
     return Path(text)
 
