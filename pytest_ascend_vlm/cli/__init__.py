@@ -17,6 +17,7 @@ from ..errors import ConfigurationError, VlmError
 from ..model_files import model_files_in
 from . import cluster, limits, report
 from .output import write_output
+from .paths import named_path
 
 _CONFORMANCE = Path("conformance")
 _BROKEN_PIPE = 128 + signal.SIGPIPE  # the exit code of a command that SIGPIPE ended, in a shell
@@ -92,7 +93,7 @@ def _add_doctor(commands: Any) -> None:
     )
     doctor.add_argument(
         "directory",
-        type=Path,
+        type=named_path,
         nargs="?",
         metavar="DIR",
         help="model file, or directory of model files, to see if the installed vLLM has their "
@@ -111,7 +112,7 @@ def _add_gate_list(commands: Any) -> None:
     )
     gate_list.add_argument(
         "directory",
-        type=Path,
+        type=named_path,
         nargs="?",
         metavar="DIR",
         help="directory of the model files (default: conformance if it contains model files, else "
@@ -119,7 +120,7 @@ def _add_gate_list(commands: Any) -> None:
     )
     gate_list.add_argument(
         "--output",
-        type=Path,
+        type=named_path,
         metavar="FILE",
         help="file to write (default: DIR/required.txt, or DIR/required-MARKER.txt; in conformance "
         "if DIR is not given)",
