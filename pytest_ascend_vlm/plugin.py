@@ -83,10 +83,10 @@ def pytest_make_collect_report(
     report = yield
     if not report.failed and not isinstance(collector, pytest.Class):
         return report
-    from .integration import outcomes, own_prompts, serve_arguments
+    from .integration import declared_names, outcomes, serve_arguments
 
     if not (problem or report.failed):
-        problem = own_prompts.problem(collector, run)
+        problem = declared_names.problem(collector, run)
     report = serve_arguments.check(collector, report, run, problem)
     return outcomes.explain_collection(report)
 

@@ -281,6 +281,16 @@ def test_a_prompt_that_no_case_asks_for_is_an_error(project: pytest.Pytester) ->
     )
 
 
+def test_an_expected_failure_of_no_case_is_an_error(project: pytest.Pytester) -> None:
+    failures = "ExpectedFailure('baseline.image[document/page-01]', 'known', 'issue 7'), "
+    failures += "ExpectedFailure('baseline.image[page-01]', 'known', 'issue 7')"
+    model_file(project, "", expected_failures=f"({failures},)")
+    collected = project.runpytest("--collect-only", "-q", "--vlm-platform=cpu")
+    assert collected.ret == pytest.ExitCode.INTERRUPTED
+    told = "expected_failures has baseline.image[page-01], and there is no case page-01, so nothing"
+    assert told in collected.stdout.str()
+
+
 def test_an_unknown_case_is_an_error_of_the_command_line(stub: Serve, judged: Judged) -> None:
     test = "conformance/test_mineru2_5.py::TestMinerU25::test_text_is_answered"
     assert judged(stub(), f"{test}[text/nope]").result.ret == pytest.ExitCode.USAGE_ERROR

@@ -492,6 +492,7 @@ def test_a_variant_that_cannot_be_is_refused(variants: Any, problem: str) -> Non
         (lambda: Limit("image.ttft.median", 2.0, None), "device is None"),  # type: ignore[arg-type]
         (lambda: Thresholds(logprobs_ratio=4.0, because=" "), "State the reason"),
         (lambda: ExpectedFailure("baseline.image", "", ""), "needs the reason"),
+        (lambda: ExpectedFailure("baseline.image", "a", "b", seen_in=0.18), "seen_in is 0.18"),  # type: ignore[arg-type]
         (lambda: ExpectedFailure("baseline.image", None, ""), "reason is None"),  # type: ignore[arg-type]
     ],
 )
