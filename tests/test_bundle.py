@@ -499,7 +499,7 @@ def test_a_model_file_that_cannot_be_read_is_named(
     (empty / "test_gone.py").symlink_to(empty / "gone.py")
     command = ["report", "bundle", report(empty, "TestIt"), f"--output={empty / 'o'}"]
     assert cli.main(command) == 2
-    problem = f"cannot read {empty / 'test_gone.py'} (No such file or directory)"
+    problem = f"{empty / 'test_gone.py'} cannot be read (No such file or directory)"
     assert problem in capsys.readouterr().err
 
 

@@ -65,18 +65,12 @@ def attached(document: Mapping[str, Any], project: Path) -> Attached:
 def _model_file(project: Path, suite_class: str) -> Path:
     conformance = project / _CONFORMANCE
     unread: list[str] = []
-    try:
-        for path in model_files_in(conformance if conformance.is_dir() else project):
-            classes = _classes_in(path)
-            if classes is None:
-                unread.append(f"; {path} is not valid Python, mend it if it has the class")
-            elif suite_class in classes:
-                return path
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot read {error.filename} ({error.strerror}); make it readable, the model file of "
-            f"{suite_class} is searched there."
-        ) from error
+    for path in model_files_in(conformance if conformance.is_dir() else project):
+        classes = _classes_in(path)
+        if classes is None:
+            unread.append(f"; {path} is not valid Python, mend it if it has the class")
+        elif suite_class in classes:
+            return path
     raise ConfigurationError(
         f"no model file in {conformance} or {project} has the test class {suite_class}; run this "
         f"command in the root of the project that has it{''.join(unread)}"
