@@ -292,6 +292,7 @@ def _read(config: pytest.Config) -> Options:
         raise ConfigurationError(
             "--vlm-record runs only the reference engine; remove --vlm-server-url"
         )
+    overrides = serve_overrides.read(config)
     golden_dir = _directory(config, "golden", may_be_absent=config.getoption("vlm_record"))
     return Options(
         platform="endpoint" if url else require_platform(config.getoption("vlm_platform")),
@@ -307,7 +308,7 @@ def _read(config: pytest.Config) -> Options:
         api_key=_api_key() if url or compare_url else None,
         weights_root=config.getoption("vlm_weights_root"),
         weights=weights.read(config),
-        serve_overrides=serve_overrides.read(config),
+        serve_overrides=overrides,
         report=_writable(config, "--vlm-report"),
         append_report=config.getoption("vlm_report_append"),
         resume=config.getoption("vlm_resume"),
