@@ -90,6 +90,12 @@ def test_what_is_listed_stays_and_is_not_counted(
     assert "data/model.safetensors" not in packed()
 
 
+def test_a_list_in_another_encoding_is_named(project: Path) -> None:
+    (project / ".gitignore").write_bytes("权重/\n".encode("gbk"))
+    with pytest.raises(ConfigurationError, match=r"\.gitignore is not UTF-8"):
+        parcel(project, (), ())
+
+
 @pytest.mark.parametrize("is_linked", [False, True])
 def test_what_is_too_large_is_named(
     is_linked: bool, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -281,6 +281,20 @@ def test_a_prompt_that_no_case_asks_for_is_an_error(project: pytest.Pytester) ->
     )
 
 
+def test_broken_cases_end_no_run_of_a_model_without_a_checkpoint(
+    project: pytest.Pytester,
+) -> None:
+    model_file(project, "", tiny="None")
+    own = project.mkdir("own-fixtures")
+    (own / "cases.json").write_text("{", "utf-8")
+    collected = project.runpytest(
+        *("--collect-only", "-q", "--vlm-platform=cpu", "--vlm-checkpoint=tiny"),
+        *("-o", "vlm_fixtures_dir=own-fixtures", "test_own_model.py"),
+    )
+    assert collected.ret == pytest.ExitCode.INTERRUPTED
+    collected.stdout.fnmatch_lines(["*own-fixtures/cases.json is not a list of cases: *"])
+
+
 def test_an_expected_failure_of_no_case_is_an_error(project: pytest.Pytester) -> None:
     failures = "ExpectedFailure('baseline.image[document/page-01]', 'known', 'issue 7'), "
     failures += "ExpectedFailure('baseline.image[page-01]', 'known', 'issue 7')"

@@ -410,6 +410,11 @@ def _writable(config: pytest.Config, option: str) -> Path | None:
     return directory
 
 
+def directory_name(config: pytest.Config, kind: str) -> str:
+    """The project's directory of a kind, relative to its root: that of the ini key, or `kind`."""
+    return str(config.getini(f"vlm_{kind}_dir")) or kind
+
+
 def _directory(config: pytest.Config, kind: str, *, may_be_absent: bool = False) -> Path:
     """The project's directory of a kind; `kind` itself unless the ini key names another one.
 
@@ -419,9 +424,8 @@ def _directory(config: pytest.Config, kind: str, *, may_be_absent: bool = False)
         may_be_absent: True if a directory that the ini key names may not exist yet.
     """
     key = f"vlm_{kind}_dir"
-    typed = config.getini(key)
-    path = config.rootpath / (typed or kind)
-    if not typed or path.is_dir() or (may_be_absent and not path.exists()):
+    path = config.rootpath / directory_name(config, kind)
+    if not config.getini(key) or path.is_dir() or (may_be_absent and not path.exists()):
         return path
     why = "is no directory" if path.exists() else "does not exist"
     raise ConfigurationError(

@@ -175,7 +175,7 @@ def _completed(whole: dict[str, Any], part: Named) -> dict[str, Any]:
         part: the other report.
     """
     old, others = grouped(whole["rows"]), grouped(part.document["rows"])
-    _require_same(whole, part, [key for key in others if key in old])
+    _require_same(whole, part, old, others)
     lacking = _told_in_full({key: others[key] for key in others if key not in old}, others)
     owners = {(model["model"], model["suite_class"]) for model in whole["models"]}
     models = [
@@ -200,17 +200,22 @@ def _completed(whole: dict[str, Any], part: Named) -> dict[str, Any]:
     }
 
 
-def _require_same(whole: Document, part: Named, both: Iterable[Key]) -> None:
+def _require_same(whole: Document, part: Named, old: Groups, others: Groups) -> None:
     """Raises an error if two reports of the same last run tell different results of a test.
 
     The results of earlier runs may have been replaced by those of the last one; and an error of the
     last run replaced no verdict of the earlier runs, which the part lacks.
+
+    Args:
+        whole: the report with all of the runs.
+        part: the other report.
+        old: the rows of `whole`, by test.
+        others: the rows of `part`, by test.
     """
     runs, own = _own_facts(whole), _own_facts(part.document)
     if runs[-1] not in own:
         return
-    old, others = grouped(whole["rows"]), grouped(part.document["rows"])
-    for key in both:
+    for key in (key for key in others if key in old):
         is_outranked = len(own) < len(runs) and _rank(others[key]) < _rank(old[key])
         if not is_outranked and _results(others[key]) != _results(old[key]):
             raise ConfigurationError(

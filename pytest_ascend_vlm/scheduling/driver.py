@@ -12,6 +12,7 @@ import pytest
 from ..errors import ConfigurationError
 from ..integration.append import require_appendable
 from ..integration.criterion_call import call_of
+from ..integration.options import directory_name
 from ..integration.receipt import suite_digest
 from ..integration.reporter import PROCESS
 from ..integration.selection import NOT_APPLICABLE
@@ -136,7 +137,7 @@ class Driver:
         models = {one.model_id: one for item in self._left if (one := call_of(item).model)}
         question = Question(
             dataclasses.replace(_absolute(options), api_key=None),
-            self._config.getini("vlm_fixtures_dir") or "fixtures",
+            directory_name(self._config, "fixtures"),
             tuple(model for name, model in models.items() if name in wanted),
             digests=options.report is not None,
         )

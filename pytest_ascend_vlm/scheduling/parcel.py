@@ -114,10 +114,16 @@ def _lists(directory: Path) -> list[_List]:
             f"--vlm-ray: what {files[0]} lists does not travel, and the package that reads it is "
             "not installed: pip install 'pytest-ascend-vlm[ray]'"
         ) from error
-    return [
-        _List(directory, GitIgnoreSpec.from_lines(one.read_text("utf-8").splitlines()))
-        for one in files
-    ]
+    return [_List(directory, GitIgnoreSpec.from_lines(_lines(one))) for one in files]
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text("utf-8").splitlines()
+    except ValueError as error:
+        raise ConfigurationError(
+            f"--vlm-ray: {path} is not UTF-8, and Ray reads it as well; save it as UTF-8."
+        ) from error
 
 
 def _is_listed(path: Path, lists: Iterable[_List]) -> bool:

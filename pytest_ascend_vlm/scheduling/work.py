@@ -29,7 +29,7 @@ class Question:
 
     Attributes:
         options: the options of the run.
-        fixtures: the ini key `vlm_fixtures_dir`.
+        fixtures: the project's directory of cases, relative to its root.
         models: the models whose weights are needed.
         digests: True if the files of the engines are compared with their releases.
     """

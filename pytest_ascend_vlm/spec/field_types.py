@@ -32,9 +32,8 @@ def _misfits(name: str, value: object, hint: Any) -> Iterator[str]:
     """What does not fit an annotation: the value itself, or what is in it."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in {Union, UnionType}:
-        if all(any(_misfits(name, value, one)) for one in arguments):
-            inner = [one for one in arguments if get_origin(one) and _is_of(value, one)]
-            yield from _misfits(name, value, inner[0]) if inner else [_told(name, value, hint)]
+        fitting = [one for one in arguments if _is_of(value, one)]
+        yield from _misfits(name, value, fitting[0]) if fitting else [_told(name, value, hint)]
     elif not _is_of(value, hint):
         yield _told(name, value, hint)
     elif origin and isinstance(value, Mapping):
