@@ -61,7 +61,7 @@ class Live:
         self.status.tests, self.status.durations = tests, durations(before)
 
     def take_report(self, report: pytest.TestReport) -> None:
-        """Counts the rows of a test's report."""
+        """Counts the rows of a test's report, and shows that a test has ended."""
         if str(report.outcome) == "rerun":
             return
         evidence = getattr(report, EVIDENCE, ())
@@ -69,6 +69,8 @@ class Live:
             self.status.take_rows(value for name, value in evidence if name == "vlm_row")
             if report.when not in {"setup", "call"}:
                 self.status.take_end(report.nodeid)
+                if self._block is not None:
+                    self._block.redraw()
 
     def end(self) -> None:
         """Removes the block; nothing is shown any more."""
