@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -58,6 +59,10 @@ def rows(document: Any) -> list[tuple[Any, ...]]:
     ]
 
 
+def gate_lines(output: str) -> list[str]:
+    return [line for line in output.splitlines() if line.startswith("gate: ")]
+
+
 def junit_cases(path: Path) -> list[tuple[str | None, ...]]:
     """Class, name, and what each test case of a JUnit file has: its failure, its output."""
     cases = ElementTree.parse(path).iter("testcase")  # noqa: S314  (our own file)
@@ -70,7 +75,13 @@ def test_the_rows_are_those_of_a_run_without_ray(
     three_models: Path, three_hosts: RayCluster, tmp_path: Path
 ) -> None:
     # The fake server does not stream, so that there are errors as well.
-    chosen = ("-m", "npu", "-k", "text_is_answered or stream_adds_up")
+    required = tmp_path / "required.txt"
+    pairs = itertools.product(("Small", "Middle", "Large"), ("text", "streaming"))
+    required.write_text("".join(f"Test{name} serving.{one}\n" for name, one in pairs), "utf-8")
+    chosen = (
+        *("-m", "npu", "-k", "text_is_answered or stream_adds_up"),
+        *("--vlm-gate", "-o", f"vlm_required={required}"),
+    )
     files = {name: tmp_path / f"{name}.xml" for name in ("alone", "ray")}
     alone, expected = judge(
         three_models,
@@ -86,6 +97,10 @@ def test_the_rows_are_those_of_a_run_without_ray(
     assert {"pass", "error", "na"} <= {row["status"] for row in document["rows"]}
     assert rows(document) == rows(expected)
     assert junit_cases(files["ray"]) == junit_cases(files["alone"])
+    assert gate_lines(done.stdout) == gate_lines(alone.stdout)
+    assert "gate: the cards are simulated, and a simulated run never passes the gate" in (
+        gate_lines(done.stdout)
+    )
     assert document["receipt"]["server_starts"] == 3
     assert document["receipt"]["requests"] == expected["receipt"]["requests"]
     assert {model["host"] for model in document["models"]} == {"h1", "h2", "h3"}
@@ -163,6 +178,30 @@ def test_a_run_on_a_cluster_is_appended_to_another(three_models: Path, tmp_path:
     done, document = judge(three_models, *middle, "--vlm-ray=local", "--vlm-report-append", **host)
     assert done.returncode == 0, done.stdout + done.stderr
     assert statuses(document).keys() == {"TestSmall", "TestMiddle"}
+
+
+@pytest.mark.parametrize("chosen", ["Small or Middle", "Middle"])
+def test_a_model_whose_packages_no_host_has_is_told_as_on_one_host(
+    chosen: str, three_models: Path, tmp_path: Path
+) -> None:
+    models = three_models / "test_models.py"
+    middle = 'model = model("middle", 2)'
+    lacking = f"{middle}.__class__(**{{**vars({middle[8:]}), 'requires': ('transformers>=99',)}})"
+    models.write_text(models.read_text("utf-8").replace(middle, lacking), "utf-8")
+    host = simulated_host(tmp_path / "host", cards=2)
+    selected = ("-m", "npu", "-k", f"({chosen}) and text_is_answered")
+    alone, expected = judge(three_models, *selected, **host)
+    done, document = judge(three_models, *selected, "--vlm-ray=local", **host)
+    assert done.returncode == alone.returncode, done.stdout + done.stderr
+    told = "it needs transformers>=99, and transformers"
+    if chosen == "Middle":
+        assert done.returncode == pytest.ExitCode.USAGE_ERROR
+        assert told in done.stderr
+        assert "Traceback" not in done.stderr
+    else:
+        assert rows(document) == rows(expected)
+        assert {"TestSmall": {"pass", "na"}, "TestMiddle": {"na"}} == statuses(document)
+        assert any(row["reason"].startswith(told) for row in document["rows"])
 
 
 def test_collection_errors_leave_the_tests_to_the_cluster(

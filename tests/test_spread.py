@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -197,6 +198,22 @@ def test_missing_weights_and_packages_are_told_by_host() -> None:
         "b: the weights of org/small are not in /models."
     )
     assert reasons.unplaceable(job, [bare, empty, host("c")]) is None
+
+
+def test_packages_decide_where_a_model_runs() -> None:
+    job = Job("m.py::TestNew", 1, model_id="org/new")
+    told = "it needs transformers>=5, and transformers 4.57.6 is installed"
+    models: dict[str, str | None] = {"org/new": None, "org/old": None}
+    old = host("a", weights={**models, "org/new": "its weights are missing"})
+    old = dataclasses.replace(old, packages={"org/new": told, "org/old": None})
+    new = host("b", weights=models)
+    assert not reasons.may_run(job, old)
+    assert reasons.may_run(job, new)
+    assert Fleet((old,)).lacks_packages_reason("org/new") == told
+    assert Fleet((old, new)).lacks_packages_reason("org/new") is None
+    assert f"  org/new is not applicable: {told}" in lines([old], "NPU")
+    assert is_ready([old])
+    assert not is_ready([dataclasses.replace(old, packages=dict.fromkeys(models, told))])
 
 
 def test_a_job_without_server_runs_where_no_server_can() -> None:

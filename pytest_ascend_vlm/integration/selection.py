@@ -81,7 +81,7 @@ def settle(items: Sequence[pytest.Item], run: Run) -> None:
     Raises:
         pytest.UsageError: this environment lacks packages that each of these models needs.
     """
-    _require_packages(items, run)
+    require_packages(items, run)
     run.selected = frozenset(
         model.model_id
         for item in items
@@ -89,10 +89,13 @@ def settle(items: Sequence[pytest.Item], run: Run) -> None:
     )
 
 
-def _require_packages(items: Sequence[pytest.Item], run: Run) -> None:
-    """Raises UsageError if this environment lacks packages that each model of the run needs.
+def require_packages(items: Sequence[pytest.Item], run: Run) -> None:
+    """Requires that some model of the run can be loaded here, or on a host of the cluster.
 
     In a run of several models, those that lack a package are not applicable.
+
+    Raises:
+        pytest.UsageError: packages are lacking that each of these models needs.
     """
     models = {call.suite_class: call.model for call in map(call_of, items)}.values()
     reasons = [run.lacks_packages_reason(one) if one else None for one in models]

@@ -15,7 +15,7 @@ from ..integration.criterion_call import call_of
 from ..integration.options import directory_name
 from ..integration.receipt import suite_digest
 from ..integration.reporter import PROCESS
-from ..integration.selection import NOT_APPLICABLE
+from ..integration.selection import NOT_APPLICABLE, require_packages
 from ..progress import Step
 from ..session.fleet import Fleet, Host, judging, mixed, other_suites
 from ..session.options import Options
@@ -95,12 +95,14 @@ class Driver:
 
         Raises:
             ConfigurationError: the hosts cannot judge together.
+            pytest.UsageError: the hosts lack packages that each model needs.
         """
         nodes = judging(self._cluster.nodes())
         jobs = self._jobs(max(node.cards for node in nodes))
         hosts = self._hosts(nodes, jobs)
         self._run.fleet = Fleet(tuple(hosts))
         require_appendable(self._run)
+        jobs = self._loadable(jobs)
         self._begin(hosts)
         if reason := reasons.unavailable(hosts):
             self._replay.skip([item.nodeid for item in self._left if _is_served(item)], reason)
@@ -161,6 +163,20 @@ class Driver:
                 )
             )
         return hosts
+
+    def _loadable(self, jobs: Iterable[Job]) -> list[Job]:
+        """The jobs that the packages of a host can load; the others are not applicable.
+
+        Raises:
+            pytest.UsageError: there is none.
+        """
+        require_packages(self._left, self._run)
+        for item in self._left:
+            model = call_of(item).model
+            if model and (reason := self._run.lacks_packages_reason(model)):
+                item.stash[NOT_APPLICABLE] = reason
+        lacking = {item.nodeid for item in self._left if NOT_APPLICABLE in item.stash}
+        return [job for job in jobs if lacking.isdisjoint(job.tests)]
 
     def _begin(self, hosts: Iterable[Host]) -> None:
         """Begins the report, and shows what is known before the first test."""
@@ -276,9 +292,10 @@ def _about(host: Host) -> Iterator[str]:
     """Reasons why a host does not run some or all tests, one line each."""
     if problem := host.unavailable or host.misconfigured:
         yield f"{host.name} starts no server: {problem}"
-    for model_id, why in host.weights.items():
-        if why:
-            yield f"{host.name} cannot run {model_id}: {why}"
+    for reasons_of in (host.packages, host.weights):
+        for model_id, why in reasons_of.items():
+            if why:
+                yield f"{host.name} cannot run {model_id}: {why}"
 
 
 def _absolute(options: Options) -> Options:

@@ -46,6 +46,7 @@ def look(question: Question) -> dict[str, Any]:
             model.model_id: _weights_problem(model, options.checkpoint, places)
             for model in question.models
         },
+        "packages": {model.model_id: run.lacks_packages_reason(model) for model in question.models},
         "unmodified": unmodified_engines() if question.digests else {},
         "conditions": host_conditions(run),
     }

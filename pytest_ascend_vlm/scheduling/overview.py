@@ -22,7 +22,10 @@ def lines(hosts: Sequence[Host], resource: str) -> Iterator[str]:
         versions = {"Python": python, **host.set_up["versions"]}
         yield f"  {', '.join(f'{name} {version}' for name, version in versions.items())}"
         for model_id, why in host.weights.items():
-            yield f"  weights of {model_id}: {why or 'found'}"
+            if lacking := host.packages.get(model_id):
+                yield f"  {model_id} is not applicable: {lacking}"
+            else:
+                yield f"  weights of {model_id}: {why or 'found'}"
     differences = mixed(judging(hosts))
     if differences:
         yield "The hosts differ, so pytest --vlm-ray refuses them (--vlm-ray-mixed accepts them):"
@@ -32,9 +35,15 @@ def lines(hosts: Sequence[Host], resource: str) -> Iterator[str]:
 
 
 def is_ready(hosts: Sequence[Host]) -> bool:
-    """True if every host with cards can serve every model, and these hosts are alike."""
+    """True if every host with cards can serve every model that its packages can load.
+
+    The hosts must be alike, and of the models that are asked about, each must be able to load one.
+    """
     own = judging(hosts)
-    return not mixed(own) and all(
-        host.cards and not (host.unavailable or host.misconfigured or any(host.weights.values()))
-        for host in own
-    )
+    return not mixed(own) and all(host.cards and _can_serve(host) for host in own)
+
+
+def _can_serve(host: Host) -> bool:
+    loadable = [why for model_id, why in host.weights.items() if not host.packages.get(model_id)]
+    none_left = bool(host.weights) and not loadable
+    return not (host.unavailable or host.misconfigured or any(loadable) or none_left)

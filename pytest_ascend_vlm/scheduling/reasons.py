@@ -59,7 +59,7 @@ def ran_again(job: Job, host: str) -> str:
 
 def _problem(job: Job, host: Host) -> str | None:
     serving = (host.unavailable or host.misconfigured) if job.cards else None
-    return serving or host.weights.get(job.model_id)
+    return serving or host.packages.get(job.model_id) or host.weights.get(job.model_id)
 
 
 def _cards(count: int) -> str:

@@ -32,6 +32,7 @@ class Host:
         unavailable: reason why no server can run there, or None.
         misconfigured: reason why it is configured wrongly, or None.
         weights: model's id -> reason why its weights cannot be used there, or None.
+        packages: model's id -> reason why the packages there cannot load it, or None.
         unmodified: engine package -> True, its changed files, or None, as in a report.
         conditions: what its servers find there, by the names of `conditions.host_conditions`.
     """
@@ -43,6 +44,7 @@ class Host:
     unavailable: str | None = None
     misconfigured: str | None = None
     weights: Mapping[str, str | None] = field(default_factory=dict)
+    packages: Mapping[str, str | None] = field(default_factory=dict)
     unmodified: Mapping[str, Any] = field(default_factory=dict)
     conditions: Mapping[str, str] = field(default_factory=dict)
 
@@ -63,6 +65,11 @@ class Fleet:
         labels = " and ".join(dict.fromkeys(host.label for host in self.hosts))
         word = "hosts" if len(self.hosts) > 1 else "host"
         return f"{labels}, {word} {listed([host.name for host in self.hosts])}"
+
+    def lacks_packages_reason(self, model_id: str) -> str | None:
+        """Reason why the packages of no host can load a model, or None."""
+        reasons = {host.name: host.packages.get(model_id) for host in self.hosts}
+        return _together(reasons) if all(reasons.values()) else None
 
     @property
     def simulated(self) -> bool:

@@ -133,12 +133,13 @@ class Run:
     def lacks_packages_reason(self, model: ModelSpec) -> str | None:
         """Reason why nothing in this environment can load a model, or None; looked up once.
 
-        An endpoint has packages of its own.
+        An endpoint has packages of its own. So have the hosts of a cluster, which are asked later.
         """
+        if self.is_spread:
+            return self.fleet.lacks_packages_reason(model.model_id) if self.fleet else None
         requires = tuple(model.requires)
         if requires not in self._unmet:
-            elsewhere = self.options.server_url or self.is_spread
-            self._unmet[requires] = None if elsewhere else unmet(requires)
+            self._unmet[requires] = None if self.options.server_url else unmet(requires)
         return self._unmet[requires]
 
     @cached_property
