@@ -45,7 +45,7 @@ class HostError(VlmError):
 
 
 class PreconditionError(VlmError):
-    """The two sides of a comparison did not get the same input, so it would prove nothing."""
+    """What a verdict needs is not given, so it would prove nothing."""
 
 
 class PromptDiffers(PreconditionError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,12 +17,14 @@ from helpers.host import HAS_NPU
 from helpers.models import criteria, few_cases, model_file
 from helpers.outcome import Judged, Row, Serve
 from helpers.paths import CHECKPOINT, FIXTURES, NOBODY, SLUG
+from PIL import Image
 
 from pytest_ascend_vlm import Capability, ModelSpec, VLMConformance
 from pytest_ascend_vlm.criteria.criterion import VARIANT, documentation
 from pytest_ascend_vlm.golden.recorder import record
 from pytest_ascend_vlm.golden.store import GoldenKey
 from pytest_ascend_vlm.spec.case_files import load_cases
+from pytest_ascend_vlm.suite.serving import _unsupported_probes
 
 # Criteria that need a server started by the suite, so a running endpoint cannot be judged by them.
 # test_own_servers.py and test_simulated_npu.py start bad servers.
@@ -612,6 +616,20 @@ def test_mine():
     assert outcome.result.parseoutcomes()["errors"] == 1
     assert "ended without a verdict, so it verified nothing" in outcome.text
     assert "another plugin sees ConfigurationError" in outcome.text
+
+
+def test_what_is_declared_unsupported_is_asked_for_with_files_that_a_server_could_read() -> None:
+    unsupported = dict.fromkeys(set(Capability) - {Capability.TEXT}, "texts only")
+    model = ModelSpec("a/b", supports={Capability.TEXT}, unsupported=unsupported)
+    probes = _unsupported_probes(model, load_cases([FIXTURES]))
+    files = {
+        name: base64.b64decode(chat[0]["content"][0][f"{name}_url"]["url"].partition(",")[2])
+        for name, chat in probes.items()
+    }
+    assert files.keys() == {"image", "video"}
+    assert files["video"][4:8] == b"ftyp"
+    with Image.open(io.BytesIO(files["image"])) as image:
+        image.verify()
 
 
 @pytest.mark.parametrize(

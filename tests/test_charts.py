@@ -13,7 +13,7 @@ import pytest
 from helpers.outcome import documents
 
 from pytest_ascend_vlm import reporting
-from pytest_ascend_vlm.reporting import Report, chart_files, write
+from pytest_ascend_vlm.reporting import Report, chart_files, write_document
 from pytest_ascend_vlm.reporting.charts import charts
 from pytest_ascend_vlm.reporting.labels import CHARTS
 from pytest_ascend_vlm.reporting.language import LANGUAGES, translator
@@ -104,11 +104,23 @@ def test_nothing_in_a_picture_can_run_or_reach_out() -> None:
     assert not [node for node in ElementTree.fromstring(svg).iter() if "href" in str(node.attrib)]  # noqa: S314
 
 
+def test_the_verdicts_are_written_before_the_documents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(reporting, "rendered", broken)
+    with pytest.raises(ZeroDivisionError):
+        write_document({"rows": [row()]}, tmp_path)
+    assert json.loads((tmp_path / "report.json").read_text("utf-8")) == {"rows": [row()]}
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_document_shows_it_beside_itself(language: str, tmp_path: Path) -> None:
     report = Report()
     report.take([("vlm_row", row())])
-    written = write(report, RECEIPT, tmp_path)
+    written = write_document(report.document(RECEIPT), tmp_path)
 
     assert tmp_path / "logits-error.TestA.svg" in written.paths
     _, shown = documents(tmp_path, language)
@@ -272,7 +284,7 @@ def test_the_document_shows_every_performance_chart(language: str, tmp_path: Pat
     report = Report()
     rows = [single_stream(0.3), load(1, 48.0, 0.5), prefill((16, 0.05))]
     report.take(("vlm_row", one) for one in rows)
-    written = write(report, RECEIPT, tmp_path)
+    written = write_document(report.document(RECEIPT), tmp_path)
     _, text = documents(tmp_path, language)
     pictures = [path for path in written.paths if path.suffix == ".svg"]
     assert len(pictures) == 4
@@ -426,7 +438,7 @@ def test_the_document_shows_memory(language: str, tmp_path: Path) -> None:
     report = Report()
     answers = row(criterion="growth.answers", case=None, evidence={}, finding="18 of 18")
     report.take(("vlm_row", one) for one in (growth("host", 1.0, 2.0), answers))
-    written = write(report, RECEIPT, tmp_path)
+    written = write_document(report.document(RECEIPT), tmp_path)
     _, text = documents(tmp_path, language)
     assert "memory.TestA.svg" in {path.name for path in written.paths}
     assert "](memory.TestA.svg)" in of_growth(text)

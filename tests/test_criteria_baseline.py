@@ -192,6 +192,19 @@ def test_an_answer_among_others_may_differ_from_a_near_tie_on() -> None:
     assert clear.evidence["differing"] == ["text/capital-zh"]
 
 
+def test_a_near_tie_of_the_answer_alone_excuses_no_other_token() -> None:
+    """The reference prefers 巴, and X nearly as much; Z is neither."""
+    text = "巴" * 20 + "a"
+    alone = with_x_at(60, text)
+    garbage = dataclasses.replace(
+        alone,
+        token_ids=tuple(ord("Z") if one == ord("X") else one for one in alone.token_ids or ()),
+    )
+    tied = {"text/capital-zh": alone}
+    assert judge_load(tied, [served(text)], lambda _: reference(text, second=-0.2)).passed
+    assert not judge_load(tied, [garbage], lambda _: reference(text, second=-0.2)).passed
+
+
 def test_an_answer_of_another_case_is_named() -> None:
     other = dataclasses.replace(served("伦敦"), case_id="text/other")
     alone = {"text/capital-zh": served("巴黎"), "text/other": other}

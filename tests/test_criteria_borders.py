@@ -11,6 +11,7 @@ from test_criteria_numerics import CASE, PROMPT, generated, golden, off_by, seen
 
 from pytest_ascend_vlm import Thresholds
 from pytest_ascend_vlm.criteria.borders import judge_chunks, judge_hit
+from pytest_ascend_vlm.criteria.generation import list_difference
 from pytest_ascend_vlm.errors import PreconditionError
 from pytest_ascend_vlm.observation.answers import Reference, Usage
 from pytest_ascend_vlm.session.borders import overflow, smaller, unanswered
@@ -129,3 +130,14 @@ def test_a_cache_is_full_if_the_requests_that_run_at_a_time_do_not_fit() -> None
     assert not overflow([1] * 20, 8)  # eight run at a time
     assert overflow([1] * 19 + [2], 8)
     assert not overflow([], 8)
+
+
+def test_lists_that_share_little_differ_much() -> None:
+    one = {1: -0.1, 2: -3.0, 3: -4.0, 4: -5.0}
+    assert list_difference(one, one) == 0
+    assert list_difference(one, {**one, 2: -3.2}) == pytest.approx(0.08, abs=0.04)
+    only_the_last = {4: -0.1, 7: -3.0, 8: -4.0, 9: -5.0}
+    assert list_difference(one, only_the_last) > 1
+    assert list_difference(one, {7: -0.1}) > 1
+    assert list_difference(dict(list(one.items())[:2]), one) == pytest.approx(0, abs=1e-9)
+    assert list_difference(one, {}) == math.inf

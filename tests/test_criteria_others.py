@@ -207,9 +207,17 @@ def test_a_tie_is_the_likeliest_too() -> None:
     assert serving.judge_answer(dataclasses.replace(GOOD, top=tied)).passed
 
 
-def test_without_lists_or_counts_their_checks_pass() -> None:
+def test_lists_that_are_not_there_do_not_hold() -> None:
+    likeliest = "each token is the likeliest of its list"
     silent = dataclasses.replace(GOOD, token_ids=None, top=top_logprobs([{9: -0.1}]))
-    assert serving.judge_answer(silent).passed
+    verdict = serving.judge_answer(silent)
+    assert verdict.passed
+    assert likeliest not in verdict.evidence["checks"]
+    right = dataclasses.replace(GOOD, top=top_logprobs([{1: -0.1}, {2: -0.1}, {3: -0.1}]))
+    assert serving.judge_answer(right).evidence["checks"][likeliest] == "holds"
+
+
+def test_counts_of_the_reply_are_compared_with_its_tokens() -> None:
     whole = dataclasses.replace(GOOD, prompt_token_ids=tuple(range(10)))
     assert serving.judge_answer(whole).passed
 
@@ -384,6 +392,13 @@ def test_the_text_of_each_run_is_in_the_evidence() -> None:
     assert not verdict.passed
     assert verdict.measured == 0.5
     assert verdict.evidence["texts"] == ["巴黎", "巴西", "巴黎"]
+
+
+def test_a_run_from_the_prefix_cache_repeats_nothing() -> None:
+    cached = answer("巴黎", usage=Usage(10, 6, 16, cached_tokens=8))
+    for first, again in ((answer("巴黎"), cached), (cached, answer("巴黎"))):
+        with pytest.raises(PreconditionError, match="8 prompt tokens came from the prefix cache"):
+            judge_repeat(first, [again], 1.0)
 
 
 def test_equal_text_from_different_tokens_differs() -> None:

@@ -157,7 +157,8 @@ def test_a_form_is_recognised(name: str, good: tuple[str, str], bad: tuple[str, 
 
 
 def tried(unstreamed: Completion | Refusal, streamed: Completion | None) -> Trials:
-    return Trials((Trial({"top_k": 1}, PLAIN, unstreamed, streamed),), {"image/b": "not suited"})
+    trial = Trial({"top_k": 1}, PLAIN, unstreamed, streamed)
+    return Trials((trial,), {"image/b": "not suited"}, may_lack=True)
 
 
 def test_a_streamed_answer_is_the_same() -> None:
@@ -172,7 +173,9 @@ def test_a_streamed_answer_is_the_same() -> None:
 
 def test_a_parameter_that_no_case_can_show_has_no_verdict() -> None:
     with pytest.raises(UnsuitedError, match="not suited"):
-        rules.judge_parameter(rules.LIMITS["top_k"], Trials((), {"image/b": "not suited"}))
+        rules.judge_parameter(
+            rules.LIMITS["top_k"], Trials((), {"image/b": "not suited"}, may_lack=True)
+        )
     nothing = dataclasses.replace(PLAIN, token_ids=None)
     with pytest.raises(PreconditionError, match="no token ids"):
         rules.judge_parameter(rules.LIMITS["top_k"], tried(nothing, nothing))
@@ -187,6 +190,7 @@ def test_only_some_4xx_say_that_a_parameter_does_not_exist(status: int, is_refus
     assert rules.refusal_of_all(trials) == (refusal if is_refused else None)
     assert not rules.judge_parameter(rules.LIMITS["top_k"], trials).passed
     assert rules.refusal_of_all(tried(PLAIN, PLAIN)) is None
+    assert rules.refusal_of_all(dataclasses.replace(trials, may_lack=False)) is None
 
 
 # --- near-ties, and what a reply lacks ------------------------------------------------------------
@@ -257,7 +261,7 @@ def test_an_answer_without_tokens_is_not_taken_for_a_sure_one() -> None:
     client = mock.Mock(ask_with=lambda case, fields: nothing)  # noqa: ARG005
     case = Case(CASE, Capability.TEXT, "a")
     with pytest.raises(PreconditionError, match="no token ids"):
-        ParameterRuns(client).sampling(case)
+        ParameterRuns(client, may_lack=False).sampling(case)
     client = mock.Mock(ask_with=lambda case, fields: PLAIN)  # noqa: ARG005
     with pytest.raises(UnsuitedError, match="are the greedy answer"):
-        ParameterRuns(client).sampling(case)
+        ParameterRuns(client, may_lack=False).sampling(case)

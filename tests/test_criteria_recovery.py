@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from helpers.goldens import answer
 
 from pytest_ascend_vlm.criteria import recovery
 from pytest_ascend_vlm.observation.answers import Completion, Refusal
-from pytest_ascend_vlm.observation.recovery import EngineLoss, Incident, Recovery, Stall
+from pytest_ascend_vlm.observation.recovery import EngineLoss, Incident, Recovery, Stall, StreamEnd
 from pytest_ascend_vlm.observation.shutdown import ShutdownReport
 
 REFERENCE = answer("one two three")
@@ -49,6 +50,11 @@ def seen(after: Completion | Refusal = SAME, held: float | None = 0.0, **inciden
         ),
         (seen(SILENT), "an image in no cache is answered: it got no answer: timed out"),
         (seen(held=2.0), "no request is left: the server still has 2 requests 5 s after the last"),
+        (
+            seen(held=math.inf),
+            "no request is left: before the bad request the server told how many requests it has; "
+            "now it does not",
+        ),
         (seen(reply=SAME), "the bad request is refused: it was answered: 'one two'"),
         (seen(reply=SILENT), "the bad request is refused: it got no reply within 10 s: timed out"),
         (
@@ -87,7 +93,7 @@ def test_a_stopped_engine_shows_and_goes_on(
 
 
 END = ShutdownReport((), None, None, 1.0, exit_code=1)
-TOLD = EngineLoss("EngineDeadError", 503, END)
+TOLD = EngineLoss(StreamEnd("EngineDeadError"), 503, END)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +103,7 @@ TOLD = EngineLoss("EngineDeadError", 503, END)
         ({"health": None}, []),
         ({"report": None}, []),
         ({"stream": None}, ["the answer that was computed"]),
+        ({"stream": StreamEnd(None)}, ["the answer that was computed"]),
         ({"health": 200}, ["/health tells it"]),
         ({"report": dataclasses.replace(END, exit_code=0)}, ["exit code"]),
         ({"report": dataclasses.replace(END, survivors=("pid 7",))}, ["every process ended"]),

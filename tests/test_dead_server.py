@@ -190,6 +190,14 @@ def test_a_death_that_nobody_saw_is_told_before_the_server_is_started_again(plan
     assert server.starts == 2
 
 
+def test_if_the_supervisor_is_killed_nobody_knows_what_is_left(planned: Plan) -> None:
+    server = planned()
+    server.start()
+    server.require_alive().kill()
+    with pytest.raises(ServerError, match="ended by SIGKILL, so nobody knows which processes"):
+        server.stop()
+
+
 def test_requests_that_are_lost_together_tell_of_one_death(planned: Plan) -> None:
     server = planned(hang_from=2)
     server.start()

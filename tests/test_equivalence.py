@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -158,6 +159,18 @@ def verdict_of(preferred_by: float) -> Any:
     return rules.judge_answers(
         {case: completion([1, 2], top)}, {case: completion([1, 9])}, {case: reference}
     )
+
+
+@pytest.mark.parametrize(("text", "passes"), [("巴黎", True), ("北京", False)])
+def test_without_tokens_the_texts_are_compared(text: str, passes: bool) -> None:
+    from helpers.goldens import answer
+
+    case = "text/capital-zh"
+    expected, got = (
+        dataclasses.replace(completion([]), token_ids=None, text=one) for one in ("巴黎", text)
+    )
+    verdict = rules.judge_answers({case: expected}, {case: got}, {case: answer(case_id=case)})
+    assert verdict.passed is passes
 
 
 def test_only_a_near_tie_of_the_served_model_is_excused() -> None:

@@ -21,9 +21,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from helpers.watch import GONE_WITHIN_SECONDS, Watch
 
@@ -31,6 +33,7 @@ from pytest_ascend_vlm.engines.client import Client
 from pytest_ascend_vlm.engines.vllm.log import Phase
 from pytest_ascend_vlm.engines.vllm.server import Launch, VllmServer
 from pytest_ascend_vlm.errors import ServerError
+from pytest_ascend_vlm.processes import supervisor
 from pytest_ascend_vlm.processes.supervised import SupervisedProcess, spawn
 from pytest_ascend_vlm.spec.case import Capability, Case, Sampling
 from pytest_ascend_vlm.spec.model import Budgets
@@ -216,6 +219,15 @@ def test_the_exit_code_tells_that_a_command_had_to_be_killed(tmp_path: Path) -> 
     assert process.stdin is not None
     process.stdin.close()
     assert process.wait(60) == 128 + signal.SIGKILL
+
+
+def test_a_process_that_cannot_be_killed_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    hanging = SimpleNamespace(pid=1, kill=lambda: None)  # state D
+    monkeypatch.setattr(supervisor, "_KILL_SECONDS", 0.3)
+    monkeypatch.setattr(psutil.Process, "children", lambda *_, **__: [hanging])
+    monkeypatch.setattr(psutil, "wait_procs", lambda *_, **__: None)
+    with subprocess.Popen([sys.executable, "-c", ""]) as server:
+        supervisor._kill_all(server)
 
 
 def test_stop_ends_children_that_left_the_session(starter: Starter) -> None:

@@ -80,9 +80,10 @@ def test_rows_are_what_our_client_sends(tmp_path: Path) -> None:
     generator.prepare(files, Traffic((page, text), 2), Endpoint(NOBODY, "a-model", KEY))
     job = json.loads(files.job.read_text("utf-8"))
     rows = read_rows(job)
-    assert rows[0]["content"] == messages(page)[0]["content"]
-    assert [part["type"] for part in rows[0]["content"]] == ["image_url", "text"]
-    assert rows[1] == {"content": [{"type": "text", "text": text.prompt}], "output_tokens": 7}
+    assert rows[0]["messages"] == messages(page)
+    assert [part["type"] for part in rows[0]["messages"][0]["content"]] == ["image_url", "text"]
+    asked = {"role": "user", "content": text.prompt}
+    assert rows[1] == {"messages": [asked], "output_tokens": 7}
     assert KEY not in files.job.read_text("utf-8")
 
 
@@ -105,19 +106,23 @@ def _fed(tmp_path: Path, rows: list[dict[str, Any]], **job: Any) -> tuple[Any, l
     return tool, asked
 
 
-def test_the_tool_is_fed_images_before_the_text_and_each_length(tmp_path: Path) -> None:
+def test_the_tool_is_fed_whole_messages_and_each_length(tmp_path: Path) -> None:
     image, text = {"type": "image_url", "image_url": {}}, {"type": "text", "text": "读。"}
-    rows = [{"content": [image, text], "output_tokens": 5}, {"content": [text], "output_tokens": 9}]
+    chat = [
+        {"role": "system", "content": "简短回答。"},
+        {"role": "user", "content": [text, image, text]},
+    ]
+    rows = [{"messages": chat, "output_tokens": 5}, {"messages": chat[:1], "output_tokens": 9}]
     tool, asked = _fed(tmp_path, rows)
     first, second = tool.get_samples("any", tokenizer=None)
-    assert (first.multi_modal_data, first.prompt, first.expected_output_len) == ([image], "读。", 5)
-    assert (second.multi_modal_data, second.expected_output_len) == (None, 9)
-    request = SimpleNamespace(extra_body={"seed": 1}, prompt="读。", multi_modal_content=[image])
+    assert (first.multi_modal_data, first.expected_output_len) == (chat, 5)
+    assert (second.multi_modal_data, second.expected_output_len) == (chat[:1], 9)
+    content = first.multi_modal_data
+    request = SimpleNamespace(extra_body={"seed": 1}, prompt="", multi_modal_content=content)
     send = tool.ASYNC_REQUEST_FUNCS["openai-chat"]
     asyncio.run(send(request_func_input=request, tokens=3))
     assert asked == [{"request_func_input": request, "tokens": 3}]
-    message = {"role": "user", "content": [image, text]}
-    assert request.extra_body == {"seed": 1, **NEUTRAL, "messages": [message]}
+    assert request.extra_body == {"seed": 1, **NEUTRAL, "messages": chat}
 
 
 @pytest.mark.parametrize(("tokens", "is_answer"), [(3, True), (0, False), (None, False)])

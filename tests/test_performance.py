@@ -300,15 +300,12 @@ def test_a_gate_judges_by_stored_runs_from_the_third_on(
     nothing = measured(judged, url, what, *gate)
     assert nothing.result.ret != 0
     assert "0 of 3 runs of this key are stored; store more with --vlm-save" in nothing.text
-    for _ in range(3):
-        assert measured(judged, url, what, "--vlm-save-performance").result.ret == 0
+    assert measured(judged, url, what, "--vlm-save-performance").result.ret == 0
     (path,) = (project.path / "performance").rglob("*.json")
     document = json.loads(path.read_text("utf-8"))
-    assert len(document["runs"]) == 3
     measured_of = {performance.measurement_of(figure) for figure in document["runs"][0]}
     # An endpoint's processes cannot be seen; all else is measured, whatever runs beside it.
     assert measured_of == {*performance.MEASUREMENTS, "workload.text", "workload.page"} - {"cpu"}
-    assert document["runs"][0].keys() == document["runs"][2].keys()
 
     def stored_on(factor: float, of_page: float) -> Outcome:
         """A run beside stored ones of hosts that were as calm as this one may not be."""

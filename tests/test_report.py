@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from pytest_ascend_vlm import reporting
 from pytest_ascend_vlm.criteria.verdict import Verdict, at_least
-from pytest_ascend_vlm.reporting import Report, write
+from pytest_ascend_vlm.reporting import Report, write_document
 from pytest_ascend_vlm.reporting.controls import with_visible_controls
 from pytest_ascend_vlm.reporting.language import LANGUAGES
 from pytest_ascend_vlm.reporting.markdown import render
@@ -282,7 +282,7 @@ def test_numbers_that_json_has_not_are_named() -> None:
 def test_a_lone_surrogate_does_not_lose_the_report(tmp_path: Any, receipt: Row) -> None:
     report = Report()
     report.take([("vlm_row", as_json(report_row("broken \ud83d half")))])
-    written = write(report, receipt, tmp_path)
+    written = write_document(report.document(receipt), tmp_path)
     assert json.loads(written.paths[0].read_text("utf-8"))["rows"]
 
 

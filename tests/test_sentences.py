@@ -43,7 +43,6 @@ NOT_SHOWN = {
     "Bearer none",
     "Bearer {api_key}",
     "Bearer {key}",
-    "What is shown?",
     "bfloat16, yardstick float32",
     "float32 of answer",
     "generator={tool} {version}",
@@ -274,7 +273,11 @@ def test_a_sentence_keeps_its_english_text_with_any_values(data, text):
     assert english(sentence(filled)) == filled
 
 
-@given(st.lists(st.sampled_from([*FINDINGS, "x", "'x'", " ", "\n", ", ", "; ", ": ", "{", "}"])))
+@given(
+    st.lists(
+        st.sampled_from([*FINDINGS, "x", "'x'", " ", "\n", ", ", "; ", ": ", "{", "}"]), max_size=8
+    )
+)
 @example(["What to try: ", "\n"])
 def test_any_text_keeps_its_english_words(parts):
     text = "".join(parts)

@@ -266,9 +266,9 @@ def _served_values(
 
 
 def _parts(
-    positions: npt.NDArray[np.int64], is_image: npt.NDArray[np.bool_], first_answer_row: int
+    positions: npt.NDArray[np.int64], is_image: npt.NDArray[np.bool_], first_of_answer: int
 ) -> npt.NDArray[np.str_]:
-    return np.where(is_image, "image", np.where(positions >= first_answer_row, "answer", "prompt"))
+    return np.where(is_image, "image", np.where(positions >= first_of_answer, "answer", "prompt"))
 
 
 def _flip_margins(

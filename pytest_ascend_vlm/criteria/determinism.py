@@ -35,7 +35,9 @@ def judge_agreement(
     pairs = [
         (label, expected[label], answer) for label, answers in got.items() for answer in answers
     ]
-    differing = [(label, first, other) for label, first, other in pairs if not _same(first, other)]
+    differing = [
+        (label, first, other) for label, first, other in pairs if not same_answer(first, other)
+    ]
     rate = 1 - len(differing) / len(pairs)
     details: tuple[str, ...] = ()
     if differing:
@@ -63,7 +65,7 @@ def judge_load(
         among_others: answers to these cases while other requests were running.
         reference_of: returns the reference of a case id, whose preferences tell a near-tie.
     """
-    differing = [one for one in among_others if not _same(alone[one.case_id], one)]
+    differing = [one for one in among_others if not same_answer(alone[one.case_id], one)]
     wrong = [
         one
         for one in differing
@@ -72,7 +74,7 @@ def judge_load(
     details: tuple[str, ...] = ()
     if wrong:
         first = wrong[0]
-        owners = [case_id for case_id, answer in alone.items() if _same(answer, first)]
+        owners = [case_id for case_id, answer in alone.items() if same_answer(answer, first)]
         whose = f"; it is the answer of {owners[0]}" if owners else ""
         details = (
             f"the first difference is in {first.case_id}{whose}:",
@@ -213,12 +215,16 @@ def judge_preemption(
 
 
 def part_at_near_tie(alone: Completion, other: Completion, reference: Reference) -> bool:
-    """True if two answers part where the reference was within rounding of a tie."""
+    """True if two answers part where the reference was within rounding of a tie.
+
+    One of them may go on as the reference does; what leaves it there must be the near-tie.
+    """
     if alone.token_ids is None or other.token_ids is None:
         return False
     position = first_difference(alone.token_ids, other.token_ids)
     partings = (find_divergence(answer, reference) for answer in (alone, other))
-    return any(one and one.position == position and one.is_near_tie for one in partings)
+    there = [one for one in partings if one and one.position == position]
+    return bool(there) and all(one.is_near_tie for one in there)
 
 
 def judge_repeat(first: Completion, again: Sequence[Completion], minimum: float) -> Verdict:
@@ -228,12 +234,18 @@ def judge_repeat(first: Completion, again: Sequence[Completion], minimum: float)
         first: the first answer.
         again: the answers of the further runs.
         minimum: the minimum rate, 0..1.
+
+    Raises:
+        PreconditionError: a run took a part of its prompt from the prefix cache.
     """
+    for answer in (first, *again):
+        require_uncached(answer)
     verdict = judge_agreement({first.case_id: first}, {first.case_id: again}, minimum)
     return with_evidence(verdict, {"texts": [run.text for run in (first, *again)]})
 
 
-def _same(first: Completion, other: Completion) -> bool:
+def same_answer(first: Completion, other: Completion) -> bool:
+    """True if two answers have the same tokens; the same text, if one has no token ids."""
     if first.token_ids is not None and other.token_ids is not None:
         return first.token_ids == other.token_ids
     return first.text == other.text
@@ -259,7 +271,7 @@ def judge_seeds(
         PreconditionError: all answers are equal, so an ignored seed could not be detected.
     """
     answers = [*first.values(), *again.values()]
-    if all(_same(answers[0], other) for other in answers):
+    if all(same_answer(answers[0], other) for other in answers):
         raise PreconditionError(
             f"{len(first)} seeds give one answer, {answers[0].text[:80]!r}, so the effect of a "
             "seed cannot be judged. Either the server ignores the request's seed, or it ignores "
@@ -346,7 +358,7 @@ def judge_prefix_cache(
     }
     details: tuple[str, ...] = ()
     for problem, (left, right) in pairs.items():
-        if not _same(left, right):
+        if not same_answer(left, right):
             details += (f"{problem}:", *_difference(left, right))
     same, other = hit.cached_tokens, other_warm.cached_tokens
     if other and other >= same:

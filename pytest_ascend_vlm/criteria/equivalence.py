@@ -9,6 +9,7 @@ from ..observation.answers import Completion, Reference
 from ..spec.thresholds import Thresholds
 from . import numerics
 from .comparison import tie_margin
+from .determinism import same_answer
 from .divergence import Divergence, first_difference, token_at
 from .error_statistics import ErrorStatistics
 from .text import side_by_side, similarity
@@ -86,7 +87,7 @@ def judge_error_ratio(
 
 
 def _divergence(expected: Completion, got: Completion, reference: Reference) -> Divergence | None:
-    if got.token_ids == expected.token_ids:
+    if same_answer(expected, got):
         return None
     base, variant = expected.token_ids or (), got.token_ids or ()
     position = first_difference(base, variant)

@@ -21,8 +21,8 @@ def judge_generation(
 ) -> Verdict:
     """The log-probabilities listed with an answer are those of the same tokens, forced.
 
-    Compared are the positions up to the first token that differs from the golden's. Each list is
-    normalised over the tokens that both sides list.
+    Compared are the positions up to the first token that differs from the golden's. The lists are
+    normalised over the likeliest tokens of both.
 
     Args:
         answer: the answer.
@@ -140,11 +140,18 @@ def _differences(top: TopLogprobs, forced: Forced, first: int) -> list[float]:
 
 
 def list_difference(one: dict[int, float], other: dict[int, float]) -> float:
-    """The mean difference of two lists of one position; infinite if no token is in both."""
-    common = [token for token in one if token in other]
-    if not common:
+    """The mean difference of two lists of one position, over the likeliest tokens of both.
+
+    A token that only one list has counts in the other as its least likely one. If only the common
+    tokens counted, lists of different positions would differ the less, the fewer they share.
+    """
+    count = min(len(one), len(other))
+    if not count:
         return float("inf")
+    heads = [sorted(side, key=side.__getitem__, reverse=True)[:count] for side in (one, other)]
+    tokens = list(dict.fromkeys(token for head in heads for token in head))
     left, right = (
-        log_softmax(np.array([[side[token] for token in common]])) for side in (one, other)
+        log_softmax(np.array([[side.get(token, min(side.values())) for token in tokens]]))
+        for side in (one, other)
     )
     return float(np.abs(left - right).mean())

@@ -91,7 +91,9 @@ def judge_parameter(parameter: Parameter, trials: Trials) -> Verdict:
 
 
 def refusal_of_all(trials: Trials) -> Refusal | None:
-    """The first HTTP 400 or 422, if the server answers so to the parameter in every case."""
+    """The first HTTP 400 or 422, if a server that may lack a parameter answers so in every case."""
+    if not trials.may_lack:
+        return None
     refusals = [one.unstreamed for one in trials.tried if isinstance(one.unstreamed, Refusal)]
     are_all = refusals and len(refusals) == len(trials.tried)
     return refusals[0] if are_all and all(map(_is_about_parameter, refusals)) else None

@@ -172,8 +172,8 @@ def require_uncached(answer: Completion) -> None:
     if answer.cached_tokens:
         raise PreconditionError(
             f"{answer.case_id}: {answer.cached_tokens} prompt tokens came from the prefix cache, "
-            "although the request had a cache_salt of its own. So an answer after a hit has no "
-            "cold answer to be compared with. The server, or a proxy before it, ignores cache_salt."
+            "although the request had a cache_salt of its own. So the answer is not the cold one "
+            "that it has to be. The server, or a proxy before it, ignores cache_salt."
         )
 
 
@@ -196,7 +196,9 @@ def _where(worst: Difference, maximum: float) -> tuple[str, ...]:
         f"difference before the image: {worst.before:.3g}, from the image on: {worst.since:.3g} "
         "(bf16 roundings)",
     )
-    if worst.before <= maximum and not worst.since <= maximum:
+    if worst.before <= maximum and worst.since <= maximum:
+        return lines
+    if worst.before <= maximum:
         return (
             *lines,
             "the text before the image is the same each time, so the difference comes in with the "

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from http import HTTPStatus
 
 from ..observation.answers import Completion, Reference, Refusal
-from ..observation.recovery import EngineLoss, Incident, Recovery, Stall
+from ..observation.recovery import EngineLoss, Incident, Recovery, Stall, StreamEnd
 from ..spec.thresholds import HELD_SECONDS, LOSS_SECONDS, URL_SECONDS
 from .determinism import part_at_near_tie
 from .lifecycle import shutdown_checks
@@ -34,11 +35,9 @@ def judge_recovery(seen: Recovery, reference: Reference) -> Verdict:
         **_image_checks(_COLD, seen.before, seen.cold, reference),
     }
     if seen.held is not None:
-        problem = f"the server still has {seen.held:g} requests {HELD_SECONDS:g} s after the last"
-        checks["no request is left"] = problem if seen.held > 0 else None
-    return checklist(
-        checks, {"seconds": round(seen.incident.seconds, 2), "requests_left": seen.held}
-    )
+        checks["no request is left"] = _held_problem(seen.held)
+    left = None if seen.held is None or math.isinf(seen.held) else seen.held
+    return checklist(checks, {"seconds": round(seen.incident.seconds, 2), "requests_left": left})
 
 
 def judge_stall(seen: Stall, reference: Reference) -> Verdict:
@@ -64,10 +63,9 @@ def judge_loss(seen: EngineLoss) -> Verdict:
     Args:
         seen: a server whose engine was killed.
     """
-    still_open = f"its stream was still open {LOSS_SECONDS:g} s later, without an error"
     healthy = f"it still returned 200 after {LOSS_SECONDS:g} s"
     checks = {
-        "the answer that was computed": still_open if seen.stream is None else None,
+        "the answer that was computed": _stream_problem(seen.stream),
         "/health tells it": healthy if seen.health == HTTPStatus.OK else None,
     }
     if seen.report is not None:
@@ -76,11 +74,27 @@ def judge_loss(seen: EngineLoss) -> Verdict:
     return checklist(
         checks,
         {
-            "stream": seen.stream,
+            "stream": seen.stream.error if seen.stream else None,
             "health": seen.health,
             "exit_code": seen.report.exit_code if seen.report else None,
         },
     )
+
+
+def _held_problem(held: float) -> str | None:
+    if math.isinf(held):
+        return "before the bad request the server told how many requests it has; now it does not"
+    if not held:
+        return None
+    return f"the server still has {held:g} requests {HELD_SECONDS:g} s after the last"
+
+
+def _stream_problem(end: StreamEnd | None) -> str | None:
+    if end is None:
+        return f"its stream was still open {LOSS_SECONDS:g} s later, without an error"
+    if end.error is None:
+        return "its stream ended like that of a whole answer, so nobody sees that a part is missing"
+    return None
 
 
 def _incident_checks(incident: Incident) -> dict[str, str | None]:

@@ -155,7 +155,10 @@ def _answer_problem(text: str) -> str | None:
 def _stream_problem(events: Sequence[str]) -> str | None:
     if events[-1].strip() != "[DONE]":
         return f"a stream that does not end with [DONE]: {_beginning(events[-1])}"
-    for event in map(_parsed, events[:-1]):
+    parsed = [_parsed(event) for event in events[:-1]]
+    if not any(isinstance(one, dict) and (one.get("choices") or "error" in one) for one in parsed):
+        return "a stream without an answer or an error"
+    for event in parsed:
         if not isinstance(event, dict):
             return "a stream with an event that is not a JSON object"
         error = event.get("error")

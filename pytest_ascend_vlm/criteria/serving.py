@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from ..errors import PreconditionError
-from ..observation.answers import Completion, Refusal
+from ..observation.answers import Completion, Refusal, TopLogprobs
 from ..observation.streams import Stream
 from ..spec.case import Sampling
 from ..spec.thresholds import STREAM_LATENESS
@@ -92,7 +92,7 @@ def _answer_checks(answer: Completion | Refusal) -> dict[str, str | None]:
             f"it is {answer.finish_reason!r}, neither 'stop' nor 'length'",
         ),
         "usage adds up": _usage_problem(answer),
-        "each token is the likeliest of its list": _list_problem(answer),
+        **_list_check(answer),
     }
 
 
@@ -117,17 +117,23 @@ def _usage_problem(answer: Completion) -> str | None:
     return "; ".join(wrong) or None
 
 
-def _list_problem(answer: Completion) -> str | None:
+def _list_check(answer: Completion) -> dict[str, str | None]:
+    """The check of the lists of log-probabilities, if the reply has any."""
+    if answer.top is None or answer.token_ids is None:
+        return {}
+    problem = _list_problem(answer.token_ids, answer.top)
+    return {"each token is the likeliest of its list": problem}
+
+
+def _list_problem(token_ids: Sequence[int], top: TopLogprobs) -> str | None:
     """The problem with the first greedy token that its own list does not rank first, or None.
 
     Ties pass. A list of another position looks plausible; only the token shows that it is wrong.
     """
-    if answer.top is None or answer.token_ids is None:
-        return None
-    if len(answer.top) != len(answer.token_ids):
-        return f"{len(answer.token_ids)} tokens have {len(answer.top)} lists of log-probabilities"
-    for position, token in enumerate(answer.token_ids):
-        listed = answer.top.at(position)
+    if len(top) != len(token_ids):
+        return f"{len(token_ids)} tokens have {len(top)} lists of log-probabilities"
+    for position, token in enumerate(token_ids):
+        listed = top.at(position)
         own = listed.get(token, -math.inf)
         if likelier := [other for other, value in listed.items() if value > own]:
             return (

@@ -261,11 +261,12 @@ def image_runs(
 
 
 @pytest.fixture(scope="class")
-def parameter_runs(client: Client) -> ParameterRuns:
+def parameter_runs(client: Client, device_slot: DeviceSlot) -> ParameterRuns:
     """Request parameters, tried on the served model. Scope: class."""
     from ..session.parameters import ParameterRuns
 
-    return ParameterRuns(client)
+    speculates = "speculative_config" in device_slot.session.arguments.deployment
+    return ParameterRuns(client, may_lack=speculates or not device_slot.starts_engines)
 
 
 @pytest.fixture(scope="class")

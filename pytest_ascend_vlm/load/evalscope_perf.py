@@ -68,9 +68,8 @@ def _arguments(job: Mapping[str, Any], directory: Path) -> dict[str, Any]:
 
 
 def _body(row: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
-    message = {"role": "user", "content": row["content"]}
     return {
-        "messages": [message],
+        "messages": row["messages"],
         "max_tokens": row["output_tokens"],
         "temperature": 0,
         **extra,

@@ -143,10 +143,8 @@ def prepare(files: Files, traffic: Traffic, endpoint: Endpoint) -> None:
 
 
 def _row(case: Case) -> dict[str, Any]:
-    """A request with the same content as `engines.client` sends."""
-    content = messages(case)[0]["content"]
-    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-    return {"content": parts, "output_tokens": case.max_tokens}
+    """A request with the same messages as `engines.client` sends."""
+    return {"messages": messages(case), "output_tokens": case.max_tokens}
 
 
 def _environment(endpoint: Endpoint) -> dict[str, str]:

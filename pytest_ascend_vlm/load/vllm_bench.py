@@ -74,13 +74,13 @@ def feed(serve: Any, job: Mapping[str, Any]) -> None:
 
 
 def _request(sample_request: Callable[..., Any], row: Mapping[str, Any]) -> Any:
-    *media, text = row["content"]
-    # The tool replaces a prompt length of 0 by the one that the server reports.
+    # The tool replaces a prompt length of 0 by the one that the server reports. It passes what it
+    # takes for images on to `_send`.
     return sample_request(
-        prompt=text["text"],
+        prompt="",
         prompt_len=0,
         expected_output_len=row["output_tokens"],
-        multi_modal_data=media or None,
+        multi_modal_data=row["messages"],
     )
 
 
@@ -88,13 +88,11 @@ async def _send(
     send: Callable[..., Any], extra: Mapping[str, Any], request_func_input: Any, **context: Any
 ) -> Any:
     """Sends one request. A stream that broke off is an error; the tool counts it as a success."""
-    media, text = request_func_input.multi_modal_content or (), request_func_input.prompt
-    content = [*media, {"type": "text", "text": text}]
-    # Not every version has an option for each of these parameters, or can put images first.
+    # Not every version has an option for each of these parameters, and none has for messages.
     request_func_input.extra_body = {
         **(request_func_input.extra_body or {}),
         **extra,
-        "messages": [{"role": "user", "content": content}],
+        "messages": request_func_input.multi_modal_content,
     }
     output = await send(request_func_input=request_func_input, **context)
     if output.success and not output.output_tokens:

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from .numerics import ReferenceNumerics
-
 TOP_LOGPROBS = 20
 """Number of tokens listed at each position of an answer (vLLM's default maximum)."""
 

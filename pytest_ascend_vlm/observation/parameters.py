@@ -37,7 +37,9 @@ class Trials:
     Attributes:
         tried: the answers to each case.
         unsuited: case id, or kind of case -> why it cannot show what the parameter does.
+        may_lack: True if the server may be one that does not have the parameter.
     """
 
     tried: tuple[Trial, ...]
     unsuited: Mapping[str, str]
+    may_lack: bool

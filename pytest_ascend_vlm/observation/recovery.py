@@ -36,7 +36,7 @@ class Recovery:
         again: the reply to the same image after it, which may come from the caches.
         cold: the reply to an image in no cache after it.
         held: the number of requests that the server computes or has waiting in the end, beyond
-            those before; None if it does not count them.
+            those before; None if it does not count them, infinite if it no longer does.
     """
 
     incident: Incident
@@ -64,15 +64,26 @@ class Stall:
 
 
 @dataclass(frozen=True)
+class StreamEnd:
+    """The end of a streamed answer.
+
+    Attributes:
+        error: the error; None if it ended as a whole answer does.
+    """
+
+    error: str | None
+
+
+@dataclass(frozen=True)
 class EngineLoss:
     """A server whose engine was killed.
 
     Attributes:
-        stream: how the answer ended that the engine was computing; None if it went on as before.
+        stream: the end of the answer that the engine was computing; None if it is still open.
         health: the last status of `/health`; None without a reply.
         report: the end of the server; None if it did not end by itself.
     """
 
-    stream: str | None
+    stream: StreamEnd | None
     health: int | None
     report: ShutdownReport | None

@@ -33,6 +33,7 @@ import psutil
 SIGTERM_TIMEOUT_SECONDS = 30.0
 ORPHAN_GRACE_SECONDS = 4.0
 DESCENDANT_GRACE_SECONDS = 5.0
+_KILL_SECONDS = 30.0  # a process that SIGKILL does not end by then hangs in the kernel (state D)
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _POLL_SECONDS = 0.1
@@ -174,9 +175,12 @@ def _read(pipe: int | None) -> bytes | None:
 
 
 def _kill_all(server: subprocess.Popen[bytes]) -> None:
-    """Kills the survivors, inside and outside the server's process group."""
+    """Kills the survivors, inside and outside the server's process group; gives up in the end."""
     _signal_group(server, signal.SIGKILL)
+    deadline = time.monotonic() + _KILL_SECONDS
     while descendants := psutil.Process().children(recursive=True):
+        if time.monotonic() > deadline:
+            return
         for process in descendants:
             try:
                 process.kill()

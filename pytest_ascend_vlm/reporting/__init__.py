@@ -23,7 +23,6 @@ __all__ = [
     "Report",
     "Written",
     "rendered",
-    "write",
     "write_document",
     "write_files",
     "write_report",
@@ -104,17 +103,10 @@ def _with_named_cases(
     return {**model, **({"cases": cases} if "cases" in model else {})}
 
 
-def write(report: Report, receipt: Mapping[str, Any], directory: Path) -> Written:
-    """Writes report.json, the documents and the charts.
-
-    Raises:
-        OSError: a file cannot be written.
-    """
-    return write_document(report.document(receipt), directory)
-
-
 def write_document(document: Mapping[str, Any], directory: Path) -> Written:
-    """Writes the content of report.json, and the documents and charts.
+    """Writes report.json, then the documents and charts of it.
+
+    The verdicts are on the disk before anything else is made of them.
 
     Raises:
         OSError: a file cannot be written.
@@ -122,6 +114,7 @@ def write_document(document: Mapping[str, Any], directory: Path) -> Written:
     from .language import LANGUAGES
 
     text = json.dumps(document, ensure_ascii=False, indent=1) + "\n"
+    write_atomically(directory / FILE_NAME, as_bytes(text))
     return write_report({FILE_NAME: text, **rendered(document, LANGUAGES)}, directory)
 
 

@@ -125,9 +125,11 @@ class DeviceSlot:
         try:
             server.start()
             with contextlib.closing(Client(server.endpoint, server.explain_loss)) as client:
-                yield client, server
-                facts = variant_facts(server, client.requests)
-                self._record({"variants": {variant.name: facts}})
+                try:
+                    yield client, server
+                finally:
+                    facts = variant_facts(server, client.requests)
+                    self._record({"variants": {variant.name: facts}})
         finally:
             server.stop()
 

@@ -26,9 +26,12 @@ class ParameterRuns:
 
     Attributes:
         client: the client of the served model.
+        may_lack: True if the server may be one that does not have every parameter. Each supported
+            release of vLLM has them, but for some with speculative decoding.
     """
 
     client: Client
+    may_lack: bool
     _known: dict[tuple[str, str], Completion] = field(default_factory=dict)
 
     def answer(self, case: Case, fields: Fields) -> Completion:
@@ -91,4 +94,4 @@ class ParameterRuns:
             is_answer = isinstance(unstreamed, Completion)
             streamed = self.client.stream_with(case, fields) if is_answer else None
             tried.append(Trial(fields, answer, unstreamed, streamed))
-        return Trials(tuple(tried), unsuited)
+        return Trials(tuple(tried), unsuited, self.may_lack)

@@ -73,12 +73,12 @@ class PerformanceSession:
         self._cpu = Memo(self._measure_cpu)
 
     def cases(self, kind: str) -> tuple[Case, ...]:
-        """The cases of a kind, "text" or "image".
+        """The cases of a kind, "text" or "image", without those of several messages.
 
         Raises:
             PreconditionError: this checkpoint has no case of the kind.
         """
-        cases = self._slot.session.cases(Cases(kind))
+        cases = tuple(one for one in self._slot.session.cases(Cases(kind)) if not one.earlier)
         if not cases:
             raise PreconditionError(f"this checkpoint has no {kind} case")
         return cases
@@ -95,6 +95,16 @@ class PerformanceSession:
         if name not in self._loads:
             self._loads[name] = Memo(partial(self._measure_load, name))
         return self._loads[name]()
+
+    def answered_load(self, name: str) -> Load:
+        """The timings of a load whose requests all got a valid answer.
+
+        Raises:
+            PreconditionError: some did not, so their speed means nothing.
+        """
+        load = self.load(name)
+        rules.require_answers(name, load, self.expectations(name))
+        return load
 
     def offline(self, workload: Workload) -> OfflineLoad:
         """The batches of a workload of an offline engine; the model's own server is stopped.
@@ -154,8 +164,19 @@ class PerformanceSession:
         )
 
     def against(self, other: Client, kind: str) -> dict[str, TimeRatio]:
-        """TTFT and latency divided by those of another endpoint, measured in turns."""
-        return self._timer.against(other, self.cases(kind))
+        """TTFT and latency divided by those of another endpoint, measured in turns.
+
+        Raises:
+            PreconditionError: one of them gave an answer that is none.
+        """
+        pairs = self._timer.in_turns_with(other, self.cases(kind))
+        for answers in zip(*pairs, strict=True):
+            load = Load("one request at a time", 1, sum(one.seconds for one in answers), answers)
+            rules.require_answers(kind, load, self.expectations(kind))
+        return {
+            "TTFT": rules.median_ratio([(a.ttft_seconds, b.ttft_seconds) for a, b in pairs]),
+            "latency": rules.median_ratio([(a.seconds, b.seconds) for a, b in pairs]),
+        }
 
     @property
     def sees_processes(self) -> bool:
@@ -217,9 +238,7 @@ class PerformanceSession:
             return (prefill.added,)
         if measurement.startswith(WORKLOAD) and self._workload(measurement).is_offline:
             return self._offline_metrics(self._workload(measurement))
-        load = self.load(measurement)
-        expectations = self.expectations(measurement)
-        rules.require_answers(measurement, load, expectations)
+        load = self.answered_load(measurement)
         compared(measurement, load)
         return rules.metrics(measurement, load)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import threading
 import time
@@ -16,7 +17,7 @@ import psutil
 
 from ..errors import PreconditionError, ServerError
 from ..observation.answers import Refusal
-from ..observation.recovery import EngineLoss, Recovery, Stall
+from ..observation.recovery import EngineLoss, Recovery, Stall, StreamEnd
 from ..spec.thresholds import HELD_SECONDS, LOSS_SECONDS, STALL_SECONDS
 from .bad_requests import ANSWER_SECONDS, BadRequest, ImageRequests
 
@@ -105,8 +106,8 @@ class RecoveryRuns:
                 self._discard_server()
         return EngineLoss(answer.result() if has_ended else None, health, report)
 
-    def _read_endless_answer(self, is_begun: threading.Event) -> str:
-        """Reads an answer that does not end by itself; returns how it ended."""
+    def _read_endless_answer(self, is_begun: threading.Event) -> StreamEnd:
+        """Reads an answer that does not end by itself."""
         try:
             with self.requests.open(self.requests.new()) as chunks:
                 for _ in chunks:
@@ -114,10 +115,10 @@ class RecoveryRuns:
         except ServerError as error:
             if not is_begun.is_set():
                 raise
-            return str(error)
+            return StreamEnd(str(error))
         finally:
             is_begun.set()
-        return "the stream ended without an error"
+        return StreamEnd(None)
 
     def _engine(self) -> list[psutil.Process]:
         """The engine's processes, after a start of the server if it does not run.
@@ -149,14 +150,18 @@ class RecoveryRuns:
         return requests_held(self.server.endpoint)
 
     def _left(self, before: float | None) -> float | None:
-        """The number of requests that the server has beyond those before; None if unknown."""
+        """The number of requests that the server has beyond those before.
+
+        It is None if the server does not tell it, and infinite if it no longer does.
+        """
+        if before is None:
+            return None
         deadline = time.monotonic() + HELD_SECONDS
         while True:
             now = self._held()
-            if before is None or now is None:
-                return None
-            if now <= before or time.monotonic() > deadline:
-                return max(now - before, 0.0)
+            left = math.inf if now is None else max(now - before, 0.0)
+            if not left or time.monotonic() > deadline:
+                return left
             time.sleep(_POLL_SECONDS)
 
     def _discard_server(self) -> None:

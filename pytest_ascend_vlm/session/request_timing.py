@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..criteria.distribution import Metric
-from ..criteria.performance import Prefill, TimeRatio, median_ratio
+from ..criteria.performance import Prefill, median_ratio
 from ..engines.vllm import metrics
 from ..engines.vllm.metrics import Measured
 from ..errors import PreconditionError, ServerError
@@ -141,12 +141,12 @@ class RequestTimer:
             self.with_wire(requests, [image]),
         )
 
-    def against(self, other: Client, cases: Sequence[Case]) -> dict[str, TimeRatio]:
-        """TTFT and latency divided by those of another endpoint, measured in turns.
+    def in_turns_with(self, other: Client, cases: Sequence[Case]) -> list[tuple[Timing, Timing]]:
+        """The timings of pairs of equal requests to this endpoint and another one, in turns.
 
         Args:
             other: the client of the other endpoint.
-            cases: the cases; both endpoints get the same requests.
+            cases: the cases of the requests.
         """
         here: list[Timing] = []
         there: list[Timing] = []
@@ -156,11 +156,7 @@ class RequestTimer:
             sides = [(here, self.client), (there, other)]
             for timings, client in sides if turn % 2 else reversed(sides):
                 timings.append(self.time(client, case))
-        pairs = list(zip(here, there, strict=True))
-        return {
-            "TTFT": median_ratio([(a.ttft_seconds, b.ttft_seconds) for a, b in pairs]),
-            "latency": median_ratio([(a.seconds, b.seconds) for a, b in pairs]),
-        }
+        return list(zip(here, there, strict=True))
 
     def image_tokens(self, case: Case) -> int:
         """The number of image tokens in a case's prompt.

@@ -67,7 +67,7 @@ HELD_SECONDS = 5.0
 """Maximum time until a server has removed the requests of clients that left."""
 
 STALL_SECONDS = 15.0
-"""Time for which recovery.stall stops the engine, unless `/health` tells it earlier.
+"""Time for which recovery.stopped_engine stops the engine, unless `/health` tells it earlier.
 
 Kubernetes asks for the health every 10 s by default.
 """

@@ -168,7 +168,7 @@ class NumericsCriteria(Criteria):
         positions (mRoPE), at the block size of the KV cache and at limits of attention kernels.
         From the first token on: see numerics.answers.
         """
-        case = _first_with_numerics(all_cases, golden)
+        case = _first_text(all_cases, golden)
         reference = golden(case)
         numerics = require_numerics(reference, judge)
         tokens = _answer_length(client, reference)
@@ -275,8 +275,8 @@ class NumericsCriteria(Criteria):
         judge(rules.judge_float32(numerics.float32()))
 
 
-def _first_with_numerics(cases: tuple[Case, ...], golden: Goldens) -> Case:
-    """The first text, but one without a published answer only if there is one."""
+def _first_text(cases: tuple[Case, ...], golden: Goldens) -> Case:
+    """The first text whose answer in the golden is the reference's own; else the first text."""
     texts = [case for case in cases if case.group == Cases.TEXT.value]
     return next((case for case in texts if not golden(case).is_published), texts[0])
 

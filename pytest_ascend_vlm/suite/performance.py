@@ -148,7 +148,8 @@ class PerformanceCriteria(Criteria):
         If this fails: look for max_num_seqs=1, a lock in the image preprocessing, or a proxy with
         one worker.
         """
-        alone, together = (performance.load(f"load.c{level}") for level in (1, max(rules.LEVELS)))
+        levels = (1, max(rules.LEVELS))
+        alone, together = (performance.answered_load(f"load.c{level}") for level in levels)
         judge(rules.judge_scaling(alone, together, self.model.thresholds.load_scaling))
 
     @criterion("performance.cpu_use", needs=Capability.IMAGE)

@@ -272,7 +272,7 @@ class ServingCriteria(Criteria):
 
     @criterion("serving.unsupported", "robustness")
     def test_unsupported_is_refused(
-        self, text_case: Case, image_case: Case, server: Server, client: Client, judge: Judge
+        self, text_case: Case, server: Server, client: Client, vlm_run: Run, judge: Judge
     ) -> None:
         """A request for an unsupported capability is refused with a 4xx, and the server goes on.
 
@@ -283,7 +283,7 @@ class ServingCriteria(Criteria):
         If this fails: limit the modality to 0 with serve={"limit_mm_per_prompt": {"video": 0}}, or
         declare the capability supported.
         """
-        probes = _unsupported_probes(self.model, image_case)
+        probes = _unsupported_probes(self.model, vlm_run.cases)
         if not probes:
             judge.not_applicable("the model declares neither images nor videos unsupported")
         few = Sampling(max_tokens=_CUT_TOKENS)
@@ -293,7 +293,8 @@ class ServingCriteria(Criteria):
             with client.disposable() as other:
                 refusals[label] = _first(other.send(chat, f"unsupported/{label}", few))
         _require_limits(self.model, server, refusals.values())
-        judge(rules.judge_refusals(refusals, client.ask(text_case, few)))
+        good = reply_or_refusal(lambda: client.ask(text_case, few))
+        judge(rules.judge_refusals(refusals, good))
 
     @criterion(
         "serving.bad_input",
@@ -405,20 +406,21 @@ def _stop_word(whole: Completion) -> str:
     return next((word for word in words[1:] if not words[0].startswith(word)), words[-1])
 
 
-def _unsupported_probes(model: ModelSpec, image_case: Case) -> dict[str, list[dict[str, object]]]:
-    """Unsupported capability -> a chat that needs it."""
-    from ..engines.messages import image_part, video_part
+def _unsupported_probes(
+    model: ModelSpec, cases: Iterable[Case]
+) -> dict[str, list[dict[str, object]]]:
+    """Unsupported capability -> a chat that needs it, with a file that a server could decode."""
+    from ..engines.messages import messages
 
-    data = image_case.images[0].read_bytes()
-    parts = {
-        Capability.VIDEO: video_part(data, "video/mp4"),
-        Capability.IMAGE: image_part(data, "image/png"),
+    asked = [case for case in cases if not case.earlier]
+    chats = {
+        Capability.VIDEO: next(case for case in asked if case.videos),
+        Capability.IMAGE: next(case for case in asked if case.images),
     }
-    text = {"type": "text", "text": "What is shown?"}
     return {
-        capability.value: [{"role": "user", "content": [parts[capability], text]}]
+        capability.value: messages(chats[capability])
         for capability in model.unsupported
-        if capability in parts
+        if capability in chats
     }
 
 

@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -333,6 +334,13 @@ class VllmServer:
             with contextlib.suppress(BrokenPipeError):
                 _pipe(process.stdin).close()
             _pipe(process.stdout).close()
+        if process.returncode < 0:
+            raise ServerError(
+                f"the process that watches the server of {self.launch.served_name} was ended by "
+                f"{signal.Signals(-process.returncode).name}, so nobody knows which processes the "
+                "server left behind. Look for them, and at the kernel's log: it may have been out "
+                "of memory"
+            )
         seconds = time.monotonic() - since
         survivors = tuple(json.loads(survivors_json or b"[]"))
         memory = self._settled_memory()

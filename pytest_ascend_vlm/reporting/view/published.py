@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ...criteria.criterion import WORKLOAD
+from ...criteria.groups import OWN_GROUP
 from ..labels import figure_name
 from ..phrase import Text, listed, phrase
 from ..quantity import interval, with_unit
 from ..sentences import sentence
+from ..summary import group_of
 from .answers import cost
 from .conditions import Setting, differences, own_conditions, stated_conditions
 from .missing import Commands, missing
@@ -193,6 +195,8 @@ def quantities(model: Json, rows: Rows) -> Iterator[tuple[str, Quantity]]:
         if (value := number(memory.get(name))) is not None:
             yield name, Quantity(value, unit)
     for row in rows:
+        if group_of(row) == OWN_GROUP:  # a user's own evidence may be anything
+            continue
         told = evidence(row)
         for figure in told.get("figures") or ():
             if (value := number(figure["value"])) is not None:
