@@ -94,11 +94,24 @@ def test_who_asks_for_each_test_sees_what_does_not_apply(three_models: Path) -> 
     assert "TestSibling::test_models_are_listed NOT APPLICABLE" in done.stdout
 
 
-def test_the_largest_model_is_started_first(three_models: Path) -> None:
+ONE_TEST_MORE = """
+class TestOneMore(VLMConformance):
+    model = model("one-more", 1)
+
+    def test_own(self, client, text_case):
+        assert client.complete(text_case).text == "Paris"
+"""
+
+
+def test_the_largest_model_is_started_first_and_then_that_with_most_tests(
+    three_models: Path,
+) -> None:
+    path = three_models / "test_models.py"
+    path.write_text(path.read_text("utf-8") + ONE_TEST_MORE, "utf-8")
     done, _ = run(three_models, *CPU, "-n", "1", "-v")
     order = [line for line in done.stdout.splitlines() if "PASSED" in line and "::Test" in line]
     classes = [line.partition("::")[2].partition("::")[0] for line in order]
-    assert list(dict.fromkeys(classes)) == ["TestLarge", "TestMiddle", "TestSmall"]
+    assert list(dict.fromkeys(classes)) == ["TestLarge", "TestMiddle", "TestOneMore", "TestSmall"]
 
 
 def test_a_project_without_models_keeps_its_scheduling(tmp_path: Path) -> None:
