@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import openai
 
 from ..errors import ServerError
-from ..observation.answers import TOP_LOGPROBS, Completion, Refusal, require_answer
+from ..observation.answers import TOP_LOGPROBS, Completion, Refusal, first_reply, require_answer
 from ..observation.exchange import Exchange
 from ..observation.numerics import FORCED_TOKENS, Forced
 from ..spec.case import Case, Sampling
@@ -101,7 +101,7 @@ class Client:
         else:
             sampling = dataclasses.replace(sampling, cache_salt=new_salt())
             answers = self._send_cold(case, lambda chat: self.send(chat, case.id, sampling))
-        return answers if isinstance(answers, Refusal) else answers[0]
+        return first_reply(answers)
 
     def ask_several(
         self, case: Case, sampling: Sampling | None = None
@@ -143,7 +143,7 @@ class Client:
             ServerError: if the server cannot be reached.
         """
         answers = self._send(messages(case), case.id, _uncached(case), fields)
-        return answers if isinstance(answers, Refusal) else answers[0]
+        return first_reply(answers)
 
     def stream_with(self, case: Case, fields: Mapping[str, Any]) -> Completion:
         """The same, streamed and joined.
@@ -339,7 +339,7 @@ class Client:
         """
         sampling = Sampling(max_tokens=tokens)
         answers = self._send(messages(case), case.id, sampling, {"ignore_eos": True})
-        return require_answer(case.id, answers if isinstance(answers, Refusal) else answers[0])
+        return require_answer(case.id, first_reply(answers))
 
     def long_stream(self, case: Case, tokens: int) -> Completion:
         """The same, streamed and joined, of a prompt and images that no cache has."""
@@ -395,7 +395,7 @@ class Client:
         It is not among `completions`: a single token may be any text.
         """
         answers = self._send(messages(case), case.id, Sampling(max_tokens=1))
-        return answers if isinstance(answers, Refusal) else answers[0]
+        return first_reply(answers)
 
     def prompt_tokens(self, case: Case) -> int | None:
         """Number of tokens of a prompt; None if the server rejects it or does not report it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Any, Protocol
 
@@ -10,8 +9,6 @@ from ..errors import ConfigurationError
 from ..observation.answers import Completion, Refusal, ToolCall, TopLogprobs, Usage
 from . import logprobs
 from .address import KEY_VARIABLE
-
-_SHOWN_BODY = 300
 
 
 class _Response(Protocol):
@@ -22,9 +19,6 @@ class _Response(Protocol):
     @property
     def text(self) -> str:
         """The body."""
-
-    def json(self) -> Any:
-        """The body, parsed."""
 
 
 def completions(reply: Any, case_id: str, seconds: float) -> tuple[Completion, ...] | Refusal:
@@ -37,7 +31,7 @@ def completions(reply: Any, case_id: str, seconds: float) -> tuple[Completion, .
     """
     choices = getattr(reply, "choices", None)
     if not choices or any(choice.message is None for choice in choices):
-        return Refusal(200, f"no completion: {str(reply)[:_SHOWN_BODY]}", is_json_error=False)
+        return Refusal.of(200, f"no completion: {reply}")
     return tuple(_completion(choice, case_id, reply, seconds) for choice in choices)
 
 
@@ -51,12 +45,7 @@ def refusal(response: _Response) -> Refusal:
         raise ConfigurationError(
             f"the server rejects the API key of the request (HTTP 401): set {KEY_VARIABLE}"
         )
-    try:
-        body = response.json()
-    except json.JSONDecodeError:
-        body = None
-    is_error = isinstance(body, dict) and ("error" in body or body.get("object") == "error")
-    return Refusal(response.status_code, response.text[:_SHOWN_BODY], is_error)
+    return Refusal.of(response.status_code, response.text)
 
 
 def prompt_token_ids(reply: Any) -> tuple[int, ...] | None:

@@ -5,6 +5,7 @@ Arrays are NumPy; log-probabilities are natural logarithms (nats).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ from .numerics import ReferenceNumerics, listed
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+_SHOWN = 300
 
 TOP_LOGPROBS = 20
 """Number of tokens listed at each position of an answer (vLLM's default maximum)."""
@@ -134,6 +137,16 @@ class Refusal:
     message: str
     is_json_error: bool
 
+    @classmethod
+    def of(cls, status: int, text: str) -> Refusal:
+        """The refusal of a reply with this status and body."""
+        try:
+            body = json.loads(text)
+        except ValueError:
+            body = None
+        is_error = isinstance(body, dict) and ("error" in body or body.get("object") == "error")
+        return cls(status, text[:_SHOWN], is_error)
+
     @property
     def reply(self) -> str:
         """What the server replied, in short."""
@@ -141,6 +154,11 @@ class Refusal:
 
     def __str__(self) -> str:
         return f"{self.reply}: {self.message}"
+
+
+def first_reply(answers: tuple[Completion, ...] | Refusal) -> Completion | Refusal:
+    """The only answer of a request that asks for one, or the HTTP error."""
+    return answers if isinstance(answers, Refusal) else answers[0]
 
 
 def reply_or_refusal(send: Callable[[], Completion | Refusal]) -> Completion | Refusal:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from ..spec.step import Step
 from .answers import Completion, Refusal
-
-_SHOWN = 300
 
 
 @dataclass(frozen=True)
@@ -29,7 +26,7 @@ class Exchange:
     @property
     def refusal(self) -> Refusal:
         """The reply in the form of a refusal, whatever its status is."""
-        return Refusal(self.status or 0, self.text[:_SHOWN], is_json_error=_has_error(self.text))
+        return Refusal.of(self.status or 0, self.text)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,11 +64,3 @@ class SequenceSearch:
     shortest: SequenceRun | None = None
     shortening: int = 0
     needs_restart: bool = False
-
-
-def _has_error(text: str) -> bool:
-    try:
-        body = json.loads(text)
-    except ValueError:
-        return False
-    return isinstance(body, dict) and ("error" in body or body.get("object") == "error")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PreconditionError
-from ..observation.answers import Completion, Refusal, reply_or_refusal
+from ..observation.answers import Completion, Refusal, first_reply, reply_or_refusal
 from ..observation.recovery import Incident
 from ..spec.case import Case, Sampling
 from ..spec.thresholds import BEGINNING_TOKENS, LEAVING, URL_SECONDS
@@ -139,7 +139,7 @@ class ImageRequests:
         def send() -> Completion | Refusal:
             with self.client.disposable(timeout_seconds=seconds) as other:
                 replies = other.send(request.chat, self.image_case.id, sampling)
-            return replies if isinstance(replies, Refusal) else replies[0]
+            return first_reply(replies)
 
         return reply_or_refusal(send)
 

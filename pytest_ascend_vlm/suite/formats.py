@@ -10,7 +10,7 @@ import pytest
 from ..criteria.formats import judge_reading
 from ..criteria.serving import judge_refusals
 from ..engines.formats import FORMATS, LOSSLESS
-from ..observation.answers import Refusal
+from ..observation.answers import first_reply
 from ..session.image_files import ImageFiles
 from ..session.image_urls import UnreachableError, excluded, require_fetched, require_local
 from ..session.judge import Judge
@@ -157,8 +157,7 @@ def _judge_refusal(image_files: ImageFiles, url: str) -> Verdict:
     chat = messages(case, lambda part: {**part, "image_url": {"url": url}})
     with client.disposable() as other:
         answers = other.send(chat, case.id, Sampling(max_tokens=_FEW_TOKENS))
-    reply = answers if isinstance(answers, Refusal) else answers[0]
-    return judge_refusals({url: reply}, client.prompt(case))
+    return judge_refusals({url: first_reply(answers)}, client.prompt(case))
 
 
 def _declared(model: ModelSpec, image: Path) -> str | None:

@@ -16,7 +16,7 @@ from ..criteria import requests as request_rules
 from ..criteria import serving as rules
 from ..criteria.criterion import Cases
 from ..errors import PreconditionError
-from ..observation.answers import Completion, Refusal, reply_or_refusal
+from ..observation.answers import Completion, Refusal, first_reply, reply_or_refusal
 from ..platforms.base import with_declared_limits
 from ..session import picture_search, request_search
 from ..session.answers import Answers
@@ -291,7 +291,7 @@ class ServingCriteria(Criteria):
         for label, chat in probes.items():
             # A server without the limit decodes the file, and may close the connection after that.
             with client.disposable() as other:
-                refusals[label] = _first(other.send(chat, f"unsupported/{label}", few))
+                refusals[label] = first_reply(other.send(chat, f"unsupported/{label}", few))
         _require_limits(self.model, server, refusals.values())
         good = reply_or_refusal(lambda: client.ask(text_case, few))
         judge(rules.judge_refusals(refusals, good))
@@ -422,10 +422,6 @@ def _unsupported_probes(
         for capability in model.unsupported
         if capability in chats
     }
-
-
-def _first(answers: tuple[Completion, ...] | Refusal) -> Completion | Refusal:
-    return answers if isinstance(answers, Refusal) else answers[0]
 
 
 def _require_limits(
