@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_ascend_vlm import Capability, Case, Limit, Workload
+from pytest_ascend_vlm.criteria import limits as limit_rules
 from pytest_ascend_vlm.criteria import performance as rules
 from pytest_ascend_vlm.criteria.distribution import (
     Metric,
@@ -368,7 +369,7 @@ def limit(figure: str, value: float) -> Limit:
     ids=["time", "too slow", "rate", "too low", "one of two"],
 )
 def test_limits(limits: list[Limit], passed: bool) -> None:
-    assert rules.judge_limits(FOUND, limits).passed is passed
+    assert limit_rules.judge_limits(FOUND, limits).passed is passed
 
 
 @pytest.mark.parametrize(
@@ -383,13 +384,13 @@ def test_limits(limits: list[Limit], passed: bool) -> None:
 def test_a_limit_of_an_unmeasured_metric_is_an_error(figure: str, why: str) -> None:
     limits = [limit("image.ttft.median", 0.7), limit(figure, 0.7)]
     with pytest.raises(PreconditionError, match=f"^{figure} could not be measured: ") as raised:
-        rules.judge_limits(FOUND, limits)
+        limit_rules.judge_limits(FOUND, limits)
     assert why in str(raised.value)
 
 
 def test_the_worst_limit_comes_first() -> None:
     limits = [limit("load.c8.output_throughput", 800), limit("image.ttft.median", 0.3)]
-    verdict = rules.judge_limits(FOUND, limits)
+    verdict = limit_rules.judge_limits(FOUND, limits)
     assert verdict.measured == 2
     assert verdict.details[0] == "image.ttft.median: 0.6 s, at most 0.3"
 
@@ -399,7 +400,7 @@ def test_proposed_limits_are_kept_by_each_stored_run_and_missed_by_a_slower_one(
         {"text.ttft.median": 0.6, "text.ttft.mean": 9.0, "load.c8.output_throughput": 900.0},
         {"text.ttft.median": 0.7, "text.ttft.mean": 9.0, "load.c8.output_throughput": 800.0},
     ]
-    limits = rules.proposed_limits(stored, "1 x 910B4", 0.2)
+    limits = limit_rules.proposed_limits(stored, "1 x 910B4", 0.2)
     assert limits == (
         Limit("text.ttft.median", 0.84, "1 x 910B4"),
         Limit("load.c8.output_throughput", 640, "1 x 910B4"),
@@ -411,12 +412,12 @@ def test_proposed_limits_are_kept_by_each_stored_run_and_missed_by_a_slower_one(
                 name: Metric(name, run[name] * slower if unit == "s" else run[name] / slower, unit)
                 for name, unit in units.items()
             }
-            assert rules.judge_limits(today, limits).passed is passed
+            assert limit_rules.judge_limits(today, limits).passed is passed
 
 
 @pytest.mark.parametrize("value", [0.8333, 0.83334, 1 / 1.2])
 def test_a_proposed_limit_is_no_placeholder(value: float) -> None:
-    (proposed,) = rules.proposed_limits([{"text.ttft.median": value}], "910B4", 0.2)
+    (proposed,) = limit_rules.proposed_limits([{"text.ttft.median": value}], "910B4", 0.2)
     assert proposed.value == 1.01
 
 
@@ -453,19 +454,19 @@ def found(value: float, name: str = "image.ttft.median", unit: str = "s") -> dic
     ids=["the same", "20 % slower", "faster", "runs that scatter show nothing"],
 )
 def test_stored_runs(today: float, stored: list[float], passed: bool) -> None:
-    assert rules.judge_baseline(found(today), runs(*stored), 1.1).passed is passed
+    assert limit_rules.judge_baseline(found(today), runs(*stored), 1.1).passed is passed
 
 
 def test_of_a_throughput_less_is_slower() -> None:
     stored = [{"load.c8.output_throughput": value} for value in (900.0, 910.0, 905.0)]
     for value, passed in ((890.0, True), (700.0, False), (1200.0, True)):
         today = found(value, "load.c8.output_throughput", "tok/s")
-        assert rules.judge_baseline(today, stored, 1.1).passed is passed
+        assert limit_rules.judge_baseline(today, stored, 1.1).passed is passed
 
 
 def test_tails_are_not_compared() -> None:
     today = {**found(9.0, "image.ttft.p90"), **found(9.0, "load.c8.itl.mean"), **found(0.6)}
-    verdict = rules.judge_baseline(today, runs(0.6, 0.6, 0.6), 1.1)
+    verdict = limit_rules.judge_baseline(today, runs(0.6, 0.6, 0.6), 1.1)
     assert verdict.passed
     assert list(verdict.evidence["slower_at_least"]) == ["image.ttft.median"]
 
@@ -477,7 +478,7 @@ def test_where_nothing_can_be_compared_there_is_no_verdict() -> None:
         (found(0.6, "text.ttft.median"), runs(0.6, 0.6, 0.6)),
     ):
         with pytest.raises(PreconditionError, match="--vlm-save-performance"):
-            rules.judge_baseline(today, stored, 1.1)
+            limit_rules.judge_baseline(today, stored, 1.1)
 
 
 def test_false_alarms_of_stored_runs_are_rare() -> None:
@@ -485,5 +486,5 @@ def test_false_alarms_of_stored_runs_are_rare() -> None:
     alarms = 0
     for _ in range(500):
         drawn = [0.6 * math.exp(draw.gauss(0, 0.05)) for _ in range(4)]
-        alarms += not rules.judge_baseline(found(drawn[0]), runs(*drawn[1:]), 1.1).passed
+        alarms += not limit_rules.judge_baseline(found(drawn[0]), runs(*drawn[1:]), 1.1).passed
     assert alarms <= 15

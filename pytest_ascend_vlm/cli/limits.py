@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..criteria.performance import proposed_limits
+from ..criteria.limits import proposed_limits
 from ..errors import ConfigurationError
 from ..golden.performance_runs import StoredRuns, load_all
 from ..spec.thresholds import STORED_RUNS

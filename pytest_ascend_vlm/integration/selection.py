@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import pytest
 
 from ..criteria.criterion import DATASET, LIMITS, VARIANT, WORKLOAD, Criterion
-from ..criteria.performance import PROPOSE_LIMITS
+from ..criteria.limits import PROPOSE_LIMITS
 from ..errors import CriterionFailed, PromptDiffers
 from ..session.model import ModelSession
 from ..session.run import RUN, Run

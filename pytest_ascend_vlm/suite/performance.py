@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ..criteria import limits as limit_rules
 from ..criteria import performance as rules
 from ..criteria.criterion import LIMITS, WORKLOAD
 from ..criteria.offline_load import judge_offline
@@ -210,8 +211,9 @@ class PerformanceCriteria(Criteria):
         device = vlm_run.platform.device()
         limits = [limit for limit in self.model.limits if limit.device in device]
         if not limits:
-            judge.not_applicable(f"no limit is declared for {device}. {rules.PROPOSE_LIMITS}")
-        judge(rules.judge_limits(performance.metrics(limit.metric for limit in limits), limits))
+            judge.not_applicable(f"no limit is declared for {device}. {limit_rules.PROPOSE_LIMITS}")
+        measured = performance.metrics(limit.metric for limit in limits)
+        judge(limit_rules.judge_limits(measured, limits))
 
     @criterion("performance.baseline")
     def test_no_slower_than_stored(
@@ -240,7 +242,7 @@ class PerformanceCriteria(Criteria):
                 "--vlm-save-performance"
             )
         threshold = self.model.thresholds.slowdown
-        judge(rules.judge_baseline(performance.all_metrics(), stored.runs, threshold))
+        judge(limit_rules.judge_baseline(performance.all_metrics(), stored.runs, threshold))
 
 
 def judge_load(performance: PerformanceSession, judge: Judge, name: str, load: Load) -> None:
