@@ -230,8 +230,11 @@ class Bench:
         ]
 
     def _pages(self, tokens: int) -> list[str]:
-        """The options for the requests that the suite's load generator wrote."""
-        rows = self.directory / f"concurrency-{self.workload.concurrency}.rows.jsonl"
+        """The options for the pages that the suite's load generator sends."""
+        sent = self.directory / f"concurrency-{self.workload.concurrency}.rows.jsonl"
+        rows = self.directory / "pages.jsonl"
+        lines = map(_as_the_tool_reads, sent.read_text("utf-8").splitlines())
+        write_atomically(rows, "".join(lines).encode())
         named = ["--dataset-name", "custom_image", "--dataset-path", str(rows)]
         return [*named, "--custom-output-len", str(tokens)]
 
@@ -244,6 +247,13 @@ class Bench:
         write_atomically(rows, json.dumps(talks).encode())
         named = ["--dataset-name", "sharegpt", "--dataset-path", str(rows)]
         return [*named, "--sharegpt-output-len", str(tokens)]
+
+
+def _as_the_tool_reads(line: str) -> str:
+    """A request of the suite as a line of the tool's data set `custom_image`."""
+    row = json.loads(line)
+    (message,) = row["messages"]
+    return json.dumps({**row, "content": message["content"]}) + "\n"
 
 
 @dataclass(frozen=True)

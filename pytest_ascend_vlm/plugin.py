@@ -101,12 +101,12 @@ def pytest_collection_modifyitems(
     from .integration import selection
 
     selection.select(config, items)
+    result = yield  # pytest deselects by -k and -m
+    selection.settle(items, config.stash[RUN])
     if workers.is_worker(config):
         from .scheduling import xdist
 
         xdist.largest_models_first(items)
-    result = yield  # pytest deselects by -k and -m
-    selection.settle(items, config.stash[RUN])
     return result
 
 

@@ -158,10 +158,11 @@ def test_an_answer_and_a_refusal_are_right(status: int | None, text: str) -> Non
         (200, "Hello", "without choices"),
         (200, '{"choices": []}', "without choices"),
         (200, f"data: {EVENT}\n\n", "does not end with"),
-        (200, "data: Hello\n\ndata: [DONE]\n\n", "without an answer or an error"),
+        (200, "data: Hello\n\ndata: [DONE]\n\n", "not a JSON object"),
         (200, f"data: {EVENT}\n\ndata: Hello\n\ndata: [DONE]\n\n", "not a JSON object"),
         (200, "data: [DONE]\n\n", "without an answer or an error"),
         (200, 'data: {"choices": []}\n\ndata: [DONE]\n\n', "without an answer or an error"),
+        (200, 'data: {"error": null}\n\ndata: [DONE]\n\n', "without an answer or an error"),
         (200, f"data: {BROKEN}\n\ndata: [DONE]\n\n", "an error of the server"),
     ],
 )

@@ -198,6 +198,15 @@ def test_if_the_supervisor_is_killed_nobody_knows_what_is_left(planned: Plan) ->
         server.stop()
 
 
+def test_the_test_after_the_death_of_the_supervisor_has_a_server(planned: Plan) -> None:
+    server = planned()
+    server.start()
+    server.require_alive().kill()
+    assert "died while it served" in str(lose(server))
+    server.recover()
+    assert server.starts == 2
+
+
 def test_requests_that_are_lost_together_tell_of_one_death(planned: Plan) -> None:
     server = planned(hang_from=2)
     server.start()

@@ -144,14 +144,20 @@ def list_difference(one: dict[int, float], other: dict[int, float]) -> float:
 
     A token that only one list has counts in the other as its least likely one. If only the common
     tokens counted, lists of different positions would differ the less, the fewer they share.
+
+    Raises:
+        PreconditionError: a list has fewer than two tokens, so there is nothing to compare.
     """
     count = min(len(one), len(other))
-    if not count:
-        return float("inf")
+    if count < 2:
+        raise PreconditionError(
+            f"a position has only {count} log-probabilities, and one number says nothing after it "
+            "is normalised. The server, or a proxy before it, may cut top_logprobs."
+        )
     heads = [sorted(side, key=side.__getitem__, reverse=True)[:count] for side in (one, other)]
     tokens = list(dict.fromkeys(token for head in heads for token in head))
     left, right = (
-        log_softmax(np.array([[side.get(token, min(side.values())) for token in tokens]]))
-        for side in (one, other)
+        log_softmax(np.array([[side.get(token, side[head[-1]]) for token in tokens]]))
+        for side, head in zip((one, other), heads, strict=True)
     )
     return float(np.abs(left - right).mean())

@@ -173,7 +173,8 @@ def require_uncached(answer: Completion) -> None:
         raise PreconditionError(
             f"{answer.case_id}: {answer.cached_tokens} prompt tokens came from the prefix cache, "
             "although the request had a cache_salt of its own. So the answer is not the cold one "
-            "that it has to be. The server, or a proxy before it, ignores cache_salt."
+            "that it has to be. The server, or a proxy before it, ignores cache_salt; or it counts "
+            "tokens that another server computed (kv_transfer_config)."
         )
 
 

@@ -156,11 +156,11 @@ def _stream_problem(events: Sequence[str]) -> str | None:
     if events[-1].strip() != "[DONE]":
         return f"a stream that does not end with [DONE]: {_beginning(events[-1])}"
     parsed = [_parsed(event) for event in events[:-1]]
-    if not any(isinstance(one, dict) and (one.get("choices") or "error" in one) for one in parsed):
+    if not all(isinstance(event, dict) for event in parsed):
+        return "a stream with an event that is not a JSON object"
+    if not any(event.get("choices") or event.get("error") for event in parsed):
         return "a stream without an answer or an error"
     for event in parsed:
-        if not isinstance(event, dict):
-            return "a stream with an event that is not a JSON object"
         error = event.get("error")
         if isinstance(error, dict) and not _is_client_error(error):
             return f"a stream with an error of the server: {_beginning(json.dumps(error))}"

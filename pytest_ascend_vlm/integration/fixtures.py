@@ -117,8 +117,10 @@ def server(device_slot: DeviceSlot) -> Iterator[Server]:
         device_slot.record_facts()  # a killed run has no other chance
         yield server
     finally:
-        server.stop()
-        device_slot.record_facts()
+        try:
+            server.stop()
+        finally:
+            device_slot.record_facts()
 
 
 @pytest.fixture(scope="class")
@@ -265,7 +267,8 @@ def parameter_runs(client: Client, device_slot: DeviceSlot) -> ParameterRuns:
     """Request parameters, tried on the served model. Scope: class."""
     from ..session.parameters import ParameterRuns
 
-    speculates = "speculative_config" in device_slot.session.arguments.deployment
+    declared = device_slot.session.arguments.deployment
+    speculates = any(name.startswith(("speculative_", "spec_")) for name in declared)
     return ParameterRuns(client, may_lack=speculates or not device_slot.starts_engines)
 
 

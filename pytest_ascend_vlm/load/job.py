@@ -2,8 +2,8 @@
 
 A job is a JSON file:
 
-* `rows`: a JSONL file with one request per line: `content`, the parts of the user's message, and
-  `output_tokens`, the maximum number of tokens to generate;
+* `rows`: a JSONL file with one request per line: its `messages`, and `output_tokens`, the maximum
+  number of tokens to generate;
 * `result`: the file to write the result to;
 * `url`, `model`: the server and the model's name. The API key is in the environment variable
   `OPENAI_API_KEY`;

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ..integration.criterion_call import call_of
+from ..integration.selection import NOT_APPLICABLE
 from ..model_files import model_files
 from ..platforms import select_platform
 
@@ -44,8 +45,8 @@ def largest_models_first(items: list[pytest.Item]) -> None:
     Of models with as many cards, the one with most tests is first: a long class that starts last
     runs alone in the end.
     """
-    running = [item for item in items if item.get_closest_marker("skip") is None]
-    tests = Counter(call_of(item).suite_class for item in running)
+    applicable = [item for item in items if NOT_APPLICABLE not in item.stash]
+    tests = Counter(call_of(item).suite_class for item in applicable)
 
     def sort_key(item: pytest.Item) -> tuple[int, int]:
         call = call_of(item)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from ..criteria import offline_load as offline_rules
 from ..criteria import performance as rules
 from ..criteria.agreement import compared
-from ..criteria.criterion import Cases
 from ..criteria.distribution import Metric
 from ..criteria.performance import WORKLOAD, LoadExpectations, Prefill, TimeRatio
 from ..errors import PreconditionError, ServerError
@@ -30,7 +29,7 @@ from .goldens import Goldens
 from .load_runs import MINIMUM_SERVICE_LEVEL_MS, LoadRuns
 from .memo import Memo
 from .offline_loads import offline_load
-from .request_timing import RequestTimer
+from .request_timing import RequestTimer, timed_cases
 from .stored_runs import stored_runs
 from .workload_requests import WorkloadRequests
 
@@ -73,14 +72,14 @@ class PerformanceSession:
         self._cpu = Memo(self._measure_cpu)
 
     def cases(self, kind: str) -> tuple[Case, ...]:
-        """The cases of a kind, "text" or "image", without those of several messages.
+        """The cases of a kind, "text" or "image", whose requests are timed.
 
         Raises:
-            PreconditionError: this checkpoint has no case of the kind.
+            PreconditionError: this checkpoint has none.
         """
-        cases = tuple(one for one in self._slot.session.cases(Cases(kind)) if not one.earlier)
+        cases = timed_cases(self._slot.session, kind)
         if not cases:
-            raise PreconditionError(f"this checkpoint has no {kind} case")
+            raise PreconditionError(f"this checkpoint has no {kind} case of one message")
         return cases
 
     def load(self, name: str) -> Load:
@@ -170,9 +169,10 @@ class PerformanceSession:
             PreconditionError: one of them gave an answer that is none.
         """
         pairs = self._timer.in_turns_with(other, self.cases(kind))
-        for answers in zip(*pairs, strict=True):
+        sides = ("the judged server", "the compared endpoint")
+        for side, answers in zip(sides, zip(*pairs, strict=True), strict=True):
             load = Load("one request at a time", 1, sum(one.seconds for one in answers), answers)
-            rules.require_answers(kind, load, self.expectations(kind))
+            rules.require_answers(f"{kind}, {side}", load, self.expectations(kind))
         return {
             "TTFT": rules.median_ratio([(a.ttft_seconds, b.ttft_seconds) for a, b in pairs]),
             "latency": rules.median_ratio([(a.seconds, b.seconds) for a, b in pairs]),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ..criteria.criterion import Cases
 from ..criteria.distribution import Metric
 from ..criteria.performance import Prefill, median_ratio
 from ..engines.vllm import metrics
@@ -23,6 +24,7 @@ from .random_words import words_of
 
 if TYPE_CHECKING:
     from ..engines.client import Client
+    from .model import ModelSession
 
 _SCALES = (0.25, 0.5, 0.75, 1.0)
 _ROUNDS_PER_SCALE = 5
@@ -187,6 +189,11 @@ class RequestTimer:
             return Case("text/prefill", Capability.TEXT, " ".join(words), max_tokens=1)
 
         return prompt_of(words_of(tokens, lambda words: self.prompt_tokens(prompt_of(words))))
+
+
+def timed_cases(session: ModelSession, kind: str) -> tuple[Case, ...]:
+    """The cases of a kind, "text" or "image", whose requests are timed: those of one message."""
+    return tuple(case for case in session.cases(Cases(kind)) if not case.earlier)
 
 
 def _load(timings: Sequence[Timing], errors: Sequence[str], counted: Measured) -> Load:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from ..criteria import performance as rules
-from ..criteria.criterion import Cases
 from ..golden import performance_runs
 from ..golden.digests import file_digest, json_digest
 from ..golden.performance_runs import StoredRuns
 from ..spec.case import Case
 from ..spec.thresholds import PAIRS, ROUNDS, SERVICE_LEVEL, WARMUPS
 from .device_slot import DeviceSlot
+from .request_timing import timed_cases
 
 
 def stored_runs(slot: DeviceSlot, measurements: tuple[str, ...], how: list[float]) -> StoredRuns:
@@ -23,7 +23,7 @@ def stored_runs(slot: DeviceSlot, measurements: tuple[str, ...], how: list[float
         how: further constants that the figures depend on.
     """
     session, run = slot.session, slot.session.run
-    cases = [_described(case) for kind in rules.KINDS for case in session.cases(Cases(kind))]
+    cases = [_described(case) for kind in rules.KINDS for case in timed_cases(session, kind)]
     workloads = [repr(workload) for workload in session.model.workloads]
     settings = [ROUNDS, PAIRS, WARMUPS, SERVICE_LEVEL, *how]
     key = {

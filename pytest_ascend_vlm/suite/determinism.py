@@ -52,9 +52,10 @@ class DeterminismCriteria(Criteria):
     def test_repeat_runs_agree(self, case: Case, answers: Answers, judge: Judge) -> None:
         """{repeats} greedy runs of one request give identical tokens.
 
-        Each run is cold: the image and the prompt are computed again. At temperature 0 nothing is
-        sampled. A difference comes from kernels whose order of addition changes between runs, and
-        it makes any comparison with a golden unreliable.
+        Each run is cold: the image and the prompt are computed again, and a prompt from the prefix
+        cache is an error. At temperature 0 nothing is sampled. A difference comes from kernels
+        whose order of addition changes between runs, and it makes any comparison with a golden
+        unreliable.
 
         If this fails: on Ascend set HCCL_DETERMINISTIC=true, LCCL_DETERMINISTIC=1,
         ATB_MATMUL_SHUFFLE_K_ENABLE=0 and ATB_LLM_LCOC_ENABLE=0 one at a time. Then try
@@ -250,6 +251,8 @@ def judge_crowd(
     if isinstance(most, int) and count > most:
         judge.not_applicable(f"the model is served with max_num_seqs={most}")
     crowd = crowds.ask(count, SPREAD_SECONDS if is_spread else 0.0, answers)
+    for answer in crowd.together:
+        recomputed.require_uncached(answer)
     verdict = rules.judge_load(crowd.alone, crowd.together, crowds.reference)
     if not verdict.passed:
         errors = _errors(crowds, verdict.evidence["differing"])

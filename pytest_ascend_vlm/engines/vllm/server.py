@@ -245,7 +245,8 @@ class VllmServer:
             self._is_ready = True
         except BaseException as error:
             self._start_error = error if isinstance(error, ServerError) else None
-            self.stop()
+            with contextlib.suppress(ServerError):  # the first error has the cause
+                self.stop()
             raise
 
     def stop(self) -> None:
@@ -303,7 +304,8 @@ class VllmServer:
                 "served, and is not started again. Each death is reported by the test in which it "
                 "occurred."
             )
-        self.stop()
+        with contextlib.suppress(ServerError):  # the death is reported already
+            self.stop()
         self.shutdown_report = None  # a crash is not a normal stop
         self.start()
 
