@@ -29,6 +29,14 @@ _BIT_MASKS = ExpectedFailure(
     shows="HTTP 500",
     fixed_in="0.18",
 )
+_LOST_BRACE = ExpectedFailure(
+    criterion="parameters.tools[required]",
+    reason="vLLM before 0.32 loses the first brace of streamed arguments if white space is between "
+    '"parameters" and its colon',
+    issue="not tracked upstream yet",
+    shows="streamed: the answer calls",
+    fixed_in="0.32",
+)
 
 
 class ParameterCriteria(Criteria):
@@ -145,7 +153,10 @@ class ParameterCriteria(Criteria):
 
     @criterion(
         "parameters.tools",
-        known_failures=(dataclasses.replace(_BIT_MASKS, criterion="parameters.tools"),),
+        known_failures=(
+            dataclasses.replace(_BIT_MASKS, criterion="parameters.tools"),
+            _LOST_BRACE,
+        ),
     )
     @pytest.mark.parametrize("choice", tools.TOOLS)
     def test_parameters_call_functions(
