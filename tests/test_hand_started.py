@@ -260,8 +260,8 @@ def test_a_request_that_omits_one_of_them_would_be_changed(
 
 def test_evalscope_sends_them_too() -> None:
     # test_load.py has the other one, `vllm bench serve`. The job of both has the fields.
-    body = evalscope_perf._body({"content": [], "output_tokens": 3}, NEUTRAL)
-    assert body == {"messages": body["messages"], "temperature": 0, "max_tokens": 3, **NEUTRAL}
+    body = evalscope_perf._body({"messages": [], "output_tokens": 3}, NEUTRAL)
+    assert body == {"messages": [], "temperature": 0, "max_tokens": 3, **NEUTRAL}
 
 
 # --- statements ----------------------------------------------------------------------------------
