@@ -142,7 +142,7 @@ def _render(options: argparse.Namespace) -> int:
             return 0
         files = rendered(document, [options.language])
     with writing_to(options.output):
-        written = write_report(files, options.output)
+        written = write_report(files.items(), options.output)
     _print_lines(written.lines)
     return 0
 

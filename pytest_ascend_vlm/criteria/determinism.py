@@ -238,8 +238,7 @@ def judge_repeat(first: Completion, again: Sequence[Completion], minimum: float)
     Raises:
         PreconditionError: a run took a part of its prompt from the prefix cache.
     """
-    for answer in (first, *again):
-        require_uncached(answer)
+    require_uncached(first, *again)
     verdict = judge_agreement({first.case_id: first}, {first.case_id: again}, minimum)
     return with_evidence(verdict, {"texts": [run.text for run in (first, *again)]})
 
@@ -350,8 +349,7 @@ def judge_prefix_cache(
     Raises:
         PreconditionError: an answer with an empty cache was taken from a cache nevertheless.
     """
-    require_uncached(cold)
-    require_uncached(other_cold)
+    require_uncached(cold, other_cold)
     pairs = {
         "the answer after a hit differs from the cold answer": (cold, hit),
         "the other image's answer differs after the first image": (other_cold, other_warm),

@@ -163,19 +163,20 @@ def require_cold(caches: CacheUse | None) -> None:
         )
 
 
-def require_uncached(answer: Completion) -> None:
-    """Checks that a server computed the whole prompt of a cold request.
+def require_uncached(*answers: Completion) -> None:
+    """Checks that a server computed the whole prompt of each cold request.
 
     Raises:
-        PreconditionError: it took a part from its prefix cache.
+        PreconditionError: it took a part of one from its prefix cache.
     """
-    if answer.cached_tokens:
-        raise PreconditionError(
-            f"{answer.case_id}: {answer.cached_tokens} prompt tokens came from the prefix cache, "
-            "although the request had a cache_salt of its own. So the answer is not the cold one "
-            "that it has to be. The server, or a proxy before it, ignores cache_salt; or it counts "
-            "tokens that another server computed (kv_transfer_config)."
-        )
+    for answer in answers:
+        if answer.cached_tokens:
+            raise PreconditionError(
+                f"{answer.case_id}: {answer.cached_tokens} prompt tokens came from the prefix "
+                "cache, although the request had a cache_salt of its own. So the answer is not the "
+                "cold one that it has to be. The server, or a proxy before it, ignores cache_salt; "
+                "or it counts tokens that another server computed (kv_transfer_config)."
+            )
 
 
 def cold_evidence(caches: CacheUse | None) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -111,11 +111,14 @@ def write_document(document: Mapping[str, Any], directory: Path) -> Written:
     Raises:
         OSError: a file cannot be written.
     """
+    return write_report(_files(document), directory)
+
+
+def _files(document: Mapping[str, Any]) -> Iterator[tuple[str, str | bytes]]:
     from .language import LANGUAGES
 
-    text = json.dumps(document, ensure_ascii=False, indent=1) + "\n"
-    write_atomically(directory / FILE_NAME, as_bytes(text))
-    return write_report({FILE_NAME: text, **rendered(document, LANGUAGES)}, directory)
+    yield FILE_NAME, json.dumps(document, ensure_ascii=False, indent=1) + "\n"
+    yield from rendered(document, LANGUAGES).items()
 
 
 def rendered(document: Mapping[str, Any], languages: Iterable[str]) -> dict[str, str | bytes]:

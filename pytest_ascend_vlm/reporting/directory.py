@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,24 +40,26 @@ class Written:
         return [*(f"written: {path}" for path in self.paths), *gone]
 
 
-def write_report(files: Mapping[str, str | bytes], directory: Path) -> Written:
-    """Writes the files of a report, given as name -> content.
+def write_report(files: Iterable[tuple[str, str | bytes]], directory: Path) -> Written:
+    """Writes the files of a report, given as (name, content), each as it comes.
 
     Files of the same report in another language, and report.json, stay.
 
     Raises:
         OSError: a file cannot be written or removed.
     """
-    contents = {name: as_bytes(content) for name, content in files.items()}
-    for name, content in contents.items():
-        write_atomically(directory / name, content)
-    earlier, subjects = _listed(directory), {_subject(name) for name in [FILE_NAME, *files]}
+    digests: dict[str, str] = {}
+    for name, content in files:
+        data = as_bytes(content)
+        write_atomically(directory / name, data)
+        digests[name] = _sha256(data)
+    earlier, subjects = _listed(directory), {_subject(name) for name in [FILE_NAME, *digests]}
     stale = {name: sha256 for name, sha256 in earlier.items() if _subject(name) not in subjects}
     removed = tuple(_removed(stale, directory))
     kept = {name: sha256 for name, sha256 in earlier.items() if name not in stale}
-    listed = {**kept, **{name: _sha256(content) for name, content in contents.items()}}
+    listed = {**kept, **digests}
     write_atomically(directory / LIST, json.dumps(listed, indent=1).encode() + b"\n")
-    return Written(tuple(directory / name for name in files), removed)
+    return Written(tuple(directory / name for name in digests), removed)
 
 
 def as_bytes(content: str | bytes) -> bytes:

@@ -251,8 +251,7 @@ def judge_crowd(
     if isinstance(most, int) and count > most:
         judge.not_applicable(f"the model is served with max_num_seqs={most}")
     crowd = crowds.ask(count, SPREAD_SECONDS if is_spread else 0.0, answers)
-    for answer in crowd.together:
-        recomputed.require_uncached(answer)
+    recomputed.require_uncached(*crowd.together)
     verdict = rules.judge_load(crowd.alone, crowd.together, crowds.reference)
     if not verdict.passed:
         errors = _errors(crowds, verdict.evidence["differing"])
