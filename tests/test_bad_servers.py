@@ -206,6 +206,9 @@ CAUGHT = {
     Defect.SAMPLES_A_GREEDY_REQUEST: Caught({"determinism.unsure"}),
     Defect.NUMBERS_CHANGE_A_LITTLE: Caught({"determinism.cold"}),
     Defect.ONE_TOKEN_IS_OFF: Caught({"numerics.tokens"}),
+    Defect.CACHE_IGNORES_SALT: Caught(
+        errors={"determinism.repeat", "determinism.concurrent", "determinism.prefix_cache"}
+    ),
     Defect.CACHE_IS_NOT_TOLD: Caught(errors={"determinism.prefix_cache"}),
     Defect.TEXT_OFF_BY_ONE_TOKEN: Caught(
         {"baseline.text", "baseline.divergence", "numerics.answers"}

@@ -146,6 +146,13 @@ def test_a_limit_that_does_not_reach_the_server_is_caught(
     assert "it was answered" in row["finding"] or "it was answered" in row["reason"]
 
 
+@pytest.mark.catches("parameters.choice")
+def test_a_parameter_that_a_server_of_the_suite_refuses_is_a_failure(stubbed: Judge) -> None:
+    (row,) = stubbed("-k", "parameters_choose and presence")
+    assert row["status"] == "fail"
+    assert "HTTP 400: " in row["reason"]
+
+
 @pytest.mark.catches("determinism.restart")
 def test_answers_that_depend_on_the_start_are_caught(stubbed: Judge) -> None:
     defects = json.dumps({"again": "TEXT_OFF_BY_ONE_TOKEN"})

@@ -280,6 +280,14 @@ def test_a_slower_server_is_caught(factor: float, status: str, judged: Judged, s
     assert {row["case"] for row in outcome.rows} == {"text", "image"}
 
 
+def test_the_speed_of_wrong_answers_is_not_compared(judged: Judged, stub: Serve) -> None:
+    there = stub(Defect.EXCLAMATION_MARKS.value)
+    outcome = measured(judged, stub(), "compared and image", f"--vlm-compare-url={there}")
+    (row,) = outcome.rows
+    assert row["status"] == "error"
+    assert "image, the compared endpoint: 12 of 12 requests got no valid answer" in row["reason"]
+
+
 def test_without_another_there_is_nothing_to_compare(judged: Judged, stub: Serve) -> None:
     outcome = measured(judged, stub(), "compared")
     assert outcome.criteria("na") == {"performance.regression"}
@@ -601,6 +609,8 @@ def test_scaling_is_that_of_the_server(judged: Judged, stub: Serve) -> None:
     assert outcome.criteria("pass") == {"performance.scaling"}, outcome.text
     outcome = measured(judged, stub(in_single_file()), "scales", few)
     assert outcome.criteria("fail") == {"performance.scaling"}, outcome.text
+    outcome = measured(judged, stub(Defect.EXCLAMATION_MARKS.value), "scales", few)
+    assert outcome.criteria("error") == {"performance.scaling"}, outcome.text
 
 
 @pytest.mark.parametrize(

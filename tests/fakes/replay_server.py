@@ -1296,6 +1296,7 @@ class Defect(enum.Enum):
     COMPANY_CHANGES_ANSWER = Behaviour(answered=_garbled_in_company)
     A_CROWD_CHANGES_ANSWERS = Behaviour(answered=_garbled_in_a_crowd)
     CACHE_IGNORES_IMAGE = Behaviour(seen=_first_image)
+    CACHE_IGNORES_SALT = Behaviour(seen=_without(salt=None))
     CACHE_IS_NOT_TOLD = Behaviour(usage=_cache_not_told)
     TEXT_OFF_BY_ONE_TOKEN = Behaviour(answered=_on("text", changed))
     ANOTHER_PAGE_IS_READ = Behaviour(seen=_other_page)
