@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from helpers.outcome import documents
 from helpers.three_models import judge
@@ -190,10 +191,18 @@ def test_a_death_that_nobody_saw_is_told_before_the_server_is_started_again(plan
     assert server.starts == 2
 
 
+def kill_supervisor(server: VllmServer) -> None:
+    """Kills the process that watches the server; the server dies with it, a moment later."""
+    processes = server.processes()
+    server.require_alive().kill()
+    _, alive = psutil.wait_procs(processes, timeout=60.0)
+    assert not alive
+
+
 def test_if_the_supervisor_is_killed_nobody_knows_what_is_left(planned: Plan) -> None:
     server = planned()
     server.start()
-    server.require_alive().kill()
+    kill_supervisor(server)
     with pytest.raises(ServerError, match="ended by SIGKILL, so nobody knows which processes"):
         server.stop()
 
@@ -201,7 +210,7 @@ def test_if_the_supervisor_is_killed_nobody_knows_what_is_left(planned: Plan) ->
 def test_the_test_after_the_death_of_the_supervisor_has_a_server(planned: Plan) -> None:
     server = planned()
     server.start()
-    server.require_alive().kill()
+    kill_supervisor(server)
     assert "died while it served" in str(lose(server))
     server.recover()
     assert server.starts == 2
