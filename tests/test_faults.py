@@ -24,10 +24,12 @@ from faults.fault import ANY, INTERNVL, MINERU, QWEN2_5, QWEN3, Fault, Kind, Pla
 from faults.kept import Kept
 from faults.library import FAULTS
 from faults.marks import Marks
-from faults.outcome import Conclusion, Control, Result, holds, rates, red_criteria
+from faults.outcome import Conclusion, Control, Result, holds, rates
+from faults.seen import Row, Seen, restored
 from faults.tables import criterion_table, diagnosis_line, fault_table, rate_table, tables
 from helpers.models import criteria
 from helpers.paths import REPOSITORY
+from helpers.published import published_runs
 from helpers.watch import GONE_WITHIN_SECONDS, Watch
 from tiny_model import MODELS, SuiteDidNotRunError
 
@@ -82,8 +84,18 @@ NAMED = dict.fromkeys(NOISE.caught_by, 3)
 ONE = NOISE.caught_by[0]
 
 
+def row(criterion: str, case: str | None = None, status: str = "fail", **evidence: Any) -> Row:
+    return {"criterion": criterion, "case": case, "status": status, "evidence": evidence}
+
+
+def red(counts: Mapping[str, int], problem: str = "") -> Seen:
+    """A run in which so many cases of these criteria fail."""
+    rows = [row(name, f"case-{n}") for name, count in counts.items() for n in range(count)]
+    return Seen(tuple(rows), problem, date="2026-01-02")
+
+
 @pytest.mark.parametrize(
-    ("red", "seen", "conclusion"),
+    ("counts", "marks", "conclusion"),
     [
         ({**NAMED, "serving.text": 1}, {}, Conclusion.CAUGHT),
         (NAMED, {"has_acted": False}, Conclusion.CAUGHT),
@@ -92,33 +104,36 @@ ONE = NOISE.caught_by[0]
         ({}, {}, Conclusion.MISSED),
         ({}, {"has_acted": False}, Conclusion.NOT_PROVOKED),
         (NAMED, {"was_reached": False}, Conclusion.NOT_ACTIVE),
-        (NAMED, {"problem": "it died"}, Conclusion.NO_VERDICT),
     ],
 )
 def test_a_result_has_a_conclusion(
-    red: Mapping[str, int], seen: dict[str, Any], conclusion: Conclusion
+    counts: Mapping[str, int], marks: dict[str, bool], conclusion: Conclusion
 ) -> None:
-    assert Result(NOISE, MINERU, red, **seen).conclusion is conclusion
+    assert Result(NOISE, MINERU, red(counts), **marks).conclusion is conclusion
+
+
+def test_a_model_that_could_not_be_judged_has_no_verdict() -> None:
+    assert Result(NOISE, MINERU, red(NAMED, "it died")).conclusion is Conclusion.NO_VERDICT
 
 
 def test_failures_and_errors_are_red() -> None:
     statuses = ["fail", "error", "pass", "xfail", "na", "skip"]
-    rows = [{"criterion": f"a.{status}", "status": status} for status in statuses]
-    assert red_criteria([*rows, rows[0]]) == {"a.fail": 2, "a.error": 1}
+    rows = [row(f"a.{status}", status=status) for status in statuses]
+    assert Seen([*rows, rows[0]]).red == {"a.fail": 2, "a.error": 1}
 
 
 RESULTS = [
-    Result(NOISE, MINERU, NAMED, ("vision tower", "weights")),
-    Result(NOISE, MINERU, {}),
-    Result(USAGE, MINERU, {"serving.text": 2, "document.order": 1}),
-    Result(CLIP, QWEN2_5, {}, was_reached=False),
-    Result(CLIP, QWEN2_5, {}, problem="it died | early\nmore"),
+    Result(NOISE, MINERU, red(NAMED)),
+    Result(NOISE, MINERU, red({})),
+    Result(USAGE, MINERU, red({"serving.text": 2, "document.order": 1})),
+    Result(CLIP, QWEN2_5, red({}), was_reached=False),
+    Result(CLIP, QWEN2_5, red({}, "it died | early\nmore")),
 ]
 CONTROLS = [
-    Control(MINERU, "eager", {}),
-    Control(MINERU, "eager", {"serving.text": 2}),
-    Control(MINERU, "compiled", {}, problem="no compiler\nmore"),
-    Control(QWEN2_5, "eager", {}),
+    Control(MINERU, "eager", red({})),
+    Control(MINERU, "eager", red({"serving.text": 2})),
+    Control(MINERU, "compiled", red({}, "no compiler\nmore")),
+    Control(QWEN2_5, "eager", red({})),
 ]
 
 
@@ -155,19 +170,19 @@ def test_the_table_of_rates() -> None:
 
 def test_the_table_of_faults() -> None:
     lines = fault_table(RESULTS).splitlines()
-    assert {line.count(" | ") for line in lines} == {7}
+    assert {line.count(" | ") for line in lines} == {8}
     _, _, caught, missed, inactive, dead, partly = lines  # kind by kind
     assert caught.startswith("| `tower-noise-5` | cold | engine | qwen2_vl | each call of ")
     named = f"**`{ONE}`** 3, **`{NOISE.caught_by[1]}`** 3"
-    assert caught.endswith(f"| caught | {named} | **vision tower**, weights |")
+    assert caught.endswith(f"| caught | {named} | **vision tower**, preprocessing | 2026-01-02 |")
     assert f"| missed | ✗ `{ONE}`, ✗ " in missed
     assert "partly caught | **`serving.text`** 2, `document.order` 1, ✗ `serving.image`" in partly
     assert "ERROR: the fault was not active" in inactive
-    assert dead.endswith(r"could not be judged | it died \| early | – |")
+    assert dead.endswith(r"could not be judged | it died \| early | – | 2026-01-02 |")
 
 
 def test_the_table_of_criteria() -> None:
-    alone = Result(USAGE, MINERU, {"serving.text": 9})
+    alone = Result(USAGE, MINERU, red({"serving.text": 9}))
     assert criterion_table([*RESULTS, alone]).splitlines()[2:4] == [
         "| `serving.text` | 2 | `usage-too-low` |",
         f"| `{ONE}` | 1 | – |",
@@ -347,9 +362,9 @@ def test_faults_of_a_crowd_are_judged_with_many_requests_at_once(
 
 
 def test_red_criteria_are_counted(fake_engine: Engine, tmp_path: Path) -> None:
-    fake_engine.rows = [{"criterion": name, "status": "fail"} for name in (*NOISE.caught_by, ONE)]
+    fake_engine.rows = [row(name) for name in (*NOISE.caught_by, ONE)]
     (result,) = runs(tmp_path, "tower-noise-5")
-    assert result.red == {**dict.fromkeys(NOISE.caught_by, 1), ONE: 2}
+    assert result.seen.red == {**dict.fromkeys(NOISE.caught_by, 1), ONE: 2}
     assert result.to_json()["red"][ONE] == 2
 
 
@@ -369,21 +384,21 @@ def test_what_the_start_did_is_not_provoked(tmp_path: Path) -> None:
 def test_a_server_that_dies_or_does_not_start_is_no_detection(
     fake_engine: Engine, tmp_path: Path
 ) -> None:
-    fake_engine.rows = [{"criterion": ONE, "status": "error"}]
+    fake_engine.rows = [row(ONE, status="error")]
     fake_engine.dies = True
     for one in runs(tmp_path, "tower-noise-5", "weights-int4", "seed-dropped", clean=1):
-        assert (one.red, one.problem) == ({}, "the server died")
+        assert (one.seen.rows, one.seen.problem) == ((), "the server died")
 
     def fails() -> None:
         raise ServerError("no memory")
 
     fake_engine.runs = fails
     (control,) = runs(tmp_path, "seed-dropped")
-    assert control.problem == "the server does not start: no memory"
+    assert control.seen.problem == "the server does not start: no memory"
     assert not control.is_clean
     (result,) = runs(tmp_path, "tower-noise-5")
     assert result.conclusion is Conclusion.NO_VERDICT
-    assert result.problem == "the server does not start: no memory"
+    assert result.seen.problem == "the server does not start: no memory"
 
 
 def test_a_suite_without_a_report_is_no_detection(fake_engine: Engine, tmp_path: Path) -> None:
@@ -392,17 +407,17 @@ def test_a_suite_without_a_report_is_no_detection(fake_engine: Engine, tmp_path:
 
     fake_engine.runs = fails
     (result,) = runs(tmp_path, "chunk-shifts-picture")
-    assert result.problem == "usage: pytest"
+    assert result.seen.problem == "usage: pytest"
 
 
 def test_the_command_line(
     fake_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    page = tmp_path / "run.md"
+    output = tmp_path / "run.md"
     command = ["fault_detection", "--kinds", "numbers", "load", "--clean-runs=1"]
-    more = ["--faults", "usage-too-low", "logprobs-flat", "tower-noise-5", f"--output={page}"]
+    more = ["--faults", "usage-too-low", "logprobs-flat", "tower-noise-5", f"--output={output}"]
     monkeypatch.setattr(sys, "argv", [*command, *more])
-    fake_engine.rows = [{"criterion": "serving.text", "status": "fail"}]
+    fake_engine.rows = [row("serving.text")]
     assert fault_detection.main() == 1
     lines = capsys.readouterr().out.splitlines()
     alarm = "[1/3] qwen2_vl: sound, served eager: FALSE ALARM; red: serving.text 1"
@@ -413,9 +428,9 @@ def test_the_command_line(
     assert [one["fault"] for one in found["results"]] == ["usage-too-low", "logprobs-flat"]
     assert found["controls"][0]["mode"] == "eager"
     assert found["holds"] is False
-    text = page.read_text("utf-8")
-    assert text.startswith("Served on a CPU with vllm")
-    assert text.endswith(tables([], [Control(MINERU, "eager", {"serving.text": 1})]))
+    text = output.read_text("utf-8")
+    assert "\nJudged on a CPU, with pytest-ascend-vlm " in text
+    assert text.endswith(tables([], [Control(MINERU, "eager", red({"serving.text": 1}))]))
 
 
 def test_kept_runs_are_not_repeated(
@@ -425,7 +440,7 @@ def test_kept_runs_are_not_repeated(
     monkeypatch.setattr(
         sys, "argv", [*command, "--faults", "tower-noise-5", "chunk-shifts-picture"]
     )
-    fake_engine.rows = [{"criterion": name, "status": "fail"} for name in NOISE.caught_by]
+    fake_engine.rows = [row(name) for name in NOISE.caught_by]
     fault_detection.main()
     first = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert len(fake_engine.told) == 7
@@ -439,9 +454,9 @@ def test_a_run_without_a_verdict_is_repeated(tmp_path: Path) -> None:
     for run in (*RESULTS, *CONTROLS):
         kept.add(run)
     again = Kept.read(kept.path, FAULTS)
-    assert again.results == RESULTS[:4]
-    assert again.controls == [one for one in CONTROLS if not one.problem]
-    assert Kept.read(kept.path, [USAGE]).results == [RESULTS[2]]
+    assert [one.to_json() for one in again.results] == [one.to_json() for one in RESULTS[:4]]
+    assert again.controls == [one for one in CONTROLS if not one.seen.problem]
+    assert [one.fault for one in Kept.read(kept.path, [USAGE]).results] == [USAGE]
     assert again.has(NOISE, MINERU)
     assert not again.has(NOISE, QWEN2_5)
     assert Kept.read(tmp_path / "none", FAULTS).results == []
@@ -456,6 +471,40 @@ def test_a_run_of_another_version_is_repeated(tmp_path: Path) -> None:
     file.write_text("\n".join(map(json.dumps, old)), "utf-8")
     again = Kept.read(file, FAULTS)
     assert (again.results, again.controls) == ([], [])
+
+
+SOUND = [
+    row("serving.text", "text/a", "pass"),
+    row("baseline.image", "document/a", "pass", got="甲", expected="甲", ratio=0.9),
+    row("lifecycle.stop", None, "pass"),
+    row("serving.video", "video/a", "na"),
+]
+
+
+def test_a_run_is_restored_with_what_the_diagnosis_reads() -> None:
+    wrong = row("baseline.image", "document/a", got="乙", expected="甲", ratio=2.5)
+    condensed = Seen([SOUND[0], wrong]).condensed(SOUND)
+    assert condensed["fail"] == {"baseline.image": {"document/a": {"got": "乙", "expected": "甲"}}}
+    assert "pass" not in condensed
+    assert condensed["unjudged"] == {"lifecycle.stop": {"": {}}}
+    found = restored(condensed, SOUND)
+    kept = row("baseline.image", "document/a", got="乙", expected="甲")
+    assert found.rows == (SOUND[0], kept)
+    alone, changed = Seen(SOUND).condensed(), Seen(SOUND).condensed(SOUND)
+    assert restored(alone).rows == restored(changed, SOUND).rows != ()
+
+
+def test_a_kept_run_has_the_suspects_of_the_run(tmp_path: Path) -> None:
+    kept = Kept(tmp_path / "runs.jsonl")
+    kept.add(Control(MINERU, "eager", Seen(SOUND)))
+    kept.add(Result(NOISE, MINERU, Seen([row(name, "size/a") for name in NOISE.caught_by])))
+    (again,) = Kept.read(kept.path, FAULTS).results
+    assert again.seen.suspects == kept.results[0].seen.suspects != ()
+
+
+def test_the_published_page_is_what_its_runs_give() -> None:
+    text = fault_detection.page(published_runs())
+    assert text == (REPOSITORY / "docs" / "detected-faults.md").read_text("utf-8")
 
 
 # --- a killed run --------------------------------------------------------------------------------

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import enum
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .fault import Fault, Kind
+from .seen import Seen
 
 
 class Conclusion(enum.Enum):
@@ -35,38 +35,34 @@ class Result:
     Attributes:
         fault: the fault.
         model: the tiny checkpoint that had it.
-        red: criterion -> number of its cases that failed or were errors.
-        suspects: the parts that the diagnosis suspects, the likelier one first.
+        seen: what the suite showed.
         was_reached: True if the code with the fault ran.
         has_acted: True if it changed something while the suite ran.
-        problem: reason why the model could not be judged; empty if it was.
     """
 
     fault: Fault
     model: str
-    red: Mapping[str, int]
-    suspects: tuple[str, ...] = ()
+    seen: Seen
     was_reached: bool = True
     has_acted: bool = True
-    problem: str = ""
 
     @property
     def conclusion(self) -> Conclusion:
         """What became of the fault."""
-        if self.problem:
+        if self.seen.problem:
             return Conclusion.NO_VERDICT
         if not self.was_reached:
             return Conclusion.NOT_ACTIVE
         if not self.still_green:
             return Conclusion.CAUGHT
-        if self.red:
+        if self.seen.red:
             return Conclusion.PARTLY
         return Conclusion.MISSED if self.has_acted else Conclusion.NOT_PROVOKED
 
     @property
     def still_green(self) -> tuple[str, ...]:
         """The criteria of `caught_by` that are not red."""
-        return tuple(name for name in self.fault.caught_by if name not in self.red)
+        return tuple(name for name in self.fault.caught_by if name not in self.seen.red)
 
     def to_json(self) -> dict[str, Any]:
         """All that is known, for the last line of the benchmark."""
@@ -76,12 +72,10 @@ class Result:
             "place": self.fault.place.value,
             "model": self.model,
             "conclusion": self.conclusion.name.lower(),
-            "red": dict(self.red),
             "still_green": list(self.still_green),
-            "suspects": list(self.suspects),
             "was_reached": self.was_reached,
             "has_acted": self.has_acted,
-            "problem": self.problem,
+            **self.seen.to_json(),
         }
 
 
@@ -92,25 +86,21 @@ class Control:
     Attributes:
         model: the tiny checkpoint.
         mode: how it was served.
-        red: criterion -> number of its cases that failed or were errors: false alarms, all of them.
-        suspects: the parts that the diagnosis suspects; none if nothing is red.
-        problem: reason why the model could not be judged; empty if it was.
+        seen: what the suite showed. All that is red is a false alarm.
     """
 
     model: str
     mode: str
-    red: Mapping[str, int]
-    suspects: tuple[str, ...] = ()
-    problem: str = ""
+    seen: Seen
 
     @property
     def is_clean(self) -> bool:
         """True if the model was judged and nothing was red."""
-        return not self.red and not self.problem
+        return not self.seen.red and not self.seen.problem
 
     def to_json(self) -> dict[str, Any]:
         """All that is known, for the last line of the benchmark."""
-        return {**vars(self), "red": dict(self.red), "suspects": list(self.suspects)}
+        return {"model": self.model, "mode": self.mode, **self.seen.to_json()}
 
 
 @dataclass(frozen=True)
@@ -135,11 +125,6 @@ class Rate:
         return self.detected / self.judged
 
 
-def red_criteria(rows: Iterable[Mapping[str, Any]]) -> Counter[str]:
-    """Criterion -> number of its cases with status fail or error."""
-    return Counter(row["criterion"] for row in rows if row["status"] in {"fail", "error"})
-
-
 def rates(results: Sequence[Result]) -> list[Rate]:
     """The rates of all kinds with a judged fault, and of all of them together."""
     judged = [one for one in results if one.conclusion in DETECTED | MISSED]
@@ -156,7 +141,7 @@ def _rate(kind: Kind | None, judged: Sequence[Result]) -> Rate:
 
 def diagnosed(results: Iterable[Result], first: int) -> int:
     """Number of faults whose part is among the first suspects."""
-    return sum(one.fault.suspect in one.suspects[:first] for one in results)
+    return sum(one.fault.suspect in one.seen.suspects[:first] for one in results)
 
 
 def holds(results: Iterable[Result], controls: Iterable[Control]) -> bool:

@@ -45,7 +45,7 @@ def rate_table(results: Sequence[Result]) -> str:
 
 def diagnosis_line(results: Sequence[Result]) -> str:
     """The number of faults whose part was suspected, as a sentence."""
-    judged = [one for one in results if one.red]
+    judged = [one for one in results if one.seen.red]
     return (
         f"Diagnosis: of {len(judged)} detected faults the right part was suspected first for "
         f"{diagnosed(judged, 1)}, and among the first two for {diagnosed(judged, 2)}."
@@ -63,8 +63,9 @@ def fault_table(results: Iterable[Result]) -> str:
             one.model,
             one.fault.what,
             one.conclusion.value,
-            one.problem.partition("\n")[0] or _criteria(one),
+            one.seen.problem.partition("\n")[0] or _criteria(one),
             _diagnosis(one),
+            one.seen.date,
         )
         for one in sorted(results, key=lambda one: kinds.index(one.fault.kind))
     ]
@@ -77,6 +78,7 @@ def fault_table(results: Iterable[Result]) -> str:
         "outcome",
         "red criteria",
         "suspected",
+        "judged on",
     )
     return table(head, lines)
 
@@ -86,9 +88,9 @@ def criterion_table(results: Iterable[Result]) -> str:
     count: Counter[str] = Counter()
     alone: dict[str, list[str]] = defaultdict(list)
     for one in results:
-        count.update(one.red.keys())
-        if len(one.red) == 1:
-            alone[next(iter(one.red))].append(f"`{one.fault.name}`")
+        count.update(one.seen.red.keys())
+        if len(one.seen.red) == 1:
+            alone[next(iter(one.seen.red))].append(f"`{one.fault.name}`")
     lines = [
         (f"`{name}`", str(faults), ", ".join(alone[name]) or "–")
         for name, faults in sorted(count.items(), key=lambda item: (-item[1], item[0]))
@@ -103,8 +105,8 @@ def control_table(controls: Iterable[Control]) -> str:
         grouped[control.model, control.mode].append(control)
     lines = []
     for (model, mode), runs in grouped.items():
-        red = sum((Counter(run.red.keys()) for run in runs), Counter())
-        problems = [run.problem.partition("\n")[0] for run in runs if run.problem]
+        red = sum((Counter(run.seen.red.keys()) for run in runs), Counter())
+        problems = [run.seen.problem.partition("\n")[0] for run in runs if run.seen.problem]
         alarms = [f"`{name}` in {times}" for name, times in sorted(red.items())]
         lines.append((model, mode, str(len(runs)), ", ".join([*alarms, *problems]) or "none"))
     return table(("model", "served", "runs", "false alarms"), lines)
@@ -117,17 +119,17 @@ def line(name: str, conclusion: str, red: Mapping[str, int]) -> str:
 
 
 def _criteria(result: Result) -> str:
-    named = result.fault.caught_by
-    expected = [f"**`{name}`** {result.red[name]}" for name in named if name in result.red]
-    others = [f"`{name}` {n}" for name, n in sorted(result.red.items()) if name not in named]
+    named, red = result.fault.caught_by, result.seen.red
+    expected = [f"**`{name}`** {red[name]}" for name in named if name in red]
+    others = [f"`{name}` {n}" for name, n in sorted(red.items()) if name not in named]
     green = [f"✗ `{name}`" for name in result.still_green]
     return ", ".join([*expected, *others, *green])
 
 
 def _diagnosis(result: Result) -> str:
     """The suspects, the likelier one first; the right one is bold."""
-    right = result.fault.suspect
-    return ", ".join(f"**{part}**" if part == right else part for part in result.suspects) or "–"
+    right, suspects = result.fault.suspect, result.seen.suspects
+    return ", ".join(f"**{part}**" if part == right else part for part in suspects) or "–"
 
 
 def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
