@@ -305,6 +305,17 @@ def test_an_expected_failure_of_no_case_is_an_error(project: pytest.Pytester) ->
     assert told in collected.stdout.str()
 
 
+def test_an_expected_failure_of_no_row_is_an_error(project: pytest.Pytester) -> None:
+    failures = "ExpectedFailure('serving.urls[http]', 'known', 'issue 7'), "
+    failures += "ExpectedFailure('serving.urls[htttp]', 'known', 'issue 7')"
+    model_file(project, "", expected_failures=f"({failures},)")
+    collected = project.runpytest("--collect-only", "-q", "--vlm-platform=cpu")
+    assert collected.ret == pytest.ExitCode.INTERRUPTED
+    told = "expected_failures has serving.urls[htttp], and there is no row htttp, so nothing has to"
+    assert told in collected.stdout.str()
+    assert "Its rows are http, missing, file." in collected.stdout.str()
+
+
 def test_an_unknown_case_is_an_error_of_the_command_line(stub: Serve, judged: Judged) -> None:
     test = "conformance/test_mineru2_5.py::TestMinerU25::test_text_is_answered"
     assert judged(stub(), f"{test}[text/nope]").result.ret == pytest.ExitCode.USAGE_ERROR

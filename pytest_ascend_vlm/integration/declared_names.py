@@ -1,4 +1,4 @@
-"""Checks the names of cases in model files at collection, when the project's cases are known."""
+"""Checks the names of cases and rows in model files at collection, when the cases are known."""
 
 from __future__ import annotations
 
@@ -39,13 +39,25 @@ def _prompt_problem(model: ModelSpec, cases: Sequence[Case]) -> str | None:
 
 
 def _failure_problem(model: ModelSpec, suite_class: type, cases: Sequence[Case]) -> str | None:
-    of_cases = {one.id for one, _ in criteria(suite_class) if one.cases is not None}
-    known = {case.id for case in cases}
+    asked = {criterion.id: (criterion, test) for criterion, test in criteria(suite_class)}
+    case_ids = {case.id for case in cases}
     for failure in model.expected_failures:
-        is_of_case = failure.criterion.partition("[")[0] in of_cases
-        if is_of_case and failure.case and failure.case not in known:
+        criterion, test = asked.get(failure.criterion.partition("[")[0], (None, None))
+        if criterion is None or not failure.case:
+            continue
+        told = f"expected_failures has {failure.criterion}, and there is no"
+        if criterion.cases is not None and failure.case not in case_ids:
+            return f"{told} case {failure.case}, so nothing has to fail."
+        rows = [] if criterion.cases is not None else rows_of(test)
+        if rows and failure.case not in rows:
             return (
-                f"expected_failures has {failure.criterion}, and there is no case "
-                f"{failure.case}, so nothing has to fail."
+                f"{told} row {failure.case}, so nothing has to fail. Its rows are "
+                f"{', '.join(rows)}."
             )
     return None
+
+
+def rows_of(test: object) -> list[str]:
+    """The rows that a criterion's own mark names; none if they depend on the model."""
+    marks = [mark for mark in getattr(test, "pytestmark", ()) if mark.name == "parametrize"]
+    return [str(value) for value in marks[0].args[1]] if len(marks) == 1 else []
