@@ -34,7 +34,9 @@ def test_a_terminal_has_a_line_of_each_worker_and_keeps_none(
     more: tuple[str, ...], worker: str, three_models: Path
 ) -> None:
     told, screen = shown(three_models, *more)
-    line = rf"{worker} TestSmall \(stand-in/small\) +serving.text\[text/capital\] +server: start"
+    line = (
+        rf"{worker} TestSmall \(stand-in/small\) +1/1 serving.text\[text/capital\] +server: start"
+    )
     assert re.search(rf"{line} +\d+ of 900 s", told)
     for number in range(3):
         assert re.search(rf"{number} of 3 tests ended", told)
@@ -83,7 +85,8 @@ def test_a_log_has_lines(three_models: Path, tmp_path: Path) -> None:
     assert any(re.match(r"0 of 3 tests ended", line) for line in lines), done.stdout
     assert not [line for line in lines if re.search(r"\.\d of 3 tests", line)]
     row = (
-        r"  gw\d: TestSmall \(stand-in/small\): serving.text\[text/capital\]: server: start: \d+ of"
+        r"  gw\d: TestSmall \(stand-in/small\): 1/1 serving.text\[text/capital\]: server: start: "
+        r"\d+ of"
     )
     assert any(re.match(row, line) for line in lines), done.stdout
     assert "\x1b" not in done.stdout
@@ -105,6 +108,17 @@ def test_the_seconds_of_a_phase_begin_with_it() -> None:
     assert status.workers["gw0"].cells(21.0)[2:] == ("server: start", "41 of 900 s")
     status.take_event({"event": "ended", "worker": "gw0"}, 22.0)
     assert not status.workers
+
+
+def test_a_worker_shows_the_place_of_its_test_in_the_class() -> None:
+    status = Status(["t.py::TestA::a", "t.py::TestA::b", "t.py::TestB::a"])
+    status.take_event(begin("gw0", "TestA"), 0.0)
+    assert status.workers["gw0"].cells(0.0)[1] == "1/2 serving.text"
+    status.take_end("t.py::TestA::b")
+    status.take_event(begin("gw0", "TestA"), 0.0)
+    assert status.workers["gw0"].cells(0.0)[1] == "2/2 serving.text"
+    status.take_event(begin("gw0", "TestC"), 0.0)
+    assert status.workers["gw0"].cells(0.0)[1] == "serving.text"
 
 
 def test_the_time_left_is_that_of_the_slowest_class() -> None:

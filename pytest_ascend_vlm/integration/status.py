@@ -21,7 +21,7 @@ class Worker:
 
     Attributes:
         owner: the test class with its model.
-        criterion: the running criterion with its case.
+        criterion: the running criterion with its case, behind its place in the class.
         phase: the phase that it is in.
         detail: the progress of the phase; may be empty.
         since: time of the begin of the phase, on the clock of the display.
@@ -72,7 +72,8 @@ class Status:
             self.workers.pop(name, None)
         elif kind == "begin":
             owner = f"{event['suite_class']} ({event['model']})"
-            self.workers[name] = Worker(owner, event["criterion"], since=now)
+            place = self._place(event["nodeid"])
+            self.workers[name] = Worker(owner, f"{place}{event['criterion']}", since=now)
         elif kind == "phase":
             worker = self.workers.setdefault(name, Worker())
             if event["seconds"] is not None:
@@ -99,6 +100,12 @@ class Status:
         ended = f"{len(self._ended)} of {len(self.tests)} tests ended"
         return "; ".join(filter(None, (ended, counts, self._left())))
 
+    def _place(self, test: str) -> str:
+        """The number of a test among those of its class: "12/160 "; empty if they are unknown."""
+        of_class = [one for one in self.tests if _class_of(one) == _class_of(test)]
+        ended = sum(one in self._ended for one in of_class)
+        return f"{min(ended + 1, len(of_class))}/{len(of_class)} " if of_class else ""
+
     def _left(self) -> str:
         """The time left, by the durations of an earlier run; empty without one."""
         open_tests = [test for test in self.tests if test not in self._ended]
@@ -107,12 +114,16 @@ class Status:
             return ""
         by_class: defaultdict[str, float] = defaultdict(float)
         for test in known:
-            by_class[test.rpartition("::")[0]] += self.durations[test]
+            by_class[_class_of(test)] += self.durations[test]
         # A class runs in one worker.
         seconds = max(sum(by_class.values()) / max(len(self._seen), 1), *by_class.values())
         text = f"about {duration_text(seconds)} left, as in the earlier run"
         new = len(open_tests) - len(known)
         return f"{text}, and {new} tests that it did not have" if new else text
+
+
+def _class_of(test: str) -> str:
+    return test.rpartition("::")[0]
 
 
 def durations(events: Iterable[Mapping[str, Any]]) -> dict[str, float]:
