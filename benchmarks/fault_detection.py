@@ -94,21 +94,25 @@ class Bench:
     work: Path
     known: Mapping[str, int] = field(default_factory=dict)
 
-    def runs(self) -> Iterator[Control | Result]:
-        """Judges the sound model and each fault."""
-        on_the_wire = [fault for fault in self.faults if isinstance(fault, WireFault)]
-        growing = [fault for fault in self.faults if fault.kind is Kind.GROWTH]
-        crowded = [fault for fault in self.faults if fault.kind is Kind.CROWD]
+    @property
+    def controls(self) -> Counter[str]:
+        """Mode -> number of runs on sound servers that are to be made."""
+        kinds = {fault.kind for fault in self.faults}
         others = [fault for fault in self.faults if not selection(fault)]
         modes = [
             *([EAGER, COMPILED] if others else []),
-            *([PROXY] if any(fault in others for fault in on_the_wire) else []),
+            *([PROXY] if any(isinstance(fault, WireFault) for fault in others) else []),
             *([OWN] if any(map(needs_own_servers, others)) else []),
-            *([LADDER] if crowded else []),
-            *([SOAK] if growing else []),
+            *([LADDER] if Kind.CROWD in kinds else []),
+            *([SOAK] if Kind.GROWTH in kinds else []),
         ]
-        controls = Counter(itertools.islice(itertools.cycle(modes), self.clean_runs))
-        controls -= Counter(self.known)
+        wanted = Counter(itertools.islice(itertools.cycle(modes), self.clean_runs))
+        return wanted - Counter(self.known)
+
+    def runs(self) -> Iterator[Control | Result]:
+        """Judges the sound model and each fault."""
+        on_the_wire = [fault for fault in self.faults if isinstance(fault, WireFault)]
+        controls = self.controls
         eager = [mode for mode in (EAGER, PROXY, LADDER) for _ in range(controls[mode])]
         yield from self._on_one_server(eager, on_the_wire)
         yield from self._on_one_server([COMPILED] * controls[COMPILED], ())
@@ -242,14 +246,15 @@ def _chosen(fault: Fault, model: str | None) -> str | None:
 
 def measure(plan: Mapping[str, tuple[Fault, ...]], clean_runs: int, work: Path, kept: Kept) -> None:
     """Runs what is not kept yet of the plan, and prints a line for each run."""
-    used = {name: faults for name, faults in plan.items() if faults}
-    total = len(used) * clean_runs + sum(map(len, used.values()))
-    for name, faults in used.items():
+    benches = []
+    for name, faults in plan.items():
         new = tuple(fault for fault in faults if not kept.has(fault, name))
-        for run in Bench(name, new, clean_runs, work, kept.modes(name)).runs():
-            kept.add(run)
-            done = len(kept.results) + len(kept.controls)
-            print(f"[{done}/{total}] {name}: {_told(run)}", flush=True)
+        benches.append(Bench(name, new, clean_runs if faults else 0, work, kept.modes(name)))
+    total = sum(bench.controls.total() + len(bench.faults) for bench in benches)
+    runs = itertools.chain.from_iterable(bench.runs() for bench in benches)
+    for number, run in enumerate(runs, 1):
+        kept.add(run)
+        print(f"[{number}/{total}] {run.model}: {_told(run)}", flush=True)
 
 
 def _told(run: Result | Control) -> str:
@@ -263,12 +268,14 @@ def _told(run: Result | Control) -> str:
 
 def page(kept: Kept) -> str:
     """The runs as a page in Markdown."""
-    where = ", ".join(f"{name} {version}" for name, version in kept.versions.items())
+    runs = [*(one.seen for one in kept.results), *(one.seen for one in kept.controls)]
+    of_versions = Counter(" ".join(itertools.chain(*run.versions.items())) for run in runs)
+    where = "; ".join(f"{count} runs with {versions}" for versions, count in of_versions.items())
     shown = tables(kept.results, kept.controls)
     return (
         "# Detected faults\n\n"
         "Written by `benchmarks/fault_detection.py`. [What the criteria detect](detection.md) says "
-        f"how a run is made.\n\nJudged on a CPU, with {where}.\n\n{shown}"
+        f"how a run is made.\n\nJudged on a CPU: {where}.\n\n{shown}"
     )
 
 
@@ -296,8 +303,8 @@ def options() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--keep", type=Path, metavar="FILE",
-        help="add each run to this file, and do not repeat the runs that it has; delete it when "
-        "you change the suite or a fault",
+        help="add each run to this file, and do not repeat the runs that it has; when you change a "
+        "criterion or a fault, delete the lines that it concerns",
     )  # fmt: skip
     parser.add_argument("--output", type=Path, help="write a page in Markdown to this file")
     return parser.parse_args()

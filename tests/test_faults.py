@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
+import itertools
 import json
 import os
 import re
@@ -25,7 +27,7 @@ from faults.kept import Kept
 from faults.library import FAULTS
 from faults.marks import Marks
 from faults.outcome import Conclusion, Control, Result, holds, rates
-from faults.seen import Row, Seen, restored
+from faults.seen import READ, Row, Seen, restored
 from faults.tables import criterion_table, diagnosis_line, fault_table, rate_table, tables
 from helpers.models import criteria
 from helpers.paths import REPOSITORY
@@ -33,6 +35,7 @@ from helpers.published import published_runs
 from helpers.watch import GONE_WITHIN_SECONDS, Watch
 from tiny_model import MODELS, SuiteDidNotRunError
 
+from pytest_ascend_vlm.criteria.diagnosis import Part, pattern, rules
 from pytest_ascend_vlm.engines import torch_companions
 from pytest_ascend_vlm.errors import ServerError
 
@@ -91,7 +94,7 @@ def row(criterion: str, case: str | None = None, status: str = "fail", **evidenc
 def red(counts: Mapping[str, int], problem: str = "") -> Seen:
     """A run in which so many cases of these criteria fail."""
     rows = [row(name, f"case-{n}") for name, count in counts.items() for n in range(count)]
-    return Seen(tuple(rows), problem, date="2026-01-02")
+    return Seen(tuple(rows), problem, "2026-01-02")
 
 
 @pytest.mark.parametrize(
@@ -147,7 +150,7 @@ def test_rates_leave_out_what_was_not_judged() -> None:
 def test_a_right_suspect_counts_for_a_detected_fault() -> None:
     assert diagnosis_line(RESULTS).endswith(
         "of 2 detected faults the right part was suspected first for 1, and among the first two "
-        "for 1."
+        "for 1. Of the 2 without a star it was first for 1, and among the first two for 1."
     )
 
 
@@ -171,7 +174,7 @@ def test_the_table_of_rates() -> None:
 def test_the_table_of_faults() -> None:
     lines = fault_table(RESULTS).splitlines()
     assert {line.count(" | ") for line in lines} == {8}
-    _, _, caught, missed, inactive, dead, partly = lines  # kind by kind
+    _, _, caught, missed, inactive, dead, partly = lines  # kind by kind, then by name
     assert caught.startswith("| `tower-noise-5` | cold | engine | qwen2_vl | each call of ")
     named = f"**`{ONE}`** 3, **`{NOISE.caught_by[1]}`** 3"
     assert caught.endswith(f"| caught | {named} | **vision tower**, preprocessing | 2026-01-02 |")
@@ -429,7 +432,7 @@ def test_the_command_line(
     assert found["controls"][0]["mode"] == "eager"
     assert found["holds"] is False
     text = output.read_text("utf-8")
-    assert "\nJudged on a CPU, with pytest-ascend-vlm " in text
+    assert "\nJudged on a CPU: 3 runs with pytest-ascend-vlm " in text
     assert text.endswith(tables([], [Control(MINERU, "eager", red({"serving.text": 1}))]))
 
 
@@ -454,7 +457,8 @@ def test_a_run_without_a_verdict_is_repeated(tmp_path: Path) -> None:
     for run in (*RESULTS, *CONTROLS):
         kept.add(run)
     again = Kept.read(kept.path, FAULTS)
-    assert [one.to_json() for one in again.results] == [one.to_json() for one in RESULTS[:4]]
+    # Of two runs with one fault, the later one counts.
+    assert [one.to_json() for one in again.results] == [one.to_json() for one in RESULTS[1:4]]
     assert again.controls == [one for one in CONTROLS if not one.seen.problem]
     assert [one.fault for one in Kept.read(kept.path, [USAGE]).results] == [USAGE]
     assert again.has(NOISE, MINERU)
@@ -462,28 +466,28 @@ def test_a_run_without_a_verdict_is_repeated(tmp_path: Path) -> None:
     assert Kept.read(tmp_path / "none", FAULTS).results == []
 
 
-def test_a_run_of_another_version_is_repeated(tmp_path: Path) -> None:
+def test_a_run_of_another_version_is_repeated_and_shown(tmp_path: Path) -> None:
     kept = Kept(tmp_path / "runs.jsonl")
-    kept.add(RESULTS[0])
-    kept.add(CONTROLS[0])
-    file = tmp_path / "runs.jsonl"
-    old = [{**json.loads(line), "versions": {}} for line in file.read_text("utf-8").splitlines()]
-    file.write_text("\n".join(map(json.dumps, old)), "utf-8")
-    again = Kept.read(file, FAULTS)
-    assert (again.results, again.controls) == ([], [])
+    old = Seen(red(NAMED).rows, versions={"vllm": "0.1"})
+    kept.add(Result(NOISE, MINERU, old))
+    kept.add(Control(MINERU, "eager", Seen(versions=old.versions)))
+    again = Kept.read(kept.path, FAULTS)
+    assert not again.has(NOISE, MINERU)
+    assert not again.modes(MINERU)
+    assert "Judged on a CPU: 2 runs with vllm 0.1." in fault_detection.page(again)
 
 
-SOUND = [
+SOUND = (
     row("serving.text", "text/a", "pass"),
     row("baseline.image", "document/a", "pass", got="甲", expected="甲", ratio=0.9),
     row("lifecycle.stop", None, "pass"),
     row("serving.video", "video/a", "na"),
-]
+)
 
 
 def test_a_run_is_restored_with_what_the_diagnosis_reads() -> None:
     wrong = row("baseline.image", "document/a", got="乙", expected="甲", ratio=2.5)
-    condensed = Seen([SOUND[0], wrong]).condensed(SOUND)
+    condensed = Seen((SOUND[0], wrong)).condensed(SOUND)
     assert condensed["fail"] == {"baseline.image": {"document/a": {"got": "乙", "expected": "甲"}}}
     assert "pass" not in condensed
     assert condensed["unjudged"] == {"lifecycle.stop": {"": {}}}
@@ -494,12 +498,52 @@ def test_a_run_is_restored_with_what_the_diagnosis_reads() -> None:
     assert restored(alone).rows == restored(changed, SOUND).rows != ()
 
 
+def test_all_evidence_that_a_rule_reads_is_kept() -> None:
+    text = Path(inspect.getfile(rules)).read_text("utf-8")
+    text += Path(inspect.getfile(pattern)).read_text("utf-8")
+    found = re.findall(r"""(?:evidence\(\w+\)(?:\.get\(|\[)|number\(row, |texts\[)"(\w+)""", text)
+    assert len(found) > 10
+    assert set(found) == set(itertools.chain(*READ.values()))
+
+
 def test_a_kept_run_has_the_suspects_of_the_run(tmp_path: Path) -> None:
     kept = Kept(tmp_path / "runs.jsonl")
     kept.add(Control(MINERU, "eager", Seen(SOUND)))
-    kept.add(Result(NOISE, MINERU, Seen([row(name, "size/a") for name in NOISE.caught_by])))
+    answers = [row("baseline.text", f"text/{n}", got="a b", expected="a") for n in "xy"]
+    kept.add(Result(NOISE, MINERU, Seen((*SOUND, *answers))))
     (again,) = Kept.read(kept.path, FAULTS).results
-    assert again.seen.suspects == kept.results[0].seen.suspects != ()
+    assert again.seen.suspects == kept.results[0].seen.suspects
+    assert again.seen.suspects[0] == Part.END.value  # a rule that reads the texts
+
+
+def test_two_processes_add_to_one_file(tmp_path: Path) -> None:
+    one, other = Kept(tmp_path / "runs.jsonl"), Kept(tmp_path / "runs.jsonl")
+    one.add(Control(MINERU, "eager", Seen(SOUND)))
+    other.add(Control(MINERU, "eager", Seen(SOUND[:1])))
+    one.add(Result(NOISE, MINERU, Seen(SOUND[1:3])))
+    other.add(Result(CLIP, MINERU, Seen(SOUND[:1])))
+    noise, clip = Kept.read(one.path, FAULTS).results
+    assert {row["criterion"] for row in noise.seen.rows} == {"baseline.image", "lifecycle.stop"}
+    assert {row["criterion"] for row in clip.seen.rows} == {"serving.text"}
+
+
+def test_what_a_killed_process_left_of_a_line_is_no_run(tmp_path: Path) -> None:
+    kept = Kept(tmp_path / "runs.jsonl")
+    kept.add(RESULTS[1])
+    file = tmp_path / "runs.jsonl"
+    file.write_bytes(file.read_bytes()[:-20])
+    assert Kept.read(file, FAULTS).results == []
+    kept.add(RESULTS[2])
+    assert [one.fault for one in Kept.read(file, FAULTS).results] == [USAGE]
+
+
+def test_a_run_whose_base_is_gone_is_made_again(tmp_path: Path) -> None:
+    kept = Kept(tmp_path / "runs.jsonl")
+    kept.add(Control(MINERU, "eager", Seen(SOUND)))
+    kept.add(RESULTS[0])
+    file = tmp_path / "runs.jsonl"
+    file.write_text(file.read_text("utf-8").splitlines()[1], "utf-8")
+    assert Kept.read(file, FAULTS).results == []
 
 
 def test_the_published_page_is_what_its_runs_give() -> None:

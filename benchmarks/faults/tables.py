@@ -19,7 +19,8 @@ def tables(results: Sequence[Result], controls: Sequence[Control]) -> str:
             diagnosis_line(results),
             "Each fault, with the criteria that were red and their number of red cases. **Bold**: "
             "named by the fault. Behind ✗: named by the fault, and not red. Then the suspects of "
-            "the diagnosis. **Bold**: the right one.",
+            "the diagnosis. **Bold**: the right one. Star: only the red rows are of this run; the "
+            "diagnosis took the others from sound servers.",
             fault_table(results),
             "Each criterion that was red, with the faults that no other criterion showed:",
             criterion_table(results),
@@ -46,9 +47,12 @@ def rate_table(results: Sequence[Result]) -> str:
 def diagnosis_line(results: Sequence[Result]) -> str:
     """The number of faults whose part was suspected, as a sentence."""
     judged = [one for one in results if one.seen.red]
+    whole = [one for one in judged if one.seen.is_whole]
     return (
         f"Diagnosis: of {len(judged)} detected faults the right part was suspected first for "
-        f"{diagnosed(judged, 1)}, and among the first two for {diagnosed(judged, 2)}."
+        f"{diagnosed(judged, 1)}, and among the first two for {diagnosed(judged, 2)}. Of the "
+        f"{len(whole)} without a star it was first for {diagnosed(whole, 1)}, and among the first "
+        f"two for {diagnosed(whole, 2)}."
     )
 
 
@@ -65,9 +69,9 @@ def fault_table(results: Iterable[Result]) -> str:
             one.conclusion.value,
             one.seen.problem.partition("\n")[0] or _criteria(one),
             _diagnosis(one),
-            one.seen.date,
+            f"{one.seen.date}{'' if one.seen.is_whole else ' *'}",
         )
-        for one in sorted(results, key=lambda one: kinds.index(one.fault.kind))
+        for one in sorted(results, key=lambda one: (kinds.index(one.fault.kind), one.fault.name))
     ]
     head = (
         "fault",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from faults.kept import Kept, lines_of
+from faults.kept import Kept
 from faults.library import FAULTS
 
 from helpers.paths import REPOSITORY
@@ -12,8 +12,5 @@ from helpers.paths import REPOSITORY
 
 @functools.cache
 def published_runs() -> Kept:
-    """The runs of docs/detected-faults.jsonl, whichever versions are installed here."""
-    lines = [*lines_of(REPOSITORY / "docs" / "detected-faults.jsonl")]
-    kept = Kept(versions=lines[-1]["versions"])
-    kept.take(lines, FAULTS)
-    return kept
+    """The runs of docs/detected-faults.jsonl."""
+    return Kept.read(REPOSITORY / "docs" / "detected-faults.jsonl", FAULTS)
