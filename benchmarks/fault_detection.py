@@ -249,7 +249,7 @@ def measure(plan: Mapping[str, tuple[Fault, ...]], clean_runs: int, work: Path, 
     benches = []
     for name, faults in plan.items():
         new = tuple(fault for fault in faults if not kept.has(fault, name))
-        benches.append(Bench(name, new, clean_runs if faults else 0, work, kept.modes(name)))
+        benches.append(Bench(name, new, clean_runs, work, kept.modes(name)))
     total = sum(bench.controls.total() + len(bench.faults) for bench in benches)
     runs = itertools.chain.from_iterable(bench.runs() for bench in benches)
     for number, run in enumerate(runs, 1):

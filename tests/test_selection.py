@@ -12,6 +12,9 @@ from helpers.models import model_file
 from helpers.outcome import Judged, Serve
 from helpers.paths import MODEL_FILE
 
+from pytest_ascend_vlm import VLMConformance
+from pytest_ascend_vlm.criteria.criterion import criteria
+
 REPLAY = "test_reference_holds"
 
 
@@ -295,25 +298,47 @@ def test_broken_cases_end_no_run_of_a_model_without_a_checkpoint(
     collected.stdout.fnmatch_lines(["*own-fixtures/cases.json is not a list of cases: *"])
 
 
-def test_an_expected_failure_of_no_case_is_an_error(project: pytest.Pytester) -> None:
-    failures = "ExpectedFailure('baseline.image[document/page-01]', 'known', 'issue 7'), "
-    failures += "ExpectedFailure('baseline.image[page-01]', 'known', 'issue 7')"
-    model_file(project, "", expected_failures=f"({failures},)")
+@pytest.mark.parametrize(
+    ("known", "unknown", "told"),
+    [
+        (
+            "baseline.image[document/page-01]",
+            "baseline.image[page-01]",
+            "there is no case page-01, so nothing has to fail.",
+        ),
+        (
+            "serving.urls[http]",
+            "serving.urls[htttp]",
+            "there is no row htttp, so nothing has to fail. The rows of serving.urls are http, "
+            "missing, file.",
+        ),
+    ],
+    ids=["case", "row"],
+)
+def test_an_expected_failure_of_what_is_not_asked_is_an_error(
+    known: str, unknown: str, told: str, project: pytest.Pytester
+) -> None:
+    failures = "".join(
+        f"ExpectedFailure({one!r}, 'known', 'issue 7'), " for one in (known, unknown)
+    )
+    model_file(project, "", expected_failures=f"({failures})")
     collected = project.runpytest("--collect-only", "-q", "--vlm-platform=cpu")
     assert collected.ret == pytest.ExitCode.INTERRUPTED
-    told = "expected_failures has baseline.image[page-01], and there is no case page-01, so nothing"
-    assert told in collected.stdout.str()
+    assert f"expected_failures has {unknown}, and {told}" in collected.stdout.str()
 
 
-def test_an_expected_failure_of_no_row_is_an_error(project: pytest.Pytester) -> None:
-    failures = "ExpectedFailure('serving.urls[http]', 'known', 'issue 7'), "
-    failures += "ExpectedFailure('serving.urls[htttp]', 'known', 'issue 7')"
-    model_file(project, "", expected_failures=f"({failures},)")
-    collected = project.runpytest("--collect-only", "-q", "--vlm-platform=cpu")
-    assert collected.ret == pytest.ExitCode.INTERRUPTED
-    told = "expected_failures has serving.urls[htttp], and there is no row htttp, so nothing has to"
-    assert told in collected.stdout.str()
-    assert "Its rows are http, missing, file." in collected.stdout.str()
+def test_the_rows_of_the_suite_are_named_as_they_are_collected() -> None:
+    """Pytest gives a row another name than its value if it is not a string."""
+    marks = [
+        mark
+        for _, test in criteria(VLMConformance)
+        for mark in test.pytestmark  # type: ignore[attr-defined]
+        if mark.name == "parametrize"
+    ]
+    assert len(marks) > 20
+    for mark in marks:
+        assert not mark.kwargs
+        assert {type(value) for value in mark.args[1]} == {str}
 
 
 def test_an_unknown_case_is_an_error_of_the_command_line(stub: Serve, judged: Judged) -> None:

