@@ -351,18 +351,54 @@ def test_of_a_published_answer_only_what_was_published_is_compared() -> None:
     assert verdict.evidence["reference"] == "published in a document"
 
 
+def replayed(text: str, tokens: tuple[int, ...], *rows: dict[int, float]) -> Completion:
+    """The reference's answer of today; in each row the candidates of a token."""
+    table = [list(row) for row in rows] or [[token, 88] for token in tokens]
+    values = [list(row.values()) for row in rows] or [[-0.1, -3.0] for _ in tokens]
+    top = TopLogprobs(np.array(table), np.array(values))
+    return Completion("text/capital-zh", text, tokens, None, None, top, seconds=0.1)
+
+
 def test_a_reference_that_no_longer_gives_its_golden_fails() -> None:
-    assert rules.judge_replay(reference(), reference()).passed
-    other = dataclasses.replace(reference(), text="巴西", token_ids=(*"巴西".encode(), END))
-    verdict = rules.judge_replay(other, reference())
+    golden = reference()
+    assert rules.judge_replay(replayed("巴黎", golden.token_ids or ()), golden).passed
+    verdict = rules.judge_replay(replayed("巴西", (*"巴西".encode(), END)), golden)
     assert not verdict.passed
     assert any("recorded: " in line for line in verdict.details)
+    assert not any("served model" in line for line in verdict.details)
 
 
 def test_a_reference_that_diverges_at_a_near_tie_still_passes() -> None:
     golden = reference("ab", second=-0.1)
-    replayed = dataclasses.replace(golden, text="aX", token_ids=(97, 88, END))
-    assert rules.judge_replay(replayed, golden).passed
+    assert rules.judge_replay(replayed("aX", (97, 88, END)), golden).passed
+
+
+OF_OTHER_TOKENS = dataclasses.replace(reference("ab"), token_ids=(5, 6, END))
+"""A golden whose text has other tokens (97, 98) than those that were generated (5, 6)."""
+
+
+@pytest.mark.parametrize(("preference", "is_near"), [(0.1, True), (3.0, False)])
+def test_of_an_answer_whose_text_has_other_tokens_todays_preference_counts(
+    preference: float, is_near: bool
+) -> None:
+    rows = ({5: -0.1, 6: -4.0}, {7: -0.1, 6: -0.1 - preference}, {END: -0.1, 7: -4.0})
+    verdict = rules.judge_replay(replayed("aX", (5, 7, END), *rows), OF_OTHER_TOKENS)
+    assert verdict.passed is is_near
+    told = next(line for line in verdict.details if "near a tie" in line)
+    assert f"{preference:.3g} nats" in told
+    assert ("was not near" not in told) is is_near
+
+
+def test_a_preference_that_nobody_knows_is_neither_near_nor_far() -> None:
+    answer = served("aX", (5, 7, END))
+    for verdict in (
+        rules.judge_divergence(answer, OF_OTHER_TOKENS),
+        rules.judge_replay(dataclasses.replace(answer, top=None), OF_OTHER_TOKENS),
+    ):
+        assert not verdict.passed
+        told = "\n".join(verdict.details)
+        assert "whether the reference was near a tie at token 2 is not known" in told
+        assert "reference's candidates" not in told
 
 
 # --- evidence of the answer, and of where two answers part ----------------------------------------

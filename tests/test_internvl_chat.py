@@ -482,4 +482,4 @@ def test_the_reference_reads_a_page(checkpoint: Path) -> None:
     case = CASES["document/page-07"]
     reader = encoder(checkpoint)
     model = TransformersModel(checkpoint, "bfloat16", trust_remote_code=False)
-    assert reader.text(model.generate(reader.prompt(case), case.max_tokens)) == case.truth
+    assert reader.text(model.generate(reader.prompt(case), case.max_tokens).token_ids) == case.truth

@@ -6,6 +6,7 @@ rounding causes an error of that size on any hardware. An error several times la
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
@@ -245,42 +246,45 @@ def find_divergence(served: Completion, reference: Reference) -> Divergence | No
         return None
     expected = token_at(reference.token_ids, position)
     got = token_at(served.token_ids, position)
-    # The numerics are of the forced answer, whose tokens may differ from the generated ones.
-    known = (
-        position <= len(numerics.token_ids)
-        and numerics.token_ids[:position] == reference.token_ids[:position]
-    )
+    candidates = numerics.candidates_after(reference.token_ids, position)
+    if not candidates:
+        return Divergence(position, expected, got, preference=float("inf"), tie=0.0)
     # If the numerics prefer another token to the recorded one, that preference counts as well.
-    candidates = numerics.logprobs_at(position) if known else {}
     chosen = 0.0 if expected is None else _preference(candidates, expected)
     preference = max(_preference(candidates, got), chosen)
-    tie = _tie(numerics, position) if known else 0.0
-    return Divergence(position, expected, got, preference, tie)
+    return Divergence(position, expected, got, preference, _tie(numerics, position))
 
 
 def describe(divergence: Divergence, served: Completion, reference: Reference) -> tuple[str, ...]:
     """Lines with both sides' candidates at the divergence and the reference's preference."""
     lines = []
     assert reference.numerics is not None  # noqa: S101  (find_divergence has checked it)
-    if divergence.position <= len(reference.numerics.token_ids):
+    assert reference.token_ids is not None  # noqa: S101
+    position = divergence.position
+    if candidates := reference.numerics.candidates_after(reference.token_ids, position):
         lines.append(
-            f"at token {divergence.position + 1} the reference's candidates: "
-            + _candidates(reference.numerics.logprobs_at(divergence.position))
+            f"at token {position + 1} the reference's candidates: {_candidates(candidates)}"
         )
-    if served.top is not None and divergence.position < len(served.top):
-        lines.append(
-            "the served model's candidates: " + _candidates(served.top.at(divergence.position))
-        )
+    if served.top is not None and position < len(served.top):
+        lines.append(f"the served model's candidates: {_candidates(served.top.at(position))}")
     if divergence.got is None:
         return (*lines, "the served answer has ended there, the reference's goes on")
     if divergence.expected is None:
         return (*lines, "the reference's answer has ended there, the served one goes on")
+    return (*lines, _nearness(divergence))
+
+
+def _nearness(divergence: Divergence) -> str:
+    if not math.isfinite(divergence.preference):
+        return (
+            f"whether the reference was near a tie at token {divergence.position + 1} is not "
+            "known: the answer's text has other tokens than those that were generated"
+        )
     state = "was near a tie" if divergence.is_near_tie else "was not near a tie"
-    lines.append(
+    return (
         f"the reference {state}: it preferred its choice by {divergence.preferred_by}; "
         f"rounding explains up to {divergence.tie:.3g} nats"
     )
-    return tuple(lines)
 
 
 def judge_logprobs(forced: Forced, numerics: ReferenceNumerics, thresholds: Thresholds) -> Verdict:
@@ -320,23 +324,42 @@ def _mean_difference(exact: Table, other: Table) -> Table:
     return np.asarray(np.abs(log_softmax(other) - exact).mean(axis=1))
 
 
-def judge_replay(replayed: Reference, golden: Reference) -> Verdict:
-    """Running the reference again reproduces its golden, or diverges from it only at a near-tie."""
-    replay = Completion(
-        golden.case_id, replayed.text, replayed.token_ids, None, None, None, seconds=0.0
-    )
-    divergence = find_divergence(replay, golden)
+def judge_replay(replayed: Completion, golden: Reference) -> Verdict:
+    """Running the reference again reproduces its golden, or diverges from it only at a near-tie.
+
+    Args:
+        replayed: the reference's answer of today, with the candidates of each token.
+        golden: the recorded answer.
+    """
+    divergence = find_divergence(replayed, golden)
     if divergence is None and replayed.text == golden.text:
         return at_least(1.0, 1.0, "similarity", "the reference gives the recorded answer")
     details = side_by_side(golden.text, replayed.text, "recorded")
     if divergence is not None:
-        details += describe(divergence, replay, golden)
+        divergence = _as_replayed(divergence, replayed, golden)
+        details += describe(divergence, dataclasses.replace(replayed, top=None), golden)
     excused = _is_excused(divergence)
     measured = similarity(golden.text, replayed.text)
     minimum = measured if excused else 1.0
     at = " at a near-tie" if excused else ""
     reason = f"the reference diverges from its recorded answer{at}"
     return at_least(measured, minimum, "similarity", reason, details)
+
+
+def _as_replayed(divergence: Divergence, replayed: Completion, golden: Reference) -> Divergence:
+    """The divergence with today's preference, if the recorded numerics do not tell that of then.
+
+    On another CPU, whose kernels round elsewhere, an answer whose text has other tokens may part
+    from the golden at a near-tie as well as any other.
+    """
+    known = math.isfinite(divergence.preference)
+    if known or divergence.expected is None or replayed.top is None or golden.numerics is None:
+        return divergence
+    candidates = replayed.top.at(divergence.position)
+    preference = _preference(candidates, divergence.expected)
+    # The largest logit is not known; the reference's own error is nearly always the larger part.
+    tie = tie_margin(0.0, golden.numerics.logit_rmse)
+    return dataclasses.replace(divergence, preference=preference, tie=tie)
 
 
 def _tie(numerics: ReferenceNumerics, position: int) -> float:

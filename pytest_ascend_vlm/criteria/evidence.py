@@ -46,9 +46,8 @@ def parting(
         in nats], most likely first, empty if unknown; "margin", the reference's preference for its
         own token over the served one, in nats.
     """
-    position, numerics = divergence.position, reference.numerics
-    known = numerics is not None and position <= len(numerics.token_ids)
-    expected = numerics.logprobs_at(position) if numerics is not None and known else {}
+    position, numerics, tokens = divergence.position, reference.numerics, reference.token_ids
+    expected = {} if numerics is None else numerics.candidates_after(tokens or (), position)
     listed = served.top is not None and position < len(served.top)
     got = served.top.at(position) if served.top is not None and listed else {}
     return {

@@ -5,6 +5,7 @@ Arrays are NumPy; log-probabilities are natural logarithms (nats).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -131,6 +132,16 @@ class ReferenceNumerics:
     def first_answer_row(self) -> int:
         """Index of the row for the answer's first token."""
         return len(self.positions) - len(self.token_ids) - 1
+
+    def candidates_after(self, tokens: Sequence[int], position: int) -> dict[int, float]:
+        """Token id -> fp32 log-probability (nats) of the token after `tokens[:position]`.
+
+        Empty if the forced answer begins with other tokens. It is the text of the generated tokens,
+        and a text may have other tokens than those that it was generated with.
+        """
+        forced = self.token_ids[:position]
+        is_forced = position <= len(self.token_ids) and forced == tuple(tokens[:position])
+        return self.logprobs_at(position) if is_forced else {}
 
     def logprobs_at(self, position: int) -> dict[int, float]:
         """Token id -> fp32 log-probability (nats) at a position of the answer."""

@@ -13,7 +13,7 @@ from ..spec.case import Case
 
 if TYPE_CHECKING:
     from ..engines.transformers.reference import TransformersReference
-    from ..observation.answers import Reference
+    from ..observation.answers import Completion
     from .recording import Countdown, Recording, RecordingPlan
 
 
@@ -35,8 +35,8 @@ class ReferenceSession:
     on_progress: ProgressCallback
     untaught_reason: Callable[[Case], str | None] = lambda _case: None
 
-    def answer(self, case: Case) -> Reference:
-        """The reference's answer to a case in bf16, without logits and hidden states."""
+    def answer(self, case: Case) -> Completion:
+        """The reference's answer to a case in bf16, with the candidates of each token."""
         self._engine.load("bfloat16")
         self.on_progress(self._countdown.next(case))
         return self._engine.answer(case)

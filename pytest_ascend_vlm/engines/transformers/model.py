@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import ConfigurationError, PreconditionError, VlmError
+from ...observation.answers import TOP_LOGPROBS, TopLogprobs
 from ...spec.case import Case
 from .. import torch_companions
 from .clips import read_clip
@@ -71,6 +72,19 @@ class ForwardPass:
 
     logits: npt.NDArray[np.float32]
     hidden: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Generated:
+    """A greedy answer.
+
+    Attributes:
+        token_ids: its tokens, with the end-of-sequence token unless it was cut.
+        top: the most likely tokens at each position.
+    """
+
+    token_ids: tuple[int, ...]
+    top: TopLogprobs
 
 
 class Encoder:
@@ -246,8 +260,16 @@ class TransformersModel:
         """
         self._model.to("meta")
 
-    def generate(self, inputs: Mapping[str, Any], max_tokens: int) -> tuple[int, ...]:
+    def generate(self, inputs: Mapping[str, Any], max_tokens: int) -> Generated:
         """The greedy continuation of a prompt."""
+        values, indices = [], []
+
+        def keep_candidates(_ids: Any, logits: Any) -> Any:
+            top = logits[0].double().log_softmax(dim=-1).topk(TOP_LOGPROBS)
+            values.append(top.values.cpu().numpy())
+            indices.append(top.indices.cpu().numpy())
+            return logits
+
         with self._torch.inference_mode():
             generated = self._model.generate(
                 **self._on_device(inputs),
@@ -258,8 +280,10 @@ class TransformersModel:
                 temperature=None,
                 top_p=None,
                 top_k=None,
+                logits_processor=[keep_candidates],
             )
-        return tuple(generated[0, inputs["input_ids"].shape[1] :].tolist())
+        token_ids = tuple(generated[0, inputs["input_ids"].shape[1] :].tolist())
+        return Generated(token_ids, TopLogprobs(np.stack(indices), np.stack(values)))
 
     def force(self, sequence: Sequence, positions: npt.NDArray[np.int64]) -> ForwardPass:
         """Runs a sequence through the model; returns its outputs at some positions.

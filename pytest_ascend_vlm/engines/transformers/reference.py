@@ -7,6 +7,7 @@ float32: the difference between the two shows the size of normal rounding errors
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import PreconditionError
-from ...observation.answers import Reference
+from ...observation.answers import Completion, Reference
 from ...observation.numerics import LISTED_TOKENS, ReferenceHidden, ReferenceNumerics
 from ...progress import ProgressCallback
 from ...spec.case import Case
@@ -99,11 +100,19 @@ class TransformersReference:
             self._model.unload()
             self._model = None
 
-    def answer(self, case: Case) -> Reference:
-        """The greedy answer to a case in bf16, without numerics."""
-        prompt = self._encoder.prompt(case)
-        token_ids = self.load("bfloat16").generate(prompt, case.max_tokens)
-        return self._reference(case, token_ids, tuple(prompt["input_ids"][0].tolist()), None)
+    def answer(self, case: Case) -> Completion:
+        """The greedy answer to a case in bf16, with the candidates of each token."""
+        model, begin = self.load("bfloat16"), time.monotonic()
+        generated = model.generate(self._encoder.prompt(case), case.max_tokens)
+        return Completion(
+            case.id,
+            self._encoder.text(generated.token_ids),
+            generated.token_ids,
+            finish_reason=None,
+            usage=None,
+            top=generated.top,
+            seconds=time.monotonic() - begin,
+        )
 
     def bf16_pass(self, case: Case) -> Bf16Pass:
         """The greedy answer to a case in bf16, with its logits and hidden states in bf16.
@@ -112,7 +121,7 @@ class TransformersReference:
             PreconditionError: if the chat template does not put the answer right after the prompt.
         """
         model = self.load("bfloat16")
-        token_ids = model.generate(self._encoder.prompt(case), case.max_tokens)
+        token_ids = model.generate(self._encoder.prompt(case), case.max_tokens).token_ids
         sequence = self._encoder.with_answer(case, self._encoder.text(token_ids))
         numbers = model.force(sequence, sequence.positions)
         hidden = numbers.hidden[_hidden_rows(sequence)]
@@ -137,22 +146,12 @@ class TransformersReference:
             )
         fp32 = self.load("float32").force(sequence, sequence.positions)
         numerics = _numerics(sequence, fp32, bf16)
-        prompt = sequence.token_ids[: sequence.prompt_tokens]
-        return self._reference(case, bf16.token_ids, prompt, numerics)
-
-    def _reference(
-        self,
-        case: Case,
-        token_ids: tuple[int, ...],
-        prompt_token_ids: tuple[int, ...],
-        numerics: ReferenceNumerics | None,
-    ) -> Reference:
         return Reference(
             case_id=case.id,
             source=f"by Transformers {self.versions['transformers']} on CPU",
-            text=self._encoder.text(token_ids),
-            prompt_token_ids=prompt_token_ids,
-            token_ids=token_ids,
+            text=self._encoder.text(bf16.token_ids),
+            prompt_token_ids=sequence.token_ids[: sequence.prompt_tokens],
+            token_ids=bf16.token_ids,
             numerics=numerics,
             placeholders=self._encoder.placeholders(case),
         )
