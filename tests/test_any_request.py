@@ -123,6 +123,18 @@ def test_a_known_failure_is_not_sent(project: pytest.Pytester, stub: Serve, judg
     assert row(judged(url, "-k", "any_request", "test_own_model.py"))["status"] == "pass"
 
 
+def test_a_request_that_a_model_file_names_has_a_row_that_must_fail(
+    project: pytest.Pytester, stub: Serve, judged: Judged
+) -> None:
+    known = "ExpectedFailure('serving.bad_input[min_p-negative]', 'known', 'issue 7')"
+    model_file(project, "    pass", expected_failures=f"({known},)")
+    asked = ("-k", "bad_input and min_p", "test_own_model.py")
+    assert row(judged(stub(Defect.AN_ODD_FIELD_GIVES_500.value), *asked))["status"] == "xfail"
+    mended = judged(stub(), *asked)
+    assert [one["status"] for one in mended.rows] == ["pass", "fail"]
+    assert "is expected to fail, but passes" in mended.text
+
+
 # --- replies -------------------------------------------------------------------------------------
 
 ANSWER = json.dumps({"choices": [{"message": {"content": "Hello"}}]})

@@ -24,7 +24,7 @@ from pytest_ascend_vlm.reporting.origin import origin
 from pytest_ascend_vlm.reporting.rows import STATUSES, Row
 from pytest_ascend_vlm.reporting.step_summary import step_summary
 from pytest_ascend_vlm.reporting.summary import closing_line
-from pytest_ascend_vlm.suite.bad_input import REQUESTS
+from pytest_ascend_vlm.spec.request_rows import BAD_INPUT, REQUEST_ROWS
 
 GIGAPIXEL = "bad_input and gigapixel"
 
@@ -399,7 +399,7 @@ def test_the_headline_of_a_model_counts_what_did_not_pass(
     language: str, stub: Serve, judged: Judged
 ) -> None:
     report = judged(stub(), "-k", "bad_input or video_is_answered").report
-    passed = f"✅ {len(REQUESTS) - 1} "  # not the gigapixel image
+    passed = f"✅ {len(REQUEST_ROWS[BAD_INPUT]) - 1} "  # not the gigapixel image
     headline = next(line for line in render(report, language).splitlines() if passed in line)
     assert "⚠️ 1 " in headline
     assert "N/A 1 " in headline

@@ -304,16 +304,22 @@ def test_broken_cases_end_no_run_of_a_model_without_a_checkpoint(
         (
             "baseline.image[document/page-01]",
             "baseline.image[page-01]",
-            "there is no case page-01, so nothing has to fail.",
+            "there is no case page-01, so nothing has to fail. "
+            "The nearest case is document/page-01.",
         ),
         (
             "serving.urls[http]",
             "serving.urls[htttp]",
-            "there is no row htttp, so nothing has to fail. The rows of serving.urls are http, "
-            "missing, file.",
+            "there is no row htttp, so nothing has to fail. The nearest row is http.",
+        ),
+        (
+            "serving.bad_input[min_p-negative]",
+            "serving.bad_input[min-p-negative]",
+            "there is no row min-p-negative, so nothing has to fail. "
+            "The nearest row is min_p-negative.",
         ),
     ],
-    ids=["case", "row"],
+    ids=["case", "row", "request"],
 )
 def test_an_expected_failure_of_what_is_not_asked_is_an_error(
     known: str, unknown: str, told: str, project: pytest.Pytester

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 
 import pytest
@@ -11,6 +12,7 @@ from ..errors import ConfigurationError
 from ..session.run import Run
 from ..spec.case import Case
 from ..spec.model import ModelSpec
+from ..spec.request_rows import REQUEST_ROWS, request_names
 
 
 def problem(collector: pytest.Collector, run: Run) -> str | None:
@@ -47,17 +49,19 @@ def _failure_problem(model: ModelSpec, suite_class: type, cases: Sequence[Case])
             continue
         criterion, test = asked[name]
         of_case = criterion.cases is not None
-        what, known = ("case", case_ids) if of_case else ("row", _rows_of(test))
+        what, known = ("case", case_ids) if of_case else ("row", _rows_of(name, test))
         if known is not None and failure.case not in known:
-            others = "" if of_case else f" The rows of {name} are {', '.join(known)}."
+            (nearest,) = difflib.get_close_matches(failure.case, known, n=1, cutoff=0)
             return (
                 f"expected_failures has {failure.criterion}, and there is no {what} "
-                f"{failure.case}, so nothing has to fail.{others}"
+                f"{failure.case}, so nothing has to fail. The nearest {what} is {nearest}."
             )
     return None
 
 
-def _rows_of(test: object) -> list[str] | None:
-    """The rows that a criterion's own mark names; None if they depend on the model."""
+def _rows_of(criterion: str, test: object) -> Sequence[str] | None:
+    """The rows that a criterion can have; None if they depend on the model."""
+    if criterion in REQUEST_ROWS:
+        return request_names()
     marks = [mark for mark in getattr(test, "pytestmark", ()) if mark.name == "parametrize"]
     return [str(value) for value in marks[0].args[1]] if len(marks) == 1 else None

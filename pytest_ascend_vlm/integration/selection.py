@@ -13,6 +13,7 @@ from ..session.model import ModelSession
 from ..session.run import RUN, Run
 from ..spec.case import Case
 from ..spec.model import ExpectedFailure, ModelSpec
+from ..spec.request_rows import REQUEST_ROWS, rows_of
 from .criterion_call import CriterionCall, call_of, declared_criterion
 from .expressions import asks_for
 from .weights import require_known
@@ -25,7 +26,7 @@ EXPECTED_FAILURES = pytest.StashKey[tuple[ExpectedFailure, ...]]()
 
 
 def parametrize(metafunc: pytest.Metafunc, run: Run) -> None:
-    """Parametrizes a criterion with its cases, variants, data sets or workloads.
+    """Parametrizes a criterion with its cases, variants, data sets, workloads or requests.
 
     A criterion without cases stays one test, which `mark` then marks as not applicable.
     """
@@ -45,6 +46,8 @@ def parametrize(metafunc: pytest.Metafunc, run: Run) -> None:
         workloads = model.workloads or (None,)
         names = [workload.name if workload else "no-workload" for workload in workloads]
         metafunc.parametrize("workload", workloads, ids=names)
+    if criterion.id in REQUEST_ROWS:
+        metafunc.parametrize("request_name", rows_of(criterion.id, model.expected_failures))
     if criterion.cases is None:
         return
     cases: tuple[Case | None, ...] = ModelSession(run, model).declared_cases(criterion.cases)

@@ -9,8 +9,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
 from ..criteria import pictures as picture_rules
 from ..criteria import requests as request_rules
 from ..criteria import serving as rules
@@ -24,9 +22,10 @@ from ..session.judge import Judge
 from ..session.pictures import PictureRequests, longest_prompt
 from ..session.streams import streams
 from ..spec.case import Capability, Case, Sampling
-from ..spec.model import ExpectedFailure, ModelSpec
+from ..spec.model import ModelSpec
+from ..spec.request_rows import BAD_INPUT, ODD_INPUT
 from ..spec.step import STRUCTURED, Step, single_step
-from . import bad_input
+from . import bad_requests
 from .base import Criteria
 from .criterion import criterion
 
@@ -41,17 +40,6 @@ if TYPE_CHECKING:
 _CUT_TOKENS = 5
 _LARGEST_TOKENS = 32
 _GRACE_SECONDS = 60.0  # an answer after its budget is still an answer; it is late
-_ODD_INPUT = ("image-tokens-in-text", "image-and-image-tokens")
-_IMAGE_TOKENS = tuple(
-    ExpectedFailure(
-        criterion=f"serving.odd_input[{odd}]",
-        reason="the engine of vLLM before 0.20 ends, if it counts positions by images (M-RoPE)",
-        issue="https://github.com/vllm-project/vllm/security/advisories/GHSA-hpv8-x276-m59f",
-        shows=f"checks failed: {odd}, the next good request\n",
-        fixed_in="0.20",
-    )
-    for odd in _ODD_INPUT
-)
 
 
 class ServingCriteria(Criteria):
@@ -297,36 +285,45 @@ class ServingCriteria(Criteria):
         judge(rules.judge_refusals(refusals, good))
 
     @criterion(
-        "serving.bad_input",
+        BAD_INPUT,
         "robustness",
         needs=Capability.IMAGE,
-        known_failures=bad_input.KNOWN_FAILURES,
+        known_failures=bad_requests.BAD_INPUT_FAILURES,
     )
-    @pytest.mark.parametrize("bad", bad_input.REQUESTS)
     def test_bad_input_is_refused(
-        self, bad: str, text_case: Case, client: Client, request_runs: RequestRuns, judge: Judge
+        self,
+        request_name: str,
+        text_case: Case,
+        client: Client,
+        request_runs: RequestRuns,
+        judge: Judge,
     ) -> None:
         """A bad request gets a 4xx with a JSON error, and the next good request is answered.
 
         One user's broken file must not stop the service for other users. After a 5xx, clients retry
         a request that can never succeed. Some rows are requests that a release of vLLM is known to
-        get wrong; serving.any_request leaves them out.
+        get wrong; serving.any_request leaves them out. An expected failure in a model file that
+        names another request of serving.any_request adds its row.
 
         If this fails: after a 5xx, the server's log has the exception that should have become a
         4xx. If the next good request is not answered, the bad request stopped the engine.
         """
-        exchange, good = _sent_between(single_step(bad), text_case, client, request_runs)
-        judge(rules.judge_refusals({bad: exchange.refusal}, good))
+        exchange, good = _sent_between(single_step(request_name), text_case, client, request_runs)
+        judge(rules.judge_refusals({request_name: exchange.refusal}, good))
 
     @criterion(
-        "serving.odd_input",
+        ODD_INPUT,
         "robustness",
         needs=Capability.IMAGE,
-        known_failures=_IMAGE_TOKENS,
+        known_failures=bad_requests.ODD_INPUT_FAILURES,
     )
-    @pytest.mark.parametrize("odd", _ODD_INPUT)
     def test_odd_input_does_no_harm(
-        self, odd: str, text_case: Case, client: Client, request_runs: RequestRuns, judge: Judge
+        self,
+        request_name: str,
+        text_case: Case,
+        client: Client,
+        request_runs: RequestRuns,
+        judge: Judge,
     ) -> None:
         """An odd request gets an answer or a 4xx, and the next good request is answered.
 
@@ -339,7 +336,7 @@ class ServingCriteria(Criteria):
         If this fails: the server's log has the exception. Until the engine is mended, reject texts
         that contain special tokens before they reach the server.
         """
-        exchange, good = _sent_between(single_step(odd), text_case, client, request_runs)
+        exchange, good = _sent_between(single_step(request_name), text_case, client, request_runs)
         judge(request_rules.judge_odd(exchange, good))
 
     @criterion("serving.any_request", "robustness", needs=Capability.IMAGE)
@@ -363,7 +360,7 @@ class ServingCriteria(Criteria):
         look for state that a request leaves behind: a slot of the batch that is not reset, blocks
         of an aborted request, a cache entry.
         """
-        declared = (*self.model.expected_failures, *bad_input.KNOWN_FAILURES, *_IMAGE_TOKENS)
+        declared = (*self.model.expected_failures, *bad_requests.KNOWN_FAILURES)
         known = {one.case for one in declared if one.may_occur(vlm_run.vllm_version)}
         if unstructured := vlm_run.platform.structured_outputs_problem:
             known |= STRUCTURED

@@ -1,8 +1,9 @@
-"""The requests of serving.bad_input, and the releases of vLLM that get them wrong."""
+"""The requests that a release of vLLM is known to get wrong."""
 
 from __future__ import annotations
 
 from ..spec.model import ExpectedFailure
+from ..spec.request_rows import BAD_INPUT, ODD_INPUT, REQUEST_ROWS
 
 _UNTRACKED = "not tracked upstream yet"
 _NEGATIVE = "https://github.com/vllm-project/vllm/pull/35231"
@@ -12,7 +13,7 @@ def _http_500(
     bad: str, reason: str, issue: str, seen_in: str, fixed_in: str = ""
 ) -> ExpectedFailure:
     return ExpectedFailure(
-        criterion=f"serving.bad_input[{bad}]",
+        criterion=f"{BAD_INPUT}[{bad}]",
         reason=reason,
         issue=issue,
         shows="HTTP 500 instead of a 4xx",
@@ -21,7 +22,7 @@ def _http_500(
     )
 
 
-KNOWN_FAILURES = (
+BAD_INPUT_FAILURES = (
     _http_500(
         "gigapixel-image",
         "vLLM up to 0.32 refuses an image beyond Pillow's own limit, but with HTTP 500",
@@ -45,7 +46,7 @@ KNOWN_FAILURES = (
         ">=0.11,<0.33",
     ),
     ExpectedFailure(
-        criterion="serving.bad_input[data-without-base64]",
+        criterion=f"{BAD_INPUT}[data-without-base64]",
         reason="vLLM 0.32 refuses a data URL without base64, but with HTTP 501",
         issue=_UNTRACKED,
         shows="HTTP 501 instead of a 4xx",
@@ -76,7 +77,7 @@ KNOWN_FAILURES = (
         "0.18",
     ),
     ExpectedFailure(
-        criterion="serving.bad_input[completion-of-negative-token]",
+        criterion=f"{BAD_INPUT}[completion-of-negative-token]",
         reason="the engine of vLLM 0.13 ends when it computes a token with a negative number",
         issue=_NEGATIVE,
         shows="checks failed: the next good request\n",
@@ -92,24 +93,15 @@ KNOWN_FAILURES = (
     ),
 )
 
-REQUESTS = (
-    "not-an-image",
-    "truncated-image",
-    "decompression-bomb",
-    "gigapixel-image",
-    "unreachable-url",
-    "data-without-base64",
-    "unknown-model",
-    "too-long-prompt",
-    "bad_words-empty",
-    "completion-of-negative-token",
-    "broken-embedding",
-    "broken-json",
-    "json-list",
-    "json-null",
-    "no-messages",
+ODD_INPUT_FAILURES = tuple(
+    ExpectedFailure(
+        criterion=f"{ODD_INPUT}[{odd}]",
+        reason="the engine of vLLM before 0.20 ends, if it counts positions by images (M-RoPE)",
+        issue="https://github.com/vllm-project/vllm/security/advisories/GHSA-hpv8-x276-m59f",
+        shows=f"checks failed: {odd}, the next good request\n",
+        fixed_in="0.20",
+    )
+    for odd in REQUEST_ROWS[ODD_INPUT]
 )
-"""Names of the requests (see `spec/step.py`).
 
-serving.any_request leaves out those that the installed release gets wrong.
-"""
+KNOWN_FAILURES = (*BAD_INPUT_FAILURES, *ODD_INPUT_FAILURES)
