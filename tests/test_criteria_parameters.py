@@ -79,6 +79,8 @@ def problem(parameter: rules.Parameter, plain: Completion, got: Completion) -> s
             answer(IDS[:3], "length"),
             PLAIN,
         ),
+        ("stop", {"stop": "m"}, answer(IDS[:3], text="kl"), answer(IDS[:3])),
+        ("stop", {"stop": "m"}, answer(IDS[:3], text="kl"), PLAIN),
         ("stop_token_ids", {"stop_token_ids": [12]}, answer(IDS[:3]), PLAIN),
         ("stop_token_ids", {"stop_token_ids": [12]}, answer(IDS[:2]), answer(IDS[:3], "length")),
         (

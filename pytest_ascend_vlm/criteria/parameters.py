@@ -279,9 +279,9 @@ def _stop_string(plain: Completion) -> str:
     raise UnsuitedError(f"{plain.case_id}: every character of {plain.text!r} repeats")
 
 
-def _includes_stop(plain: Completion, got: Completion) -> str | None:
-    stop = _stop_string(plain)
-    expected = plain.text[: plain.text.index(stop) + 1]
+def _ends_at_stop(plain: Completion, got: Completion, kept: int) -> str | None:
+    """The answer ends at the stop string, of which `kept` characters are in the answer."""
+    expected = plain.text[: plain.text.index(_stop_string(plain)) + kept]
     if got.text == expected and got.finish_reason == "stop":
         return None
     _begins_like(plain, got, len(token_ids(got)))  # a near-tie is no problem of the parameter
@@ -302,12 +302,16 @@ ENDS: Mapping[str, Parameter] = {
     "max_completion_tokens": Parameter(
         always({"max_tokens": None, "max_completion_tokens": _CUT_TOKENS}), _is_cut
     ),
+    "stop": Parameter(
+        lambda plain: {"stop": _stop_string(plain)},
+        lambda plain, got: _ends_at_stop(plain, got, kept=0),
+    ),
     "stop_token_ids": Parameter(
         lambda plain: {"stop_token_ids": [token_ids(plain)[_first_new(plain)]]}, _stopped
     ),
     "include_stop_str_in_output": Parameter(
         lambda plain: {"stop": _stop_string(plain), "include_stop_str_in_output": True},
-        _includes_stop,
+        lambda plain, got: _ends_at_stop(plain, got, kept=1),
     ),
 }
 """Parameters that decide where an answer ends. The plain answer ends by itself (`is_suited`)."""

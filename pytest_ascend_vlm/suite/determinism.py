@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,6 +11,7 @@ from ..criteria import determinism as rules
 from ..criteria import recomputed
 from ..criteria.criterion import Cases
 from ..errors import PreconditionError
+from ..observation.answers import Completion, Refusal, require_answer
 from ..session.answers import Answers
 from ..session.case_sizes import pixels
 from ..session.crowds import Crowds
@@ -20,11 +21,11 @@ from ..spec.case import Capability, Case, Sampling
 from ..spec.thresholds import BATCH, REPEATS, SEEDS, SPREAD_SECONDS
 from .base import Criteria
 from .criterion import criterion
+from .open_prompt import OPEN, open_cases
 
 if TYPE_CHECKING:
     from ..engines.client import Client
     from ..engines.endpoint import Server
-    from ..observation.answers import Completion
     from ..spec.model import ModelSpec
 
 _TEMPERATURES = (1.0, 2.0)
@@ -33,10 +34,6 @@ _LOADS = ("2", "3", "5", "8", "12", "12-spread")
 # Pixels that fill two blocks of vllm-ascend's prefix cache, which have 128 tokens. A token has at
 # most 32 x 32 pixels. A prompt that fills no block is not cached.
 _TWO_BLOCKS = 2 * 128 * 32 * 32
-OPEN = Case(
-    "text/open", Capability.TEXT, "Write a short poem about a colour of your choice.", max_tokens=32
-)
-"""An open prompt, for which every model has many likely answers."""
 _UNSURE = (
     OPEN,
     Case("text/word", Capability.TEXT, "Name any word that comes to your mind.", max_tokens=32),
@@ -137,23 +134,24 @@ class DeterminismCriteria(Criteria):
         judge(rules.judge_agreement({case.id: answer}, {case.id: again}, minimum))
 
     @criterion("determinism.seeded")
-    def test_seeded_runs_agree(self, client: Client, judge: Judge) -> None:
+    def test_seeded_runs_agree(
+        self, all_cases: tuple[Case, ...], client: Client, judge: Judge
+    ) -> None:
         """An equal seed gives an equal sampled answer, and different seeds give different answers.
 
-        {seeds} seeds are sampled twice at temperature 1, or at temperature 2 if temperature 1 gives
-        too few different answers. If all seeds give the same answer, the result is an error: an
-        ignored seed could not be detected.
+        {seeds} seeds are sampled on a text and on an image, first unstreamed and then streamed, at
+        temperature 1, or at temperature 2 if temperature 1 gives too few different answers. If all
+        seeds give the same answer, the result is an error: an ignored seed could not be detected.
 
         If this fails: the request's seed does not reach the sampler. Look for a custom sampler or
-        a proxy that drops the field.
+        a proxy that drops the field. If serving.streaming fails as well, begin there.
         """
-        # A sampled answer may be anything, even empty: the degeneration guard must not see it.
-        with client.disposable() as sampler:
-            for temperature in _TEMPERATURES:
-                first = _sampled(sampler, temperature)
-                if rules.distinct(first.values()) > SEEDS // 2:
-                    break
-            again = _sampled(sampler, temperature)
+        asked = open_cases(all_cases)
+        for temperature in _TEMPERATURES:
+            first = _sampled(asked, temperature, client.ask_with)
+            if rules.distinct(first.values()) > len(first) // 2:
+                break
+        again = _sampled(asked, temperature, client.stream_with)
         judge(rules.judge_seeds(first, again, self.model.thresholds.agreement))
 
     @criterion("determinism.concurrent")
@@ -267,16 +265,21 @@ def _errors(crowds: Crowds, names: Sequence[str]) -> rules.ForcedErrors | str:
         return str(error).partition("\n")[0] or type(error).__name__
 
 
-def _sampled(client: Client, temperature: float) -> dict[str, Completion]:
-    """Name of a seed -> an answer sampled with that seed.
+def _sampled(
+    asked: Sequence[Case],
+    temperature: float,
+    ask: Callable[[Case, Mapping[str, Any]], Completion | Refusal],
+) -> dict[str, Completion]:
+    """Name of a request -> an answer sampled with one of the seeds.
 
-    Each request is cold. Otherwise the second prompt would hit the prefix cache, and its different
-    rounding could change the sampled token.
+    Each prompt is computed again. Otherwise the second one would hit the prefix cache, and its
+    different rounding could change the sampled token.
     """
     return {
-        f"seed {seed}": client.complete(
-            OPEN, Sampling(OPEN.max_tokens, temperature, seed), cold=True
+        f"{case.id}, seed {seed}": require_answer(
+            case.id, ask(case, {"temperature": temperature, "seed": seed})
         )
+        for case in asked
         for seed in range(1, SEEDS + 1)
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import pytest
 
@@ -19,7 +19,7 @@ from ..spec.case import Case
 from ..spec.model import ExpectedFailure
 from .base import Criteria
 from .criterion import criterion
-from .determinism import OPEN
+from .open_prompt import open_cases, text_and_image
 
 _BIT_MASKS = ExpectedFailure(
     criterion="parameters.form",
@@ -84,8 +84,8 @@ class ParameterCriteria(Criteria):
         """Parameters that decide where an answer ends change nothing before the end.
 
         Rows: `min_tokens` and `ignore_eos` make the answer longer, `max_completion_tokens` cuts it,
-        `stop_token_ids` ends it at a token, `include_stop_str_in_output` keeps the stop string.
-        serving.limits judges max_tokens, stop and n.
+        `stop` ends it before a string, `include_stop_str_in_output` behind it, `stop_token_ids` at
+        a token. serving.limits judges max_tokens, n and, once, `stop`.
 
         If this fails: an answer without the effect: a proxy or a gateway drops the field, or the
         engine ignores it (min_tokens with speculative decoding). Another beginning: the parameter
@@ -96,7 +96,7 @@ class ParameterCriteria(Criteria):
             answer = answers.ask(case)
             return isinstance(answer, Completion) and rules.is_suited(answer)
 
-        plain = {case: answers(case) for case in _text_and_image(all_cases, is_suited)}
+        plain = {case: answers(case) for case in text_and_image(all_cases, is_suited)}
         if not plain:
             judge.not_applicable("no answer ends by itself after some tokens")
         rule = rules.ENDS[parameter]
@@ -208,16 +208,4 @@ def _plain(
     cases: Iterable[Case], fields: Fields, parameter_runs: ParameterRuns
 ) -> dict[Case, Completion]:
     """The answers to an open prompt, as a text and with an image."""
-    asked = [
-        dataclasses.replace(
-            OPEN, id=f"{case.group}/open", needs=case.needs, images=case.every_image
-        )
-        for case in _text_and_image(cases, lambda _: True)
-    ]
-    return {case: parameter_runs.answer(case, fields) for case in asked}
-
-
-def _text_and_image(cases: Iterable[Case], is_suited: Callable[[Case], bool]) -> list[Case]:
-    """The first suited case without an image and the first with one, as far as there are any."""
-    kinds = [[case for case in cases if bool(case.every_image) is kind] for kind in (False, True)]
-    return [found for of in kinds if (found := next(filter(is_suited, of), None)) is not None]
+    return {case: parameter_runs.answer(case, fields) for case in open_cases(cases)}
