@@ -38,9 +38,10 @@ _HEAD = """\
 
 The suite's verdicts on tiny checkpoints, served on a CPU by the releases that vllm-ascend has had
 images of. `tox -e vllm-0.18` installs one of them and judges. `known` is a failure that the suite
-knows of that release. What is not listed was not run. GLM-OCR needs Transformers 5, so it is not
-judged with vLLM 0.11 to 0.18. A later edition of the suite may ask more than an earlier one, so the
-counts of two dates are not the same.
+knows of that release. What is not listed was not run. GLM-OCR needs Transformers 5: vLLM 0.11 and
+0.13 do not have it, and vLLM 0.18 was judged with Transformers 5.5.4 in place of that of the image
+([npu.md](npu.md)). A later edition of the suite may ask more than an earlier one, so the counts of
+two dates are not the same.
 
 `tox -e bench -- engine_versions reports/vllm-*` adds reports to this page.
 """
