@@ -301,7 +301,11 @@ def leases(directory: Path) -> dict[str, Any]:
     return {name: cards for name, cards in found.items() if cards}
 
 
-def test_nothing_outlives_a_driver_that_is_killed(
+def name(row: Any) -> tuple[str, str]:
+    return row["suite_class"], row["case"]
+
+
+def test_nothing_outlives_a_driver_that_is_killed_and_its_run_goes_on(
     three_models: Path,
     slow: None,  # noqa: ARG001
     three_hosts: RayCluster,
@@ -322,3 +326,15 @@ def test_nothing_outlives_a_driver_that_is_killed(
             time.sleep(0.2)
         assert left() == []
         assert leases(three_models.parent) == {}
+    journal = events(three_models)
+    passed = [row for one in journal for row in one.get("rows", ()) if row["status"] == "pass"]
+    resume = (*TEXTS, f"--vlm-ray={three_hosts.address}", "--vlm-resume=report")
+    done, document = judge(three_models, *resume, **three_hosts.environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    taken = [row for row in document["rows"] if "taken_over" in row and row["status"] == "pass"]
+    assert {name(row) for row in taken} == {name(row) for row in passed}
+    assert "results taken over from report, judged on" in done.stdout
+    assert {row["status"] for row in document["rows"]} == {"pass", "na"}
+    names = [(*name(row), row["criterion"]) for row in document["rows"]]
+    assert len(names) == len(set(names)) > len(passed)
+    assert {suite_class for suite_class, *_ in names} == {"TestSmall", "TestMiddle", "TestLarge"}

@@ -135,6 +135,22 @@ def test_a_class_that_differs_is_judged_again_and_the_others_are_not(finished: P
     assert line in done.stdout
 
 
+def test_a_class_that_two_hosts_judged_differently_is_judged_again(
+    project_of_a_run: Path, tmp_path: Path
+) -> None:
+    events = read(project_of_a_run / "first" / FILE_NAME)
+    (run,) = (event for event in events if event["event"] == "run")
+    small, *_ = (event for event in events if event["event"] == "class")
+    other = {**small, "weights_sha256": "f" * 64}
+    for more, is_taken in (([small], True), ([other], False)):
+        journal = "\n".join(map(json.dumps, [*events, *more, small]))
+        (tmp_path / FILE_NAME).write_text(journal, "utf-8")
+        receipt = {**run["receipt"], "conditions": run["conditions"]}
+        found = earlier_runs(tmp_path, receipt).taken_over(small)
+        assert bool(found.rows) is is_taken
+        assert any("digest of the weights" in line for line in found.refused) is not is_taken
+
+
 @pytest.mark.parametrize("change", ["weights", "config", "model file"])
 def test_nothing_is_taken_over_where_something_differs(change: str, finished: Path) -> None:
     tiny = finished / "fixtures" / "tiny" / "tiny"

@@ -133,6 +133,18 @@ def test_environment_variables_and_libraries_of_hosts_are_compared() -> None:
     assert library == "version of pillow: 12.0 on a, none on b"
 
 
+def test_a_verdict_depends_on_what_each_host_finds() -> None:
+    hosts = (
+        host("a", conditions={"version of pillow": "12.0"}, engine_files={"files of vllm": "x"}),
+        host("b", conditions={"version of pillow": "13.0"}, engine_files={"files of vllm": "y"}),
+    )
+    assert Fleet(hosts).conditions == {
+        "version of pillow": "12.0 (a), 13.0 (b)",
+        "files of vllm on a": "x",
+        "files of vllm on b": "y",
+    }
+
+
 def test_a_receipt_of_mixed_hosts_tells_the_version_of_each() -> None:
     other = {
         **SET_UP,
@@ -282,7 +294,7 @@ class Loop:
 
     def run(self, *jobs: Job, must_stop: Callable[[], None] = lambda: None) -> None:
         def work_of(job: Job, name: str) -> Any:
-            return Work(job.name, frozenset(job.tests), {}, Any, None, name, "run", Any)  # type: ignore[arg-type]
+            return Work(job.name, frozenset(job.tests), {}, Any, None, name, "run", Any, None)  # type: ignore[arg-type]
 
         places = [Place(host(node.name, 4), node) for node in self.cluster.nodes()]
         observer = Observer(
@@ -413,7 +425,7 @@ def test_an_interruption_ends_what_runs() -> None:
 def test_work_is_the_same_in_its_process() -> None:
     options = {"keyword": "中文", "verbose": 1, "root": Path("/models"), "plugins": ["a", "b"]}
     tests = frozenset({"m.py::TestX::t1[中]", "m.py::TestX::t2"})
-    work = Work("m.py::TestX", tests, options, Path(), None, "a", "run", Path("/logs"))
+    work = Work("m.py::TestX", tests, options, Path(), None, "a", "run", Path("/logs"), None)
     again = Work.from_text(work.as_text())
     assert again == work
     assert isinstance(again.options["root"], Path)
@@ -427,7 +439,9 @@ def test_the_log_of_tests_without_a_class_is_named_by_their_module(
     module.write_text("def test_one(): pass", "utf-8")
     monkeypatch.chdir(tmp_path)
     tests = frozenset({"conformance/test_own.py::test_one"})
-    work = Work("conformance/test_own.py", tests, {}, Path(), None, "a", "run", tmp_path / "logs")
+    work = Work(
+        "conformance/test_own.py", tests, {}, Path(), None, "a", "run", tmp_path / "logs", None
+    )
     messages = [message for several in judge(work) for message in several]
     assert [one["report"]["outcome"] for one in messages if "report" in one] == ["passed"] * 3
     log = tmp_path / "logs" / "run" / "conformance-test_own.py-pytest.log"

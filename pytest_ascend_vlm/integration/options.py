@@ -385,7 +385,6 @@ def _require_spreadable(config: pytest.Config, url: str | None) -> None:
         "--vlm-server-url": url,
         "--vlm-record": config.getoption("vlm_record"),
         "--vlm-save-performance": config.getoption("vlm_save_performance"),
-        "--vlm-resume": config.getoption("vlm_resume"),
     }.items():
         if given:
             raise ConfigurationError(f"{option} works on one host; remove {RAY}")

@@ -14,6 +14,7 @@ from ..session.run import Run
 from . import workers
 
 if TYPE_CHECKING:
+    from ..reporting.resume import Earlier
     from .closing import Closing
     from .journal import RunJournal
     from .live import Live
@@ -54,10 +55,24 @@ class Reporter:
         options = self._run.options
         return bool("_closing" in vars(self) or options.required is not None or options.report)
 
+    @property
+    def earlier(self) -> Earlier | None:
+        """The runs whose verdicts tests may take over."""
+        return self._takeover.earlier
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self) -> None:
         """Reads the verdicts to take over, before xdist starts workers."""
-        if self._run.options.resume is None or self._config.option.collectonly:
+        if not self._config.option.collectonly and not self._run.is_spread:
+            self.read_earlier()
+
+    def read_earlier(self) -> None:
+        """Reads the verdicts to take over; on a cluster as soon as its hosts are known.
+
+        Raises:
+            pytest.UsageError: there is no journal, or this run has another set-up.
+        """
+        if self._run.options.resume is None:
             return
         from .resume import earlier_of
 
@@ -105,8 +120,8 @@ class Reporter:
         """Sends a worker of xdist the name of this run before it starts; takes its events."""
         workers.send_run_name(node, self._run.logs.name)
         workers.listen(node, self.take_event)
-        if self._takeover.earlier is not None:
-            workers.send_earlier(node, self._takeover.earlier)
+        if self.earlier is not None:
+            workers.send_earlier(node, self.earlier)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
@@ -145,7 +160,7 @@ class Reporter:
         """
         from .journal import begin, events_before
 
-        before = events_before(self._run, self._takeover.earlier)
+        before = events_before(self._run, self.earlier)
         self._live.begin(tests, before)
         argv = self._config.invocation_params.args
         self._journal = begin(self._run, argv, len(tests), before)
@@ -187,8 +202,7 @@ class Reporter:
         if not self._has_closing:
             return (yield)
         missing = self._closing.shortfalls(self._deselected)
-        earlier = self._takeover.earlier
-        is_written = self._closing.write(self._config.invocation_params.args, earlier)
+        is_written = self._closing.write(self._config.invocation_params.args, self.earlier)
         self._closing.write_step_summary()
         if (missing or not is_written) and session.exitstatus in {
             pytest.ExitCode.OK,

@@ -42,15 +42,16 @@ def run_name(config: pytest.Config) -> str | None:
     return (_input(config) or {}).get(_RUN_NAME)
 
 
-def become_worker(config: pytest.Config, run: str, channel: Any) -> None:
+def become_worker(config: pytest.Config, run: str, channel: Any, earlier: str | None) -> None:
     """Makes this process a worker without xdist.
 
     Args:
         config: the configuration of this process.
         run: the name of the run that it is part of.
         channel: its `send` takes the events.
+        earlier: the verdicts that its tests may take over, as a text; None if there are none.
     """
-    config.stash[_INPUT] = {_RUN_NAME: run, _EVENTS: channel}
+    config.stash[_INPUT] = {_RUN_NAME: run, _EVENTS: channel, _EARLIER: earlier}
     config.stash[_OUTPUT] = {}
 
 

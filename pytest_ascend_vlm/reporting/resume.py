@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import reduce
@@ -36,14 +36,14 @@ class EarlierRun:
         name: the name of the run.
         receipt: its receipt, with its conditions.
         seconds: the time from its first event to its last.
-        classes: (model, test class) -> what the class was judged with.
+        classes: (model, test class) -> what it was judged with, on each host that ran a part of it.
         tests: node id -> the event of the test's end.
     """
 
     name: str
     receipt: dict[str, Any]
     seconds: float = 0.0
-    classes: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    classes: dict[tuple[str, str], list[Event]] = field(default_factory=dict)
     tests: dict[str, Event] = field(default_factory=dict)
 
     @property
@@ -97,7 +97,9 @@ class Earlier:
         rows: dict[str, Rows] = {}
         refused: list[str] = []
         for run in (run for run in self.runs if key in run.classes):
-            found = differences(_alone(run.receipt, run.classes[key]), _alone(run.receipt, facts))
+            here = _alone(run.receipt, facts)
+            there = (_alone(run.receipt, one) for one in run.classes[key])
+            found = [one for before in there for one in differences(before, here)]
             if found:
                 refused = [self._refusal(one) for one in found]
                 continue
@@ -105,10 +107,15 @@ class Earlier:
         decided = {test: own for test, own in rows.items() if _is_decided(own)}
         return TakenOver(decided, tuple(refused) if not decided else ())
 
-    def as_text(self) -> str:
-        """What `taken_over` needs, as a text for another process."""
+    def as_text(self, tests: Container[str] | None = None) -> str:
+        """What `taken_over` needs, as a text for another process.
+
+        Args:
+            tests: node ids of the tests that the process runs; None for all.
+        """
         names = {run.name for run in self.runs}
-        needed = [event for event in self.events if event["run"] in names]
+        of_runs = (event for event in self.events if event["run"] in names)
+        needed = [event for event in of_runs if _is_needed(event, tests)]
         return json.dumps({"place": self.place, "events": needed})
 
     @classmethod
@@ -223,11 +230,17 @@ def runs_in(events: Iterable[Event]) -> list[EarlierRun]:
         began = datetime.fromisoformat(run.date)
         run.seconds = (datetime.fromisoformat(event["time"]) - began).total_seconds()
         if event["event"] == "class":
-            run.classes[_key(event)] = dict(event)
+            run.classes.setdefault(_key(event), []).append(event)
         elif event["event"] == "test":
             require_shape({"schema": SCHEMA, "receipt": run.receipt, **event})
             run.tests[event["nodeid"]] = event
     return list(runs.values())
+
+
+def _is_needed(event: Event, tests: Container[str] | None) -> bool:
+    if event["event"] == "test":
+        return tests is None or event["nodeid"] in tests
+    return event["event"] in {"run", "class"}
 
 
 def _key(told: Mapping[str, Any]) -> tuple[str, str]:

@@ -64,7 +64,7 @@ def main(argv: list[str]) -> int:
     if work.ini is not None:
         arguments += ["-c", str(root / work.ini)]
     config = pytest.Config.fromdictargs(work.options, arguments)
-    become_worker(config, work.run_name, channel)
+    become_worker(config, work.run_name, channel, work.earlier)
     config.pluginmanager.register(Judged(config, work.tests, channel), "ascend_vlm_judged")
     exit_code: int = config.hook.pytest_cmdline_main(config=config)
     print(*own_messages(config), sep="\n")

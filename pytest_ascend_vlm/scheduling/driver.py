@@ -36,7 +36,6 @@ _CACHE_KEY = "ascend-vlm/class-seconds"
 _OF_DRIVER: Mapping[str, Any] = {
     "vlm_ray": None,
     "vlm_ray_mixed": False,
-    "vlm_report": None,
     "vlm_report_append": False,
     "vlm_resume": None,
     "vlm_gate": False,
@@ -102,6 +101,7 @@ class Driver:
         hosts = self._hosts(nodes, jobs)
         self._run.fleet = Fleet(tuple(hosts))
         require_appendable(self._run)
+        self._reporter.read_earlier()
         jobs = self._loadable(jobs)
         self._begin(hosts)
         if reason := reasons.unavailable(hosts):
@@ -208,6 +208,7 @@ class Driver:
     def _work(self, job: Job, host: str) -> Work:
         root, ini = self._config.rootpath, self._config.inipath
         directory = _below(root, self._config.invocation_params.dir)
+        earlier = self._reporter.earlier
         return Work(
             suite_class=job.name,
             tests=frozenset(job.tests),
@@ -217,6 +218,7 @@ class Driver:
             host=host,
             run_name=self._run.logs.name,
             log_dir=self._run.options.log_dir.absolute(),
+            earlier=earlier and earlier.as_text(frozenset(job.tests)),
         )
 
     def _options(self, job: Job) -> dict[str, Any]:
@@ -245,7 +247,8 @@ class Driver:
 
     def _store_seconds(self) -> None:
         cache = getattr(self._config, "cache", None)
-        if cache is not None:
+        is_whole = self._reporter.earlier is None  # what is taken over takes no time
+        if cache is not None and is_whole:
             cache.set(_CACHE_KEY, {**self._stored_seconds(), **self._seconds})
 
 
@@ -310,7 +313,8 @@ def _absolute(options: Options) -> Options:
 
 def _elsewhere(options: Options) -> Iterator[Path]:
     """The directories of a project that do not travel."""
-    named = (options.report, options.log_dir, options.weights_root, options.datasets_root)
+    reports = (options.report, options.resume)
+    named = (*reports, options.log_dir, options.weights_root, options.datasets_root)
     yield from (path for path in (*named, *options.weights.values()) if path is not None)
 
 

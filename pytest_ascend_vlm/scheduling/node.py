@@ -20,7 +20,7 @@ from ..integration.receipt import set_up, unmodified_engines
 from ..processes.shared_tmp import shared_tmp
 from ..processes.supervised import SupervisedProcess
 from ..search_path import roots
-from ..session.conditions import host_conditions
+from ..session.conditions import engine_files, host_conditions
 from ..session.run import Run
 from ..spec.model import ModelSpec
 from . import child, reasons
@@ -49,6 +49,7 @@ def look(question: Question) -> dict[str, Any]:
         "packages": {model.model_id: run.lacks_packages_reason(model) for model in question.models},
         "unmodified": unmodified_engines() if question.digests else {},
         "conditions": host_conditions(run),
+        "engine_files": engine_files(),
     }
 
 

@@ -53,6 +53,7 @@ class Work:
         host: name of the host.
         run_name: name of the run, for its logs.
         log_dir: directory of the logs of all runs.
+        earlier: the verdicts that the tests may take over, as `workers.become_worker` takes them.
     """
 
     suite_class: str
@@ -63,6 +64,7 @@ class Work:
     host: str
     run_name: str
     log_dir: Path
+    earlier: str | None
 
     def as_text(self) -> str:
         """The work as JSON."""

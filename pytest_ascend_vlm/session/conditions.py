@@ -61,8 +61,11 @@ def run_conditions(run: Run) -> dict[str, str]:
         "--vlm-datasets-root": options.datasets_root,
         "--vlm-datasets-limit": options.datasets_limit,
         "--vlm-harness-python": options.harness_python,
-        **{f"files of {package}": installed_state(package) for package in _ENGINES},
-        **host_conditions(run),
+        **(
+            {**host_conditions(run), **engine_files()}
+            if run.fleet is None
+            else run.fleet.conditions
+        ),
     }
     return {name: str(value) for name, value in told.items() if value is not None}
 
@@ -73,6 +76,12 @@ def host_conditions(run: Run) -> dict[str, str]:
         **{f"version of {one}": which for one, which in installed_versions(*_LIBRARIES).items()},
         **{f"variable {name}": _digest(value) for name, value in sorted(_variables(run))},
     }
+
+
+def engine_files() -> dict[str, str]:
+    """The state of the engines' files on a host; hosts with equal files have different ones."""
+    states = {f"files of {package}": installed_state(package) for package in _ENGINES}
+    return {name: state for name, state in states.items() if state is not None}
 
 
 def class_conditions(session: ModelSession, sources: Mapping[str, Path]) -> dict[str, Any]:

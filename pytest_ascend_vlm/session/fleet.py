@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -35,6 +35,7 @@ class Host:
         packages: model's id -> reason why the packages there cannot load it, or None.
         unmodified: engine package -> True, its changed files, or None, as in a report.
         conditions: what its servers find there, by the names of `conditions.host_conditions`.
+        engine_files: the state of the engines' files, by the names of `conditions.engine_files`.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Host:
     packages: Mapping[str, str | None] = field(default_factory=dict)
     unmodified: Mapping[str, Any] = field(default_factory=dict)
     conditions: Mapping[str, str] = field(default_factory=dict)
+    engine_files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,10 +89,10 @@ class Fleet:
         joined = {
             "simulated": self.simulated,
             "device": ", ".join(f"{name}: {device}" for name, device in devices.items()),
-            "versions": self._joined("versions"),
+            "versions": self._joined(lambda host: host.set_up["versions"]),
         }
         if "environment" in first:
-            joined["environment"] = self._joined("environment")
+            joined["environment"] = self._joined(lambda host: host.set_up["environment"])
         return first | joined
 
     @property
@@ -102,8 +104,18 @@ class Fleet:
                 found[name] = _worse(found.get(name, True), state)
         return found
 
-    def _joined(self, field_name: str) -> dict[str, Any]:
-        mappings = {host.name: host.set_up[field_name] for host in self.hosts}
+    @property
+    def conditions(self) -> dict[str, str]:
+        """The conditions of all hosts, for `conditions.run_conditions`."""
+        files = {
+            f"{name} on {host.name}": state
+            for host in self.hosts
+            for name, state in host.engine_files.items()
+        }
+        return {**self._joined(lambda host: host.conditions), **files}
+
+    def _joined(self, of: Callable[[Host], Mapping[str, Any]]) -> dict[str, Any]:
+        mappings = {host.name: of(host) for host in self.hosts}
         names = dict.fromkeys(name for one in mappings.values() for name in one)
         return {
             name: _together({host: one.get(name) for host, one in mappings.items()})
