@@ -23,6 +23,7 @@ from pytest_ascend_vlm.criteria.requests import judge_any_request, reply_problem
 from pytest_ascend_vlm.observation.answers import Completion
 from pytest_ascend_vlm.observation.exchange import Exchange, SequenceRun, SequenceSearch
 from pytest_ascend_vlm.session.request_search import search, sequences
+from pytest_ascend_vlm.spec.request_rows import request_names
 from pytest_ascend_vlm.spec.step import STRUCTURED, Step, chat, single_steps
 
 # Defect -> the names of the steps of the shortest sequence, one of which must be found.
@@ -121,6 +122,12 @@ def test_a_known_failure_is_not_sent(project: pytest.Pytester, stub: Serve, judg
     assert failed["evidence"]["steps"] == ["min_p-above-one"]
     model_file(project, "    pass", expected_failures=f"({one}{other})")
     assert row(judged(url, "-k", "any_request", "test_own_model.py"))["status"] == "pass"
+
+
+def test_a_good_request_is_no_bad_input() -> None:
+    names = request_names()
+    assert {"min_p-negative", "json-null", "bad_words-empty"} <= set(names)
+    assert not {"text", "image", "streamed", "image + streamed", "left-after-1-line"} & set(names)
 
 
 def test_a_request_that_a_model_file_names_has_a_row_that_must_fail(

@@ -389,6 +389,14 @@ def test_of_an_answer_whose_text_has_other_tokens_todays_preference_counts(
     assert ("was not near" not in told) is is_near
 
 
+def test_a_replay_that_ends_early_or_with_a_token_that_is_not_listed_fails() -> None:
+    ended = replayed("a", (5,))
+    row = {5: -0.1, 8: -0.2}
+    unlisted = replayed("aX", (5, 7, END), row, row, row)
+    for answer in (ended, unlisted):
+        assert not rules.judge_replay(answer, OF_OTHER_TOKENS).passed
+
+
 def test_a_preference_that_nobody_knows_is_neither_near_nor_far() -> None:
     answer = served("aX", (5, 7, END))
     for verdict in (

@@ -415,8 +415,8 @@ def test_where_no_token_ids_are_known_texts_are_compared() -> None:
     ).passed
 
 
-def seeds(*texts: str) -> dict[str, Completion]:
-    return {f"seed {number}": answer(text) for number, text in enumerate(texts)}
+def seeds(*texts: str, case_id: str = "text/open") -> dict[str, dict[str, Completion]]:
+    return {case_id: {f"seed {number}": answer(text) for number, text in enumerate(texts)}}
 
 
 def test_a_seed_repeats_its_answer_and_another_gives_another() -> None:
@@ -430,7 +430,7 @@ def test_a_seed_repeats_its_answer_and_another_gives_another() -> None:
 def test_a_seed_that_does_not_repeat_is_named() -> None:
     verdict = judge_seeds(seeds("红", "蓝", "绿"), seeds("红", "黑", "绿"), 1.0)
     assert not verdict.passed
-    assert verdict.evidence["differing"] == ["seed 1"]
+    assert verdict.evidence["differing"] == ["text/open, seed 1"]
     # Equal first answers do not excuse a difference between the second answers.
     assert not judge_seeds(seeds("红", "红"), seeds("红", "蓝"), 1.0).passed
 
@@ -438,6 +438,13 @@ def test_a_seed_that_does_not_repeat_is_named() -> None:
 def test_seeds_that_all_give_one_answer_show_nothing() -> None:
     with pytest.raises(PreconditionError, match="2 seeds give one answer, '红'"):
         judge_seeds(seeds("红", "红"), seeds("红", "红"), 1.0)
+
+
+def test_a_seed_has_to_show_on_the_image_too() -> None:
+    greedy = seeds("红", "红", case_id="image/open")
+    sampled = {**seeds("红", "蓝"), **greedy}
+    with pytest.raises(PreconditionError, match="image/open: 2 seeds give one answer, '红'"):
+        judge_seeds(sampled, sampled, 1.0)
 
 
 def certain(*margins: float) -> Completion:

@@ -135,11 +135,17 @@ def test_environment_variables_and_libraries_of_hosts_are_compared() -> None:
 
 def test_a_verdict_depends_on_what_each_host_finds() -> None:
     hosts = (
-        host("a", conditions={"version of pillow": "12.0"}, engine_files={"files of vllm": "x"}),
+        host(
+            "a",
+            set_up={**SET_UP, "suite_sha256": "s"},
+            conditions={"version of pillow": "12.0"},
+            engine_files={"files of vllm": "x"},
+        ),
         host("b", conditions={"version of pillow": "13.0"}, engine_files={"files of vllm": "y"}),
     )
     assert Fleet(hosts).conditions == {
         "version of pillow": "12.0 (a), 13.0 (b)",
+        "files of the suite on a": "s",
         "files of vllm on a": "x",
         "files of vllm on b": "y",
     }

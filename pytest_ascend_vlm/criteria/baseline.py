@@ -352,10 +352,13 @@ def _as_replayed(divergence: Divergence, replayed: Completion, golden: Reference
     On another CPU, whose kernels round elsewhere, an answer whose text has other tokens may part
     from the golden at a near-tie as well as any other.
     """
+    has_ended = divergence.expected is None or divergence.got is None
     known = math.isfinite(divergence.preference)
-    if known or divergence.expected is None or replayed.top is None or golden.numerics is None:
+    if known or has_ended or replayed.top is None or golden.numerics is None:
         return divergence
     candidates = replayed.top.at(divergence.position)
+    if divergence.expected not in candidates:
+        return divergence
     preference = _preference(candidates, divergence.expected)
     # The largest logit is not known; the reference's own error is nearly always the larger part.
     tie = tie_margin(0.0, golden.numerics.logit_rmse)

@@ -257,29 +257,46 @@ def _difference(first: Completion, other: Completion) -> tuple[str, ...]:
 
 
 def judge_seeds(
-    first: Mapping[str, Completion], again: Mapping[str, Completion], minimum: float
+    first: Mapping[str, Mapping[str, Completion]],
+    again: Mapping[str, Mapping[str, Completion]],
+    minimum: float,
 ) -> Verdict:
     """Each seed repeats its answer, and different seeds give different answers.
 
     Args:
-        first: name of a seed -> an answer sampled with that seed.
-        again: the same seeds -> a second answer.
+        first: case id -> name of a seed -> an answer sampled with that seed.
+        again: the same cases and seeds -> a second answer.
         minimum: the minimum rate of seeds that repeat their answer, 0..1.
 
     Raises:
-        PreconditionError: all answers are equal, so an ignored seed could not be detected.
+        PreconditionError: all answers to a case are equal, so an ignored seed could not be
+            detected.
     """
-    answers = [*first.values(), *again.values()]
-    if all(same_answer(answers[0], other) for other in answers):
-        raise PreconditionError(
-            f"{len(first)} seeds give one answer, {answers[0].text[:80]!r}, so the effect of a "
-            "seed cannot be judged. Either the server ignores the request's seed, or it ignores "
-            "the temperature and samples greedily, or the model has only one likely answer."
-        )
-    verdict = judge_agreement(first, {seed: [answer] for seed, answer in again.items()}, minimum)
-    number = distinct(first.values())
+    for case_id, sampled in first.items():
+        _require_different(case_id, [*sampled.values(), *again[case_id].values()])
+    answers = {
+        f"{case_id}, {seed}": (answer, again[case_id][seed])
+        for case_id, sampled in first.items()
+        for seed, answer in sampled.items()
+    }
+    verdict = judge_agreement(
+        {name: one for name, (one, _) in answers.items()},
+        {name: [other] for name, (_, other) in answers.items()},
+        minimum,
+    )
+    number = min(distinct(sampled.values()) for sampled in first.values())
     reason = f"{verdict.reason} under the same seed; the seeds give {number} different answers"
     return dataclasses.replace(verdict, reason=reason)
+
+
+def _require_different(case_id: str, answers: Sequence[Completion]) -> None:
+    if all(same_answer(answers[0], other) for other in answers):
+        raise PreconditionError(
+            f"{case_id}: {len(answers) // 2} seeds give one answer, {answers[0].text[:80]!r}, so "
+            "the effect of a seed cannot be judged. Either the server ignores the request's seed, "
+            "or it ignores the temperature and samples greedily, or the model has only one likely "
+            "answer."
+        )
 
 
 def repeat_chance(answer: Completion) -> float:

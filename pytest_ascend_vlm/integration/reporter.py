@@ -199,7 +199,8 @@ class Reporter:
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
         """Writes the report, evaluates the gate, and prints what was verified in the last line."""
         self._end_display()
-        if not self._has_closing:
+        was_refused = session.exitstatus == pytest.ExitCode.USAGE_ERROR
+        if was_refused or not self._has_closing:  # the report of an earlier run stays
             return (yield)
         missing = self._closing.shortfalls(self._deselected)
         is_written = self._closing.write(self._config.invocation_params.args, self.earlier)

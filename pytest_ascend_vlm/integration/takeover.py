@@ -28,18 +28,21 @@ class Takeover:
     Attributes:
         send: takes the events: what each class is judged with, and why it is judged again.
         earlier: the earlier runs; None if nothing is taken over.
+        is_on_cluster: True in a test process of a cluster, whose host is a condition of its own.
     """
 
     def __init__(self, run: Run) -> None:
         self.send: EventCallback = lambda _: None
         self.earlier: Earlier | None = None
+        self.is_on_cluster = False
         self._run = run
         self._begun: set[type] = set()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> None:
         """Begins a class with its first test that is not skipped."""
-        if self._run.options.report is None and self.earlier is None:
+        is_told = self.is_on_cluster or self._run.options.report is not None
+        if not is_told and self.earlier is None:
             return
         call = call_of(item)
         if call.model is None or call.suite_class is None or not really_runs(item):
@@ -75,7 +78,7 @@ class Takeover:
 
         The class's first test tells what is wrong with a checkpoint.
         """
-        from ..session.conditions import class_conditions
+        from ..session.conditions import class_conditions, own_conditions
         from ..session.model import ModelSession
 
         if call.model is None or call.suite_class is None or self._run.options.server_url:
@@ -85,6 +88,8 @@ class Takeover:
             told = class_conditions(ModelSession(self._run, call.model), sources)
         except (VlmError, OSError):
             return None
+        if self.is_on_cluster:
+            told["conditions"] |= own_conditions(self._run)
         return {"model": call.model.model_id, "suite_class": call.suite_class.__name__, **told}
 
 

@@ -100,6 +100,7 @@ class Worker:
 
     def __init__(self, config: pytest.Config, takeover: Takeover) -> None:
         self._config = config
+        takeover.is_on_cluster = _INPUT in config.stash
         if told := (_input(config) or {}).get(_EARLIER):
             from ..reporting.resume import Earlier
 

@@ -36,6 +36,7 @@ _CACHE_KEY = "ascend-vlm/class-seconds"
 _OF_DRIVER: Mapping[str, Any] = {
     "vlm_ray": None,
     "vlm_ray_mixed": False,
+    "vlm_report": None,
     "vlm_report_append": False,
     "vlm_resume": None,
     "vlm_gate": False,

@@ -78,6 +78,16 @@ def host_conditions(run: Run) -> dict[str, str]:
     }
 
 
+def own_conditions(run: Run) -> dict[str, str]:
+    """What a host of a cluster is: its versions, libraries, variables and engine files.
+
+    The hosts of a run may differ, and a class may move from one to another.
+    """
+    versions = run.platform.versions().items()
+    told = {f"version of {name}": version for name, version in versions if version is not None}
+    return {**told, **host_conditions(run), **engine_files()}
+
+
 def engine_files() -> dict[str, str]:
     """The state of the engines' files on a host; hosts with equal files have different ones."""
     states = {f"files of {package}": installed_state(package) for package in _ENGINES}

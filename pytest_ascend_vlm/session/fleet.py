@@ -110,7 +110,11 @@ class Fleet:
         files = {
             f"{name} on {host.name}": state
             for host in self.hosts
-            for name, state in host.engine_files.items()
+            for name, state in {
+                "files of the suite": host.set_up.get("suite_sha256"),
+                **host.engine_files,
+            }.items()
+            if state is not None
         }
         return {**self._joined(lambda host: host.conditions), **files}
 
