@@ -315,6 +315,14 @@ def test_a_server_that_is_not_there_is_one_error_before_anything_is_asked(judged
     assert not outcome.rows
 
 
+def test_a_run_that_is_refused_leaves_the_report_of_an_earlier_one(
+    stub: Serve, judged: Judged
+) -> None:
+    first = judged(stub(), "-k", "models")
+    assert first.criteria("pass") == {"serving.models"}
+    assert judged(NOBODY, "-k", "models").report == first.report
+
+
 def test_nobody_is_asked_where_no_test_needs_the_server(
     project: pytest.Pytester, judged: Judged
 ) -> None:
