@@ -328,6 +328,8 @@ def test_nothing_outlives_a_driver_that_is_killed_and_its_run_goes_on(
         assert leases(three_models.parent) == {}
     journal = events(three_models)
     passed = [row for one in journal for row in one.get("rows", ()) if row["status"] == "pass"]
+    classes = [one for one in journal if one["event"] == "class"]
+    assert {one["conditions"]["version of vllm"] for one in classes} == {"0.18.0"}  # its host's
     resume = (*TEXTS, f"--vlm-ray={three_hosts.address}", "--vlm-resume=report")
     done, document = judge(three_models, *resume, **three_hosts.environment)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -462,6 +462,12 @@ def test_a_host_has_no_stepwise_run_of_its_own(pytester: pytest.Pytester) -> Non
     assert not config.pluginmanager.has_plugin("stepwiseplugin")
 
 
+def test_a_host_needs_no_access_to_the_directory_of_the_report(pytester: pytest.Pytester) -> None:
+    typed = vars(pytester.parseconfig("--vlm-report=reports", "--vlm-resume=reports").option)
+    own = {**typed, **_OF_DRIVER}
+    assert (own["vlm_report"], own["vlm_resume"]) == (None, None)
+
+
 @pytest.mark.parametrize("value", [object(), [object()], {"a": 1}, lambda: None])
 def test_what_another_process_cannot_have_does_not_travel(value: object) -> None:
     assert not is_plain(value)
