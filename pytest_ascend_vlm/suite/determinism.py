@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,7 +11,7 @@ from ..criteria import determinism as rules
 from ..criteria import recomputed
 from ..criteria.criterion import Cases
 from ..errors import PreconditionError
-from ..observation.answers import Completion, Refusal, require_answer
+from ..observation.answers import require_answer
 from ..session.answers import Answers
 from ..session.case_sizes import pixels
 from ..session.crowds import Crowds
@@ -26,6 +26,7 @@ from .open_prompt import OPEN, open_cases
 if TYPE_CHECKING:
     from ..engines.client import Client
     from ..engines.endpoint import Server
+    from ..observation.answers import Completion
     from ..spec.model import ModelSpec
 
 _TEMPERATURES = (1.0, 2.0)
@@ -139,21 +140,20 @@ class DeterminismCriteria(Criteria):
     ) -> None:
         """An equal seed gives an equal sampled answer, and different seeds give different answers.
 
-        {seeds} seeds are sampled on a text and on an image, first unstreamed and then streamed, at
-        temperature 1, or at temperature 2 if temperature 1 gives too few different answers to one
-        of them. If all seeds give the same answer to one, the result is an error: an ignored seed
-        could not be detected.
+        {seeds} seeds are sampled twice on a text and twice on an image, at temperature 1, or at
+        temperature 2 if temperature 1 gives too few different answers to one of them. If all seeds
+        give the same answer to one, the result is an error: an ignored seed could not be detected.
 
         If this fails: the request's seed does not reach the sampler. Look for a custom sampler or
-        a proxy that drops the field. If serving.streaming fails as well, begin there.
+        a proxy that drops the field.
         """
         first, again = {}, {}
         for case in open_cases(all_cases):
             for temperature in _TEMPERATURES:
-                first[case.id] = _sampled(case, temperature, client.ask_with)
+                first[case.id] = _sampled(client, case, temperature)
                 if rules.distinct(first[case.id].values()) > SEEDS // 2:
                     break
-            again[case.id] = _sampled(case, temperature, client.stream_with)
+            again[case.id] = _sampled(client, case, temperature)
         judge(rules.judge_seeds(first, again, self.model.thresholds.agreement))
 
     @criterion("determinism.concurrent")
@@ -267,11 +267,7 @@ def _errors(crowds: Crowds, names: Sequence[str]) -> rules.ForcedErrors | str:
         return str(error).partition("\n")[0] or type(error).__name__
 
 
-def _sampled(
-    case: Case,
-    temperature: float,
-    ask: Callable[[Case, Mapping[str, Any]], Completion | Refusal],
-) -> dict[str, Completion]:
+def _sampled(client: Client, case: Case, temperature: float) -> dict[str, Completion]:
     """Name of a seed -> an answer sampled with that seed.
 
     Each prompt is computed again. Otherwise the second one would hit the prefix cache, and its
@@ -279,7 +275,7 @@ def _sampled(
     """
     return {
         f"seed {seed}": require_answer(
-            case.id, ask(case, {"temperature": temperature, "seed": seed})
+            case.id, client.ask_with(case, {"temperature": temperature, "seed": seed})
         )
         for seed in range(1, SEEDS + 1)
     }
