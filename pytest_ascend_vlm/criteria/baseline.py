@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -168,7 +168,7 @@ def judge_text(served: Completion, reference: Reference, thresholds: Thresholds)
     after = ", after a near-tie of the reference" if excused else ""
     details = () if got == reference.text else side_by_side(reference.text, got)
     if divergence is not None:
-        details += describe(divergence, served, reference)
+        details += describe(divergence, served)
     evidence = {
         "expected": reference.text,
         "got": served.text,
@@ -204,7 +204,7 @@ def judge_divergence(served: Completion, reference: Reference) -> Verdict:
         return with_answer(verdict, served)
     details = (
         *side_by_side(reference.text, served.text),
-        *describe(divergence, served, reference),
+        *describe(divergence, served),
     )
     evidence = {"position": divergence.position, "expected": reference.text, "got": served.text}
     if not math.isfinite(divergence.preference):
@@ -233,7 +233,7 @@ def with_parting(
     divergence = find_divergence(served, reference)
     if divergence is None:
         return verdict
-    return with_evidence(verdict, {"parting": parting(divergence, served, reference, token_text)})
+    return with_evidence(verdict, {"parting": parting(divergence, served, token_text)})
 
 
 def find_divergence(served: Completion, reference: Reference) -> Divergence | None:
@@ -252,21 +252,19 @@ def find_divergence(served: Completion, reference: Reference) -> Divergence | No
     # If the numerics prefer another token to the recorded one, that preference counts as well.
     chosen = 0.0 if expected is None else _preference(candidates, expected)
     preference = max(_preference(candidates, got), chosen)
-    return Divergence(position, expected, got, preference, _tie(numerics, position))
+    return Divergence(position, expected, got, preference, _tie(numerics, position), candidates)
 
 
-def describe(divergence: Divergence, served: Completion, reference: Reference) -> tuple[str, ...]:
+def describe(divergence: Divergence, served: Completion) -> tuple[str, ...]:
     """Lines with both sides' candidates at the divergence and the reference's preference."""
     lines = []
-    assert reference.numerics is not None  # noqa: S101  (find_divergence has checked it)
-    assert reference.token_ids is not None  # noqa: S101
-    position = divergence.position
-    if candidates := reference.numerics.candidates_after(reference.token_ids, position):
+    if divergence.candidates:
         lines.append(
-            f"at token {position + 1} the reference's candidates: {_candidates(candidates)}"
+            f"at token {divergence.position + 1} the reference's candidates: "
+            + _candidates(divergence.candidates)
         )
-    if served.top is not None and position < len(served.top):
-        lines.append(f"the served model's candidates: {_candidates(served.top.at(position))}")
+    if candidates := served.candidates_at(divergence.position):
+        lines.append(f"the served model's candidates: {_candidates(candidates)}")
     if divergence.got is None:
         return (*lines, "the served answer has ended there, the reference's goes on")
     if divergence.expected is None:
@@ -337,7 +335,7 @@ def judge_replay(replayed: Completion, golden: Reference) -> Verdict:
     details = side_by_side(golden.text, replayed.text, "recorded")
     if divergence is not None:
         divergence = _as_replayed(divergence, replayed, golden)
-        details += describe(divergence, dataclasses.replace(replayed, top=None), golden)
+        details += describe(divergence, dataclasses.replace(replayed, top=None))
     excused = _is_excused(divergence)
     measured = similarity(golden.text, replayed.text)
     minimum = measured if excused else 1.0
@@ -352,14 +350,9 @@ def _as_replayed(divergence: Divergence, replayed: Completion, golden: Reference
     On another CPU, whose kernels round elsewhere, an answer whose text has other tokens may part
     from the golden at a near-tie as well as any other.
     """
-    has_ended = divergence.expected is None or divergence.got is None
-    known = math.isfinite(divergence.preference)
-    if known or has_ended or replayed.top is None or golden.numerics is None:
+    if divergence.candidates or golden.numerics is None:
         return divergence
-    candidates = replayed.top.at(divergence.position)
-    if divergence.expected not in candidates:
-        return divergence
-    preference = _preference(candidates, divergence.expected)
+    preference = replayed.preference_over(divergence.expected, divergence.position)
     # The largest logit is not known; the reference's own error is nearly always the larger part.
     tie = tie_margin(0.0, golden.numerics.logit_rmse)
     return dataclasses.replace(divergence, preference=preference, tie=tie)
@@ -369,14 +362,14 @@ def _tie(numerics: ReferenceNumerics, position: int) -> float:
     return tie_margin(numerics.peak_logit(position), numerics.logit_rmse)
 
 
-def _preference(candidates: dict[int, float], token: int | None) -> float:
+def _preference(candidates: Mapping[int, float], token: int | None) -> float:
     if token is None or not candidates:
         return float("inf")
     best = max(candidates.values())
     return best - candidates.get(token, min(candidates.values()))
 
 
-def _candidates(listed: dict[int, float]) -> str:
+def _candidates(listed: Mapping[int, float]) -> str:
     """The most likely tokens with their probabilities, normalised over the listed tokens."""
     known = {token: value for token, value in listed.items() if not np.isnan(value)}
     if not known:

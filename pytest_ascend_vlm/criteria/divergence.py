@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,8 @@ class Divergence:
         preference: the log-probability of the expected side's best token minus that of the token
             it is compared with, nats; infinite if one of them is unknown.
         tie: the preference up to which rounding alone can change the choice, nats.
+        candidates: the expected side's tokens at the position -> log-probability, nats; empty if
+            they are unknown.
     """
 
     position: int
@@ -25,6 +27,7 @@ class Divergence:
     got: int | None
     preference: float
     tie: float
+    candidates: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def preferred_by(self) -> str:

@@ -97,17 +97,9 @@ def _divergence(expected: Completion, got: Completion, reference: Reference) -> 
         position,
         token_at(base, position),
         token_at(variant, position),
-        _preference(expected, variant, position),
+        expected.preference_over(token_at(variant, position), position),
         _tie(reference, position),
     )
-
-
-def _preference(expected: Completion, variant: tuple[int, ...], position: int) -> float:
-    if expected.top is None or position >= len(expected.top) or position >= len(variant):
-        return float("inf")
-    listed = expected.top.at(position)
-    other = listed.get(variant[position])
-    return float("inf") if other is None else max(listed.values()) - other
 
 
 def _tie(reference: Reference, position: int) -> float:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ..observation.answers import Completion, Reference, TokenText
+from ..observation.answers import Completion, TokenText
 from .divergence import Divergence
 from .verdict import Verdict
 
@@ -36,9 +36,7 @@ def answer_facts(answer: Completion) -> dict[str, Any]:
     }
 
 
-def parting(
-    divergence: Divergence, served: Completion, reference: Reference, token_text: TokenText
-) -> dict[str, Any]:
+def parting(divergence: Divergence, served: Completion, token_text: TokenText) -> dict[str, Any]:
     """Both sides' most likely tokens where two answers part, as JSON values.
 
     Returns:
@@ -46,14 +44,10 @@ def parting(
         in nats], most likely first, empty if unknown; "margin", the reference's preference for its
         own token over the served one, in nats.
     """
-    position, numerics, tokens = divergence.position, reference.numerics, reference.token_ids
-    expected = {} if numerics is None else numerics.candidates_after(tokens or (), position)
-    listed = served.top is not None and position < len(served.top)
-    got = served.top.at(position) if served.top is not None and listed else {}
     return {
-        "position": position,
-        "served": _candidates(got, token_text),
-        "reference": _candidates(expected, token_text),
+        "position": divergence.position,
+        "served": _candidates(served.candidates_at(divergence.position), token_text),
+        "reference": _candidates(divergence.candidates, token_text),
         "margin": divergence.preference,
     }
 

@@ -181,9 +181,9 @@ def _begins_like(plain: Completion, got: Completion, count: int) -> bool:
 def _is_tie(plain: Completion, got: Completion, position: int) -> bool:
     """True if both answers' tokens at a position are nearly equally likely in the plain answer."""
     one, other = (token_at(token_ids(answer), position) for answer in (plain, got))
-    if one is None or other is None or plain.top is None or position >= len(plain.top):
+    if one is None or other is None:
         return False
-    listed = plain.top.at(position)
+    listed = plain.candidates_at(position)
     return abs(listed.get(one, math.inf) - listed.get(other, -math.inf)) <= _TIE
 
 
@@ -395,12 +395,13 @@ def _are_before(plain: Completion, got: Completion, position: int) -> bool:
 
 
 def _listed(answer: Completion, position: int) -> Mapping[int, float]:
-    if answer.top is None or position >= len(answer.top) or not answer.top.at(position):
+    listed = answer.candidates_at(position)
+    if not listed:
         raise PreconditionError(
             f"{answer.case_id}: the server lists no log-probabilities for token {position + 1} of "
             "the answer, so the parameter cannot be judged."
         )
-    return answer.top.at(position)
+    return listed
 
 
 def _bias(token: int, bias: float) -> Adjust:

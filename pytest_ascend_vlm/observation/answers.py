@@ -6,6 +6,7 @@ Arrays are NumPy; log-probabilities are natural logarithms (nats).
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -116,6 +117,20 @@ class Completion:
         if self.prompt_token_ids is not None:
             return len(self.prompt_token_ids)
         return self.usage.prompt_tokens if self.usage else None
+
+    def candidates_at(self, position: int) -> dict[int, float]:
+        """Token id -> log-probability (nats) of the tokens listed at a position; empty if none."""
+        listed = self.top is not None and position < len(self.top)
+        return self.top.at(position) if self.top is not None and listed else {}
+
+    def preference_over(self, token: int | None, position: int) -> float:
+        """How far the likeliest token at a position is ahead of another, nats.
+
+        Infinite if the other one is None or not listed.
+        """
+        listed = self.candidates_at(position)
+        other = None if token is None else listed.get(token)
+        return math.inf if other is None else max(listed.values()) - other
 
     @property
     def cached_tokens(self) -> int:
