@@ -301,7 +301,7 @@ def leases(directory: Path) -> dict[str, Any]:
     return {name: cards for name, cards in found.items() if cards}
 
 
-def name(row: Any) -> tuple[str, str]:
+def case_of(row: Any) -> tuple[str, str]:
     return row["suite_class"], row["case"]
 
 
@@ -334,9 +334,9 @@ def test_nothing_outlives_a_driver_that_is_killed_and_its_run_goes_on(
     done, document = judge(three_models, *resume, **three_hosts.environment)
     assert done.returncode == 0, done.stdout + done.stderr
     taken = [row for row in document["rows"] if "taken_over" in row and row["status"] == "pass"]
-    assert {name(row) for row in taken} == {name(row) for row in passed}
+    assert {case_of(row) for row in taken} == {case_of(row) for row in passed}
     assert "results taken over from report, judged on" in done.stdout
     assert {row["status"] for row in document["rows"]} == {"pass", "na"}
-    names = [(*name(row), row["criterion"]) for row in document["rows"]]
+    names = [(*case_of(row), row["criterion"]) for row in document["rows"]]
     assert len(names) == len(set(names)) > len(passed)
     assert {suite_class for suite_class, *_ in names} == {"TestSmall", "TestMiddle", "TestLarge"}

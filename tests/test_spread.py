@@ -135,29 +135,26 @@ def test_environment_variables_and_libraries_of_hosts_are_compared() -> None:
 
 def test_a_verdict_depends_on_what_each_host_finds() -> None:
     hosts = (
-        host(
-            "a",
-            set_up={**SET_UP, "suite_sha256": "s"},
-            conditions={"version of pillow": "12.0"},
-            engine_files={"files of vllm": "x"},
-        ),
+        host("a", conditions={"version of pillow": "12.0"}, engine_files={"files of vllm": "x"}),
         host("b", conditions={"version of pillow": "13.0"}, engine_files={"files of vllm": "y"}),
     )
     assert Fleet(hosts).conditions == {
         "version of pillow": "12.0 (a), 13.0 (b)",
-        "files of the suite on a": "s",
         "files of vllm on a": "x",
         "files of vllm on b": "y",
     }
 
 
 def test_a_receipt_of_mixed_hosts_tells_the_version_of_each() -> None:
+    first = {**SET_UP, "suite_sha256": "s"}
     other = {
         **SET_UP,
+        "suite_sha256": "t",
         "versions": {"vllm": "0.23.0"},
         "environment": {"python": "3.12.1", "os": "Ubuntu", "device_memory_mib": 65536},
     }
-    told = Fleet((host("a"), host("b", set_up=other))).set_up
+    told = Fleet((host("a", set_up=first), host("b", set_up=other))).set_up
+    assert told["suite_sha256"] == "s (a), t (b)"
     assert told["device"] == "a: 8 x 910B4, b: 8 x 910B4"
     assert told["versions"] == {
         "vllm": "0.18.0 (a), 0.23.0 (b)",

@@ -47,7 +47,7 @@ def parametrize(metafunc: pytest.Metafunc, run: Run) -> None:
         names = [workload.name if workload else "no-workload" for workload in workloads]
         metafunc.parametrize("workload", workloads, ids=names)
     if criterion.id in REQUEST_ROWS:
-        metafunc.parametrize("request_name", rows_of(criterion.id, model.expected_failures))
+        metafunc.parametrize("row", rows_of(criterion.id, model.expected_failures))
     if criterion.cases is None:
         return
     cases: tuple[Case | None, ...] = ModelSession(run, model).declared_cases(criterion.cases)

@@ -91,6 +91,9 @@ class Fleet:
             "device": ", ".join(f"{name}: {device}" for name, device in devices.items()),
             "versions": self._joined(lambda host: host.set_up["versions"]),
         }
+        if "suite_sha256" in first:
+            digests = {host.name: host.set_up.get("suite_sha256") for host in self.hosts}
+            joined["suite_sha256"] = _together(digests)
         if "environment" in first:
             joined["environment"] = self._joined(lambda host: host.set_up["environment"])
         return first | joined
@@ -110,11 +113,7 @@ class Fleet:
         files = {
             f"{name} on {host.name}": state
             for host in self.hosts
-            for name, state in {
-                "files of the suite": host.set_up.get("suite_sha256"),
-                **host.engine_files,
-            }.items()
-            if state is not None
+            for name, state in host.engine_files.items()
         }
         return {**self._joined(lambda host: host.conditions), **files}
 

@@ -25,7 +25,7 @@ from ..spec.case import Capability, Case, Sampling
 from ..spec.model import ModelSpec
 from ..spec.request_rows import BAD_INPUT, ODD_INPUT
 from ..spec.step import STRUCTURED, Step, single_step
-from . import bad_requests
+from . import request_failures
 from .base import Criteria
 from .criterion import criterion
 
@@ -288,15 +288,10 @@ class ServingCriteria(Criteria):
         BAD_INPUT,
         "robustness",
         needs=Capability.IMAGE,
-        known_failures=bad_requests.BAD_INPUT_FAILURES,
+        known_failures=request_failures.BAD_INPUT_FAILURES,
     )
     def test_bad_input_is_refused(
-        self,
-        request_name: str,
-        text_case: Case,
-        client: Client,
-        request_runs: RequestRuns,
-        judge: Judge,
+        self, row: str, text_case: Case, client: Client, request_runs: RequestRuns, judge: Judge
     ) -> None:
         """A bad request gets a 4xx with a JSON error, and the next good request is answered.
 
@@ -308,22 +303,17 @@ class ServingCriteria(Criteria):
         If this fails: after a 5xx, the server's log has the exception that should have become a
         4xx. If the next good request is not answered, the bad request stopped the engine.
         """
-        exchange, good = _sent_between(single_step(request_name), text_case, client, request_runs)
-        judge(rules.judge_refusals({request_name: exchange.refusal}, good))
+        exchange, good = _sent_between(single_step(row), text_case, client, request_runs)
+        judge(rules.judge_refusals({row: exchange.refusal}, good))
 
     @criterion(
         ODD_INPUT,
         "robustness",
         needs=Capability.IMAGE,
-        known_failures=bad_requests.ODD_INPUT_FAILURES,
+        known_failures=request_failures.ODD_INPUT_FAILURES,
     )
     def test_odd_input_does_no_harm(
-        self,
-        request_name: str,
-        text_case: Case,
-        client: Client,
-        request_runs: RequestRuns,
-        judge: Judge,
+        self, row: str, text_case: Case, client: Client, request_runs: RequestRuns, judge: Judge
     ) -> None:
         """An odd request gets an answer or a 4xx, and the next good request is answered.
 
@@ -336,7 +326,7 @@ class ServingCriteria(Criteria):
         If this fails: the server's log has the exception. Until the engine is mended, reject texts
         that contain special tokens before they reach the server.
         """
-        exchange, good = _sent_between(single_step(request_name), text_case, client, request_runs)
+        exchange, good = _sent_between(single_step(row), text_case, client, request_runs)
         judge(request_rules.judge_odd(exchange, good))
 
     @criterion("serving.any_request", "robustness", needs=Capability.IMAGE)
@@ -360,7 +350,7 @@ class ServingCriteria(Criteria):
         look for state that a request leaves behind: a slot of the batch that is not reset, blocks
         of an aborted request, a cache entry.
         """
-        declared = (*self.model.expected_failures, *bad_requests.KNOWN_FAILURES)
+        declared = (*self.model.expected_failures, *request_failures.KNOWN_FAILURES)
         known = {one.case for one in declared if one.may_occur(vlm_run.vllm_version)}
         if unstructured := vlm_run.platform.structured_outputs_problem:
             known |= STRUCTURED
