@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,10 +113,15 @@ def probes(plain: Completion) -> Iterator[Probe]:
     yield Probe({"include_stop_str_in_output": True}, {"stop": middle})
 
 
-def effect(plain: Completion, got: Completion | Refusal) -> str:
+def effect(plain: Completion, got: Sequence[Completion] | Refusal) -> str:
     """What a parameter does, in words."""
     if isinstance(got, Refusal):
         return f"HTTP {got.status}: {_message(got.message)}"
+    effects = "; ".join(_change(plain, one) for one in got)
+    return effects if len(got) == 1 else f"{len(got)} answers: {effects}"
+
+
+def _change(plain: Completion, got: Completion) -> str:
     before, after = plain.token_ids or (), got.token_ids or ()
     if before == after:
         return "no change" if got.text == plain.text else f"the text ends with {got.text[-1:]!r}"
@@ -143,7 +148,7 @@ def rows(client: Client, case: Case) -> Iterator[list[str]]:
         key = str(probe.beside)
         if key not in plain:
             plain[key] = _answer(client, case, probe.beside)
-        got = client.ask_with(case, {**probe.beside, **probe.fields})
+        got = client.ask_all_with(case, {**probe.beside, **probe.fields})
         ((name, value),) = probe.fields.items()
         yield [f"`{name}`", _json(value), _json(probe.beside), effect(plain[key], got)]
 

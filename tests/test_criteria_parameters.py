@@ -158,8 +158,9 @@ def test_a_form_is_recognised(name: str, good: tuple[str, str], bad: tuple[str, 
     assert problem(parameter, PLAIN, answer((1,), bad[1], bad[0]))
 
 
-def tried(unstreamed: Completion | Refusal, streamed: Completion | None) -> Trials:
-    trial = Trial({"top_k": 1}, PLAIN, unstreamed, streamed)
+def tried(unstreamed: Completion | Sequence[Completion] | Refusal, *streamed: Completion) -> Trials:
+    answers = (unstreamed,) if isinstance(unstreamed, Completion) else unstreamed
+    trial = Trial({"top_k": 1}, PLAIN, answers, streamed)
     return Trials((trial,), {"image/b": "not suited"}, may_lack=True)
 
 
@@ -171,6 +172,24 @@ def test_a_streamed_answer_is_the_same() -> None:
     verdict = rules.judge_parameter(parameter, tried(PLAIN, answer(IDS[:3])))
     assert not verdict.passed
     assert f"{CASE}, streamed" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("unstreamed", "streamed", "wrong"),
+    [
+        ((PLAIN, PLAIN), (PLAIN, PLAIN), None),
+        ((PLAIN,), (PLAIN,), f"{CASE}: the number of answers is 1, the request asks for 2"),
+        ((PLAIN, PLAIN), (PLAIN,), f"{CASE}, streamed: the number of answers is 1, unstreamed 2"),
+        ((PLAIN, answer(IDS[:3])), (PLAIN, answer(IDS[:3])), f"{CASE}: the answer changes"),
+        ((PLAIN, PLAIN), (PLAIN, answer(IDS[:3])), f"{CASE}, streamed: "),
+    ],
+)
+def test_each_of_several_answers_is_judged(
+    unstreamed: Sequence[Completion], streamed: Sequence[Completion], wrong: str | None
+) -> None:
+    verdict = rules.judge_parameter(rules.LIMITS["n"], tried(unstreamed, *streamed))
+    assert verdict.passed is (wrong is None)
+    assert (wrong or "") in "".join(verdict.details)
 
 
 def test_a_parameter_that_no_case_can_show_has_no_verdict() -> None:
@@ -188,7 +207,7 @@ def test_a_parameter_that_no_case_can_show_has_no_verdict() -> None:
 )
 def test_only_some_4xx_say_that_a_parameter_does_not_exist(status: int, is_refused: bool) -> None:
     refusal = Refusal(status, "no such field", is_json_error=True)
-    trials = tried(refusal, None)
+    trials = tried(refusal)
     assert rules.refusal_of_all(trials) == (refusal if is_refused else None)
     assert not rules.judge_parameter(rules.LIMITS["top_k"], trials).passed
     assert rules.refusal_of_all(tried(PLAIN, PLAIN)) is None

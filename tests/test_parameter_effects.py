@@ -29,4 +29,10 @@ ERROR = '{"error":{"message":"top_k must be\\n at least 1","type":"BadRequestErr
     ],
 )
 def test_an_effect_is_told(got: Completion | Refusal, told: str) -> None:
-    assert effect(PLAIN, got) == told
+    assert effect(PLAIN, got if isinstance(got, Refusal) else (got,)) == told
+
+
+def test_each_of_several_answers_is_told() -> None:
+    longer = answer((1, 2, 3, 4))
+    told = "2 answers: no change; longer: 4 tokens instead of 3 (stop)"
+    assert effect(PLAIN, (PLAIN, longer)) == told

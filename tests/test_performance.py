@@ -724,7 +724,7 @@ def generated(monkeypatch: pytest.MonkeyPatch) -> None:
 
         def stream(case: Case) -> Completion:
             if traffic.exact:
-                return client.stream_with(case, {"ignore_eos": True})
+                return client.stream_all_with(case, {"ignore_eos": True})[0]
             return client.stream(case, bare=True)
 
         def ask(case: Case) -> Timing | str:

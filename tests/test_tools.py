@@ -42,7 +42,7 @@ PLAIN = answer(text="A poem", prompt_token_ids=(1, 2))
 
 
 def verdict_on(choice: str, unstreamed: Completion, streamed: Completion | None = None) -> Any:
-    trial = Trial({}, PLAIN, unstreamed, streamed or unstreamed)
+    trial = Trial({}, PLAIN, (unstreamed,), (streamed or unstreamed,))
     return judge_parameter(TOOLS[choice], Trials((trial,), {}, may_lack=False))
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import PreconditionError
 from ..observation.answers import Completion, Refusal
-from ..observation.parameters import Trial, Trials, UnsuitedError
+from ..observation.parameters import Trials, UnsuitedError
 from .divergence import first_difference, token_at
 from .text import side_by_side
 from .verdict import Verdict, checklist
@@ -53,8 +53,8 @@ class Parameter:
 
     Attributes:
         fields: makes the request's fields from the plain answer.
-        problem: takes the plain answer and the one with the parameter; returns what is wrong, or
-            None.
+        problem: takes the plain answer and one with the parameter; returns what is wrong, or None.
+        answers: the number of answers that the request asks for.
 
     Both raise UnsuitedError if the plain answer does not let the parameter show an effect, and
     PreconditionError if the server's reply lacks what the rule needs.
@@ -62,6 +62,7 @@ class Parameter:
 
     fields: Callable[[Completion], Fields]
     problem: Problem
+    answers: int = 1
 
 
 def judge_parameter(parameter: Parameter, trials: Trials) -> Verdict:
@@ -77,13 +78,15 @@ def judge_parameter(parameter: Parameter, trials: Trials) -> Verdict:
     unsuited = dict(trials.unsuited)
     for one in trials.tried:
         case_id = one.plain.case_id
+        if isinstance(one.unstreamed, Refusal):
+            checks[case_id] = str(one.unstreamed)
+            continue
         try:
-            checks[case_id] = _problem(parameter, one)
+            checks[case_id] = _problem(parameter, one.plain, one.unstreamed)
         except UnsuitedError as error:
             unsuited[case_id] = str(error)
             continue
-        if one.streamed is not None and isinstance(one.unstreamed, Completion):
-            checks[f"{case_id}, streamed"] = _stream_problem(one.unstreamed, one.streamed)
+        checks[f"{case_id}, streamed"] = _stream_problem(one.unstreamed, one.streamed)
     if not checks:
         raise UnsuitedError("; ".join(unsuited.values()))
     fields = {one.plain.case_id: dict(one.fields) for one in trials.tried}
@@ -112,13 +115,19 @@ def _is_about_parameter(refusal: Refusal) -> bool:
     return refusal.status in _UNKNOWN_PARAMETER and "context" not in refusal.message
 
 
-def _problem(parameter: Parameter, one: Trial) -> str | None:
-    if isinstance(one.unstreamed, Refusal):
-        return str(one.unstreamed)
-    return parameter.problem(one.plain, one.unstreamed)
+def _problem(parameter: Parameter, plain: Completion, got: Sequence[Completion]) -> str | None:
+    if len(got) != parameter.answers:
+        return f"the number of answers is {len(got)}, the request asks for {parameter.answers}"
+    return next(filter(None, (parameter.problem(plain, one) for one in got)), None)
 
 
-def _stream_problem(unstreamed: Completion, streamed: Completion) -> str | None:
+def _stream_problem(unstreamed: Sequence[Completion], streamed: Sequence[Completion]) -> str | None:
+    if len(streamed) != len(unstreamed):
+        return f"the number of answers is {len(streamed)}, unstreamed {len(unstreamed)}"
+    return next(filter(None, map(_streamed_otherwise, unstreamed, streamed)), None)
+
+
+def _streamed_otherwise(unstreamed: Completion, streamed: Completion) -> str | None:
     if streamed.text != unstreamed.text:
         return "\n".join(("", *side_by_side(unstreamed.text, streamed.text, "unstreamed")))
     if _meanings(streamed) != _meanings(unstreamed):
@@ -216,6 +225,8 @@ LIMITS: Mapping[str, Parameter] = {
     "top_p": Parameter(always({"top_p": 1e-6}), changed),
     "top_k": Parameter(always({"top_k": 1}), changed),
     "min_p": Parameter(always({"min_p": 1.0}), changed),
+    # vLLM refuses several answers at temperature 0.
+    "n": Parameter(always({"n": 2, "top_k": 1}), changed, answers=2),
 }
 """Parameters that make a sampled answer greedy; they are sent with a high temperature."""
 

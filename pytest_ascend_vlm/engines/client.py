@@ -24,7 +24,7 @@ from .cold import cold_part, new_salt, without_uuid
 from .connection import BARE, Connection
 from .endpoint import Endpoint
 from .messages import Part, messages
-from .replies import completions, joined_calls, refusal, usage_of
+from .replies import StreamedAnswer, completions, index_of, refusal, usage_of
 
 _Reply = TypeVar("_Reply")
 Chat = Sequence[Mapping[str, Any]]
@@ -142,11 +142,16 @@ class Client:
         Raises:
             ServerError: if the server cannot be reached.
         """
-        answers = self._send(messages(case), case.id, _uncached(case), fields)
-        return first_reply(answers)
+        return first_reply(self.ask_all_with(case, fields))
 
-    def stream_with(self, case: Case, fields: Mapping[str, Any]) -> Completion:
-        """The same, streamed and joined.
+    def ask_all_with(
+        self, case: Case, fields: Mapping[str, Any]
+    ) -> tuple[Completion, ...] | Refusal:
+        """The same, with every answer if a field `n` asks for several."""
+        return self._send(messages(case), case.id, _uncached(case), fields)
+
+    def stream_all_with(self, case: Case, fields: Mapping[str, Any]) -> tuple[Completion, ...]:
+        """The same, streamed; the pieces of each answer are joined.
 
         Raises:
             ServerError: if the server rejects the request or the stream breaks off.
@@ -207,7 +212,7 @@ class Client:
         """
         sampling = sampling or Sampling(max_tokens=case.max_tokens)
         options = BARE if bare else {}
-        answer = self._stream(case.id, messages(case), sampling, None, **options)
+        (answer,) = self._stream(case.id, messages(case), sampling, None, **options)
         self.completions.append(answer)
         return answer
 
@@ -218,36 +223,20 @@ class Client:
         sampling: Sampling,
         fields: Mapping[str, Any] | None,
         **options: Any,
-    ) -> Completion:
+    ) -> tuple[Completion, ...]:
         since = time.perf_counter()
-        first, finish, usage = None, None, None
-        pieces: list[str] = []
-        calls: list[Any] = []
-        arrivals: list[float] = []
+        usage = None
+        is_only_one = (fields or {}).get("n", sampling.n) == 1
+        joined = {0: StreamedAnswer()}
         with self.open_stream(chat, case_id, sampling, fields, **options) as chunks:
             for chunk in chunks:
                 usage = usage_of(chunk.usage) or usage
                 for choice in chunk.choices:
-                    arrivals.append(time.perf_counter() - since)
-                    if choice.delta.content:
-                        first = first or arrivals[-1]
-                        pieces.append(choice.delta.content)
-                    calls += choice.delta.tool_calls or ()
-                    finish = choice.finish_reason or finish
+                    index = 0 if is_only_one else index_of(choice)
+                    answer = joined.setdefault(index, StreamedAnswer())
+                    answer.add(choice, time.perf_counter() - since)
         seconds = time.perf_counter() - since
-        return Completion(
-            case_id,
-            "".join(pieces),
-            None,
-            finish,
-            usage,
-            None,
-            seconds,
-            first,
-            None,
-            tuple(arrivals),
-            joined_calls(calls),
-        )
+        return tuple(joined[index].completion(case_id, usage, seconds) for index in sorted(joined))
 
     def ask_together(
         self, cases: Sequence[Case], sampling: Sampling | None = None, interval: float = 0.0
@@ -348,7 +337,8 @@ class Client:
     def stream_chat(self, case_id: str, chat: Chat, tokens: int) -> Completion:
         """The same for messages that are made before, so that their making takes no time."""
         sampling = Sampling(max_tokens=tokens, cache_salt=new_salt())
-        return self._stream(case_id, chat, sampling, {"ignore_eos": True}, **BARE)
+        (answer,) = self._stream(case_id, chat, sampling, {"ignore_eos": True}, **BARE)
+        return answer
 
     def score(self, case_id: str, prompt: Sequence[int], answer: Sequence[int]) -> Forced:
         """The served model's log-probabilities of tokens, computed in one pass.

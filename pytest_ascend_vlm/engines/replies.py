@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..errors import ConfigurationError
@@ -65,6 +66,57 @@ def usage_of(usage: Any) -> Usage | None:
         usage.total_tokens,
         details.cached_tokens if details else None,
     )
+
+
+def index_of(choice: Any) -> int:
+    """The number of the answer that a piece of a stream belongs to; 0 if the piece has none."""
+    return choice.index if isinstance(choice.index, int) else 0
+
+
+@dataclass
+class StreamedAnswer:
+    """The pieces of a streamed answer that have arrived."""
+
+    _texts: list[str] = field(default_factory=list)
+    _calls: list[Any] = field(default_factory=list)
+    _arrivals: list[float] = field(default_factory=list)
+    _first: float | None = None
+    _finish: str | None = None
+
+    def add(self, piece: Any, seconds: float) -> None:
+        """Adds a piece.
+
+        Args:
+            piece: a choice of a chunk.
+            seconds: time from sending the request to its arrival.
+        """
+        self._arrivals.append(seconds)
+        if piece.delta.content:
+            self._first = self._first or seconds
+            self._texts.append(piece.delta.content)
+        self._calls += piece.delta.tool_calls or ()
+        self._finish = piece.finish_reason or self._finish
+
+    def completion(self, case_id: str, usage: Usage | None, seconds: float) -> Completion:
+        """The joined answer.
+
+        Args:
+            case_id: the case that was sent.
+            usage: the token counts of the stream.
+            seconds: time from sending the request to the last byte.
+        """
+        return Completion(
+            case_id=case_id,
+            text="".join(self._texts),
+            token_ids=None,
+            finish_reason=self._finish,
+            usage=usage,
+            top=None,
+            seconds=seconds,
+            first_token_seconds=self._first,
+            arrivals=tuple(self._arrivals),
+            tool_calls=joined_calls(self._calls),
+        )
 
 
 def joined_calls(pieces: Iterable[Any]) -> tuple[ToolCall, ...]:

@@ -20,14 +20,15 @@ class Trial:
     Attributes:
         fields: the fields of the request that set the parameter.
         plain: the answer without the parameter.
-        unstreamed: the answer with it, or the HTTP error.
-        streamed: the same answer, streamed; None if the server refused the request.
+        unstreamed: the answers with it, or the HTTP error. A request asks for one answer, unless
+            the parameter is `n`.
+        streamed: the same answers, streamed; empty if the server refused the request.
     """
 
     fields: Mapping[str, Any]
     plain: Completion
-    unstreamed: Completion | Refusal
-    streamed: Completion | None
+    unstreamed: tuple[Completion, ...] | Refusal
+    streamed: tuple[Completion, ...]
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..observation.answers import Completion, require_answer
+from ..observation.answers import Completion, Refusal, require_answer
 from ..observation.parameters import Trial, Trials, UnsuitedError
 from ..spec.case import Case
 
@@ -90,8 +90,8 @@ class ParameterRuns:
             except UnsuitedError as error:
                 unsuited[case.id] = str(error)
                 continue
-            unstreamed = self.client.ask_with(case, fields)
-            is_answer = isinstance(unstreamed, Completion)
-            streamed = self.client.stream_with(case, fields) if is_answer else None
+            unstreamed = self.client.ask_all_with(case, fields)
+            is_refused = isinstance(unstreamed, Refusal)
+            streamed = () if is_refused else self.client.stream_all_with(case, fields)
             tried.append(Trial(fields, answer, unstreamed, streamed))
         return Trials(tuple(tried), unsuited, self.may_lack)

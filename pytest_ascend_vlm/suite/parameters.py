@@ -56,8 +56,9 @@ class ParameterCriteria(Criteria):
         Applications seldom send temperature 0. Row `temperature` sends temperature 0.01 with top_p
         0.001, as adaptation documents do; row `no_logprobs` requests no log-probabilities. Rows
         `top_p` (0.000001), `top_k` (1) and `min_p` (1) are sent with a temperature and a seed whose
-        sampled answer differs from the greedy one, so that a dropped parameter shows. Where two
-        tokens are equally likely, either is right.
+        sampled answer differs from the greedy one, so that a dropped parameter shows. Row `n` asks
+        for two answers with top_k 1, which are both the greedy one. Where two tokens are equally
+        likely, either is right.
 
         If this fails: the parameter does not reach the sampler: look for a proxy that drops it, and
         for a sampler of the platform that does not have it. Only streamed: compare how the server
@@ -85,7 +86,7 @@ class ParameterCriteria(Criteria):
 
         Rows: `min_tokens` and `ignore_eos` make the answer longer, `max_completion_tokens` cuts it,
         `stop` ends it before a string, `include_stop_str_in_output` behind it, `stop_token_ids` at
-        a token. serving.limits judges max_tokens, n and, once, `stop`.
+        a token. serving.limits judges max_tokens and, on one text, n and `stop`.
 
         If this fails: an answer without the effect: a proxy or a gateway drops the field, or the
         engine ignores it (min_tokens with speculative decoding). Another beginning: the parameter

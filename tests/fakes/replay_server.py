@@ -64,6 +64,7 @@ _NEUTRAL = {"top_p": (1,), "top_k": (-1, 0), "min_p": (0,), "repetition_penalty"
 # Fields that this server refuses, and the values of each that change nothing.
 _UNKNOWN: dict[str, tuple[Any, ...]] = {
     **_NEUTRAL,
+    "top_k": (-1, 0, 1),
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
     "logit_bias": (),
@@ -437,7 +438,7 @@ def _parsed(asked: dict[str, Any], fetch: Fetch, view: View) -> Request:
         forced=forced,
         listed=asked.get("prompt_logprobs") or 0,
         max_tokens=asked.get("max_tokens") or asked.get("max_completion_tokens") or MOST_TOKENS,
-        temperature=asked.get("temperature") or 0.0,
+        temperature=0.0 if asked.get("top_k") == 1 else asked.get("temperature") or 0.0,
         seed=asked.get("seed"),
         stop=asked.get("stop"),
         n=asked.get("n") or 1,
@@ -920,6 +921,14 @@ def _without(**fields: Any) -> Callable[[Request, Knowledge, State], Request]:
     return lambda request, _knowledge, _state: dataclasses.replace(request, **fields)
 
 
+def _one_streamed(request: Request, _knowledge: Knowledge, _state: State) -> Request:
+    return dataclasses.replace(request, n=1) if request.stream else request
+
+
+def _all_of_the_first(events: Iterator[bytes]) -> Iterator[bytes]:
+    return (event.replace(b'"index": 1', b'"index": 0') for event in events)
+
+
 def _samples(request: Request, knowledge: Knowledge, _state: State) -> Request:
     """Samples a greedy request; a trained answer is too certain to change."""
     if request.temperature or (request.prompt, request.images) in knowledge.known:
@@ -1250,6 +1259,8 @@ class Defect(enum.Enum):
     IGNORES_MAX_TOKENS = Behaviour(seen=_without(max_tokens=MOST_TOKENS))
     IGNORES_STOP = Behaviour(seen=_without(stop=None))
     IGNORES_N = Behaviour(seen=_without(n=1))
+    STREAM_HAS_ONE_ANSWER = Behaviour(seen=_one_streamed)
+    STREAM_MIXES_ANSWERS = Behaviour(sent=_all_of_the_first)
     DROPS_PARAMETERS = Behaviour(refuse=_answers("parameter"))
     ANSWERS_TOO_MANY_IMAGES = Behaviour(refuse=_answers("too many images"))
     ANSWERS_VIDEO = Behaviour(refuse=_answers("video"))
@@ -1741,15 +1752,22 @@ def _as_made(events: Sequence[bytes]) -> Iterator[bytes]:
 
 
 def _chunks(answer: Mapping[str, Any], behaviour: Behaviour) -> Iterator[dict[str, Any]]:
-    """The chunks of a stream: the pieces of the text, the finish reason, the usage."""
-    choice = answer["choices"][0]
+    """The chunks of a stream: the pieces of each answer by turns, and the usage."""
     head = {"id": answer["id"], "object": "chat.completion.chunk", "created": 0}
     head["model"] = answer["model"]
-    for delta in _streamed(choice["message"], behaviour):
-        yield {**head, "choices": [{"index": 0, "delta": delta}]}
-    finish = choice.get("finish_reason")
-    yield {**head, "choices": [{"index": 0, "delta": {}, "finish_reason": finish}]}
+    pieces = (_pieces(choice, behaviour) for choice in answer["choices"])
+    for piece in itertools.chain.from_iterable(itertools.zip_longest(*pieces)):
+        if piece is not None:
+            yield {**head, "choices": [piece]}
     yield {**head, "choices": [], "usage": answer["usage"]}
+
+
+def _pieces(choice: Mapping[str, Any], behaviour: Behaviour) -> Iterator[dict[str, Any]]:
+    """The pieces of an answer: of its text, and the finish reason."""
+    index = choice["index"]
+    for delta in _streamed(choice["message"], behaviour):
+        yield {"index": index, "delta": delta}
+    yield {"index": index, "delta": {}, "finish_reason": choice.get("finish_reason")}
 
 
 def _streamed(message: Mapping[str, Any], behaviour: Behaviour) -> Iterator[dict[str, Any]]:
