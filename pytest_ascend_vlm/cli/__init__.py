@@ -15,9 +15,9 @@ from typing import Any
 from ..criteria.groups import GATE_LIST_MARKERS
 from ..errors import ConfigurationError, VlmError
 from ..model_files import model_files_in
+from ..named_path import named_path
 from . import cluster, limits, report
 from .output import write_output
-from .paths import named_path
 
 _CONFORMANCE = Path("conformance")
 _BROKEN_PIPE = 128 + signal.SIGPIPE  # the exit code of a command that SIGPIPE ended, in a shell

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ..named_path import named_path
 from ..session.options import Options
-from .paths import named_path
 
 
 def add_to(commands: Any) -> None:

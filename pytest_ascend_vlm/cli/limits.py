@@ -9,8 +9,8 @@ from typing import Any
 from ..criteria.limits import proposed_limits
 from ..errors import ConfigurationError
 from ..golden.performance_runs import StoredRuns, load_all
+from ..named_path import named_path
 from ..spec.thresholds import STORED_RUNS
-from .paths import named_path
 
 _MARGIN = 0.2
 

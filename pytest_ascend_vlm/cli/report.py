@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigurationError
+from ..named_path import named_path
 from ..reporting import rendered, write_document, write_report
 from ..reporting.compare import compare
 from ..reporting.language import LANGUAGES
@@ -16,7 +17,6 @@ from ..reporting.markdown import render
 from ..reporting.merge import Named, merge
 from ..reporting.reading import no_report, read
 from .output import write_output, writing_to
-from .paths import named_path
 
 _REPORT = "a report.json that pytest --vlm-report wrote, or its directory"
 

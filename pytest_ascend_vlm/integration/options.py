@@ -19,6 +19,7 @@ from ..engines import served_name
 from ..engines.address import KEY_VARIABLE, base_url
 from ..errors import ConfigurationError
 from ..model_files import model_files
+from ..named_path import named_path
 from ..platforms import PLATFORMS, require_platform
 from ..search_path import roots
 from ..session.options import Options
@@ -75,7 +76,7 @@ def register(parser: pytest.Parser) -> None:
     group.addoption(
         "--vlm-weights-root",
         metavar="DIR",
-        type=_path,
+        type=named_path,
         help="directory of the full checkpoints, DIR/<organisation>/<model> (default: the caches "
         "of ModelScope and Hugging Face)",
     )
@@ -138,7 +139,7 @@ def register(parser: pytest.Parser) -> None:
     group.addoption(
         "--vlm-report",
         metavar="DIR",
-        type=_path,
+        type=named_path,
         help="write report.json, report.html, an adaptation document of each model in Chinese and "
         "in English with its charts, and an overview of them (adaptation.zh.md, adaptation.en.md) "
         "to DIR",
@@ -152,7 +153,7 @@ def register(parser: pytest.Parser) -> None:
     group.addoption(
         "--vlm-resume",
         metavar="DIR",
-        type=_path,
+        type=named_path,
         help="take over the verdicts of an earlier run with --vlm-report=DIR, which may have been "
         "killed; errors, skips and missing tests run. A verdict is taken over only if the weights, "
         "versions, device, serve command, goldens, cases and the suite are the same. The report "
@@ -161,7 +162,7 @@ def register(parser: pytest.Parser) -> None:
     group.addoption(
         "--vlm-log-dir",
         metavar="DIR",
-        type=_path,
+        type=named_path,
         help="directory of the server logs, with one subdirectory per run (default: .vlm-logs in "
         "pytest's root directory). The 20 latest runs are kept",
     )
@@ -205,7 +206,7 @@ def register(parser: pytest.Parser) -> None:
     group.addoption(
         "--vlm-datasets-root",
         metavar="DIR",
-        type=_path,
+        type=named_path,
         help="with -m dataset: directory of the data sets, DIR/<organisation>/<name> as on the "
         "hub. Nothing is downloaded",
     )
@@ -442,14 +443,6 @@ def _seconds(text: str) -> float:
     if not 0 <= number < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
     return number
-
-
-def _path(text: str) -> Path:
-    if not text.strip():
-        raise argparse.ArgumentTypeError(
-            "its value is empty, as an unset shell variable is; name a directory, or remove it"
-        )
-    return Path(text)
 
 
 def _positive(text: str) -> int:

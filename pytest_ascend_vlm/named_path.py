@@ -1,4 +1,4 @@
-"""The paths among the arguments of a command."""
+"""A path that an option or an argument names."""
 
 from __future__ import annotations
 
@@ -13,5 +13,8 @@ def named_path(text: str) -> Path:
         ArgumentTypeError: the text is empty.
     """
     if not text.strip():
-        raise argparse.ArgumentTypeError("the path is empty; name one (. is the current directory)")
+        raise argparse.ArgumentTypeError(
+            "its value is empty, as an unset shell variable is; name a path (. is the current "
+            "directory), or remove it"
+        )
     return Path(text)
