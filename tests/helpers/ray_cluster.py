@@ -77,19 +77,20 @@ def cluster(directory: Path, hosts: Mapping[str, Mapping[str, str]]) -> Iterator
 def main(told: Path, hosts: Mapping[str, Mapping[str, str]]) -> None:
     from ray.cluster_utils import Cluster
 
-    home = Path(tempfile.gettempdir(), "ray")  # the supervisor's, which is removed with it
-    home.mkdir()
+    home = Path(tempfile.gettempdir())  # the supervisor's, which is removed with it
+    (home / "ray").mkdir()
     running = Cluster()
     raylets = {}
     for name, environment in hosts.items():
-        more = {} if raylets else {"include_dashboard": False, "temp_dir": str(home)}
+        # In one directory, nodes would unpack what travels to them over each other.
+        own = {"include_dashboard": False, "temp_dir": str(home / name)} if raylets else {}
         node = running.add_node(
             num_cpus=2,
             resources={"NPU": CARDS},
             object_store_memory=80 * 2**20,
             node_name=name,
             env_vars=dict(environment),
-            **more,
+            **own,
         )
         raylets[name] = node.all_processes["raylet"][0].process.pid
     known = {"address": running.address, "raylets": raylets}
