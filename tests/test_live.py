@@ -110,6 +110,20 @@ def test_the_seconds_of_a_phase_begin_with_it() -> None:
     assert not status.workers
 
 
+def test_what_was_done_before_the_tests_is_over() -> None:
+    """The driver of a cluster asks the hosts, and judges nothing itself."""
+    tests = ["t.py::TestA::a", "t.py::TestB::a"]
+    status = Status()
+    asking = {"phase": "cluster", "detail": "asking 2 hosts", "seconds": None}
+    status.take_event({"event": "phase", "worker": "main", **asking, "budget_seconds": None}, 0.0)
+    assert set(status.workers) == {"main"}
+    status.begin(tests, dict.fromkeys(tests, 60.0))
+    assert not status.workers
+    status.take_event(begin("h1-0", "TestA"), 1.0)
+    # One worker was seen, so both classes are taken to run in it.
+    assert "about 2 min left" in status.headline()
+
+
 def test_a_worker_shows_the_place_of_its_test_in_the_class() -> None:
     status = Status(["t.py::TestA::a", "t.py::TestA::b", "t.py::TestB::a"])
     status.take_event(begin("gw0", "TestA"), 0.0)

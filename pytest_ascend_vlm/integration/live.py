@@ -58,7 +58,8 @@ class Live:
             tests: node ids of the tests.
             before: the events; none if there was no earlier run.
         """
-        self.status.tests, self.status.durations = tests, durations(before)
+        with self._lock:
+            self.status.begin(tests, durations(before))
 
     def take_report(self, report: pytest.TestReport) -> None:
         """Counts the rows of a test's report, and shows that a test has ended."""

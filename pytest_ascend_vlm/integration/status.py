@@ -59,6 +59,11 @@ class Status:
     _counts: Counter[str] = field(default_factory=Counter)
     _seen: set[str] = field(default_factory=set)
 
+    def begin(self, tests: Sequence[str], durations: Mapping[str, float]) -> None:
+        """Takes the selected tests; what was done before them is over."""
+        self.tests, self.durations = tests, durations
+        self.workers.clear()
+
     def take_event(self, event: Mapping[str, Any], now: float) -> None:
         """Takes an event of a worker.
 
@@ -67,10 +72,10 @@ class Status:
             now: the time on the clock of the display.
         """
         name, kind = str(event["worker"]), event["event"]
-        self._seen.add(name)
         if kind == "ended":
             self.workers.pop(name, None)
         elif kind == "begin":
+            self._seen.add(name)
             owner = f"{event['suite_class']} ({event['model']})"
             place = self._place(event["nodeid"])
             self.workers[name] = Worker(owner, f"{place}{event['criterion']}", since=now)
