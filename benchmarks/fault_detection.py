@@ -82,13 +82,15 @@ class Bench:
 
     Attributes:
         name: the checkpoint.
-        faults: the faults.
+        chosen: the chosen faults; sound servers are served and judged as those of these faults.
+        faults: those of them that are to be judged.
         clean_runs: number of runs on sound servers.
         work: an empty directory.
         known: mode -> number of runs on sound servers that are known already.
     """
 
     name: str
+    chosen: tuple[Fault, ...]
     faults: tuple[Fault, ...]
     clean_runs: int
     work: Path
@@ -97,8 +99,8 @@ class Bench:
     @property
     def controls(self) -> Counter[str]:
         """Mode -> number of runs on sound servers that are to be made."""
-        kinds = {fault.kind for fault in self.faults}
-        others = [fault for fault in self.faults if not selection(fault)]
+        kinds = {fault.kind for fault in self.chosen}
+        others = [fault for fault in self.chosen if not selection(fault)]
         modes = [
             *([EAGER, COMPILED] if others else []),
             *([PROXY] if any(isinstance(fault, WireFault) for fault in others) else []),
@@ -249,7 +251,7 @@ def measure(plan: Mapping[str, tuple[Fault, ...]], clean_runs: int, work: Path, 
     benches = []
     for name, faults in plan.items():
         new = tuple(fault for fault in faults if not kept.has(fault, name))
-        benches.append(Bench(name, new, clean_runs, work, kept.modes(name)))
+        benches.append(Bench(name, faults, new, clean_runs, work, kept.modes(name)))
     total = sum(bench.controls.total() + len(bench.faults) for bench in benches)
     runs = itertools.chain.from_iterable(bench.runs() for bench in benches)
     for number, run in enumerate(runs, 1):

@@ -292,7 +292,7 @@ def fake_engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
 
 def runs(tmp_path: Path, *names: str, model: str = MINERU, clean: int = 0) -> list[Any]:
     faults = tuple(BY_NAME[name] for name in names)
-    return [*Bench(model, faults, clean, tmp_path).runs()]
+    return [*Bench(model, faults, faults, clean, tmp_path).runs()]
 
 
 def test_wire_faults_and_controls_share_a_server(fake_engine: Engine, tmp_path: Path) -> None:
@@ -439,10 +439,9 @@ def test_the_command_line(
 def test_kept_runs_are_not_repeated(
     fake_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    command = ["fault_detection", "--clean-runs=2", f"--keep={tmp_path / 'runs.jsonl'}"]
-    monkeypatch.setattr(
-        sys, "argv", [*command, "--faults", "tower-noise-5", "chunk-shifts-picture"]
-    )
+    command = ["fault_detection", f"--keep={tmp_path / 'runs.jsonl'}"]
+    more = ["--faults", "tower-noise-5", "chunk-shifts-picture"]
+    monkeypatch.setattr(sys, "argv", [*command, *more, "--clean-runs=2"])
     fake_engine.rows = [row(name) for name in NOISE.caught_by]
     fault_detection.main()
     first = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -450,6 +449,12 @@ def test_kept_runs_are_not_repeated(
     fault_detection.main()
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == first
     assert len(fake_engine.told) == 7
+    monkeypatch.setattr(sys, "argv", [*command, *more, "--clean-runs=3"])
+    fault_detection.main()
+    again = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert again["results"] == first["results"]
+    assert [one["mode"] for one in again["controls"]] == ["eager", "compiled", "by the suite"]
+    assert len(fake_engine.told) == 8
 
 
 def test_a_run_without_a_verdict_is_repeated(tmp_path: Path) -> None:
