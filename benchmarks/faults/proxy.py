@@ -177,7 +177,7 @@ def _parsed(data: bytes | str) -> Body | None:
     """A JSON object; None for anything else, which is passed on as it is."""
     try:
         body = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return body if isinstance(body, dict) else None
 
