@@ -528,6 +528,14 @@ FAULTS = (
         suspect="parameters",
     ),
     WireFault(
+        name="n-dropped",
+        kind=Kind.PARAMETERS,
+        what="the number of answers of a request is left out",
+        changes=_without("n"),
+        caught_by=("parameters.greedy", "serving.limits"),
+        suspect="parameters",
+    ),
+    WireFault(
         name="stop-dropped",
         kind=Kind.PARAMETERS,
         what="the stop strings of a request are left out",

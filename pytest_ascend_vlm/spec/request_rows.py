@@ -24,6 +24,7 @@ REQUEST_ROWS = {
         "data-without-base64",
         "unknown-model",
         "too-long-prompt",
+        "n-huge",
         "bad_words-empty",
         "completion-of-negative-token",
         "broken-embedding",
