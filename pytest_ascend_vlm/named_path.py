@@ -15,6 +15,6 @@ def named_path(text: str) -> Path:
     if not text.strip():
         raise argparse.ArgumentTypeError(
             "its value is empty, as an unset shell variable is; name a path (. is the current "
-            "directory), or remove it"
+            "directory)"
         )
     return Path(text)

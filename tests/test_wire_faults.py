@@ -380,6 +380,7 @@ def test_texts_are_misread() -> None:
         ("temperature-zero-as-0.7", {"temperature": 0}, {"temperature": 0.7}),
         ("temperature-zero-as-0.7", {"temperature": 1}, {"temperature": 1}),
         ("seed-dropped", {"seed": 5, "n": 1}, {"n": 1}),
+        ("n-dropped", {"n": 2, "seed": 5}, {"seed": 5}),
         ("stop-dropped", {"stop": ["x"], "n": 1}, {"n": 1}),
         ("limits-of-sampling-dropped", {"top_k": 1, "top_p": 0.5, "min_p": 1, "n": 1}, {"n": 1}),
         ("penalties-dropped", {"presence_penalty": 2, "repetition_penalty": 2, "n": 1}, {"n": 1}),

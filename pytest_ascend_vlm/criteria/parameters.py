@@ -29,6 +29,7 @@ LONG: Fields = {"ignore_eos": True, "max_tokens": 96}
 
 _EXTRA_TOKENS = 8
 _CUT_TOKENS = 3
+_FEW_TOKENS = 8
 _BIAS_FOR, _BIAS_AGAINST = 100, -100
 # Of log-probabilities: a logit from 32 to 64 has steps of 0.25 in bf16.
 _TIE = 0.25
@@ -56,8 +57,8 @@ class Parameter:
         problem: takes the plain answer and one with the parameter; returns what is wrong, or None.
         answers: the number of answers that the request asks for.
 
-    Both raise UnsuitedError if the plain answer does not let the parameter show an effect, and
-    PreconditionError if the server's reply lacks what the rule needs.
+    `fields` and `problem` raise UnsuitedError if the plain answer does not let the parameter show
+    an effect, and PreconditionError if the server's reply lacks what the rule needs.
     """
 
     fields: Callable[[Completion], Fields]
@@ -187,6 +188,10 @@ def _begins_like(plain: Completion, got: Completion, count: int) -> bool:
     return position is None
 
 
+def _other_beginning(plain: Completion, got: Completion) -> str:
+    return f"the answer begins otherwise: {got.text!r}, without the parameter {plain.text!r}"
+
+
 def _is_tie(plain: Completion, got: Completion, position: int) -> bool:
     """True if both answers' tokens at a position are nearly equally likely in the plain answer."""
     one, other = (token_at(token_ids(answer), position) for answer in (plain, got))
@@ -215,9 +220,18 @@ def changed(plain: Completion, got: Completion) -> str | None:
     return "\n".join(("the answer changes:", *side_by_side(plain.text, got.text, "plain")))
 
 
+def _begins(plain: Completion, got: Completion) -> str | None:
+    return None if _begins_like(plain, got, _FEW_TOKENS) else _other_beginning(plain, got)
+
+
+_NEARLY_ZERO: Fields = {"temperature": 0.01, "top_p": 0.001}
+
 GREEDY: Mapping[str, Parameter] = {
-    "temperature": Parameter(always({"temperature": 0.01, "top_p": 0.001}), changed),
+    "temperature": Parameter(always(_NEARLY_ZERO), changed),
     "no_logprobs": Parameter(always({"logprobs": False, "top_logprobs": None}), changed),
+    # vLLM refuses several answers at temperature 0. They are computed together, so that they may
+    # part at near-ties: few tokens have few of these.
+    "n": Parameter(always({**_NEARLY_ZERO, "n": 2, "max_tokens": _FEW_TOKENS}), _begins, answers=2),
 }
 """Parameters that change no greedy answer."""
 
@@ -225,8 +239,6 @@ LIMITS: Mapping[str, Parameter] = {
     "top_p": Parameter(always({"top_p": 1e-6}), changed),
     "top_k": Parameter(always({"top_k": 1}), changed),
     "min_p": Parameter(always({"min_p": 1.0}), changed),
-    # vLLM refuses several answers at temperature 0.
-    "n": Parameter(always({"n": 2, "top_k": 1}), changed, answers=2),
 }
 """Parameters that make a sampled answer greedy; they are sent with a high temperature."""
 
@@ -241,7 +253,7 @@ def _longer(plain: Completion) -> int:
 def _continues(plain: Completion, got: Completion, tokens: range) -> str | None:
     """The answer begins like the plain one without its end token, and has a number of tokens."""
     if not _begins_like(plain, got, len(token_ids(plain)) - 1):
-        return f"the answer begins otherwise: {got.text!r}, without the parameter {plain.text!r}"
+        return _other_beginning(plain, got)
     if len(token_ids(got)) not in tokens:
         return f"the answer has {len(token_ids(got))} tokens, not {_told(tokens)}"
     return None

@@ -24,7 +24,7 @@ from .cold import cold_part, new_salt, without_uuid
 from .connection import BARE, Connection
 from .endpoint import Endpoint
 from .messages import Part, messages
-from .replies import StreamedAnswer, completions, index_of, refusal, usage_of
+from .replies import StreamedAnswers, completions, refusal, usage_of
 
 _Reply = TypeVar("_Reply")
 Chat = Sequence[Mapping[str, Any]]
@@ -212,7 +212,7 @@ class Client:
         """
         sampling = sampling or Sampling(max_tokens=case.max_tokens)
         options = BARE if bare else {}
-        (answer,) = self._stream(case.id, messages(case), sampling, None, **options)
+        answer, *_ = self._stream(case.id, messages(case), sampling, None, **options)
         self.completions.append(answer)
         return answer
 
@@ -226,17 +226,13 @@ class Client:
     ) -> tuple[Completion, ...]:
         since = time.perf_counter()
         usage = None
-        is_only_one = (fields or {}).get("n", sampling.n) == 1
-        joined = {0: StreamedAnswer()}
+        answers = StreamedAnswers((fields or {}).get("n", sampling.n))
         with self.open_stream(chat, case_id, sampling, fields, **options) as chunks:
             for chunk in chunks:
                 usage = usage_of(chunk.usage) or usage
                 for choice in chunk.choices:
-                    index = 0 if is_only_one else index_of(choice)
-                    answer = joined.setdefault(index, StreamedAnswer())
-                    answer.add(choice, time.perf_counter() - since)
-        seconds = time.perf_counter() - since
-        return tuple(joined[index].completion(case_id, usage, seconds) for index in sorted(joined))
+                    answers.add(choice, time.perf_counter() - since)
+        return answers.completions(case_id, usage, time.perf_counter() - since)
 
     def ask_together(
         self, cases: Sequence[Case], sampling: Sampling | None = None, interval: float = 0.0
@@ -337,7 +333,7 @@ class Client:
     def stream_chat(self, case_id: str, chat: Chat, tokens: int) -> Completion:
         """The same for messages that are made before, so that their making takes no time."""
         sampling = Sampling(max_tokens=tokens, cache_salt=new_salt())
-        (answer,) = self._stream(case_id, chat, sampling, {"ignore_eos": True}, **BARE)
+        answer, *_ = self._stream(case_id, chat, sampling, {"ignore_eos": True}, **BARE)
         return answer
 
     def score(self, case_id: str, prompt: Sequence[int], answer: Sequence[int]) -> Forced:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -68,54 +69,69 @@ def usage_of(usage: Any) -> Usage | None:
     )
 
 
-def index_of(choice: Any) -> int:
-    """The number of the answer that a piece of a stream belongs to; 0 if the piece has none."""
-    return choice.index if isinstance(choice.index, int) else 0
+class StreamedAnswers:
+    """The answers of a stream, from the pieces that have arrived."""
 
+    def __init__(self, asked: int) -> None:
+        """Takes the number of answers that the request asks for.
 
-@dataclass
-class StreamedAnswer:
-    """The pieces of a streamed answer that have arrived."""
-
-    _texts: list[str] = field(default_factory=list)
-    _calls: list[Any] = field(default_factory=list)
-    _arrivals: list[float] = field(default_factory=list)
-    _first: float | None = None
-    _finish: str | None = None
+        Clients of one answer do not read the index of a piece, so it is no matter then.
+        """
+        self._asked = asked
+        self._answers: defaultdict[int, _StreamedAnswer] = defaultdict(_StreamedAnswer)
 
     def add(self, piece: Any, seconds: float) -> None:
-        """Adds a piece.
+        """Adds a piece to the answer of its index.
 
         Args:
-            piece: a choice of a chunk.
+            piece: a choice of a chunk. Without an index it belongs to the first answer.
             seconds: time from sending the request to its arrival.
         """
-        self._arrivals.append(seconds)
-        if piece.delta.content:
-            self._first = self._first or seconds
-            self._texts.append(piece.delta.content)
-        self._calls += piece.delta.tool_calls or ()
-        self._finish = piece.finish_reason or self._finish
+        index = getattr(piece, "index", 0) if self._asked > 1 else 0
+        self._answers[index if type(index) is int else 0].add(piece, seconds)
 
-    def completion(self, case_id: str, usage: Usage | None, seconds: float) -> Completion:
-        """The joined answer.
+    def completions(
+        self, case_id: str, usage: Usage | None, seconds: float
+    ) -> tuple[Completion, ...]:
+        """The joined answers, by index; an empty one if no piece arrived.
 
         Args:
             case_id: the case that was sent.
             usage: the token counts of the stream.
             seconds: time from sending the request to the last byte.
         """
+        answers = [self._answers[index] for index in sorted(self._answers)] or [_StreamedAnswer()]
+        return tuple(one.completion(case_id, usage, seconds) for one in answers)
+
+
+@dataclass
+class _StreamedAnswer:
+    texts: list[str] = field(default_factory=list)
+    calls: list[Any] = field(default_factory=list)
+    arrivals: list[float] = field(default_factory=list)
+    first: float | None = None
+    finish: str | None = None
+
+    def add(self, piece: Any, seconds: float) -> None:
+        self.arrivals.append(seconds)
+        if piece.delta.content:
+            self.first = self.first or seconds
+            self.texts.append(piece.delta.content)
+        self.calls += piece.delta.tool_calls or ()
+        self.finish = piece.finish_reason or self.finish
+
+    def completion(self, case_id: str, usage: Usage | None, seconds: float) -> Completion:
         return Completion(
             case_id=case_id,
-            text="".join(self._texts),
+            text="".join(self.texts),
             token_ids=None,
-            finish_reason=self._finish,
+            finish_reason=self.finish,
             usage=usage,
             top=None,
             seconds=seconds,
-            first_token_seconds=self._first,
-            arrivals=tuple(self._arrivals),
-            tool_calls=joined_calls(self._calls),
+            first_token_seconds=self.first,
+            arrivals=tuple(self.arrivals),
+            tool_calls=joined_calls(self.calls),
         )
 
 

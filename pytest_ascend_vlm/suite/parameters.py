@@ -54,15 +54,16 @@ class ParameterCriteria(Criteria):
         """Parameters that leave only the likeliest token give the greedy answer.
 
         Applications seldom send temperature 0. Row `temperature` sends temperature 0.01 with top_p
-        0.001, as adaptation documents do; row `no_logprobs` requests no log-probabilities. Rows
-        `top_p` (0.000001), `top_k` (1) and `min_p` (1) are sent with a temperature and a seed whose
-        sampled answer differs from the greedy one, so that a dropped parameter shows. Row `n` asks
-        for two answers with top_k 1, which are both the greedy one. Where two tokens are equally
-        likely, either is right.
+        0.001, as adaptation documents do, and row `n` the same with a request for two answers; row
+        `no_logprobs` requests no log-probabilities. Rows `top_p` (0.000001), `top_k` (1) and
+        `min_p` (1) are sent with a temperature and a seed whose sampled answer differs from the
+        greedy one, so that a dropped parameter shows. Where two tokens are equally likely, either
+        is right.
 
         If this fails: the parameter does not reach the sampler: look for a proxy that drops it, and
         for a sampler of the platform that does not have it. Only streamed: compare how the server
-        builds both kinds of requests.
+        builds both kinds of requests. Another number of answers: look for a proxy that drops `n`,
+        or that joins the pieces of a stream without regard to their index.
         """
         plain = _plain(all_cases, {}, parameter_runs)
         if parameter in rules.GREEDY:

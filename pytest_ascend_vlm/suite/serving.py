@@ -301,7 +301,9 @@ class ServingCriteria(Criteria):
         names another request of serving.any_request adds its row.
 
         If this fails: after a 5xx, the server's log has the exception that should have become a
-        4xx. If the next good request is not answered, the bad request stopped the engine.
+        4xx. If the next good request is not answered, the bad request stopped the engine. If
+        `n-huge` is answered, or not answered in time, one client can keep the engine busy: set
+        VLLM_MAX_N_SEQUENCES, or limit `n` before the server.
         """
         exchange, good = _sent_between(single_step(row), text_case, client, request_runs)
         judge(rules.judge_refusals({row: exchange.refusal}, good))

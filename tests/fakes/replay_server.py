@@ -64,7 +64,7 @@ _NEUTRAL = {"top_p": (1,), "top_k": (-1, 0), "min_p": (0,), "repetition_penalty"
 # Fields that this server refuses, and the values of each that change nothing.
 _UNKNOWN: dict[str, tuple[Any, ...]] = {
     **_NEUTRAL,
-    "top_k": (-1, 0, 1),
+    "top_p": (1, 0.001),
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
     "logit_bias": (),
@@ -438,7 +438,7 @@ def _parsed(asked: dict[str, Any], fetch: Fetch, view: View) -> Request:
         forced=forced,
         listed=asked.get("prompt_logprobs") or 0,
         max_tokens=asked.get("max_tokens") or asked.get("max_completion_tokens") or MOST_TOKENS,
-        temperature=0.0 if asked.get("top_k") == 1 else asked.get("temperature") or 0.0,
+        temperature=0.0 if asked.get("top_p") == 0.001 else asked.get("temperature") or 0.0,
         seed=asked.get("seed"),
         stop=asked.get("stop"),
         n=asked.get("n") or 1,
@@ -1260,7 +1260,7 @@ class Defect(enum.Enum):
     IGNORES_STOP = Behaviour(seen=_without(stop=None))
     IGNORES_N = Behaviour(seen=_without(n=1))
     STREAM_HAS_ONE_ANSWER = Behaviour(seen=_one_streamed)
-    STREAM_MIXES_ANSWERS = Behaviour(sent=_all_of_the_first)
+    STREAM_JOINS_ANSWERS = Behaviour(sent=_all_of_the_first)
     DROPS_PARAMETERS = Behaviour(refuse=_answers("parameter"))
     ANSWERS_TOO_MANY_IMAGES = Behaviour(refuse=_answers("too many images"))
     ANSWERS_VIDEO = Behaviour(refuse=_answers("video"))

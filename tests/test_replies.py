@@ -1,0 +1,63 @@
+"""The pieces of a stream, joined to answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pytest_ascend_vlm.engines.replies import StreamedAnswers
+
+
+def piece(text: str, finish: str | None = None, **index: Any) -> SimpleNamespace:
+    delta = SimpleNamespace(content=text, tool_calls=None)
+    return SimpleNamespace(delta=delta, finish_reason=finish, **index)
+
+
+def joined(asked: int, *pieces: SimpleNamespace) -> list[str]:
+    answers = StreamedAnswers(asked)
+    for number, one in enumerate(pieces):
+        answers.add(one, float(number))
+    return [one.text for one in answers.completions("text/a", None, 9.0)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "indexes", "texts"),
+    [
+        (1, (0, 0, 0, 0), ["abcd"]),
+        (1, (0, 1, None, "x"), ["abcd"]),
+        (2, (0, 1, 0, 1), ["ac", "bd"]),
+        (2, (1, 0, 0, 1), ["bc", "ad"]),
+        (2, (0, 0, 0, 0), ["abcd"]),
+        (2, (1, 1, 1, 1), ["abcd"]),
+        (2, (1, 2, 1, 2), ["ac", "bd"]),
+        # No client knows which answer they belong to.
+        (2, (None, 1, "1", True), ["acd", "b"]),
+        (2, (), [""]),
+    ],
+)
+def test_pieces_are_joined_by_their_index(
+    asked: int, indexes: Sequence[Any], texts: Sequence[str]
+) -> None:
+    pieces = [piece(text, index=index) for text, index in zip("abcd", indexes, strict=False)]
+    assert joined(asked, *pieces) == texts
+
+
+def test_a_piece_may_lack_an_index() -> None:
+    assert joined(2, piece("a"), piece("b", index=1)) == ["a", "b"]
+
+
+def test_each_answer_has_its_own_end_and_times() -> None:
+    answers = StreamedAnswers(2)
+    answers.add(piece("", index=0), 1.0)
+    answers.add(piece("b", index=1), 2.0)
+    answers.add(piece("a", index=0), 3.0)
+    answers.add(piece("", finish="stop", index=1), 4.0)
+    answers.add(piece("", finish="length", index=0), 5.0)
+    first, second = answers.completions("text/a", None, 9.0)
+    assert (first.finish_reason, second.finish_reason) == ("length", "stop")
+    assert (first.first_token_seconds, second.first_token_seconds) == (3.0, 2.0)
+    assert first.arrivals == (1.0, 3.0, 5.0)
+    assert (first.seconds, second.seconds) == (9.0, 9.0)
