@@ -112,7 +112,8 @@ def parameters(pattern: Pattern) -> tuple[Suspect, ...]:
     if pattern.failed("determinism.unsure"):
         because = "forced numbers are right, but a greedy answer is not always the same"
         return _suspects(because, Part.PARAMETERS, Part.DECODE)
-    if pattern.only(*_OF_PARAMETERS):
+    # A bad value of a parameter that is dropped is answered.
+    if pattern.failed(*_OF_PARAMETERS) and pattern.only(*_OF_PARAMETERS, "serving.bad_input"):
         names = ", ".join(sorted(pattern.failing()))
         because = f"greedy answers and numbers are right, and nothing but {names} fails"
         return _suspects(because, Part.PARAMETERS, Part.REPLY)
