@@ -356,7 +356,8 @@ def test_an_empty_path_is_not_the_current_directory(
     with pytest.raises(SystemExit) as ended:
         cli.main(arguments)
     assert ended.value.code == 2
-    assert "its value is empty, as an unset shell variable is" in capsys.readouterr().err
+    said = "its value is empty, as an unset shell variable is; name a path (. is the current"
+    assert f"{said} directory)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("action", ["render", "merge", "compare"])

@@ -233,7 +233,7 @@ GREEDY: Mapping[str, Parameter] = {
     # part at near-ties: few tokens have few of these.
     "n": Parameter(always({**_NEARLY_ZERO, "n": 2, "max_tokens": _FEW_TOKENS}), _begins, answers=2),
 }
-"""Parameters that change no greedy answer."""
+"""Parameters that change no greedy answer; with `n`, only the beginning is asked for."""
 
 LIMITS: Mapping[str, Parameter] = {
     "top_p": Parameter(always({"top_p": 1e-6}), changed),

@@ -58,8 +58,9 @@ class Live:
             tests: node ids of the tests.
             before: the events; none if there was no earlier run.
         """
+        known = durations(before)  # a long file to read, for which no event waits
         with self._lock:
-            self.status.begin(tests, durations(before))
+            self.status.begin(tests, known)
 
     def take_report(self, report: pytest.TestReport) -> None:
         """Counts the rows of a test's report, and shows that a test has ended."""

@@ -61,7 +61,7 @@ VERSION = "99.0"  # of vLLM, as it states itself; no known failure was seen in i
 # the values that switch them off.
 _NEUTRAL = {"top_p": (1,), "top_k": (-1, 0), "min_p": (0,), "repetition_penalty": (1,)}
 
-# Fields that this server refuses, and the values of each that change nothing.
+# Fields that this server refuses, and the values of each that it accepts.
 _UNKNOWN: dict[str, tuple[Any, ...]] = {
     **_NEUTRAL,
     "top_p": (1, 0.001),
