@@ -121,6 +121,15 @@ def test_a_failure_that_no_rule_knows_has_no_suspect() -> None:
     assert diagnose(changing(sound(), row("lifecycle.stop"))) == ()
 
 
+def test_a_dropped_parameter_is_suspected_where_its_bad_values_are_answered() -> None:
+    bad = row("serving.bad_input", "n-huge")
+    failed = {one["case"] for one in with_fault("n-dropped") if one["status"] == "fail"}
+    assert bad["case"] in failed
+    assert suspected("n-dropped")[0] == Part.PARAMETERS.value
+    # Alone, it says nothing about the parameters of other requests.
+    assert not diagnose(changing(sound(), bad))
+
+
 def test_the_engine_of_hidden_states_is_suspected_if_the_server_is_right() -> None:
     (one,) = diagnose(changing(sound(), row("numerics.hidden_states", "error_ratio")))
     assert one.part is Part.POOLED_ENGINE
