@@ -34,7 +34,7 @@ from pytest_ascend_vlm.engines.vllm.log import Phase
 from pytest_ascend_vlm.engines.vllm.server import Launch, VllmServer
 from pytest_ascend_vlm.errors import ServerError
 from pytest_ascend_vlm.processes import supervisor
-from pytest_ascend_vlm.processes.supervised import SupervisedProcess, spawn
+from pytest_ascend_vlm.processes.supervised import SupervisedProcess
 from pytest_ascend_vlm.spec.case import Capability, Case, Sampling
 from pytest_ascend_vlm.spec.model import Budgets
 
@@ -213,7 +213,7 @@ def test_a_command_that_cannot_be_run_says_so(tmp_path: Path) -> None:
 def test_the_exit_code_tells_that_a_command_had_to_be_killed(tmp_path: Path) -> None:
     deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); print(1); time.sleep(600)"
     log = tmp_path / "tool.log"
-    process = spawn([sys.executable, "-c", deaf], log, os.environ)
+    process = SupervisedProcess([sys.executable, "-c", deaf], log).start()
     while not (log.exists() and log.read_text("utf-8")):
         time.sleep(0.05)
     assert process.stdin is not None

@@ -143,15 +143,20 @@ def test_nothing_outlives_a_killed_run(tmp_path: Path) -> None:
         f"t.run(t.job('chat'), pathlib.Path({str(tmp_path)!r}), 'hangs')"
     )
     root = Path(__file__).parent.parent
-    runner = subprocess.Popen([sys.executable, "-c", code], cwd=root, env=os.environ.copy())
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    env = {**os.environ, "TMPDIR": str(temporary)}
+    runner = subprocess.Popen([sys.executable, "-c", code], cwd=root, env=env)
     pid = _engine_pid(tmp_path / "offline.log")
+    assert list(temporary.glob("*/job.json"))
     runner.kill()
     runner.wait()
 
     deadline = time.monotonic() + AFTER_A_KILL
-    while psutil.pid_exists(pid) and time.monotonic() < deadline:
+    while (psutil.pid_exists(pid) or any(temporary.iterdir())) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not psutil.pid_exists(pid)
+    assert not list(temporary.iterdir())
 
 
 def _engine_pid(log: Path) -> int:

@@ -17,34 +17,6 @@ from .post_mortem import post_mortem
 _POLL_SECONDS = 0.5
 
 
-def spawn(
-    command: Sequence[str],
-    log_path: Path,
-    env: Mapping[str, str],
-    *,
-    cwd: Path | None = None,
-    stdout: int = subprocess.DEVNULL,
-) -> subprocess.Popen[bytes]:
-    """Starts a command under the supervisor.
-
-    The supervisor stops the command when its own standard input is closed.
-
-    Args:
-        command: the command.
-        log_path: file that the command's output is appended to.
-        env: the command's whole environment.
-        cwd: the command's working directory; None for the current one.
-        stdout: destination of the supervisor's own output.
-    """
-    return subprocess.Popen(
-        [sys.executable, "-m", supervisor.__name__, str(log_path), *command],
-        stdin=subprocess.PIPE,
-        stdout=stdout,
-        env={**env, "PYTHONUNBUFFERED": "1"},
-        cwd=cwd,
-    )
-
-
 @dataclass(frozen=True)
 class SupervisedProcess:
     """A command to run under the supervisor.
@@ -54,17 +26,37 @@ class SupervisedProcess:
         log_path: file for the command's output, in an existing directory.
         env: variables added to the current environment.
         cwd: the command's working directory; None for the current one.
+        scratch: a directory of this process's that goes with the command if this process is killed.
     """
 
     command: Sequence[str]
     log_path: Path
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: Path | None = None
+    scratch: Path | None = None
 
     @property
     def log(self) -> str:
         """The command's output so far."""
         return self.log_path.read_text("utf-8", errors="replace")
+
+    def start(self, stdout: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+        """Starts the command under the supervisor, which stops it when its own input is closed.
+
+        Args:
+            stdout: destination of the supervisor's own output.
+
+        Returns:
+            The supervisor's process, whose exit code is the command's.
+        """
+        arguments = [str(self.log_path), str(self.scratch or ""), *self.command]
+        return subprocess.Popen(
+            [sys.executable, "-m", supervisor.__name__, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=stdout,
+            env={**os.environ, **self.env, "PYTHONUNBUFFERED": "1"},
+            cwd=self.cwd,
+        )
 
     def run(self, on_poll: Callable[[float], None]) -> int:
         """Runs the command under the supervisor and returns its exit code.
@@ -86,7 +78,7 @@ class SupervisedProcess:
 
         To close the generator stops the command.
         """
-        process = spawn(self.command, self.log_path, {**os.environ, **self.env}, cwd=self.cwd)
+        process = self.start()
         since = time.monotonic()
         try:
             while process.poll() is None:

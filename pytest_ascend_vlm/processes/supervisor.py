@@ -1,12 +1,13 @@
 """Keeps a server's processes from outliving the test run that started them.
 
-Run as `python -m pytest_ascend_vlm.processes.supervisor LOG COMMAND...`, with a pipe as standard
-input. The supervisor starts the command (the server) in a process group of its own and reads the
-pipe:
+Run as `python -m pytest_ascend_vlm.processes.supervisor LOG SCRATCH COMMAND...`, with a pipe as
+standard input. The supervisor starts the command (the server) in a process group of its own and
+reads the pipe:
 
 * on the word `stop` it sends SIGTERM, and SIGKILL after `SIGTERM_TIMEOUT_SECONDS`;
 * the end of the pipe means that the parent process is gone, even if it was killed by SIGKILL. The
-  supervisor sends SIGTERM, and SIGKILL after `ORPHAN_GRACE_SECONDS`.
+  supervisor sends SIGTERM, and SIGKILL after `ORPHAN_GRACE_SECONDS`. Then it removes the directory
+  SCRATCH (if that is not empty text), which the parent would have removed.
 
 The supervisor is a subreaper: it inherits every descendant whose parent dies. So it also finds a
 worker that left the process group. It exits when no descendant is left, with the command's exit
@@ -21,6 +22,7 @@ import ctypes
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,15 +44,21 @@ _ENDING = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
 
 
 def main(argv: list[str]) -> int:
-    """Runs the command `argv[1:]` and writes its output to the file `argv[0]`."""
+    """Runs a command.
+
+    Args:
+        argv: the file that the command's output is appended to, the scratch directory or "", and
+            the command.
+    """
+    log_path, scratch, *command = argv
     _leave_terminal_to_parent()
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     # The prefix is short because the path of a socket has at most 107 bytes.
     with tempfile.TemporaryDirectory(prefix="vlm-", ignore_cleanup_errors=True) as own:
-        with Path(argv[0]).open("ab") as log:
+        with Path(log_path).open("ab") as log:
             try:
                 server = subprocess.Popen(
-                    argv[1:],
+                    command,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -58,11 +66,13 @@ def main(argv: list[str]) -> int:
                     preexec_fn=_begin_server,  # noqa: PLW1509  (this process has one thread)
                 )
             except OSError as error:
-                log.write(f"{argv[1]}: {error.strerror}\n".encode())
+                log.write(f"{command[0]}: {error.strerror}\n".encode())
                 return _CANNOT_RUN
         orphaned = _wait(server)
         survivors = [] if orphaned else _await_descendants(server)
         _kill_all(server)
+    if orphaned and scratch:
+        shutil.rmtree(scratch, ignore_errors=True)
     if not orphaned:
         print(json.dumps(survivors), flush=True)
     return _shell_code(server.returncode)

@@ -48,7 +48,7 @@ def local_cluster(platform: str) -> Iterator[str]:
         log.touch()
         arguments = [str(told), json.dumps(asked), shared_tmp()]
         command = [sys.executable, "-m", __name__, *arguments]
-        process = SupervisedProcess(command, log, {"TMPDIR": _SHORT_TMP})
+        process = SupervisedProcess(command, log, {"TMPDIR": _SHORT_TMP}, scratch=Path(own))
         with contextlib.closing(process.polled()) as polled:
             for seconds in polled:
                 if told.is_file() or seconds > _START_SECONDS:

@@ -80,7 +80,7 @@ def judge(work: Work) -> Iterator[list[Message]]:
         channel.touch()
         arguments = [str(root), str(order), str(channel), shared_tmp()]
         command = [sys.executable, "-m", child.__name__, *arguments]
-        process = SupervisedProcess(command, log, cwd=root / work.directory)
+        process = SupervisedProcess(command, log, cwd=root / work.directory, scratch=Path(own))
         with channel.open("rb") as stream, contextlib.closing(process.polled()) as polled:
             rest, code = b"", None
             while code is None:

@@ -72,7 +72,7 @@ def run(
         ServerError: if the process dies or exceeds its budget before any task has ended; the
             message has the root cause.
     """
-    with tempfile.TemporaryDirectory(prefix="ascend-vlm-") as name:
+    with tempfile.TemporaryDirectory(prefix="vlm-offline-") as name:
         directory = Path(name)
         (directory / "job.json").write_text(json.dumps(job.to_json()), "utf-8")
         log_path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,6 +82,7 @@ def run(
             [sys.executable, "-m", offline_worker.__name__, str(directory)],
             log_path,
             {**env, "PYTHONPATH": python_path},
+            scratch=directory,
         )
         problem = _run(worker, on_step, budget_seconds)
         result = read(directory, job, problem)

@@ -33,7 +33,7 @@ from ...observation.shutdown import ShutdownReport
 from ...processes import supervisor
 from ...processes.exit_code import exit_code
 from ...processes.post_mortem import post_mortem
-from ...processes.supervised import spawn
+from ...processes.supervised import SupervisedProcess
 from ...spec.case import Case, Sampling
 from ...spec.model import Budgets
 from ...spec.thresholds import MEMORY_TOLERANCE_MIB
@@ -235,9 +235,8 @@ class VllmServer:
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         self.log_path.write_bytes(b"")
         self._memory_before = self._device_memory_mib()
-        self._process = spawn(
-            self.command(), self.log_path, self.environment(), stdout=subprocess.PIPE
-        )
+        process = SupervisedProcess(self.command(), self.log_path, self.environment())
+        self._process = process.start(stdout=subprocess.PIPE)
         try:
             self._follow_phases()
             self._follow_first_image()
