@@ -33,6 +33,10 @@ def test_a_right_answer_is_found_in_a_sentence(accepted: tuple[str, ...], answer
     [
         (("3",), "There are 13 squares."),
         (("3",), "There are 3x squares"),
+        (("4", "5"), "9.5 seconds"),
+        (("1",), "图中有2.1个"),
+        (("300",), "1,300 boats"),
+        (("1",), "1,300 boats"),
         (("North",), "The longest bar is Northern."),
         (("North",), "South"),
         (("三",), "图中有四个方块"),
@@ -43,6 +47,21 @@ def test_a_wrong_answer_is_no_pass_where_the_reference_is_right(
     accepted: tuple[str, ...], answer: str
 ) -> None:
     assert not tasks.judge_question(accepted, answer, accepted[0]).passed
+
+
+@pytest.mark.parametrize(
+    ("accepted", "answer"),
+    [
+        ("3", "3."),
+        ("3", "3,5"),
+        ("3", "图中有1，3，5"),
+        ("3", "It is 3, not 300."),
+        ("4.5", "at 4.5 s"),
+        ("1,300", "1,300 boats"),
+    ],
+)
+def test_a_number_is_found_among_others(accepted: str, answer: str) -> None:
+    assert tasks.is_right((accepted,), answer)
 
 
 def test_a_question_that_the_reference_cannot_answer_is_not_judged() -> None:

@@ -46,6 +46,18 @@ def test_it_has_every_row_and_fact_of_the_report(more: tuple[str, ...], three_mo
     assert {test["worker"] for test in tests} <= ({"main"} if "-p" in more else {"gw0", "gw1"})
 
 
+def test_a_path_among_the_arguments_is_kept_as_text(three_models: Path) -> None:
+    """As `pytest.main` takes it, which a script calls."""
+    arguments = "[Path('test_models.py'), *sys.argv[1:]]"
+    code = (
+        f"import sys; from pathlib import Path; import pytest; sys.exit(pytest.main({arguments}))"
+    )
+    options = (*CPU[:1], "-k", "own", "--vlm-checkpoint=tiny", "--vlm-report=report")
+    subprocess.run([sys.executable, "-c", code, *options], cwd=three_models, check=True)
+    report = json.loads((three_models / "report" / "report.json").read_text("utf-8"))
+    assert report["receipt"]["argv"] == ["test_models.py", *options]
+
+
 @pytest.mark.parametrize("more", [("-p", "no:xdist"), ("-n", "2")])
 def test_it_has_the_phases_of_each_class(more: tuple[str, ...], three_models: Path) -> None:
     judge(three_models, *CPU, *more)

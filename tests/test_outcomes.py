@@ -70,6 +70,23 @@ def test_a_server_that_answers_nothing_has_refused_nothing(stub: Serve, judged: 
     assert "0 of 1 criteria verified" in outcome.text.splitlines()[-1]
 
 
+CONTROLS = """
+    def test_it(self, judge):
+        from pytest_ascend_vlm import PreconditionError
+        raise PreconditionError("it said \\x1b[2J\\u202eabc\\nand no more")
+"""
+
+
+def test_what_a_terminal_shows_has_no_commands_for_it(
+    project: pytest.Pytester, judged: Judged, stub: Serve
+) -> None:
+    model_file(project, CONTROLS)
+    text = judged(stub(), "-k", "test_it", "test_own_model.py").text
+    assert "\x1b[2J" not in text
+    assert r"it said \x1b[2J\u202eabc" in text
+    assert "\nand no more" in text
+
+
 XFAIL_ALL = """
 TestOwn = pytest.mark.xfail(reason="whatever happens")(TestOwn)
 """

@@ -125,6 +125,28 @@ def test_an_own_test_has_the_status_that_the_page_says(
         assert found.get(f"own.test_ending_{index}", "no row") == said[ending], ending
 
 
+EXPECTED = """
+    @pytest.mark.xfail(reason="a known defect of the scanner")
+    def test_plain(self, judge):
+        assert 1 == 2
+
+    @pytest.mark.xfail(reason="another", raises=ValueError)
+    def test_other_error(self, judge):
+        assert 1 == 2
+"""
+
+
+def test_an_expected_failure_may_be_a_plain_assert(
+    project: pytest.Pytester, stub: Serve, judged: Judged
+) -> None:
+    model_file(project, EXPECTED)
+    outcome = judged(stub(), "-k", "plain or other_error", "test_own_model.py")
+    plain, other = outcome.rows
+    assert (plain["status"], plain["reason"]) == ("xfail", "a known defect of the scanner")
+    assert other["status"] == "fail"
+    outcome.result.assert_outcomes(xfailed=1, failed=1, deselected=pytest.approx(0, abs=10**6))
+
+
 BEFORE_A_VERDICT = """
     def test_served(self, answers, text_case, judge):
         judge(at_least(1, 1, "rate", ""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import importlib.util
 import json
@@ -148,6 +149,42 @@ def test_only_extras_need_an_engine(wheel: Path) -> None:
     core = {re.split(r"[ <>=!~;\[]", line)[0] for line in required if "extra ==" not in line}
     assert "pytest" in core
     assert not core & {"torch", "torchvision", "transformers", "vllm", "vllm-ascend", "torch-npu"}
+
+
+# Module -> where it is imported: not at all, or with a way on without it, if it is not installed.
+OPTIONAL = {
+    **dict.fromkeys(("torch", "torch_npu", "transformers", "vllm", "cv2"), "engines"),
+    "tokenizers": "texts of tokens beside their numbers",
+    **dict.fromkeys(("ray", "pathspec"), "--vlm-ray"),
+    "xdist": "-n",
+    **dict.fromkeys(("evalscope", "lm_eval", "nltk", "pyarrow"), "-m dataset, -m performance"),
+}
+OF_OTHERS = {"_pytest": "pytest", "markupsafe": "jinja2"}
+
+
+def imported_modules() -> set[str]:
+    """Every module that the package imports when it runs, but Python's own and its own."""
+    found: set[str] = set()
+    for path in (REPOSITORY / "pytest_ascend_vlm").rglob("*.py"):
+        nodes = [ast.parse(path.read_text("utf-8"))]
+        for node in nodes:
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+                continue
+            if isinstance(node, ast.Import):
+                found |= {one.name.partition(".")[0] for one in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                found.add(node.module.partition(".")[0])
+            nodes += ast.iter_child_nodes(node)
+    return found - sys.stdlib_module_names - {"pytest_ascend_vlm", "sitecustomize"}
+
+
+def test_what_is_imported_is_required(wheel: Path) -> None:
+    required = metadata(wheel).get_all("Requires-Dist") or []
+    core = {Requirement(line).name for line in required if "extra ==" not in line}
+    modules = {OF_OTHERS.get(name, name) for name in imported_modules()}
+    assert OPTIONAL.keys() <= modules
+    wanted = {"pillow" if name == "PIL" else name for name in modules - OPTIONAL.keys()}
+    assert wanted == {name.replace("-", "_") for name in core}
 
 
 def test_every_extra_that_is_named_is_there(wheel: Path) -> None:

@@ -133,6 +133,7 @@ def test_hosts_of_other_versions_are_refused_unless_told(
             [
                 *(sys.executable, "-c", SHOW),
                 *("cluster", running.address, f"--models={three_models / 'test_models.py'}"),
+                *("--weights=stand-in/small=/of/each/host", "--weights=stand-in/large=below"),
             ],
             capture_output=True,
             text=True,
@@ -144,7 +145,8 @@ def test_hosts_of_other_versions_are_refused_unless_told(
         refused, nothing = judge(three_models, *spread, **running.environment)
         done, document = judge(three_models, *spread, "--vlm-ray-mixed", **running.environment)
     assert shown.returncode == 1, shown.stderr
-    for line in ("old: 4 NPU, SIMULATED 4 x 910B4", "weights of stand-in/small: ", difference):
+    named = [f"weights of stand-in/{name}: " for name in ("small", "middle", "large")]
+    for line in ("old: 4 NPU, SIMULATED 4 x 910B4", *named, "/of/each/host", difference):
         assert line in shown.stdout
     assert refused.returncode == pytest.ExitCode.USAGE_ERROR, refused.stdout
     assert difference in refused.stderr
@@ -231,6 +233,26 @@ def test_what_a_cluster_cannot_do_is_refused(
     outcome = judged(None, *arguments)
     assert outcome.result.ret == pytest.ExitCode.USAGE_ERROR
     assert problem in outcome.text + outcome.result.stderr.str()
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("raise ImportError('hidden')", "pip install 'pytest-ascend-vlm[ray]'"),
+        ("def init(**_): raise OSError('no memory is left')", "OSError: no memory is left"),
+    ],
+    ids=["not installed", "does not start"],
+)
+def test_a_cluster_of_this_host_that_cannot_start_is_told(
+    source: str, problem: str, three_models: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "ray.py").write_text(source, "utf-8")
+    search = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done, document = judge(three_models, *TEXTS, "--vlm-ray=local", PYTHONPATH=search)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR, done.stdout + done.stderr
+    assert problem in done.stderr
+    assert "whole log" not in done.stderr  # it goes with the cluster
+    assert document is None
 
 
 def events(directory: Path) -> list[Any]:

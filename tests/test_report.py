@@ -22,9 +22,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_ascend_vlm import reporting
+from pytest_ascend_vlm.control_characters import with_visible_controls
 from pytest_ascend_vlm.criteria.verdict import Verdict, at_least
 from pytest_ascend_vlm.reporting import Report, write_document
-from pytest_ascend_vlm.reporting.controls import with_visible_controls
 from pytest_ascend_vlm.reporting.language import LANGUAGES
 from pytest_ascend_vlm.reporting.markdown import render
 from pytest_ascend_vlm.reporting.markdown.escape import cell, code_block

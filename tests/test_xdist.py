@@ -40,6 +40,15 @@ def test_three_models_start_three_servers(dist: str | None, three_models: Path) 
     assert done.stdout.splitlines()[-1] == alone.stdout.splitlines()[-1]
 
 
+def test_an_unknown_platform_is_no_traceback(three_models: Path) -> None:
+    """The cards are counted before the options are read."""
+    done, document = run(three_models, "--vlm-platform=npus", "-n", "auto")
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "npus" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert document is None
+
+
 def test_rows_keep_the_criteria_s_order(
     three_models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ..control_characters import with_visible_controls
 from ..criteria.groups import GATE_LIST_MARKERS
 from ..errors import ConfigurationError, VlmError
 from ..model_files import model_files_in
@@ -46,7 +47,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     try:
         exit_code: int = options.run(options)
     except VlmError as error:
-        print(f"ascend-vlm: {error}", file=sys.stderr)
+        print(f"ascend-vlm: {with_visible_controls(str(error))}", file=sys.stderr)
         return 2
     return exit_code
 

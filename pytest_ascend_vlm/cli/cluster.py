@@ -40,12 +40,21 @@ def add_to(commands: Any) -> None:
         "caches of ModelScope and Hugging Face)",
     )
     cluster.add_argument(
+        "--weights",
+        metavar="ID=DIR",
+        action="append",
+        default=[],
+        help="directory of the weights of one model on each host, as with pytest's --vlm-weights. "
+        "May be repeated",
+    )
+    cluster.add_argument(
         "--platform", default="npu", metavar="NAME", help="platform of the cards (default: npu)"
     )
     cluster.set_defaults(run=_cluster)
 
 
 def _cluster(options: argparse.Namespace) -> int:
+    from ..integration.weights import parsed
     from ..platforms import require_platform
     from ..scheduling import overview
     from ..scheduling.ray import connected
@@ -60,6 +69,7 @@ def _cluster(options: argparse.Namespace) -> int:
             checkpoint="full",
             log_dir=Path(),
             weights_root=options.weights_root and options.weights_root.absolute(),
+            weights=parsed("--weights", options.weights, Path.cwd(), must_exist=False),
         ),
         fixtures="fixtures",
         models=tuple(models),

@@ -56,8 +56,18 @@ def is_right(accepted: Sequence[str], answer: str) -> bool:
 
 
 def _whole_word(text: str) -> str:
-    """A pattern for a whole word: it finds "3" in "有3个", but not in "13"."""
-    return rf"(?<![0-9A-Za-z]){re.escape(text)}(?![0-9A-Za-z])"
+    """A pattern for a whole word: it finds "3" in "有3个" and "3,5", but not in "13" or "3.5".
+
+    A comma belongs to a number only if three digits follow, as in "1,300".
+    """
+    before, after = "(?<![0-9A-Za-z])", "(?![0-9A-Za-z])"
+    if re.match("[0-9]", text):
+        before += r"(?<![0-9]\.)"
+    if re.match("[0-9]{3}(?![0-9])", text):
+        before += "(?<![0-9],)"
+    if re.search("[0-9]$", text):
+        after += r"(?!\.[0-9]|,[0-9]{3}(?![0-9]))"
+    return before + re.escape(text) + after
 
 
 def _folded(text: str) -> str:

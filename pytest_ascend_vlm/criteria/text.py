@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
+from ..control_characters import printable
 from .divergence import first_difference
 
 _CONTEXT = 32  # characters before and after the first difference
@@ -33,9 +34,9 @@ def side_by_side(expected: str, got: str, expected_name: str = "expected") -> tu
     """
     index = first_difference(expected, got)
     if index is None:
-        return (f"both: {_visible(expected[: 2 * _CONTEXT])}",)
+        return (f"both: {printable(expected[: 2 * _CONTEXT])}",)
     start = max(0, index - _CONTEXT)
-    before = _visible(expected[start:index])
+    before = printable(expected[start:index])
     lead = "…" if start else ""
     width = max(len(expected_name), len("got"))
     column = width + 2 + _columns(lead + before)
@@ -50,11 +51,7 @@ def _tail(text: str, index: int) -> str:
     rest = text[index : index + _CONTEXT]
     if not rest:
         return "⟨end⟩"
-    return _visible(rest) + ("…" if index + _CONTEXT < len(text) else "")
-
-
-def _visible(text: str) -> str:
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    return printable(rest) + ("…" if index + _CONTEXT < len(text) else "")
 
 
 def _columns(text: str) -> int:

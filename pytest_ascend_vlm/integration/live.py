@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any, TextIO
 
 import pytest
 
+from ..control_characters import without_terminal_codes
 from ..reporting.journal import Event
 from .outcomes import EVIDENCE
 from .status import Status, durations
@@ -19,7 +19,6 @@ from .status import Status, durations
 _LOG_EVERY_SECONDS = 30.0
 _REDRAWN_EVERY_SECONDS = 0.5
 _ERASE_BELOW = "\x1b[J"
-_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 class Live:
@@ -150,7 +149,7 @@ class Block:
         """Writes text of pytest above the block."""
         with self._lock:
             self._terminal.write(_ERASE_BELOW + text)
-            plain = _ESCAPES.sub("", text)
+            plain = without_terminal_codes(text)
             before, newline, last = plain.rpartition("\n")
             self._column = _width(last) if newline else self._column + _width(before + last)
             if "\r" in last:

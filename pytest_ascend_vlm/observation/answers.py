@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..control_characters import printable, with_visible_controls
 from ..errors import ServerError
 from .numerics import ReferenceNumerics, listed
 
@@ -71,12 +72,8 @@ class ToolCall:
     arguments: str
 
     def __str__(self) -> str:
-        """The call, with control characters as escapes."""
-        return f"{_printable(self.name)}({_printable(self.arguments)})"
-
-
-def _printable(text: str) -> str:
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+        """The call, in one line."""
+        return f"{printable(self.name)}({printable(self.arguments)})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +165,7 @@ class Refusal:
         return f"HTTP {self.status}" if self.status else "no answer"
 
     def __str__(self) -> str:
-        return f"{self.reply}: {self.message}"
+        return f"{self.reply}: {with_visible_controls(self.message)}"
 
 
 def first_reply(answers: tuple[Completion, ...] | Refusal) -> Completion | Refusal:

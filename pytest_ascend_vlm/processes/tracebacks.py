@@ -12,7 +12,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-_COLOUR = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+from ..control_characters import without_terminal_codes
+
 # Before it there may be a dot of a progress bar, or the rest of a line that was cut off.
 _PROCESS = re.compile(r"[^\w([]{0,3}\((?P<name>[A-Za-z_][^()]*?) pid=(?P<pid>\d+)[^()]*\) ?")
 _RANK = re.compile(r"\[rank\d+\]: ?")
@@ -138,7 +139,7 @@ def plain(text: str) -> str:
     text = text[:_READ_LENGTH]
     if text.isprintable():
         return text
-    text = _COLOUR.sub("", text).replace("\t", "    ")
+    text = without_terminal_codes(text).replace("\t", "    ")
     return "".join(char for char in text if char.isprintable())
 
 

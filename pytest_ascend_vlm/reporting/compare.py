@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..control_characters import with_visible_controls
 from ..errors import ConfigurationError
-from .controls import with_visible_controls
 from .differences import Difference, differences
 from .intervals import Interval, intervals
 from .merge import Named

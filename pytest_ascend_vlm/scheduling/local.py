@@ -19,6 +19,7 @@ from typing import Any
 
 from ..errors import ConfigurationError
 from ..platforms import select_platform
+from ..processes.post_mortem import tail
 from ..processes.shared_tmp import shared_tmp, use_shared_tmp
 from ..processes.supervised import SupervisedProcess
 from ..writing import write_atomically
@@ -54,7 +55,8 @@ def local_cluster(platform: str) -> Iterator[str]:
                 if told.is_file() or seconds > _START_SECONDS:
                     break
             if not told.is_file():
-                raise ConfigurationError(process.with_tail("Ray does not start on this host"))
+                problem = "Ray does not start on this host. The end of its log:"
+                raise ConfigurationError(f"{problem}\n{tail(process.log)}")
             yield told.read_text("utf-8")
 
 

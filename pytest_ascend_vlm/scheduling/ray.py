@@ -181,13 +181,13 @@ def connected(address: str, platform: str, parcel: Parcel | None = None) -> Iter
             f"{address} is an address of the Ray client, which cannot run a test. Start pytest on "
             "a host of the cluster, with `auto` as the address."
         )
+    try:
+        import ray
+    except ImportError as error:
+        raise ConfigurationError(f"Ray is not installed ({error}): {_INSTALL}") from error
     with contextlib.ExitStack() as stack:
         if address == LOCAL:
             address = stack.enter_context(local_cluster(platform))
-        try:
-            import ray
-        except ImportError as error:
-            raise ConfigurationError(f"Ray is not installed ({error}): {_INSTALL}") from error
         travels = {} if parcel is None else _working_directory(parcel)
         try:
             ray.init(address, runtime_env=travels, log_to_driver=False, logging_level="ERROR")

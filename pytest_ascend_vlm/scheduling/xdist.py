@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ..errors import ConfigurationError
 from ..integration.criterion_call import call_of
 from ..integration.selection import NOT_APPLICABLE
 from ..model_files import model_files
@@ -32,10 +33,17 @@ def make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | Non
 
 
 def auto_workers(config: pytest.Config) -> int | None:
-    """The number of workers for `-n auto`: one per usable card; None if cards cannot be counted."""
+    """The number of workers for `-n auto`: one per usable card; None if cards cannot be counted.
+
+    Raises:
+        pytest.UsageError: there is no such platform. xdist asks before the options are read.
+    """
     if not any(model_files(config)):
         return None
-    cards = select_platform(config.getoption("vlm_platform")).usable_cards()
+    try:
+        cards = select_platform(config.getoption("vlm_platform")).usable_cards()
+    except ConfigurationError as error:
+        raise pytest.UsageError(str(error)) from error
     return None if cards is None else max(cards, 1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import re
 
+from ...control_characters import without_terminal_codes
 from ...observation.memory import EngineMemory
 
 
@@ -39,7 +40,6 @@ _MILESTONES = (
     re.compile(r"\bApplication startup complete\b"),
     re.compile(r"\bReplaying aclgraph\b"),  # vllm-ascend, once, at the first replay
 )
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _KV_CACHE_TOKENS = re.compile(r"KV cache size: ([\d,]+) tokens")
 
 
@@ -84,7 +84,7 @@ def milestones_of(log: str) -> tuple[str, ...]:
 
 def lines_of(log: str) -> list[str]:
     """The lines of a log without the codes of their colours."""
-    return _COLOUR.sub("", log).splitlines()
+    return without_terminal_codes(log).splitlines()
 
 
 def _first(pattern: re.Pattern[str], log: str) -> str | None:

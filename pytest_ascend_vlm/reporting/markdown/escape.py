@@ -6,7 +6,7 @@ import html
 import re
 from typing import Any
 
-from ..controls import with_visible_controls
+from ...control_characters import with_visible_controls
 
 
 def cell(value: Any) -> str:
