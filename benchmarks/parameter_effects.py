@@ -73,16 +73,16 @@ def probes(plain: Completion) -> Iterator[Probe]:
     middle = plain.text[len(plain.text) // 2]
     values: dict[tuple[str, str], list[Any]] = {
         ("temperature", "greedy"): [0, 0.001, 0.01, 2.0, 10.0, -1, "hot"],
-        ("top_p", "sampled"): [1e-6, 0, 1.5],
-        ("top_k", "sampled"): [1, 0, -1, -2],
-        ("min_p", "sampled"): [1.0, 1.5],
-        ("seed", "sampled"): [1, 2, -1],
+        ("top_p", "sampled"): [1e-6, 0.5, 0, 1.5],
+        ("top_k", "sampled"): [1, 2, 0, -1, -2],
+        ("min_p", "sampled"): [1.0, 0.1, 1.5],
+        ("seed", "sampled"): [0, 1, 2, -1],
         ("repetition_penalty", "long"): [1.5, 10.0, 0, -1],
         ("presence_penalty", "long"): [2.0, -2.0, 2.5],
         ("frequency_penalty", "long"): [2.0, -2.0, 2.5],
         ("logit_bias", "greedy"): [{str(ids[0]): -100}, {str(ids[1]): 100}, {str(ids[1]): 101}],
         ("min_tokens", "greedy"): [len(ids) + 8, 65],
-        ("max_tokens", "greedy"): [3, 0],
+        ("max_tokens", "greedy"): [3, None, 0],
         ("max_completion_tokens", "greedy"): [3, 0],
         ("stop", "greedy"): [middle, [middle, "zzz"], ""],
         ("stop_token_ids", "greedy"): [[ids[2]], [-1]],
@@ -111,6 +111,8 @@ def probes(plain: Completion) -> Iterator[Probe]:
         for value in of:
             yield Probe({name: value}, beside[kind])
     yield Probe({"include_stop_str_in_output": True}, {"stop": middle})
+    yield Probe({"skip_special_tokens": False}, {})
+    yield Probe({"skip_special_tokens": False}, {"include_stop_str_in_output": True})
 
 
 def effect(plain: Completion, got: Sequence[Completion] | Refusal) -> str:
@@ -124,7 +126,8 @@ def effect(plain: Completion, got: Sequence[Completion] | Refusal) -> str:
 def _change(plain: Completion, got: Completion) -> str:
     before, after = plain.token_ids or (), got.token_ids or ()
     if before == after:
-        return "no change" if got.text == plain.text else f"the text ends with {got.text[-1:]!r}"
+        more = got.text.removeprefix(plain.text)
+        return "no change" if got.text == plain.text else f"the text goes on with {more[:40]!r}"
     pairs = zip(before, after, strict=False)
     same = next((place for place, (one, other) in enumerate(pairs) if one != other), None)
     if same is None:

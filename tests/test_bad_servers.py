@@ -61,7 +61,7 @@ NOT_OF_MINERU = {
     "parameters.tools",
 }
 # Criteria of which the server of these tests refuses every parameter.
-NOT_OF_THE_SERVER = {"parameters.choice", "parameters.form"}
+NOT_OF_THE_SERVER = {"parameters.choice", "parameters.form", "parameters.sampled"}
 # Criteria that run only if -m names their marker.
 ONLY_WHERE_NAMED = {
     name
@@ -164,7 +164,13 @@ CAUGHT = {
     ),
     Defect.WEBP_READ_WRONGLY: Caught({"serving.encodings"}),
     Defect.DROPS_PARAMETERS: Caught(
-        {"parameters.greedy", "parameters.end", "parameters.choice", "parameters.form"},
+        {
+            "parameters.greedy",
+            "parameters.sampled",
+            "parameters.end",
+            "parameters.choice",
+            "parameters.form",
+        },
         only="parameters",
     ),
     Defect.STREAM_LOSES_ITS_END: Caught({"serving.streaming"}),
@@ -560,7 +566,7 @@ def test_without_an_npu_no_criterion_counts_as_verified(judged: Judged) -> None:
     skipped = judged_here() | NOT_ON_AN_ENDPOINT | {"own.test_two_step_parsing"}
     # few_cases() leaves these out.
     skipped -= {"serving.largest_image", "serving.any_request", "recovery.request"}
-    skipped -= {"parameters.greedy", "parameters.end"}
+    skipped -= {"parameters.greedy", "parameters.sampled", "parameters.end"}
     skipped |= {"baseline.order"}  # that it takes one image is found out when the test runs
     assert outcome.criteria("skip") == skipped
     last = outcome.text.splitlines()[-1]

@@ -82,6 +82,26 @@ def problem(parameter: rules.Parameter, plain: Completion, got: Completion) -> s
         ),
         ("stop", {"stop": "m"}, answer(IDS[:3], text="kl"), answer(IDS[:3])),
         ("stop", {"stop": "m"}, answer(IDS[:3], text="kl"), PLAIN),
+        ("stop-list", {"stop": ["☃☂", "mnl"]}, answer(IDS[:5], text="kl"), PLAIN),
+        (
+            "stop-list",
+            {"stop": ["☃☂", "mnl"]},
+            answer(IDS[:5], text="kl"),
+            answer(IDS[:5], text="klm"),
+        ),
+        (
+            "skip_special_tokens",
+            {"skip_special_tokens": False, "include_stop_str_in_output": True},
+            answer(IDS, text="klmnl<|end|>"),
+            PLAIN,
+        ),
+        (
+            "skip_special_tokens",
+            {"skip_special_tokens": False, "include_stop_str_in_output": True},
+            answer(IDS, text="klmnl<|end|>"),
+            answer((20, END), text="u<|end|>"),
+        ),
+        ("no_max_tokens", {"max_tokens": None}, PLAIN, answer(IDS[:4], "length")),
         ("stop_token_ids", {"stop_token_ids": [12]}, answer(IDS[:3]), PLAIN),
         ("stop_token_ids", {"stop_token_ids": [12]}, answer(IDS[:2]), answer(IDS[:3], "length")),
         (
@@ -99,6 +119,66 @@ def test_an_end_is_moved(
     assert parameter.fields(PLAIN) == fields
     assert problem(parameter, PLAIN, good) is None
     assert problem(parameter, PLAIN, bad)
+
+
+def test_a_default_of_max_tokens_shows_on_a_long_answer_only() -> None:
+    default, other = rules.ENDS["no_max_tokens"], rules.ENDS["stop"]
+    long = answer((*range(10, 26), END))
+    assert [rules.is_suited(default, one) for one in (PLAIN, long)] == [False, True]
+    assert [rules.is_suited(other, one) for one in (PLAIN, long)] == [True, True]
+    assert not rules.is_suited(other, dataclasses.replace(long, finish_reason="length"))
+
+
+# Three tokens are likely, one is not.
+SPREAD = {1: np.log(0.48), 2: np.log(0.3), 3: np.log(0.2), 4: np.log(0.02)}
+
+
+@pytest.mark.parametrize(
+    ("name", "left", "excluded"),
+    [("top_k", (1, 2), (3, 4, 5)), ("top_p", (1, 2), (3, 4, 5)), ("min_p", (1, 2, 3), (4, 5))],
+)
+def test_a_limit_of_sampling_excludes_tokens(
+    name: str, left: Sequence[int], excluded: Sequence[int]
+) -> None:
+    limit = rules.SAMPLED[name]
+    for token in left:
+        one = listing((token,), SPREAD)
+        assert not limit.acts_on(one)
+        assert problem(limit.parameter, one, one) is None
+    for token in excluded:
+        one = listing((1, token), SPREAD, SPREAD)
+        assert limit.acts_on(one)
+        assert (problem(limit.parameter, one, one) or "").startswith(
+            f"token 2 of the answer, id {token}"
+        )
+
+
+@pytest.mark.parametrize("name", rules.SAMPLED)
+def test_a_limit_between_equal_tokens_may_leave_either(name: str) -> None:
+    equal = dict.fromkeys((1, 2, 3), np.log(1 / 3))
+    one = listing((3,), equal)
+    assert problem(rules.SAMPLED[name].parameter, one, one) is None
+
+
+def test_a_limit_is_tried_where_it_acts() -> None:
+    sampled = {1: listing((1,), SPREAD), 2: listing((4,), SPREAD)}
+    sent: list[Mapping[str, Any]] = []
+
+    def ask_all_with(_: Case, fields: Mapping[str, Any]) -> tuple[Completion]:
+        sent.append(fields)
+        return (sampled[1],)
+
+    client = mock.Mock(
+        ask_with=lambda _, fields: sampled[fields["seed"]], ask_all_with=ask_all_with
+    )
+    limit, case = rules.SAMPLED["top_k"], Case(CASE, Capability.TEXT, "a")
+    trials = ParameterRuns(client, may_lack=False).sampled_trials(limit, [case])
+    assert sent == [{"temperature": 1.0, "seed": 2, "top_k": 2}]
+    assert rules.judge_parameter(limit.parameter, trials).passed
+    sampled.update(dict.fromkeys(range(1, 9), sampled[1]))
+    none = ParameterRuns(client, may_lack=False).sampled_trials(limit, [case])
+    with pytest.raises(UnsuitedError, match="8 samples at temperature 1 have no token"):
+        rules.judge_parameter(limit.parameter, none)
 
 
 @pytest.mark.parametrize(
@@ -285,5 +365,5 @@ def test_an_answer_without_tokens_is_not_taken_for_a_sure_one() -> None:
     with pytest.raises(PreconditionError, match="no token ids"):
         ParameterRuns(client, may_lack=False).sampling(case)
     client = mock.Mock(ask_with=lambda case, fields: PLAIN)  # noqa: ARG005
-    with pytest.raises(UnsuitedError, match="are the greedy answer"):
+    with pytest.raises(UnsuitedError, match="have no token that would change"):
         ParameterRuns(client, may_lack=False).sampling(case)

@@ -20,7 +20,7 @@ ERROR = '{"error":{"message":"top_k must be\\n at least 1","type":"BadRequestErr
     ("got", "told"),
     [
         (answer((1, 2, 3)), "no change"),
-        (answer((1, 2, 3), "text."), "the text ends with '.'"),
+        (answer((1, 2, 3), "text."), "the text goes on with '.'"),
         (answer((1, 2), finish="length"), "cut: 2 tokens instead of 3 (length)"),
         (answer((1, 2, 3, 4)), "longer: 4 tokens instead of 3 (stop)"),
         (answer((1, 9, 3), "other"), "other tokens from token 2 on: 'other' (stop)"),

@@ -70,7 +70,7 @@ NOT_SHOWN = {
     "ret is -8005",
     "ret is -8020",
     # the display of a difference, whose columns a translation would shift
-    "both: {visible}",
+    "both: {printable}",
     "got: {answer}",
     "got: {before}",
     "got: {text}",

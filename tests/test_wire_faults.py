@@ -322,7 +322,8 @@ def test_what_is_no_readable_picture_is_passed_on(url: Any) -> None:
 )
 def test_unusual_requests_are_passed_on(fault: Any, body: Body) -> None:
     seen = fault.changes().request(copy.deepcopy(body))
-    seen.pop("ignore_eos", None)
+    for added in ("ignore_eos", "max_tokens"):
+        seen.pop(added, None)
     assert seen == body
 
 
@@ -383,6 +384,21 @@ def test_texts_are_misread() -> None:
         ("n-dropped", {"n": 2, "seed": 5}, {"seed": 5}),
         ("stop-dropped", {"stop": ["x"], "n": 1}, {"n": 1}),
         ("limits-of-sampling-dropped", {"top_k": 1, "top_p": 0.5, "min_p": 1, "n": 1}, {"n": 1}),
+        ("temperature-one-for-all-samples", {"temperature": 0.01}, {"temperature": 1.0}),
+        ("temperature-one-for-all-samples", {"temperature": 0}, {"temperature": 0}),
+        ("limits-of-sampling-all-or-nothing", {"top_k": 2, "top_p": 0.5, "n": 1}, {"n": 1}),
+        (
+            "limits-of-sampling-all-or-nothing",
+            {"top_k": 1, "min_p": 1.0},
+            {"top_k": 1, "min_p": 1.0},
+        ),
+        ("seed-zero-dropped", {"seed": 0, "n": 1}, {"n": 1}),
+        ("seed-zero-dropped", {"seed": 1}, {"seed": 1}),
+        ("stop-list-shortened", {"stop": ["x", "y"]}, {"stop": "x"}),
+        ("stop-list-shortened", {"stop": "xy"}, {"stop": "xy"}),
+        ("max-tokens-by-default", {"n": 1}, {"n": 1, "max_tokens": 16}),
+        ("max-tokens-by-default", {"max_completion_tokens": 5}, {"max_completion_tokens": 5}),
+        ("special-tokens-skipped", {"skip_special_tokens": False, "n": 1}, {"n": 1}),
         ("penalties-dropped", {"presence_penalty": 2, "repetition_penalty": 2, "n": 1}, {"n": 1}),
         ("penalties-as-rewards", {"presence_penalty": 2}, {"presence_penalty": -2}),
         ("penalties-as-rewards", {"presence_penalty": 0}, {"presence_penalty": 0}),

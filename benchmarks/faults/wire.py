@@ -33,6 +33,7 @@ _LOSSY_QUALITY = 20
 _CUT_TOKENS = 32
 _FETCH_SECONDS = 8.0
 _WARM = 0.7
+_DEFAULT_TOKENS = 16
 _EVERY = 5
 _BUFFER = 2**14
 _ENDLESS_BUFFER = 2**40
@@ -243,6 +244,29 @@ def _warm(body: Body) -> Body:
 
 def _without(*fields: str) -> Callable[[], Changes]:
     return _request(lambda body: {name: body[name] for name in body if name not in fields})
+
+
+def _lukewarm(body: Body) -> Body:
+    return {**body, "temperature": 1.0} if body.get("temperature") else body
+
+
+def _unlimited(body: Body) -> Body:
+    one = {"top_k": 1, "top_p": 1e-6, "min_p": 1.0}
+    return {name: value for name, value in body.items() if one.get(name, value) == value}
+
+
+def _without_seed_zero(body: Body) -> Body:
+    return {name: value for name, value in body.items() if name != "seed" or value}
+
+
+def _first_stop(body: Body) -> Body:
+    stop = body.get("stop")
+    return {**body, "stop": stop[0]} if isinstance(stop, list) and stop else body
+
+
+def _cut_by_default(body: Body) -> Body:
+    is_given = body.get("max_tokens") or body.get("max_completion_tokens")
+    return body if is_given else {**body, "max_tokens": _DEFAULT_TOKENS}
 
 
 def _rewarding(body: Body) -> Body:
@@ -549,6 +573,54 @@ FAULTS = (
         what="top_p, top_k and min_p are left out",
         changes=_without("top_p", "top_k", "min_p"),
         caught_by=("parameters.greedy",),
+        suspect="parameters",
+    ),
+    WireFault(
+        name="temperature-one-for-all-samples",
+        kind=Kind.PARAMETERS,
+        what="each temperature above 0 is taken for 1",
+        changes=_request(_lukewarm),
+        caught_by=("parameters.greedy",),
+        suspect="parameters",
+    ),
+    WireFault(
+        name="limits-of-sampling-all-or-nothing",
+        kind=Kind.PARAMETERS,
+        what="top_p, top_k and min_p are left out unless they leave one token",
+        changes=_request(_unlimited),
+        caught_by=("parameters.sampled",),
+        suspect="parameters",
+    ),
+    WireFault(
+        name="seed-zero-dropped",
+        kind=Kind.PARAMETERS,
+        what="the seed of a request is left out if it is 0",
+        changes=_request(_without_seed_zero),
+        caught_by=("determinism.seeded",),
+        suspect="parameters",
+    ),
+    WireFault(
+        name="stop-list-shortened",
+        kind=Kind.PARAMETERS,
+        what="of a list of stop strings, only the first is passed on",
+        changes=_request(_first_stop),
+        caught_by=("parameters.end",),
+        suspect="parameters",
+    ),
+    WireFault(
+        name="max-tokens-by-default",
+        kind=Kind.PARAMETERS,
+        what="a request without max_tokens gets 16",
+        changes=_request(_cut_by_default),
+        caught_by=("parameters.end",),
+        suspect="parameters",
+    ),
+    WireFault(
+        name="special-tokens-skipped",
+        kind=Kind.PARAMETERS,
+        what="skip_special_tokens is left out",
+        changes=_without("skip_special_tokens"),
+        caught_by=("parameters.end",),
         suspect="parameters",
     ),
     WireFault(

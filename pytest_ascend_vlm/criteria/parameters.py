@@ -27,9 +27,14 @@ Adjust = Callable[[int, float, tuple[int, ...]], float]
 LONG: Fields = {"ignore_eos": True, "max_tokens": 96}
 """The fields of an answer that continues after its end token, so that tokens occur again."""
 
+_TOP_P, _MIN_P = 0.5, 0.1
+_ROUNDED_SHARE = 0.05
+_SHOWN = 3  # of the likeliest tokens
 _EXTRA_TOKENS = 8
 _CUT_TOKENS = 3
 _FEW_TOKENS = 8
+_DEFAULT_TOKENS = 16  # OpenAI's older API cuts an answer there if a request has no max_tokens
+_ABSENT = "\N{SNOWMAN}\N{UMBRELLA}"
 _BIAS_FOR, _BIAS_AGAINST = 100, -100
 # Of log-probabilities: a logit from 32 to 64 has steps of 0.25 in bf16.
 _TIE = 0.25
@@ -56,6 +61,9 @@ class Parameter:
         fields: makes the request's fields from the plain answer.
         problem: takes the plain answer and one with the parameter; returns what is wrong, or None.
         answers: the number of answers that the request asks for.
+        is_streamed: True if a streamed answer has to be the same. A sampled one may not be: the
+            least rounding can change it.
+        least_tokens: a shorter plain answer cannot show the effect.
 
     `fields` and `problem` raise UnsuitedError if the plain answer does not let the parameter show
     an effect, and PreconditionError if the server's reply lacks what the rule needs.
@@ -64,6 +72,8 @@ class Parameter:
     fields: Callable[[Completion], Fields]
     problem: Problem
     answers: int = 1
+    is_streamed: bool = True
+    least_tokens: int = _CUT_TOKENS + 3
 
 
 def judge_parameter(parameter: Parameter, trials: Trials) -> Verdict:
@@ -87,7 +97,8 @@ def judge_parameter(parameter: Parameter, trials: Trials) -> Verdict:
         except UnsuitedError as error:
             unsuited[case_id] = str(error)
             continue
-        checks[f"{case_id}, streamed"] = _stream_problem(one.unstreamed, one.streamed)
+        if parameter.is_streamed:
+            checks[f"{case_id}, streamed"] = _stream_problem(one.unstreamed, one.streamed)
     if not checks:
         raise UnsuitedError("; ".join(unsuited.values()))
     fields = {one.plain.case_id: dict(one.fields) for one in trials.tried}
@@ -103,13 +114,13 @@ def refusal_of_all(trials: Trials) -> Refusal | None:
     return refusals[0] if are_all and all(map(_is_about_parameter, refusals)) else None
 
 
-def is_suited(answer: Completion) -> bool:
-    """True if an answer ends by itself and is long enough to be cut.
+def is_suited(parameter: Parameter, answer: Completion) -> bool:
+    """True if an answer ends by itself and is long enough to show what a parameter does.
 
     Raises:
         PreconditionError: the server returned no token ids.
     """
-    return answer.finish_reason == "stop" and len(token_ids(answer)) > _CUT_TOKENS + 2
+    return answer.finish_reason == "stop" and len(token_ids(answer)) >= parameter.least_tokens
 
 
 def _is_about_parameter(refusal: Refusal) -> bool:
@@ -236,11 +247,87 @@ GREEDY: Mapping[str, Parameter] = {
 """Parameters that change no greedy answer; with `n`, only the beginning is asked for."""
 
 LIMITS: Mapping[str, Parameter] = {
+    "temperature-alone": Parameter(always({"temperature": 0.01}), changed),
     "top_p": Parameter(always({"top_p": 1e-6}), changed),
     "top_k": Parameter(always({"top_k": 1}), changed),
     "min_p": Parameter(always({"min_p": 1.0}), changed),
 }
 """Parameters that make a sampled answer greedy; they are sent with a high temperature."""
+
+
+# --- which tokens are sampled ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SamplingLimit:
+    """A parameter that leaves the likeliest tokens of a sampled answer.
+
+    Attributes:
+        fields: the request's fields.
+        leaves: gets the listed tokens of a position (token id -> log-probability at temperature 1)
+            and a token; True if the parameter leaves that token.
+    """
+
+    fields: Fields
+    leaves: Callable[[Mapping[int, float], int], bool]
+
+    @property
+    def parameter(self) -> Parameter:
+        """The parameter; its plain answer was sampled without it, at temperature 1."""
+        return Parameter(always(self.fields), self._problem, is_streamed=False)
+
+    def acts_on(self, sampled: Completion) -> bool:
+        """True if the parameter does not leave each token of an answer.
+
+        Raises:
+            PreconditionError: the server returned no token ids, or lists no log-probabilities.
+        """
+        return self._first_outside(sampled) is not None
+
+    def _first_outside(self, sampled: Completion) -> int | None:
+        outside = (
+            place
+            for place, token in enumerate(token_ids(sampled))
+            if not self.leaves(_listed(sampled, place), token)
+        )
+        return next(outside, None)
+
+    def _problem(self, _: Completion, got: Completion) -> str | None:
+        place = self._first_outside(got)
+        if place is None:
+            return None
+        token = token_ids(got)[place]
+        value = _listed(got, place).get(token, -math.inf)
+        likeliest = sorted(_listed(got, place).values(), reverse=True)[:_SHOWN]
+        return (
+            f"token {place + 1} of the answer, id {token}, has log-probability {value:.2f}; the "
+            f"likeliest have {', '.join(f'{one:.2f}' for one in likeliest)}"
+        )
+
+
+def _is_among_two(listed: Mapping[int, float], token: int) -> bool:
+    second = sorted(listed.values(), reverse=True)[:2][-1]
+    return listed.get(token, -math.inf) >= second - _TIE
+
+
+def _is_in_nucleus(listed: Mapping[int, float], token: int) -> bool:
+    """True if the tokens that are clearly likelier have less than the limit together."""
+    value = listed.get(token, -math.inf)
+    before = sum(math.exp(other) for other in listed.values() if other > value + _TIE)
+    return before < _TOP_P + _ROUNDED_SHARE
+
+
+def _is_likely_enough(listed: Mapping[int, float], token: int) -> bool:
+    least = max(listed.values()) + math.log(_MIN_P)
+    return listed.get(token, -math.inf) >= least - _TIE
+
+
+SAMPLED: Mapping[str, SamplingLimit] = {
+    "top_k": SamplingLimit({"top_k": 2}, _is_among_two),
+    "top_p": SamplingLimit({"top_p": _TOP_P}, _is_in_nucleus),
+    "min_p": SamplingLimit({"min_p": _MIN_P}, _is_likely_enough),
+}
+"""Parameters that leave several tokens of a sampled answer."""
 
 
 # --- where an answer ends -------------------------------------------------------------------------
@@ -294,21 +381,31 @@ def _stopped(plain: Completion, got: Completion) -> str | None:
     )
 
 
-def _stop_string(plain: Completion) -> str:
-    """A character of the answer that does not occur before its third place."""
-    for place in range(2, len(plain.text)):
-        if not plain.text[place].isspace() and plain.text[place] not in plain.text[:place]:
-            return plain.text[place]
+def _stop_string(plain: Completion, length: int = 1) -> str:
+    """The first characters, from the third place on, that do not occur together before."""
+    for place in range(2, len(plain.text) - length + 1):
+        found = plain.text[place : place + length]
+        if not found[0].isspace() and plain.text.index(found) == place:
+            return found
     raise UnsuitedError(f"{plain.case_id}: every character of {plain.text!r} repeats")
 
 
-def _ends_at_stop(plain: Completion, got: Completion, kept: int) -> str | None:
+def _ends_at_stop(plain: Completion, got: Completion, stop: str, kept: int = 0) -> str | None:
     """The answer ends at the stop string, of which `kept` characters are in the answer."""
-    expected = plain.text[: plain.text.index(_stop_string(plain)) + kept]
+    expected = plain.text[: plain.text.index(stop) + kept]
     if got.text == expected and got.finish_reason == "stop":
         return None
     _begins_like(plain, got, len(token_ids(got)))  # a near-tie is no problem of the parameter
     return f"the answer is {got.text!r} ({got.finish_reason!r}), expected is {expected!r}"
+
+
+def _shows_its_end(plain: Completion, got: Completion) -> str | None:
+    """The answer is the plain one with the text of its end token behind it."""
+    shown = got.text.removeprefix(plain.text)
+    if shown not in {"", got.text} and got.finish_reason == "stop":
+        return None
+    _begins_like(plain, got, len(token_ids(got)))  # a near-tie is no problem of the parameter
+    return f"the answer is {got.text!r}, not {plain.text!r} and the text of its end token"
 
 
 ENDS: Mapping[str, Parameter] = {
@@ -322,19 +419,29 @@ ENDS: Mapping[str, Parameter] = {
         lambda plain: {"ignore_eos": True, "max_tokens": _longer(plain)},
         lambda plain, got: _continues(plain, got, range(_longer(plain), _longer(plain) + 1)),
     ),
+    "no_max_tokens": Parameter(
+        always({"max_tokens": None}), changed, least_tokens=_DEFAULT_TOKENS + 1
+    ),
     "max_completion_tokens": Parameter(
         always({"max_tokens": None, "max_completion_tokens": _CUT_TOKENS}), _is_cut
     ),
     "stop": Parameter(
         lambda plain: {"stop": _stop_string(plain)},
-        lambda plain, got: _ends_at_stop(plain, got, kept=0),
+        lambda plain, got: _ends_at_stop(plain, got, _stop_string(plain)),
+    ),
+    "stop-list": Parameter(
+        lambda plain: {"stop": [_ABSENT, _stop_string(plain, _CUT_TOKENS)]},
+        lambda plain, got: _ends_at_stop(plain, got, _stop_string(plain, _CUT_TOKENS)),
     ),
     "stop_token_ids": Parameter(
         lambda plain: {"stop_token_ids": [token_ids(plain)[_first_new(plain)]]}, _stopped
     ),
     "include_stop_str_in_output": Parameter(
         lambda plain: {"stop": _stop_string(plain), "include_stop_str_in_output": True},
-        lambda plain, got: _ends_at_stop(plain, got, kept=1),
+        lambda plain, got: _ends_at_stop(plain, got, _stop_string(plain), kept=1),
+    ),
+    "skip_special_tokens": Parameter(
+        always({"skip_special_tokens": False, "include_stop_str_in_output": True}), _shows_its_end
     ),
 }
 """Parameters that decide where an answer ends. The plain answer ends by itself (`is_suited`)."""

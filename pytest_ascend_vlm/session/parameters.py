@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +11,12 @@ from ..observation.parameters import Trial, Trials, UnsuitedError
 from ..spec.case import Case
 
 if TYPE_CHECKING:
-    from ..criteria.parameters import Parameter
+    from ..criteria.parameters import Parameter, SamplingLimit
     from ..engines.client import Client
 
 Fields = Mapping[str, Any]
 
-_TEMPERATURE = 2.0  # the highest that vLLM accepts
+_HIGHEST_TEMPERATURE = 2.0  # that vLLM accepts
 _SEEDS = range(1, 9)  # a confident model repeats its answer under most seeds
 
 
@@ -55,15 +55,12 @@ class ParameterRuns:
         """
         from ..criteria.parameters import token_ids
 
-        greedy = self.answer(case, {})
-        for seed in _SEEDS:
-            fields = {"temperature": _TEMPERATURE, "seed": seed}
-            if token_ids(self.answer(case, fields)) != token_ids(greedy):
-                return fields
-        raise UnsuitedError(
-            f"{case.id}: samples at temperature {_TEMPERATURE:g} are the greedy answer "
-            f"{greedy.text!r}"
-        )
+        greedy = token_ids(self.answer(case, {}))
+
+        def differs(answer: Completion) -> bool:
+            return token_ids(answer) != greedy
+
+        return self._sampled(case, _HIGHEST_TEMPERATURE, differs)[0]
 
     def trials(
         self,
@@ -95,3 +92,35 @@ class ParameterRuns:
             streamed = () if is_refused else self.client.stream_all_with(case, fields)
             tried.append(Trial(fields, answer, unstreamed, streamed))
         return Trials(tuple(tried), unsuited, self.may_lack)
+
+    def sampled_trials(self, limit: SamplingLimit, cases: Iterable[Case]) -> Trials:
+        """Tries a limit on answers that are sampled at temperature 1; not streamed.
+
+        Raises:
+            PreconditionError: a reply has no token ids or no log-probabilities.
+            ServerError: the server died, or refused a request without the limit.
+        """
+        tried: list[Trial] = []
+        unsuited: dict[str, str] = {}
+        for case in cases:
+            try:
+                others, plain = self._sampled(case, 1.0, limit.acts_on)
+            except UnsuitedError as error:
+                unsuited[case.id] = str(error)
+                continue
+            fields = {**others, **limit.fields}
+            tried.append(Trial(fields, plain, self.client.ask_all_with(case, fields), ()))
+        return Trials(tuple(tried), unsuited, self.may_lack)
+
+    def _sampled(
+        self, case: Case, temperature: float, is_suited: Callable[[Completion], bool]
+    ) -> tuple[Fields, Completion]:
+        for seed in _SEEDS:
+            fields = {"temperature": temperature, "seed": seed}
+            answer = self.answer(case, fields)
+            if is_suited(answer):
+                return fields, answer
+        raise UnsuitedError(
+            f"{case.id}: {len(_SEEDS)} samples at temperature {temperature:g} have no token that "
+            f"would change, such as {answer.text!r}"
+        )

@@ -56,9 +56,9 @@ class ParameterCriteria(Criteria):
         Applications seldom send temperature 0. Row `temperature` sends temperature 0.01 with top_p
         0.001, as adaptation documents do, and row `n` the same with a request for two answers; row
         `no_logprobs` requests no log-probabilities. Rows `top_p` (0.000001), `top_k` (1) and
-        `min_p` (1) are sent with a temperature and a seed whose sampled answer differs from the
-        greedy one, so that a dropped parameter shows. Where two tokens are equally likely, either
-        is right.
+        `min_p` (1), and `temperature-alone` (0.01), are sent with a seed whose sampled answer at
+        temperature 2 differs from the greedy one, so that a dropped parameter shows. Where two
+        tokens are equally likely, either is right.
 
         If this fails: the parameter does not reach the sampler: look for a proxy that drops it, and
         for a sampler of the platform that does not have it. Only streamed: compare how the server
@@ -73,6 +73,30 @@ class ParameterCriteria(Criteria):
             rule = rules.LIMITS[parameter]
             _judge(rule, parameter_runs.trials(rule, plain, parameter_runs.sampling), judge)
 
+    @criterion("parameters.sampled")
+    @pytest.mark.parametrize("parameter", rules.SAMPLED)
+    def test_parameters_limit_sampling(
+        self,
+        parameter: str,
+        all_cases: tuple[Case, ...],
+        parameter_runs: ParameterRuns,
+        judge: Judge,
+    ) -> None:
+        """A sampled answer has no token that the request's limit excludes.
+
+        Rows: `top_k` (2), `top_p` (0.5), `min_p` (0.1), at temperature 1. The limit is compared
+        with the log-probabilities that are listed at each token. The seed is one whose answer
+        without the limit has an excluded token, so that a dropped limit shows. Applications sample
+        with such values; a limit of 1 token, which parameters.greedy sends, may take another path.
+
+        If this fails: the limit does not reach the sampler, or the sampler takes it wrongly: look
+        at its kernels for top_k and top_p on the platform, at the order of temperature and limits,
+        and at a proxy that changes the fields.
+        """
+        limit = rules.SAMPLED[parameter]
+        trials = parameter_runs.sampled_trials(limit, open_cases(all_cases))
+        _judge(limit.parameter, trials, judge)
+
     @criterion("parameters.end")
     @pytest.mark.parametrize("parameter", rules.ENDS)
     def test_parameters_move_the_end(
@@ -86,22 +110,28 @@ class ParameterCriteria(Criteria):
         """Parameters that decide where an answer ends change nothing before the end.
 
         Rows: `min_tokens` and `ignore_eos` make the answer longer, `max_completion_tokens` cuts it,
-        `stop` ends it before a string, `include_stop_str_in_output` behind it, `stop_token_ids` at
-        a token. serving.limits judges max_tokens and, on one text, n and `stop`.
+        `stop` ends it before a character, `stop-list` before the second of two strings, of three
+        characters; `include_stop_str_in_output` ends it behind the string, `stop_token_ids` at a
+        token. `no_max_tokens` leaves max_tokens out: the answer ends by itself. With
+        `skip_special_tokens` false, the text of the end token is behind the answer; MinerU's
+        clients read tables by such tokens. serving.limits judges max_tokens and, on one text, n and
+        `stop`.
 
         If this fails: an answer without the effect: a proxy or a gateway drops the field, or the
         engine ignores it (min_tokens with speculative decoding). Another beginning: the parameter
-        changes more than the end of the answer; look at the sampler.
+        changes more than the end of the answer; look at the sampler. Only streamed, and a part of
+        a stop string is there: the server sends text before it knows whether the string goes on.
+        Cut without max_tokens: the server or a proxy has a default, which users do not expect.
         """
+        rule = rules.ENDS[parameter]
 
         def is_suited(case: Case) -> bool:
             answer = answers.ask(case)
-            return isinstance(answer, Completion) and rules.is_suited(answer)
+            return isinstance(answer, Completion) and rules.is_suited(rule, answer)
 
         plain = {case: answers(case) for case in text_and_image(all_cases, is_suited)}
         if not plain:
             judge.not_applicable("no answer ends by itself after some tokens")
-        rule = rules.ENDS[parameter]
         _judge(rule, parameter_runs.trials(rule, plain), judge)
 
     @criterion("parameters.choice")

@@ -71,6 +71,7 @@ _UNKNOWN: dict[str, tuple[Any, ...]] = {
     "min_tokens": (),
     "stop_token_ids": (),
     "include_stop_str_in_output": (),
+    "skip_special_tokens": (True,),
     "structured_outputs": (),
     "response_format": (),
 }
@@ -340,7 +341,7 @@ class Request:
     max_tokens: int
     temperature: float
     seed: int | None
-    stop: str | None
+    stops: tuple[str, ...]
     n: int
     salt: str | None
     stream: bool
@@ -377,7 +378,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "max_tokens": lambda value: 1 <= value < 2**31,
     "temperature": lambda value: 0 <= value <= 2,
     "n": lambda value: 1 <= value <= 100,
-    "stop": lambda value: isinstance(value, str) and value != "",
+    "stop": lambda value: all(isinstance(one, str) and one != "" for one in _stops(value)),
     "top_logprobs": lambda value: 0 <= value <= TOP,
     "prompt_logprobs": lambda value: 0 <= value <= LISTED,
     "seed": lambda value: abs(value) < 2**63,
@@ -438,9 +439,9 @@ def _parsed(asked: dict[str, Any], fetch: Fetch, view: View) -> Request:
         forced=forced,
         listed=asked.get("prompt_logprobs") or 0,
         max_tokens=asked.get("max_tokens") or asked.get("max_completion_tokens") or MOST_TOKENS,
-        temperature=0.0 if asked.get("top_p") == 0.001 else asked.get("temperature") or 0.0,
+        temperature=_temperature(asked),
         seed=asked.get("seed"),
-        stop=asked.get("stop"),
+        stops=_stops(asked.get("stop")),
         n=asked.get("n") or 1,
         salt=asked.get("cache_salt"),
         stream=bool(asked.get("stream")),
@@ -451,6 +452,18 @@ def _parsed(asked: dict[str, Any], fetch: Fetch, view: View) -> Request:
         ),
         call=_call(asked),
     )
+
+
+def _stops(value: str | list[str] | None) -> tuple[str, ...]:
+    if value is None or isinstance(value, str):
+        return () if value is None else (value,)
+    return tuple(value)
+
+
+def _temperature(asked: Mapping[str, Any]) -> float:
+    """The temperature; 0 where only the likeliest token is left."""
+    temperature = asked.get("temperature") or 0.0
+    return 0.0 if temperature <= 0.01 or asked.get("top_p") == 0.001 else temperature
 
 
 def _call(asked: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -606,8 +619,9 @@ def _whole_text(request: Request, knowledge: Knowledge, index: int) -> str:
 def _choice(request: Request, knowledge: Knowledge, text: str) -> Choice:
     finish = "stop"
     tokens = (*encode(text), END)
-    if request.stop is not None and request.stop in text:
-        text = text[: text.index(request.stop)]
+    ends = [text.index(stop) for stop in request.stops if stop in text]
+    if ends:
+        text = text[: min(ends)]
         tokens = encode(text)
     if request.ignores_end:
         tokens = (*tokens, *(FILLER for _ in range(request.max_tokens)))
@@ -615,7 +629,15 @@ def _choice(request: Request, knowledge: Knowledge, text: str) -> Choice:
         tokens, finish = tokens[: request.max_tokens], "length"
         text = decode(tokens)
     known = knowledge.known.get((request.prompt, request.images))
-    return Choice(text, tokens, _rows(tokens, known), finish)
+    rows = _rows(tokens, known) if request.temperature == 0 else tuple(map(_sampled, tokens))
+    return Choice(text, tokens, rows, finish)
+
+
+def _sampled(token: int) -> Row:
+    """A row in which three tokens are likelier than the one that was sampled."""
+    row = sure(token)
+    likelier = dict.fromkeys(row.ranked[1:4], -1.2)
+    return Row({**row.logprobs, **likelier, token: -4.0}, row.logsumexp)
 
 
 def _rows(tokens: tuple[int, ...], known: Known | None) -> tuple[Row, ...]:
@@ -1257,7 +1279,7 @@ class Defect(enum.Enum):
     STREAM_IS_BUFFERED = Behaviour(sent=_sent_at_the_end)
     STREAM_BREAKS_CHARACTERS = Behaviour(deltas=_bytes_one_by_one)
     IGNORES_MAX_TOKENS = Behaviour(seen=_without(max_tokens=MOST_TOKENS))
-    IGNORES_STOP = Behaviour(seen=_without(stop=None))
+    IGNORES_STOP = Behaviour(seen=_without(stops=()))
     IGNORES_N = Behaviour(seen=_without(n=1))
     STREAM_HAS_ONE_ANSWER = Behaviour(seen=_one_streamed)
     STREAM_JOINS_ANSWERS = Behaviour(sent=_all_of_the_first)
