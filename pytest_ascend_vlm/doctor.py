@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from .platforms.ascend import DEV, POOL, Ascend, device_nodes
 from .platforms.cards import Card
 from .platforms.cpu import Cpu
 from .platforms.hccl_ports import port_lines
+from .platforms.host import python_version
 from .platforms.image import image_lines
 from .platforms.leases import leased_by
 from .platforms.npu_smi import NpuSmiError, read_cards
@@ -213,7 +213,7 @@ def _versions(npu: Ascend) -> list[str]:
     if "vllm" in found and "vllm-ascend" in found:
         match = "do not match, see below" if npu.pair_problem() else "have no known conflict"
         lines.append(f"vllm and vllm-ascend {match}")
-    return [f"Python: {platform.python_version()}", *optional, *lines]
+    return [f"Python: {python_version()}", *optional, *lines]
 
 
 def _weights() -> list[str]:

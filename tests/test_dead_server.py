@@ -203,7 +203,7 @@ def test_if_the_supervisor_is_killed_nobody_knows_what_is_left(planned: Plan) ->
     server = planned()
     server.start()
     kill_supervisor(server)
-    with pytest.raises(ServerError, match="ended by SIGKILL, so nobody knows which processes"):
+    with pytest.raises(ServerError, match="ended by SIGKILL, so it is unknown which"):
         server.stop()
 
 

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from helpers.goldens import answer
 from helpers.models import model_spec
@@ -69,10 +68,6 @@ def test_a_degenerate_answer_is_told(text: str, problem: str) -> None:
     golden = answer(text)
     (told,) = doubts(golden, len(golden.token_ids or ()))
     assert told.startswith(f"degenerate: {problem}")
-
-
-def test_numbers_that_are_none_are_told() -> None:
-    assert doubts(preferring_by(np.nan, 5), 64) == ("its logits are not finite",)
 
 
 def test_an_answer_that_becomes_other_tokens_is_told() -> None:

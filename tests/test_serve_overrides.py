@@ -82,4 +82,4 @@ def test_a_run_without_servers_has_no_arguments(judged: Judged) -> None:
 @pytest.mark.vllm
 def test_a_word_that_belongs_to_no_argument_is_refused(judged: Judged) -> None:
     told = said(judged, "--vlm-serve=enable_prefix_caching=no", "--vlm-platform=cpu")
-    assert "'no' is the value of no argument; write True or False" in told
+    assert "'no' does not belong to any argument; write True or False" in told

@@ -21,8 +21,8 @@ def add_to(commands: Any) -> None:
         "limits",
         help="propose limits of speed from stored runs",
         description="Prints the limits that the runs stored by pytest --vlm-save-performance keep, "
-        "as lines for the model file: the slowest run of each metric, with a margin. Only as many "
-        f"runs as performance.baseline needs ({STORED_RUNS}) propose limits.",
+        "as lines for the model file: the slowest run of each metric, with a margin. Limits are "
+        f"proposed from {STORED_RUNS} stored runs on, as many as performance.baseline needs.",
     )
     limits.add_argument(
         "directory",
@@ -37,8 +37,8 @@ def add_to(commands: Any) -> None:
         type=float,
         default=_MARGIN,
         metavar="SHARE",
-        help="share of the slowest run that the limit is looser, above 0 and below 1 "
-        f"(default: {_MARGIN})",
+        help="how much looser than the slowest run each limit is, as a share of it, above 0 and "
+        f"below 1 (default: {_MARGIN})",
     )
     limits.set_defaults(run=_limits)
 

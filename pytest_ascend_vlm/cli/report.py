@@ -86,8 +86,8 @@ def _add_compare(actions: Any) -> None:
         description="Prints the results that turned, the numbers that moved beyond their interval, "
         "and what is new or gone, worst first. Versions, devices and serve commands may differ; "
         "the platform and the kind of checkpoint may not.",
-        epilog="exit code: 0 if nothing is worse; 1 if a test fails or is an error that did not or "
-        "was not there before, a pass is now a known failure, a number moved to the worse beyond "
+        epilog="exit code: 0 if nothing is worse; 1 if a test newly fails or newly ends with "
+        "an error, a pass is now a known failure, a number moved to the worse beyond "
         "its interval, or a test that ran is gone or did not run; 2 if the reports cannot be "
         "compared",
     )

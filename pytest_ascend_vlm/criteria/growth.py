@@ -105,7 +105,8 @@ def _judge(memory: Sequence[float], name: str, maximum: float) -> Verdict:
     if slope.low <= maximum < slope.high:
         raise PreconditionError(
             f"{name} grows by {slope} MiB per image in the second half of {count} images, so it is "
-            f"open whether by more than {maximum:g} MiB. Send more images: use a larger --vlm-soak."
+            f"not clear if the growth is above {maximum:g} MiB. Send more images: use a larger "
+            "--vlm-soak."
         )
     line = (
         f"{name} was {memory[0]:.0f} MiB after the first image, {memory[count // 2]:.0f} MiB in "

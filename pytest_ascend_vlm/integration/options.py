@@ -46,6 +46,15 @@ def register(parser: pytest.Parser) -> None:
     group = parser.getgroup(
         "ascend-vlm", "ascend-vlm: conformance of vision-language models on Ascend NPUs"
     )
+    _add_serving(group)
+    _add_endpoint(group)
+    _add_run(group)
+    _add_measurements(group)
+    _add_ini_keys(parser)
+
+
+def _add_serving(group: pytest.OptionGroup) -> None:
+    """Options of where and how a model is served."""
     group.addoption(
         "--vlm-platform",
         metavar="NAME",
@@ -59,19 +68,6 @@ def register(parser: pytest.Parser) -> None:
         default="full",
         help="full: the real weights (default). tiny: the checkpoints in fixtures/tiny, a few MB "
         "each, with the same architecture",
-    )
-    group.addoption(
-        RAY,
-        metavar="ADDRESS",
-        help="spread the test classes over the hosts of a Ray cluster: HOST:PORT, auto for the "
-        "cluster of this host, or local to start one here for this run. Each class takes the NPUs "
-        "that its model needs (Ray's resource NPU). `ascend-vlm cluster` shows the hosts",
-    )
-    group.addoption(
-        "--vlm-ray-mixed",
-        action="store_true",
-        help=f"with {RAY}: also use hosts whose versions, devices or systems differ. The report "
-        "names the versions of each host",
     )
     group.addoption(
         "--vlm-weights-root",
@@ -90,18 +86,30 @@ def register(parser: pytest.Parser) -> None:
         "line",
     )
     group.addoption(
-        "--vlm-record",
-        action="store_true",
-        help="record goldens with the reference engine (Transformers on CPU) instead of judging; "
-        "with -m dataset: record the served model's scores",
+        serve_overrides.OPTION,
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="a serve argument of this host, in the place of the model file's: max_model_len=8192. "
+        "May be repeated. Reports name it, and a gate refuses it",
     )
     group.addoption(
-        "--vlm-gate",
-        action="store_true",
-        help="fail the run unless every criterion listed in conformance/required.txt (ini key "
-        "vlm_required) passed, failed as expected, or is declared not applicable. A skipped, "
-        "deselected or missing criterion fails the run. `ascend-vlm gate-list` writes the list",
+        RAY,
+        metavar="ADDRESS",
+        help="spread the test classes over the hosts of a Ray cluster: HOST:PORT, auto for the "
+        "cluster of this host, or local to start one here for this run. Each class takes the NPUs "
+        "that its model needs (Ray's resource NPU). `ascend-vlm cluster` shows the hosts",
     )
+    group.addoption(
+        "--vlm-ray-mixed",
+        action="store_true",
+        help=f"with {RAY}: also use hosts whose versions, devices or systems differ. The report "
+        "names the versions of each host",
+    )
+
+
+def _add_endpoint(group: pytest.OptionGroup) -> None:
+    """Options of an endpoint that already runs."""
     group.addoption(
         "--vlm-server-url",
         metavar="URL",
@@ -128,13 +136,22 @@ def register(parser: pytest.Parser) -> None:
         help="with --vlm-server-url: the device behind the endpoint, such as '1 x 910B4'. Reports "
         "show it as stated by the caller",
     )
+
+
+def _add_run(group: pytest.OptionGroup) -> None:
+    """Options of what a run does, and of what it leaves."""
     group.addoption(
-        serve_overrides.OPTION,
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        help="a serve argument of this host, in the place of the model file's: max_model_len=8192. "
-        "May be repeated. Reports name it, and a gate refuses it",
+        "--vlm-record",
+        action="store_true",
+        help="record goldens with the reference engine (Transformers on CPU) instead of judging; "
+        "with -m dataset: record the served model's scores",
+    )
+    group.addoption(
+        "--vlm-gate",
+        action="store_true",
+        help="fail the run unless every criterion listed in conformance/required.txt (ini key "
+        "vlm_required) passed, failed as expected, or is declared not applicable. A skipped, "
+        "deselected or missing criterion fails the run. `ascend-vlm gate-list` writes the list",
     )
     group.addoption(
         "--vlm-report",
@@ -166,6 +183,10 @@ def register(parser: pytest.Parser) -> None:
         help="directory of the server logs, with one subdirectory per run (default: .vlm-logs in "
         "pytest's root directory). The 20 latest runs are kept",
     )
+
+
+def _add_measurements(group: pytest.OptionGroup) -> None:
+    """Options of opt-in measurements, and of how much is asked."""
     group.addoption(
         "--vlm-examples",
         metavar="N",
@@ -225,6 +246,9 @@ def register(parser: pytest.Parser) -> None:
         help="with -m dataset: Python interpreter that has evalscope or lm_eval installed "
         f"(default: the environment variable {HARNESS_PYTHON_VARIABLE}, else this interpreter)",
     )
+
+
+def _add_ini_keys(parser: pytest.Parser) -> None:
     parser.addini(
         weights.INI_KEY,
         "directories of full checkpoints, ID=DIR a line; --vlm-weights wins for the same ID",

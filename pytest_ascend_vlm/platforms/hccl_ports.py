@@ -48,8 +48,8 @@ def ranges(ports: Iterable[int]) -> str:
 def _advice(ports: list[int], taken: list[int]) -> Iterator[str]:
     if taken:
         yield (
-            f"a model on several cards may not start (EJ0003): end what uses them (ss -tanp), or "
-            f"set {_BASE} to the first of {_COUNT} other ports"
+            f"a model on several cards may not start (EJ0003): stop the processes that use these "
+            f"ports (ss -tanp), or set {_BASE} to the first of {_COUNT} other ports"
         )
     if exposed := sorted(set(_setting("ip_local_port_range", span=True)) & set(ports)):
         unreserved = set(exposed) - set(_setting("ip_local_reserved_ports"))

@@ -53,7 +53,7 @@ def words_of(tokens: int, count: Callable[[Sequence[str]], int]) -> list[str]:
         raise PreconditionError(
             f"no text makes a prompt of {tokens} tokens; the nearest one differs by {nearest}. The "
             "chat template has tokens of its own: a workload needs more input_tokens, and "
-            "performance.image_prefill a larger image."
+            "performance.image_prefill needs a larger image."
         )
     return found[nearest]
 

@@ -31,13 +31,14 @@ class Step:
     """One request as it is sent, and what the client does then.
 
     Attributes:
-            name: the name in reports; equal names are equal steps.
-            body: the template of the body. Lone surrogates stand for bytes that are no UTF-8.
-            method: the HTTP method.
-            path: the path of the URL.
-            content_type: the header Content-Type; None for none.
-            leaves_after: number of lines of the reply after which the client closes the connection;
-    0 if it closes it before the reply begins; None if it reads the whole reply.
+        name: the name in reports; equal names are equal steps.
+        body: the template of the body. Lone surrogates stand for bytes that are no UTF-8.
+        method: the HTTP method.
+        path: the path of the URL.
+        content_type: the header Content-Type; None for none.
+        leaves_after: number of lines of the reply after which the client closes the connection; 0
+            if it closes it before the reply begins; None if it reads the whole reply.
+        plainer: steps that may stand for this one where a sequence of steps is made shorter.
     """
 
     name: str

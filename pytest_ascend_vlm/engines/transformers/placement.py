@@ -50,7 +50,7 @@ def load_onto(devices: Sequence[str], load: Callable[..., Any]) -> Any:
         raise ConfigurationError(
             f"the weights do not fit on {', '.join(devices)}: Transformers puts a part on "
             f"{', '.join(sorted(map(str, elsewhere)))}. Declare more cards "
-            "(ModelSpec(devices=...)), or end what holds memory on these."
+            "(ModelSpec(devices=...)), or stop the processes that hold memory on these cards."
         )
     return model
 

@@ -174,7 +174,7 @@ def _problem(parser: Any, words: list[str]) -> str | None:
         return _one_line(f"the parser raises {type(error).__name__}: {error}")
     # A word that belongs to no argument, as in `--enforce-eager no`, becomes the model's name.
     if left_over := getattr(parsed, "model_tag", None):
-        return f"{left_over!r} is the value of no argument; write True or False"
+        return f"{left_over!r} does not belong to any argument; write True or False"
     return _unread(getattr(parsed, "additional_config", None))
 
 

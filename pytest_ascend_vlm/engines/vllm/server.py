@@ -338,7 +338,7 @@ class VllmServer:
         if process.returncode < 0:
             raise ServerError(
                 f"the process that watches the server of {self.launch.served_name} was ended by "
-                f"{signal.Signals(-process.returncode).name}, so nobody knows which processes the "
+                f"{signal.Signals(-process.returncode).name}, so it is unknown which processes the "
                 "server left behind. Look for them, and at the kernel's log: it may have been out "
                 "of memory"
             )

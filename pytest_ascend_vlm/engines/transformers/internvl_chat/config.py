@@ -45,7 +45,7 @@ def read_config(model_path: Path) -> Config:
         raise ConfigurationError(
             f"the reference engine cannot compute {model_path}, a checkpoint in OpenGVLab's format "
             f"(internvl_chat): {'; '.join(unknown)}. It loads such a checkpoint into Transformers' "
-            "InternVL, which has nothing of the kind. Use a checkpoint in Transformers' format if "
+            "InternVL, which does not support this. Use a checkpoint in Transformers' format if "
             "there is one."
         )
     return config
