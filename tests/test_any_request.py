@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from fakes import replay_vllm
-from fakes.replay_server import Defect
+from fakes.replay_server import Behaviour, Defect
 from helpers.models import model_file
 from helpers.outcome import Judged, Row, Serve
 from helpers.paths import REPOSITORY
@@ -157,6 +157,7 @@ BROKEN = json.dumps({"error": {"message": "out of kernels", "code": 500}})
         (200, ANSWER),
         (200, f"data: {EVENT}\n\ndata: [DONE]\n\n"),
         (200, f"data: {REFUSED}\n\ndata: [DONE]\n\n"),
+        (200, f"data:{EVENT}\n\ndata:[DONE]\n\n"),
         (200, f": a comment\r\n\r\ndata: {UNUSUAL}\r\n\r\ndata: [DONE]\r\n\r\n"),
         (400, REFUSED),
         (405, '{"detail":"Method Not Allowed"}'),
@@ -177,6 +178,8 @@ def test_an_answer_and_a_refusal_are_right(status: int | None, text: str) -> Non
         (200, "Hello", "without choices"),
         (200, '{"choices": []}', "without choices"),
         (200, f"data: {EVENT}\n\n", "does not end with"),
+        (200, f"data:{EVENT}\n\n", "does not end with"),
+        (200, f"data:{BROKEN}\n\ndata:[DONE]\n\n", "an error of the server"),
         (200, "data: Hello\n\ndata: [DONE]\n\n", "not a JSON object"),
         (200, f"data: {EVENT}\n\ndata: Hello\n\ndata: [DONE]\n\n", "not a JSON object"),
         (200, "data: [DONE]\n\n", "without an answer or an error"),
@@ -187,6 +190,14 @@ def test_an_answer_and_a_refusal_are_right(status: int | None, text: str) -> Non
 )
 def test_any_other_reply_is_wrong(status: int, text: str, problem: str) -> None:
     assert problem in str(reply_problem(Exchange(chat("text"), status, text)))
+
+
+def test_the_blank_of_an_event_may_be_missing(stub: Serve, judged: Judged) -> None:
+    # A further line break keeps the length of the stream.
+    url = stub(Behaviour(sent=lambda events: (one.replace(b" ", b"", 1) + b"\n" for one in events)))
+    outcome = judged(url, "-k", "any_request or stream_adds_up")
+    assert outcome.criteria("pass") == {"serving.any_request", "serving.streaming"}
+    assert outcome.result.ret == 0
 
 
 def test_what_a_client_that_leaves_has_read_is_not_judged() -> None:

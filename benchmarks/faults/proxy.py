@@ -25,7 +25,7 @@ Body = dict[str, Any]
 
 _CHAT = "/v1/chat/completions"
 _OWN_HEADERS = {"host", "content-length", "transfer-encoding", "connection", "accept-encoding"}
-_EVENT = "data: "
+_EVENT = "data:"  # one blank behind it is optional
 _SECONDS = 600.0
 
 
@@ -143,7 +143,7 @@ class _Passing:
                 event = _parsed(line.removeprefix(_EVENT)) if line.startswith(_EVENT) else None
                 if asked is not None and event is not None:
                     wrong = self._changed(event, lambda one: self._changes.event(one, asked))
-                    yield f"{_EVENT}{json.dumps(wrong)}\n"
+                    yield f"{_EVENT} {json.dumps(wrong)}\n"
                 else:
                     yield f"{line}\n"
         finally:

@@ -15,7 +15,7 @@ from .determinism import judge_load
 from .verdict import Verdict, at_most, checklist
 
 _SHOWN = 160
-_EVENT = "data: "
+_EVENT = "data:"  # one blank behind it is optional
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _names(steps: Sequence[Step]) -> str:
 def _answer_problem(text: str) -> str | None:
     # A text may contain other line breaks than the one that ends an event.
     lines = text.split("\n")
-    if events := [line.removeprefix(_EVENT) for line in lines if line.startswith(_EVENT)]:
+    if events := [line.removeprefix(_EVENT).strip() for line in lines if line.startswith(_EVENT)]:
         return _stream_problem(events)
     body = _parsed(text)
     if isinstance(body, dict) and body.get("choices"):
@@ -153,7 +153,7 @@ def _answer_problem(text: str) -> str | None:
 
 
 def _stream_problem(events: Sequence[str]) -> str | None:
-    if events[-1].strip() != "[DONE]":
+    if events[-1] != "[DONE]":
         return f"a stream that does not end with [DONE]: {_beginning(events[-1])}"
     parsed = [_parsed(event) for event in events[:-1]]
     if not all(isinstance(event, dict) for event in parsed):
