@@ -174,6 +174,7 @@ CAUGHT = {
         only="parameters",
     ),
     Defect.STREAM_LOSES_ITS_END: Caught({"serving.streaming"}),
+    Defect.STREAM_COUNTS_ANOTHER_PROMPT: Caught({"serving.streaming"}, only="stream_adds_up"),
     Defect.STREAM_IS_BUFFERED: Caught({"serving.streaming"}),
     Defect.STREAM_BREAKS_CHARACTERS: Caught({"serving.streaming"}),
     Defect.IGNORES_MAX_TOKENS: Caught({"serving.limits"}),

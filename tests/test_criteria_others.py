@@ -292,9 +292,27 @@ def test_each_limit_is_judged_by_itself(
 
 def test_a_stream_has_to_add_up_in_text_finish_reason_and_usage() -> None:
     assert serving.judge_stream(GOOD, GOOD, [IN_TIME]).passed
-    for changes in ({"text": "巴"}, {"finish_reason": "length"}, {"usage": Usage(10, 2, 12)}):
+    for changes in ({"text": "巴"}, {"finish_reason": "length"}):
         streamed = dataclasses.replace(GOOD, **changes)  # type: ignore[arg-type]
         assert not serving.judge_stream(streamed, GOOD, [IN_TIME]).passed
+
+
+@pytest.mark.parametrize(
+    ("usage", "problem"),
+    [
+        (None, None),
+        (GOOD.usage, None),
+        # A count that is not reported is no other count.
+        (Usage(0, 3, 0), None),
+        (Usage(9, 3, 13), "prompt_tokens: streamed 9, whole 10"),
+        (Usage(10, 2, 13), "completion_tokens: streamed 2, whole 3"),
+        (Usage(10, 3, 12), "total_tokens: streamed 12, whole 13"),
+    ],
+)
+def test_a_stream_has_to_report_the_same_usage(usage: Usage | None, problem: str | None) -> None:
+    streamed = dataclasses.replace(GOOD, usage=usage)
+    verdict = serving.judge_stream(streamed, GOOD, [IN_TIME])
+    assert verdict.details == ((f"usage: {problem}",) if problem else ())
 
 
 def stream(*arrivals: float, **more: Any) -> Stream:

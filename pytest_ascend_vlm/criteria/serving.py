@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from ..errors import PreconditionError
-from ..observation.answers import Completion, Refusal, TopLogprobs
+from ..observation.answers import TOKEN_COUNTS, Completion, Refusal, TopLogprobs, Usage
 from ..observation.streams import Stream
 from ..spec.case import Sampling
 from ..spec.thresholds import STREAM_LATENESS
@@ -165,18 +165,28 @@ def judge_stream(streamed: Completion, whole: Completion, attempts: Sequence[Str
                 streamed.finish_reason == whole.finish_reason,
                 f"streamed {streamed.finish_reason!r}, whole {whole.finish_reason!r}",
             ),
-            "usage": _problem_unless(
-                streamed.usage is None
-                or whole.usage is None
-                or streamed.usage.completion_tokens == whole.usage.completion_tokens,
-                f"streamed {streamed.usage}, whole {whole.usage}",
-            ),
+            "usage": _usage_difference(streamed.usage, whole.usage),
             "pieces arrive while the answer is made": _late_problem(attempts),
         },
         {
             "first_token_seconds": streamed.first_token_seconds,
             "lateness": [one.lateness for one in attempts],
         },
+    )
+
+
+def _usage_difference(streamed: Usage | None, whole: Usage | None) -> str | None:
+    """The token counts that both report, but not equally; None if there are none."""
+    if streamed is None or whole is None:
+        return None
+    counts = [(name, getattr(streamed, name), getattr(whole, name)) for name in TOKEN_COUNTS]
+    return (
+        "; ".join(
+            f"{name}: streamed {one}, whole {other}"
+            for name, one, other in counts
+            if one and other and one != other
+        )
+        or None
     )
 
 

@@ -8,7 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..errors import ConfigurationError
-from ..observation.answers import Completion, Refusal, ToolCall, TopLogprobs, Usage
+from ..observation.answers import (
+    TOKEN_COUNTS,
+    Completion,
+    Refusal,
+    ToolCall,
+    TopLogprobs,
+    Usage,
+)
 from . import logprobs
 from .address import KEY_VARIABLE
 
@@ -60,13 +67,9 @@ def usage_of(usage: Any) -> Usage | None:
     """The token counts of a reply or of a chunk of a stream."""
     if usage is None:
         return None
-    details = usage.prompt_tokens_details
-    return Usage(
-        usage.prompt_tokens,
-        usage.completion_tokens,
-        usage.total_tokens,
-        details.cached_tokens if details else None,
-    )
+    details = getattr(usage, "prompt_tokens_details", None)
+    prompt, completion, total = (getattr(usage, name, None) or 0 for name in TOKEN_COUNTS)
+    return Usage(prompt, completion, total, details.cached_tokens if details else None)
 
 
 class StreamedAnswers:

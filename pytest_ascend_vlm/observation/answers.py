@@ -29,9 +29,16 @@ TokenText = Callable[[int], str]
 """Token id -> its text."""
 
 
+TOKEN_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
+"""The counts that `usage` has in OpenAI's API."""
+
+
 @dataclass(frozen=True)
 class Usage:
-    """Token counts of one request; `cached_tokens` is None if the server does not report it."""
+    """Token counts of one request.
+
+    A count that the server does not report is 0, and None if it is `cached_tokens`.
+    """
 
     prompt_tokens: int
     completion_tokens: int

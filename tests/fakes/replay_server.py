@@ -793,6 +793,10 @@ def _sent_at_the_end(events: Iterator[bytes]) -> Iterator[bytes]:
     yield b"".join(made)
 
 
+def _chunk(chunk: dict[str, Any]) -> dict[str, Any]:
+    return chunk
+
+
 def _reply(reply: dict[str, Any]) -> dict[str, Any]:
     return reply
 
@@ -821,6 +825,7 @@ class Behaviour:
         prompt: changes the prompt's tokens.
         usage: changes the token counts.
         deltas: splits the text into the pieces of a stream.
+        chunk: changes a chunk of a stream.
         sent: changes the events of a stream, which are made one after another.
         reply: changes the body of the response.
         begun: called when a stream begins that its client will leave.
@@ -839,6 +844,7 @@ class Behaviour:
     prompt: Callable[[list[object]], list[object]] = _prompt
     usage: Callable[[dict[str, Any], Request], dict[str, Any]] = _usage
     deltas: Callable[[str], list[str]] = _deltas
+    chunk: Callable[[dict[str, Any]], dict[str, Any]] = _chunk
     sent: Callable[[Iterator[bytes]], Iterator[bytes]] = _sent
     reply: Callable[[dict[str, Any]], dict[str, Any]] = _reply
     begun: Callable[[Request, State], None] = _begun
@@ -1134,6 +1140,15 @@ def _more(name: str, by: int) -> Callable[[dict[str, Any], Request], dict[str, A
     return usage
 
 
+def _another_prompt_counted(chunk: dict[str, Any]) -> dict[str, Any]:
+    """The chunk; its usage counts a prompt of one token."""
+    usage = chunk.get("usage")
+    if usage is None:
+        return chunk
+    prompt = {"prompt_tokens": 1, "total_tokens": 1 + usage["completion_tokens"]}
+    return {**chunk, "usage": {**usage, **prompt}}
+
+
 def _lists_of_the_next_token(body: dict[str, Any]) -> dict[str, Any]:
     """The body; each token of an answer gets the candidates of the next token."""
     for choice in body["choices"]:
@@ -1276,6 +1291,7 @@ class Defect(enum.Enum):
     URL_GIVES_ANOTHER_IMAGE = Behaviour(fetch=_fetch_another)
     MISSING_URL_IS_ANSWERED = Behaviour(fetch=_fetch_something)
     STREAM_LOSES_ITS_END = Behaviour(deltas=lambda text: _deltas(text)[:-1])
+    STREAM_COUNTS_ANOTHER_PROMPT = Behaviour(chunk=_another_prompt_counted)
     STREAM_IS_BUFFERED = Behaviour(sent=_sent_at_the_end)
     STREAM_BREAKS_CHARACTERS = Behaviour(deltas=_bytes_one_by_one)
     IGNORES_MAX_TOKENS = Behaviour(seen=_without(max_tokens=MOST_TOKENS))
@@ -1741,7 +1757,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_stream(self, answer: Mapping[str, Any]) -> None:
         behaviour = self.server.stub.behaviour
-        chunks = [json.dumps(chunk) for chunk in _chunks(answer, behaviour)]
+        chunks = [json.dumps(behaviour.chunk(chunk)) for chunk in _chunks(answer, behaviour)]
         events = [f"data: {event}\n\n".encode() for event in [*chunks, "[DONE]"]]
         self._send_head(200, sum(map(len, events)), "text/event-stream")
         for event in behaviour.sent(_as_made(events)):
