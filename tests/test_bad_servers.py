@@ -175,6 +175,8 @@ CAUGHT = {
     ),
     Defect.STREAM_LOSES_ITS_END: Caught({"serving.streaming"}),
     Defect.STREAM_COUNTS_ANOTHER_PROMPT: Caught({"serving.streaming"}, only="stream_adds_up"),
+    Defect.STREAM_LACKS_LOGPROBS: Caught({"serving.streaming"}, only="stream_adds_up"),
+    Defect.STREAM_HALVES_LOGPROBS: Caught({"serving.streaming"}, only="stream_adds_up"),
     Defect.STREAM_IS_BUFFERED: Caught({"serving.streaming"}),
     Defect.STREAM_BREAKS_CHARACTERS: Caught({"serving.streaming"}),
     Defect.IGNORES_MAX_TOKENS: Caught({"serving.limits"}),
@@ -258,6 +260,11 @@ CAUGHT = {
     Defect.PROMPT_LOGPROBS_ARE_DROPPED: Caught(
         errors={*LOGITS, *COMPARED, *READINGS, "numerics.long_answer"}
     ),
+    # The likeliest tokens differ least, so the means over short lists would be too small.
+    Defect.LISTS_ARE_CUT: Caught(errors={"numerics.answers", "numerics.long_answer"}),
+    Defect.PROMPT_LISTS_ARE_CUT: Caught(
+        errors={*LOGITS, *COMPARED, *READINGS, "numerics.long_answer"}
+    ),
     Defect.LINES_ARE_SWAPPED: Caught(
         {
             "baseline.image",
@@ -294,6 +301,9 @@ CAUGHT = {
     Defect.LOGPROBS_OF_THE_NEXT_TOKEN: Caught(
         {"serving.text", "serving.image", "numerics.answers", "numerics.long_answer"}
     ),
+    # The lists are right; only the entries beside them are wrong.
+    Defect.ENTRY_OF_ANOTHER_TOKEN: Caught({"serving.text", "serving.image"}),
+    Defect.NUMBER_OF_ANOTHER_TOKEN: Caught({"serving.text", "serving.image"}),
     Defect.LOGPROBS_ARE_NAN: Caught(
         {
             "serving.text",

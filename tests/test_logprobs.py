@@ -49,7 +49,7 @@ def reply(*positions: Position | None) -> dict[str, Any]:
     return {"prompt_token_ids": prompt, "prompt_logprobs": [None, *positions]}
 
 
-def forced(*positions: Position, count: int = 64) -> Forced:
+def forced(*positions: Position, count: int = 1) -> Forced:
     return logprobs.forced(CASE, reply(*positions), ANSWER, count)
 
 
@@ -96,7 +96,7 @@ def test_an_answers_raw_logits_become_log_probabilities_and_those_stay() -> None
 def test_every_position_but_the_first_is_listed_most_likely_first() -> None:
     seen = forced(position({5: -3.0, 6: -0.1}), position({7: -0.2}), position({8: -0.1, 9: -3.0}))
     assert seen.case_id == CASE
-    assert seen.top_k == 64
+    assert seen.top_k == 1
     assert seen.scores.token_ids.tolist() == [[6, 5], [7, -1], [8, 9]]
     assert seen.scores.values[[0, 2]].tolist() == [[-0.1, -3.0], [-0.1, -3.0]]
     assert np.isnan(seen.scores.values[1, 1])
@@ -115,7 +115,7 @@ def test_no_number_becomes_nan_and_no_floor() -> None:
     values = dict(zip(scores.token_ids[0].tolist(), scores.values[0].tolist(), strict=True))
     assert values == pytest.approx({1: -0.5, 2: math.nan, 3: -3.0}, nan_ok=True)
     assert np.isnan(scores.values[1]).all()
-    assert scores.floor == pytest.approx([-3.0, math.nan], nan_ok=True)
+    assert scores.floor == pytest.approx([-0.5, math.nan], nan_ok=True)
     assert not scores.are_logits
 
 
@@ -131,6 +131,7 @@ SOUND = position({1: -0.1})
         ({**reply(SOUND, SOUND), "prompt_token_ids": [0, 7, 9]}, "the same tokenizer and chat"),
         (reply(SOUND, None), "returned no logprobs for some positions"),
         (reply({}, SOUND), "returned no logprobs for some positions"),
+        (reply(SOUND, SOUND), "asks for the 64 most likely tokens .* the server listed 1, "),
     ],
 )
 def test_what_cannot_be_compared_is_an_error_of_the_set_up(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import PreconditionError
-from ..observation.answers import Completion, TopLogprobs
+from ..observation.answers import TOP_LOGPROBS, Completion, TopLogprobs
 from ..observation.numerics import Forced, ReferenceNumerics
 from ..spec.thresholds import LONG_ANSWER_STRETCH, Thresholds
 from .comparison import log_softmax, visible_rounding
@@ -68,6 +68,24 @@ def require_length(answer: Completion, tokens: int) -> None:
             f"{answer.case_id}: {len(listed)} of {tokens} tokens came with log-probabilities, so "
             "the rest could not be judged. The server, or a proxy in between, may ignore the "
             "field ignore_eos."
+        )
+
+
+def require_whole_lists(answer: Completion) -> None:
+    """Requires that each token of an answer came with as many log-probabilities as were asked for.
+
+    The likeliest tokens differ least, so the mean over a shorter list would be too small.
+
+    Raises:
+        PreconditionError: a token came with fewer, or none did with any.
+    """
+    top, _ = _listed(answer)
+    if (fewest := min(len(top.at(i)) for i in range(len(top)))) < TOP_LOGPROBS:
+        raise PreconditionError(
+            f"{answer.case_id}: the request asks for the {TOP_LOGPROBS} most likely tokens at each "
+            f"position of the answer, and the server listed {fewest}, so the others cannot be "
+            "compared. vLLM lists them all, or refuses the request; a proxy in between may cut "
+            "top_logprobs."
         )
 
 

@@ -6,13 +6,25 @@ import math
 from collections.abc import Mapping, Sequence
 
 from ..errors import PreconditionError
-from ..observation.answers import TOKEN_COUNTS, Completion, Refusal, TopLogprobs, Usage
+from ..observation.answers import (
+    TOKEN_COUNTS,
+    Completion,
+    OwnEntry,
+    Refusal,
+    TopLogprobs,
+    Usage,
+)
 from ..observation.streams import Stream
 from ..spec.case import Sampling
-from ..spec.thresholds import STREAM_LATENESS
+from ..spec.thresholds import STREAM_LATENESS, STREAM_LOGPROBS
+from .divergence import first_difference
 from .evidence import answer_facts
+from .generation import list_difference
 from .text import side_by_side
 from .verdict import Verdict, at_most, checklist
+
+_ROUNDED = 0.01
+"""Difference of two numbers of one token that a rounding on their way explains."""
 
 
 def judge_start(
@@ -121,8 +133,10 @@ def _list_check(answer: Completion) -> dict[str, str | None]:
     """The check of the lists of log-probabilities, if the reply has any."""
     if answer.top is None or answer.token_ids is None:
         return {}
-    problem = _list_problem(answer.token_ids, answer.top)
-    return {"each token is the likeliest of its list": problem}
+    return {
+        "each token is the likeliest of its list": _list_problem(answer.token_ids, answer.top),
+        "each token has the log-probability of its list": _own_problem(answer),
+    }
 
 
 def _list_problem(token_ids: Sequence[int], top: TopLogprobs) -> str | None:
@@ -142,6 +156,24 @@ def _list_problem(token_ids: Sequence[int], top: TopLogprobs) -> str | None:
                 "Either the lists belong to other positions, or the sampler did not choose the "
                 "most likely token (a repetition penalty, for example; --generation-config=vllm "
                 "disables it)"
+            )
+    return None
+
+
+def _own_problem(answer: Completion) -> str | None:
+    """The problem with the first token whose own entry contradicts its list, or None.
+
+    A token that is not listed has nothing to be compared with.
+    """
+    for position, (token, own) in enumerate(zip(answer.token_ids or (), answer.own, strict=False)):
+        if own.token != token:
+            return f"token {position + 1} of the answer is {token}, but its entry is of {own.token}"
+        if own.value is None or own.listed is None:
+            continue
+        if not math.isclose(own.value, own.listed, rel_tol=_ROUNDED, abs_tol=_ROUNDED):
+            return (
+                f"token {position + 1} of the answer has the log-probability {own.value:.4g}, but "
+                f"{own.listed:.4g} in its list"
             )
     return None
 
@@ -166,6 +198,7 @@ def judge_stream(streamed: Completion, whole: Completion, attempts: Sequence[Str
                 f"streamed {streamed.finish_reason!r}, whole {whole.finish_reason!r}",
             ),
             "usage": _usage_difference(streamed.usage, whole.usage),
+            **_streamed_list_check(streamed, whole),
             "pieces arrive while the answer is made": _late_problem(attempts),
         },
         {
@@ -188,6 +221,51 @@ def _usage_difference(streamed: Usage | None, whole: Usage | None) -> str | None
         )
         or None
     )
+
+
+def _streamed_list_check(streamed: Completion, whole: Completion) -> dict[str, str | None]:
+    """The check of the streamed log-probabilities.
+
+    It is left out if the whole answer has none, or another text.
+    """
+    if whole.top is None or streamed.text != whole.text:
+        return {}
+    return {"log-probabilities": _streamed_list_problem(streamed, whole.own, whole.top)}
+
+
+def _streamed_list_problem(
+    streamed: Completion, own: Sequence[OwnEntry], top: TopLogprobs
+) -> str | None:
+    """The problem with the first streamed list that is not that of the whole answer, or None."""
+    if streamed.top is None:
+        return "the stream has none, though the request asks for them"
+    tokens, expected = ([entry.token for entry in side] for side in (streamed.own, own))
+    position = first_difference(tokens, expected)
+    if position is not None:
+        return (
+            f"they differ at token {position + 1}: {len(tokens)} tokens are streamed with them, "
+            f"the whole answer has {len(expected)}"
+        )
+    for position, (one, other) in enumerate(zip(streamed.own, own, strict=True)):
+        difference = max(
+            _number_difference(one.value, other.value),
+            _lists_difference(streamed.top.at(position), top.at(position)),
+        )
+        if not difference <= STREAM_LOGPROBS:
+            return (
+                f"those of token {position + 1} differ by {difference:.3g} nats from those of the "
+                f"whole answer, at most {STREAM_LOGPROBS:g} is allowed"
+            )
+    return None
+
+
+def _number_difference(one: float | None, other: float | None) -> float:
+    return 0.0 if one is None or other is None else abs(one - other)
+
+
+def _lists_difference(one: dict[int, float], other: dict[int, float]) -> float:
+    """The mean difference of two lists; a list of one token is judged by its own entry alone."""
+    return list_difference(one, other) if min(len(one), len(other)) > 1 else 0.0
 
 
 def is_in_time(stream: Stream) -> bool:

@@ -44,8 +44,8 @@ def forced(case_id: str, reply: Mapping[str, Any], answer: tuple[int, ...], top_
         top_k: the number of most likely tokens requested per position.
 
     Raises:
-        PreconditionError: if one of the two fields is missing, or the prompt ends with other
-            tokens.
+        PreconditionError: if one of the two fields is missing, the prompt ends with other tokens,
+            or a position lists fewer tokens than requested.
     """
     logprobs, prompt = reply.get("prompt_logprobs"), reply.get("prompt_token_ids")
     if not logprobs or not prompt:
@@ -64,6 +64,12 @@ def forced(case_id: str, reply: Mapping[str, Any], answer: tuple[int, ...], top_
     if not all(positions):
         raise PreconditionError(
             f"{case_id}: the server returned no logprobs for some positions of the prompt."
+        )
+    if (fewest := min(map(len, positions))) < top_k:
+        raise PreconditionError(
+            f"{case_id}: the request asks for the {top_k} most likely tokens at each position of "
+            f"the prompt, and the server listed {fewest}, so the others cannot be compared. vLLM "
+            "lists them all, or refuses the request; a proxy in between may cut prompt_logprobs."
         )
     return Forced(case_id, scores(positions, top_k), top_k, tuple(prompt[: -len(answer)]))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ from ..errors import ConfigurationError
 from ..observation.answers import (
     TOKEN_COUNTS,
     Completion,
+    OwnEntry,
     Refusal,
     ToolCall,
     TopLogprobs,
@@ -18,6 +19,8 @@ from ..observation.answers import (
 )
 from . import logprobs
 from .address import KEY_VARIABLE
+
+_TEXT = -1  # stands for the id of a token that a list names by its text
 
 
 class _Response(Protocol):
@@ -111,6 +114,7 @@ class StreamedAnswers:
 class _StreamedAnswer:
     texts: list[str] = field(default_factory=list)
     calls: list[Any] = field(default_factory=list)
+    positions: list[Any] = field(default_factory=list)
     arrivals: list[float] = field(default_factory=list)
     first: float | None = None
     finish: str | None = None
@@ -121,6 +125,7 @@ class _StreamedAnswer:
             self.first = self.first or seconds
             self.texts.append(piece.delta.content)
         self.calls += piece.delta.tool_calls or ()
+        self.positions += _positions(piece)
         self.finish = piece.finish_reason or self.finish
 
     def completion(self, case_id: str, usage: Usage | None, seconds: float) -> Completion:
@@ -130,11 +135,12 @@ class _StreamedAnswer:
             token_ids=None,
             finish_reason=self.finish,
             usage=usage,
-            top=None,
+            top=_top_logprobs(self.positions),
             seconds=seconds,
             first_token_seconds=self.first,
             arrivals=tuple(self.arrivals),
             tool_calls=joined_calls(self.calls),
+            own=_own_entries(self.positions),
         )
 
 
@@ -172,25 +178,43 @@ def _completion(choice: Any, case_id: str, reply: Any, seconds: float) -> Comple
         token_ids=tuple(ids) if ids is not None else None,
         finish_reason=choice.finish_reason,
         usage=usage_of(reply.usage),
-        top=_top_logprobs(choice),
+        top=_top_logprobs(_positions(choice)),
         seconds=seconds,
         prompt_token_ids=prompt_token_ids(reply),
         tool_calls=tuple(map(_tool_call, choice.message.tool_calls or ())),
+        own=_own_entries(_positions(choice)),
     )
 
 
-def _top_logprobs(choice: Any) -> TopLogprobs | None:
-    if choice.logprobs is None or not choice.logprobs.content:
-        return None
-    positions = [
-        {_token_id(entry.token): entry.logprob for entry in position.top_logprobs}
-        for position in choice.logprobs.content
-    ]
-    has_texts = any(-1 in position for position in positions)
-    return None if has_texts else logprobs.top_logprobs(positions)
+def _positions(choice: Any) -> list[Any]:
+    """What a reply, or a piece of a stream, has about the positions of its tokens."""
+    return list(getattr(getattr(choice, "logprobs", None), "content", None) or ())
+
+
+def _top_logprobs(positions: Sequence[Any]) -> TopLogprobs | None:
+    """The lists of an answer; None if there are none, or they have the tokens' texts."""
+    lists = [_listed(position) for position in positions]
+    has_texts = any(_TEXT in listed for listed in lists)
+    return logprobs.top_logprobs(lists) if lists and not has_texts else None
+
+
+def _own_entries(positions: Sequence[Any]) -> tuple[OwnEntry, ...]:
+    """The entries of an answer's own tokens; none if they have the tokens' texts."""
+    entries = []
+    for position in positions:
+        token = _token_id(position.token)
+        value = getattr(position, "logprob", None)
+        entries.append(OwnEntry(token, value, _listed(position).get(token)))
+    return () if any(entry.token == _TEXT for entry in entries) else tuple(entries)
+
+
+def _listed(position: Any) -> dict[int, float]:
+    """Token id -> its value in the list of a position."""
+    entries = getattr(position, "top_logprobs", None) or ()
+    return {_token_id(entry.token): entry.logprob for entry in entries}
 
 
 def _token_id(name: str) -> int:
-    """`token_id:123` -> 123; -1 if the server returns the token's text instead."""
+    """`token_id:123` -> 123; `_TEXT` if the server returns the token's text instead."""
     prefix, _, number = name.partition(":")
-    return int(number) if prefix == "token_id" and number.isdigit() else -1
+    return int(number) if prefix == "token_id" and number.isdigit() else _TEXT

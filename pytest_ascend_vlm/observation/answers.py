@@ -67,6 +67,21 @@ class TopLogprobs:
 
 
 @dataclass(frozen=True)
+class OwnEntry:
+    """The entry of a token of an answer that stands beside the list of its position.
+
+    Attributes:
+        token: the token's id.
+        value: its log-probability or raw logit, as the server returned it; None if it has none.
+        listed: the value of the same token in the list; None if it is not listed.
+    """
+
+    token: int
+    value: float | None
+    listed: float | None
+
+
+@dataclass(frozen=True)
 class ToolCall:
     """A call of a function in an answer.
 
@@ -95,6 +110,7 @@ class Completion:
         finish_reason: "stop", "length" or "tool_calls".
         usage: token counts; None if the reply has none.
         top: the most likely tokens at each position of the answer; None if not requested.
+        own: the entries of the answer's own tokens beside these lists.
         seconds: time from sending the request to the last byte.
         first_token_seconds: TTFT of a streamed answer.
         prompt_token_ids: the prompt's tokens, image tokens included; None if not reported.
@@ -114,6 +130,7 @@ class Completion:
     prompt_token_ids: tuple[int, ...] | None = None
     arrivals: tuple[float, ...] = ()
     tool_calls: tuple[ToolCall, ...] = ()
+    own: tuple[OwnEntry, ...] = ()
 
     @property
     def prompt_tokens(self) -> int | None:

@@ -145,6 +145,13 @@ STREAM_LATENESS = 0.2
 It is 1/2 if all pieces arrive at the end, 1/4 if they arrive in two parts.
 """
 
+STREAM_LOGPROBS = 0.5
+"""Maximum difference of a streamed token's log-probabilities from the unstreamed ones, nats.
+
+bf16 rounds a logit below 64 by at most 0.125, so two computations of it differ by 0.25. Lists of
+two neighbouring tokens of a trained model differ by several nats.
+"""
+
 STREAM_ATTEMPTS = 5
 """Maximum number of streams whose pieces are late: a proxy that buffers delays those of all."""
 

@@ -11,7 +11,12 @@ from ..criteria.baseline import require_same_prompt
 from ..criteria.borders import judge_chunks, judge_hit
 from ..criteria.comparison import compare_logits
 from ..criteria.criterion import Cases
-from ..criteria.generation import judge_generation, judge_long_answer, require_length
+from ..criteria.generation import (
+    judge_generation,
+    judge_long_answer,
+    require_length,
+    require_whole_lists,
+)
 from ..session.answers import ForcedAnswers
 from ..session.borders import Borders
 from ..session.comparison import Comparison
@@ -150,6 +155,7 @@ class NumericsCriteria(Criteria):
         """
         answer, reference = comparison(case)
         numerics = require_numerics(reference, judge)
+        require_whole_lists(answer)
         judge(judge_generation(answer, forced(case), numerics, self.model.thresholds))
 
     @criterion("numerics.long_answer", needs=Capability.TEXT)
@@ -177,6 +183,7 @@ class NumericsCriteria(Criteria):
         if not answer.prompt_token_ids or not answer.token_ids:
             judge.cannot_run("the server reports no token ids (return_token_ids)")
         require_length(answer, tokens)
+        require_whole_lists(answer)
         forced = client.score(case.id, answer.prompt_token_ids, answer.token_ids)
         judge(judge_long_answer(answer, forced, numerics, self.model.thresholds))
 

@@ -84,7 +84,8 @@ class ServingCriteria(Criteria):
         """A text request gets 200, a finish reason, correct usage and matching log-probabilities.
 
         The token counts in usage add up, and they equal the number of token ids in the reply. Each
-        greedy token has the highest log-probability in its list; ties are allowed.
+        greedy token has the highest log-probability in its list; ties are allowed. The entry of the
+        token itself, beside the list, has the same number as in the list.
 
         If this fails: an HTTP 5xx means that the engine raised an exception; its log has the
         traceback. If the finish reason is missing or usage is wrong, suspect a proxy or an
@@ -130,8 +131,9 @@ class ServingCriteria(Criteria):
     ) -> None:
         """The streamed deltas, joined, equal the unstreamed answer, and arrive while it is made.
 
-        Finish reason and usage are equal too. Interactive clients use streaming. Chinese text
-        reveals characters that are cut at token boundaries.
+        Finish reason and usage are equal too. So are the tokens that come with log-probabilities;
+        their numbers differ by at most {stream_logprobs} nats. Interactive clients use streaming.
+        Chinese text reveals characters that are cut at token boundaries.
 
         A stream that arrives at its end is no stream. So an answer of {stream_tokens} tokens is
         streamed once more, behind its end. The mean delay of its pieces is at most
@@ -142,8 +144,9 @@ class ServingCriteria(Criteria):
         meanwhile, the result is an error.
 
         If this fails: if texts differ, look for a detokenizer that emits incomplete UTF-8
-        sequences. If pieces are late, ask the server without the proxy in between, or turn
-        buffering off there (nginx: `proxy_buffering off`), compression too.
+        sequences. If log-probabilities are missing or differ, a proxy or a parser of the server
+        drops or joins pieces. If pieces are late, ask the server without the proxy in between, or
+        turn buffering off there (nginx: `proxy_buffering off`), compression too.
         """
         judge(rules.judge_stream(client.stream(case), answers(case), streams(client, case)))
 

@@ -345,6 +345,7 @@ class Request:
     n: int
     salt: str | None
     stream: bool
+    lists: bool
     is_neutral: bool
     ignores_end: bool
     unknown: tuple[str, ...]
@@ -445,6 +446,7 @@ def _parsed(asked: dict[str, Any], fetch: Fetch, view: View) -> Request:
         n=asked.get("n") or 1,
         salt=asked.get("cache_salt"),
         stream=bool(asked.get("stream")),
+        lists=bool(asked.get("logprobs")),
         is_neutral=all(asked.get(name) in values for name, values in _NEUTRAL.items()),
         ignores_end=bool(asked.get("ignore_eos")),
         unknown=tuple(
@@ -1149,6 +1151,31 @@ def _another_prompt_counted(chunk: dict[str, Any]) -> dict[str, Any]:
     return {**chunk, "usage": {**usage, **prompt}}
 
 
+def _halved(chunk: dict[str, Any]) -> dict[str, Any]:
+    """The chunk; its log-probabilities are those of a temperature of 2, not normalised."""
+    for choice in chunk["choices"]:
+        for position in choice.get("logprobs", {}).get("content", ()):
+            for entry in (position, *position["top_logprobs"]):
+                entry["logprob"] /= 2
+    return chunk
+
+
+def _of_another_token(body: dict[str, Any]) -> dict[str, Any]:
+    """The body; the entry of each token of an answer is that of the second likeliest one."""
+    for choice in body["choices"]:
+        for position in choice["logprobs"]["content"]:
+            position.update(position["top_logprobs"][1])
+    return body
+
+
+def _with_number_of_another(body: dict[str, Any]) -> dict[str, Any]:
+    """The body; the entry of each token of an answer has the number of the second likeliest one."""
+    for choice in body["choices"]:
+        for position in choice["logprobs"]["content"]:
+            position["logprob"] = position["top_logprobs"][1]["logprob"]
+    return body
+
+
 def _lists_of_the_next_token(body: dict[str, Any]) -> dict[str, Any]:
     """The body; each token of an answer gets the candidates of the next token."""
     for choice in body["choices"]:
@@ -1166,6 +1193,26 @@ def _lists_end_at_512(body: dict[str, Any]) -> dict[str, Any]:
         lists = [position["top_logprobs"] for position in content]
         for index, position in enumerate(content[512:]):
             position["top_logprobs"] = lists[(index + 256) % 512]
+    return body
+
+
+def _lists_of_five(body: dict[str, Any]) -> dict[str, Any]:
+    """The body; an answer has five tokens at each position, whatever was asked for."""
+    for choice in body["choices"]:
+        for position in choice["logprobs"]["content"]:
+            position["top_logprobs"] = position["top_logprobs"][:5]
+    return body
+
+
+def _prompt_lists_of_five(body: dict[str, Any]) -> dict[str, Any]:
+    """The same of a prompt; each position keeps its own token, which comes first."""
+
+    def cut(owner: dict[str, Any]) -> None:
+        if rows := owner.get("prompt_logprobs"):
+            owner["prompt_logprobs"] = [row and dict([*row.items()][:6]) for row in rows]
+
+    for owner in (body, *body["choices"]):
+        cut(owner)
     return body
 
 
@@ -1292,6 +1339,8 @@ class Defect(enum.Enum):
     MISSING_URL_IS_ANSWERED = Behaviour(fetch=_fetch_something)
     STREAM_LOSES_ITS_END = Behaviour(deltas=lambda text: _deltas(text)[:-1])
     STREAM_COUNTS_ANOTHER_PROMPT = Behaviour(chunk=_another_prompt_counted)
+    STREAM_LACKS_LOGPROBS = Behaviour(chunk=_less("logprobs"))
+    STREAM_HALVES_LOGPROBS = Behaviour(chunk=_halved)
     STREAM_IS_BUFFERED = Behaviour(sent=_sent_at_the_end)
     STREAM_BREAKS_CHARACTERS = Behaviour(deltas=_bytes_one_by_one)
     IGNORES_MAX_TOKENS = Behaviour(seen=_without(max_tokens=MOST_TOKENS))
@@ -1351,10 +1400,14 @@ class Defect(enum.Enum):
     ANOTHER_PAGE_IS_READ = Behaviour(seen=_other_page)
     LOGPROBS_ARE_NOISY = Behaviour(candidates=_noisy)
     LOGPROBS_OF_THE_NEXT_TOKEN = Behaviour(reply=_lists_of_the_next_token)
+    ENTRY_OF_ANOTHER_TOKEN = Behaviour(reply=_of_another_token)
+    NUMBER_OF_ANOTHER_TOKEN = Behaviour(reply=_with_number_of_another)
     IGNORES_IGNORE_EOS = Behaviour(seen=_without(ignores_end=False))
     LONG_ANSWERS_GO_WRONG = Behaviour(reply=_lists_end_at_512)
     LOGPROBS_ARE_NAN = Behaviour(candidates=_nan)
     PROMPT_LOGPROBS_ARE_DROPPED = Behaviour(reply=_less("prompt_logprobs"))
+    LISTS_ARE_CUT = Behaviour(reply=_lists_of_five)
+    PROMPT_LISTS_ARE_CUT = Behaviour(reply=_prompt_lists_of_five)
     LINES_ARE_SWAPPED = Behaviour(answered=_on("image", _swapped_lines))
     A_DIGIT_IS_WRONG = Behaviour(answered=_on("image", _another_digit))
     LAST_LINE_IS_LOST = Behaviour(answered=_on("image", lambda text: text.rpartition("\n")[0]))
@@ -1423,7 +1476,8 @@ class Stub:
     def answer(self, request: Request) -> dict[str, Any]:
         """The body of the answer to a request."""
         seen = self.behaviour.seen(request, self.knowledge, self.state)
-        return self.behaviour.reply(self._completion(seen))
+        body = self.behaviour.reply(self._completion(seen))
+        return _less("logprobs")(body) if request.stream and not request.lists else body
 
     def pieces(self, request: Request) -> Iterator[dict[str, Any]]:
         """The chunks of an answer whose end nobody waits for."""
@@ -1801,11 +1855,19 @@ def _chunks(answer: Mapping[str, Any], behaviour: Behaviour) -> Iterator[dict[st
 
 
 def _pieces(choice: Mapping[str, Any], behaviour: Behaviour) -> Iterator[dict[str, Any]]:
-    """The pieces of an answer: of its text, and the finish reason."""
-    index = choice["index"]
+    """The pieces of an answer: of its text, and the finish reason with the tokens without text."""
+    index, lists = choice["index"], choice.get("logprobs")
+    left = iter(lists["content"] if lists else ())
     for delta in _streamed(choice["message"], behaviour):
-        yield {"index": index, "delta": delta}
-    yield {"index": index, "delta": {}, "finish_reason": choice.get("finish_reason")}
+        tokens = [*itertools.islice(left, len(encode(delta.get("content", ""))))]
+        yield {"index": index, "delta": delta, **_with_lists(tokens)}
+    end = {"delta": {}, "finish_reason": choice.get("finish_reason")}
+    yield {"index": index, **end, **_with_lists([*left])}
+
+
+def _with_lists(tokens: list[dict[str, Any]]) -> dict[str, Any]:
+    """The field of a piece with the log-probabilities of its tokens, if there are any."""
+    return {"logprobs": {"content": tokens}} if tokens else {}
 
 
 def _streamed(message: Mapping[str, Any], behaviour: Behaviour) -> Iterator[dict[str, Any]]:
