@@ -758,6 +758,25 @@ def test_the_markers_are_known_to_a_strict_project(
     outcome.result.assert_outcomes(passed=1)
 
 
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
+def test_a_reasoning_parser_is_an_error_that_names_it(
+    field: str, stub: Serve, judged: Judged
+) -> None:
+    def parsed(body: dict[str, Any]) -> dict[str, Any]:
+        for choice in body["choices"]:
+            choice["message"] |= {"content": None, field: choice["message"]["content"]}
+        return body
+
+    asked = "text_is_answered or text_matches or seeded"
+    outcome = judged(stub(Behaviour(reply=parsed)), "-k", asked)
+    assert outcome.criteria("error") == {"serving.text", "baseline.text", "determinism.seeded"}
+    assert not outcome.criteria("fail")
+    for row in outcome.rows:
+        if row["status"] == "error":
+            assert f"into the field {field} of the reply" in row["reason"]
+            assert "Start it without --reasoning-parser" in row["reason"]
+
+
 def test_a_server_of_other_behaviour_can_be_made(stub: Serve, judged: Judged) -> None:
     shouting = Behaviour(answered=lambda text, _request, _state: text.upper())
     outcome = judged(stub(shouting), "-k", "text_matches and capital]")

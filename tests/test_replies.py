@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_ascend_vlm.engines.replies import StreamedAnswers
+from pytest_ascend_vlm.errors import PreconditionError
 
 
 def piece(text: str, finish: str | None = None, **index: Any) -> SimpleNamespace:
@@ -47,6 +48,16 @@ def test_pieces_are_joined_by_their_index(
 
 def test_a_piece_may_lack_an_index() -> None:
     assert joined(2, piece("a"), piece("b", index=1)) == ["a", "b"]
+
+
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
+def test_a_stream_whose_text_is_elsewhere_is_an_error_of_the_set_up(field: str) -> None:
+    delta = SimpleNamespace(content=None, tool_calls=None, **{field: "\n"})
+    one = SimpleNamespace(delta=delta, finish_reason=None)
+    assert joined(1, one, piece("a")) == ["a"]
+    setattr(delta, field, "The user asks")
+    with pytest.raises(PreconditionError, match=f"the field {field} of .*--reasoning-parser"):
+        joined(1, one)
 
 
 def test_each_answer_has_its_own_end_and_times() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, PreconditionError
 from ..observation.answers import (
     TOKEN_COUNTS,
     Completion,
@@ -20,6 +20,7 @@ from ..observation.answers import (
 from . import logprobs
 from .address import KEY_VARIABLE
 
+_REASONING = ("reasoning", "reasoning_content")  # the second is the older name
 _TEXT = -1  # stands for the id of a token that a list names by its text
 
 
@@ -121,6 +122,7 @@ class _StreamedAnswer:
 
     def add(self, piece: Any, seconds: float) -> None:
         self.arrivals.append(seconds)
+        _require_whole_text(piece.delta)
         if piece.delta.content:
             self.first = self.first or seconds
             self.texts.append(piece.delta.content)
@@ -171,6 +173,7 @@ def _text(value: object) -> str:
 
 
 def _completion(choice: Any, case_id: str, reply: Any, seconds: float) -> Completion:
+    _require_whole_text(choice.message)
     ids = getattr(choice, "token_ids", None)
     return Completion(
         case_id=case_id,
@@ -184,6 +187,23 @@ def _completion(choice: Any, case_id: str, reply: Any, seconds: float) -> Comple
         tool_calls=tuple(map(_tool_call, choice.message.tool_calls or ())),
         own=_own_entries(_positions(choice)),
     )
+
+
+def _require_whole_text(message: Any) -> None:
+    """Requires that the text of a message, or of a piece of one, is the whole answer.
+
+    Raises:
+        PreconditionError: the server has put some of it into a field of its own.
+    """
+    for name in _REASONING:
+        moved = getattr(message, name, None)
+        if isinstance(moved, str) and moved.strip():
+            raise PreconditionError(
+                f"the server puts the answer, or its first part, into the field {name} of the "
+                "reply, so its text is not what the model generated. Start it without "
+                "--reasoning-parser; if the suite starts it, remove reasoning_parser from serve= "
+                "in the model file (docs/own-server.md)."
+            )
 
 
 def _positions(choice: Any) -> list[Any]:
