@@ -130,6 +130,54 @@ def test_a_dropped_parameter_is_suspected_where_its_bad_values_are_answered() ->
     assert not diagnose(changing(sound(), bad))
 
 
+@pytest.mark.parametrize(
+    "criteria",
+    [
+        # usage hides an answer's end; the total is wrong; the finish reason is missing
+        ("serving.text", "serving.image", "serving.limits"),
+        ("serving.text", "serving.image"),
+        ("serving.text", "serving.image", "serving.limits", "serving.streaming"),
+        ("serving.text",),
+    ],
+)
+def test_the_reply_is_suspected_if_only_what_it_tells_about_right_answers_is_wrong(
+    criteria: Sequence[str],
+) -> None:
+    failing = [row(name) for name in criteria]
+    (one,) = diagnose(changing(sound(), *failing))
+    assert one.part is Part.REPLY
+    assert one.because == (
+        f"answers are right, and nothing but {', '.join(sorted(criteria))} fails"
+    )
+    # Answers that are refused or wrong are no right answers.
+    (right, *_) = [one for one in sound() if one["criterion"] == "baseline.text"]
+    for status in ("error", "fail"):
+        wrong = row("baseline.text", right["case"], status)
+        assert Part.REPLY not in {one.part for one in diagnose(changing(sound(), *failing, wrong))}
+
+
+@pytest.mark.parametrize(
+    ("criteria", "parts"),
+    [
+        (("serving.image_sizes",), [Part.PREPROCESSING, Part.PICTURE_BYTES]),
+        (("serving.largest_image",), [Part.TOWER, Part.STEPS]),
+        (
+            ("serving.image_sizes", "serving.largest_image"),
+            [Part.PREPROCESSING, Part.PICTURE_BYTES],
+        ),
+    ],
+)
+def test_pictures_beside_those_of_the_cases_have_suspects_of_their_own(
+    criteria: Sequence[str], parts: Sequence[Part]
+) -> None:
+    failing = [row(name) for name in criteria]
+    assert [one.part for one in diagnose(changing(sound(), *failing))] == parts
+    # Nothing is known of them if the images of the cases were not judged.
+    of_images = {"baseline.image", "numerics.images"}
+    texts = [one for one in sound() if one["criterion"] not in of_images]
+    assert diagnose(changing(texts, *failing)) == ()
+
+
 def test_the_engine_of_hidden_states_is_suspected_if_the_server_is_right() -> None:
     (one,) = diagnose(changing(sound(), row("numerics.hidden_states", "error_ratio")))
     assert one.part is Part.POOLED_ENGINE

@@ -26,6 +26,9 @@ _OF_PARAMETERS = (
     "parameters.tools",
     "serving.limits",
 )
+_OF_REPLIES = ("serving.text", "serving.image", "serving.video", "serving.limits")
+"""They judge the fields beside the text: usage, finish reason, the entries of tokens."""
+_OF_OTHER_PICTURES = ("serving.image_sizes", "serving.largest_image")
 _FAR_BEHIND = 64
 """Tokens between an image's start and the first error, from which on the image is not its cause."""
 _NEARLY_ALL = 0.8
@@ -155,6 +158,30 @@ def streams(pattern: Pattern) -> tuple[Suspect, ...]:
     if not pattern.only("serving.streaming"):
         return ()
     return _suspects("answers are right, but not their streams", Part.REPLY)
+
+
+def fields(pattern: Pattern) -> tuple[Suspect, ...]:
+    """The answers are right; what the replies tell about them is not."""
+    if not pattern.only(*_OF_REPLIES, "serving.streaming") or not pattern.holds(*_ANSWERS):
+        return ()
+    # A request that is refused is an error of the criteria that compare its answer.
+    if pattern.errors(*_ANSWERS):
+        return ()
+    because = f"answers are right, and nothing but {', '.join(sorted(pattern.failing()))} fails"
+    return _suspects(because, Part.REPLY)
+
+
+def other_pictures(pattern: Pattern) -> tuple[Suspect, ...]:
+    """The pictures of the cases are right, larger or odder ones are not."""
+    if not pattern.only(*_OF_OTHER_PICTURES) or not pattern.holds(
+        "baseline.image", "numerics.images"
+    ):
+        return ()
+    if pattern.only("serving.largest_image"):
+        because = "images are right, and nothing but the largest page is wrong"
+        return _suspects(because, Part.TOWER, Part.STEPS)
+    because = "the images of the cases are right, but not those of other sizes or colour modes"
+    return _suspects(because, Part.PREPROCESSING, Part.PICTURE_BYTES)
 
 
 def cold(pattern: Pattern) -> tuple[Suspect, ...]:
@@ -362,6 +389,8 @@ RULES: Sequence[Rule] = (
     crowd,
     reply,
     streams,
+    fields,
+    other_pictures,
     cold,
     first_use,
     together,
