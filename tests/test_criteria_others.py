@@ -27,7 +27,13 @@ from pytest_ascend_vlm.criteria.determinism import (
 from pytest_ascend_vlm.criteria.verdict import at_least, at_most, checklist
 from pytest_ascend_vlm.engines.logprobs import top_logprobs
 from pytest_ascend_vlm.errors import ConfigurationError, PreconditionError
-from pytest_ascend_vlm.observation.answers import Completion, Refusal, TopLogprobs, Usage
+from pytest_ascend_vlm.observation.answers import (
+    Completion,
+    OwnEntry,
+    Refusal,
+    TopLogprobs,
+    Usage,
+)
 from pytest_ascend_vlm.observation.streams import Stream
 
 PAGE = "季度报告 2024\n收入 1,234.50 元\n增长 12.5%\n"
@@ -313,6 +319,61 @@ def test_a_stream_has_to_report_the_same_usage(usage: Usage | None, problem: str
     streamed = dataclasses.replace(GOOD, usage=usage)
     verdict = serving.judge_stream(streamed, GOOD, [IN_TIME])
     assert verdict.details == ((f"usage: {problem}",) if problem else ())
+
+
+LISTS = top_logprobs([{1: -0.1, 4: -3.0}, {2: -0.2, 4: -3.0}, {3: -0.3}])
+OWN = (OwnEntry(1, -0.1, -0.1), OwnEntry(2, -0.2, -0.2), OwnEntry(3, -0.3, -0.3))
+LISTED = dataclasses.replace(GOOD, top=LISTS, own=OWN)
+
+
+@pytest.mark.parametrize(
+    ("second", "problem"),
+    [
+        (OwnEntry(2, -0.2004, -0.2), None),  # rounded on its way
+        (OwnEntry(2, None, -0.2), None),
+        (OwnEntry(2, -9999.0, None), None),  # vLLM's number for a token that is not listed
+        (OwnEntry(2, -3.0, -0.2), "token 2 of the answer has the log-probability -3, but -0.2 in"),
+        (OwnEntry(4, -3.0, -3.0), "token 2 of the answer is 2, but its entry is of 4"),
+    ],
+)
+def test_the_entry_of_a_token_has_to_be_that_of_its_list(
+    second: OwnEntry, problem: str | None
+) -> None:
+    verdict = serving.judge_answer(dataclasses.replace(LISTED, own=(OWN[0], second, OWN[2])))
+    assert verdict.passed == (problem is None)
+    assert problem is None or problem in verdict.details[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({}, None),
+        ({"own": (*OWN[:2], OwnEntry(3, -0.7, -0.7))}, None),
+        ({"own": (*OWN[:2], OwnEntry(3, -0.9, -0.9))}, "those of token 3 differ by 0.6 nats"),
+        ({"own": (*OWN[:2], OwnEntry(3, None, None))}, None),
+        ({"own": OWN[:2]}, "they differ at token 3: 2 tokens are streamed with them, the whole"),
+        ({"own": (OwnEntry(9, -0.1, None), *OWN[1:])}, "they differ at token 1: 3 tokens"),
+        ({"top": None, "own": ()}, "the stream has none"),
+        (
+            {"top": top_logprobs([{1: -0.1, 4: -6.0}, {2: -0.2, 4: -3.0}, {3: -0.3}])},
+            "those of token 1 differ by",
+        ),
+    ],
+)
+def test_a_stream_has_to_have_the_same_log_probabilities(
+    changes: dict[str, Any], problem: str | None
+) -> None:
+    verdict = serving.judge_stream(dataclasses.replace(LISTED, **changes), LISTED, [IN_TIME])
+    assert verdict.passed == (problem is None)
+    assert problem is None or verdict.details[0].startswith(f"log-probabilities: {problem}")
+
+
+def test_a_server_without_log_probabilities_streams_none() -> None:
+    bare = dataclasses.replace(LISTED, top=None, own=())
+    assert serving.judge_stream(LISTED, bare, [IN_TIME]).passed
+    # Of another text they must differ, and the text is the finding.
+    other = dataclasses.replace(bare, text="another")
+    assert serving.judge_stream(other, LISTED, [IN_TIME]).reason.endswith("failed: text")
 
 
 def stream(*arrivals: float, **more: Any) -> Stream:
