@@ -14,14 +14,22 @@ from pytest_ascend_vlm.engines.endpoint import Endpoint
 
 TRANSPARENT = {"rgba", "grey-alpha", "palette-transparent", "webp-alpha"}
 MISREAD = {
-    Defect.EXIF_IS_IGNORED: ({"exif-3", "exif-6", "exif-8"}, "its EXIF orientation is ignored"),
+    Defect.EXIF_IS_IGNORED: (
+        {"exif-3", "exif-6", "exif-8", "exif-6-png", "exif-6-webp"},
+        "its EXIF orientation is ignored",
+    ),
+    Defect.EXIF_IS_READ_IN_JPEG_ALONE: (
+        {"exif-6-png", "exif-6-webp"},
+        "its EXIF orientation is ignored",
+    ),
     Defect.TRANSPARENT_IS_BLACK: (TRANSPARENT, "its transparent pixels are put on black"),
     Defect.TRANSPARENCY_IS_IGNORED: (TRANSPARENT, "its transparency is ignored"),
     Defect.PALETTE_IS_READ_AS_GREY: (
-        {"palette", "palette-transparent"},
+        {"palette", "palette-transparent", "gif"},
         "the indices of its palette are read as grey",
     ),
     Defect.CMYK_IS_INVERTED: ({"cmyk"}, "its CMYK colours are inverted"),
+    Defect.BILEVEL_IS_INVERTED: ({"bilevel", "fax"}, "its black and its white are swapped"),
 }
 BAD_URL = {
     Defect.URL_GIVES_ANOTHER_IMAGE: "http",
@@ -29,7 +37,7 @@ BAD_URL = {
     Defect.FILES_ARE_READ: "file",
 }
 SIXTEEN_BITS = (Defect.SIXTEEN_BITS_ARE_CLIPPED, Defect.SIXTEEN_BITS_ARE_GARBLED)
-DEFECTS = {*MISREAD, *BAD_URL, *SIXTEEN_BITS}
+DEFECTS = {*MISREAD, *BAD_URL, *SIXTEEN_BITS, Defect.GREY_JPEGS_GIVE_500}
 
 
 def rows(outcome: Outcome, status: str) -> set[str]:
@@ -62,6 +70,12 @@ def test_other_wrong_16_bits_are_not_excused(stub: Serve, judged: Judged) -> Non
     outcome = judged(stub(Defect.SIXTEEN_BITS_ARE_GARBLED.value), "-k", "formats")
     assert rows(outcome, "fail") == {"serving.formats[16-bit]"}
     assert "misreads" not in outcome.text
+
+
+@pytest.mark.catches("serving.formats")
+def test_a_grey_jpeg_that_is_refused_is_red(stub: Serve, judged: Judged) -> None:
+    outcome = judged(stub(Defect.GREY_JPEGS_GIVE_500.value), "-k", "formats")
+    assert rows(outcome, "fail") == {"serving.formats[grey-jpeg]"}
 
 
 @pytest.mark.catches("serving.urls")

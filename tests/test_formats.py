@@ -26,6 +26,7 @@ from pytest_ascend_vlm.spec.thresholds import FORMAT_RATIO
 
 PICTURE = Image.open(FIXTURES / "pictures" / "odd.png").convert("RGB")
 GREY = PICTURE.convert("L").convert("RGB")
+BILEVEL = PICTURE.convert("1").convert("RGB")
 
 
 def distance(one: Image.Image, other: Image.Image) -> float:
@@ -46,8 +47,14 @@ STORED = {
     "exif-3": ("RGB", PICTURE.rotate(180)),
     "exif-6": ("RGB", PICTURE.rotate(-90, expand=True)),
     "exif-8": ("RGB", PICTURE.rotate(90, expand=True)),
+    "exif-6-png": ("RGB", PICTURE.rotate(-90, expand=True)),
+    "exif-6-webp": ("RGB", PICTURE.rotate(-90, expand=True)),
     "palette": ("P", PICTURE),
+    "gif": ("P", PICTURE),
+    "bilevel": ("1", BILEVEL),
+    "fax": ("1", BILEVEL),
     "grey": ("L", GREY),
+    "grey-jpeg": ("L", GREY),
     "16-bit": ("I;16", GREY),
     "cmyk": ("CMYK", PICTURE),
     "progressive": ("RGB", PICTURE),
@@ -71,6 +78,12 @@ def test_a_file_shows_the_picture_upright_and_in_its_colours(name: str) -> None:
     file = opened(FORMATS[name].encode(PICTURE))
     assert file.mode == mode
     assert distance(shown(file), picture) < 12
+
+
+def test_0_is_white_in_a_fax() -> None:
+    tags = opened(FORMATS["fax"].encode(PICTURE)).getexif()
+    assert (tags[259], tags[262]) == (4, 0)
+    assert distance(shown(opened(FORMATS["fax"].encode(PICTURE))), BILEVEL) == 0
 
 
 def test_the_bytes_of_16_bits_differ() -> None:

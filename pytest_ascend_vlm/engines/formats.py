@@ -22,6 +22,8 @@ _QUALITY = 90
 _COLOURS = 16
 _PER_LEVEL = 257  # values of 16 bits for each value of 8 bits
 _BETWEEN_LEVELS = 100
+# As fax machines and scanners write it: compressed by ITU-T T.6, and 0 is white.
+_FAX = {"compression": "group4", "tiffinfo": {262: 0}}
 _EXIF = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0"  # the orientation follows
 
 
@@ -96,7 +98,7 @@ def _palette_indices(image: Picture) -> Picture:
     return Image.frombytes("L", image.size, image.tobytes()).convert("RGB")
 
 
-def _inverted_inks(image: Picture) -> Picture:
+def _inverted(image: Picture) -> Picture:
     from PIL import ImageChops
 
     return ImageChops.invert(image).convert("RGB")
@@ -138,10 +140,10 @@ def _with_16_bits(picture: Picture) -> Picture:
     return Image.fromarray((levels * _PER_LEVEL + offset).astype(np.uint16))
 
 
-def _exif(orientation: int) -> Format:
+def _exif(orientation: int, suffix: str = "jpg", **options: Any) -> Format:
     exif = _EXIF + bytes([orientation, 0, 0, 0, 0, 0, 0, 0])
-    options = {"quality": _QUALITY, "exif": exif}
-    return Format("jpg", _as_stored, options, {"its EXIF orientation is ignored": _as_stored})
+    mistakes = {"its EXIF orientation is ignored": _as_stored}
+    return Format(suffix, _as_stored, {**options, "exif": exif}, mistakes)
 
 
 _TRANSPARENCY: Mapping[str, View] = {
@@ -149,6 +151,7 @@ _TRANSPARENCY: Mapping[str, View] = {
     "its transparency is ignored": _as_stored,
 }
 _PALETTE: Mapping[str, View] = {"the indices of its palette are read as grey": _palette_indices}
+_TWO_LEVELS: Mapping[str, View] = {"its black and its white are swapped": _inverted}
 _16_BIT_MISTAKES: Mapping[str, View] = {
     "its 16-bit values are clipped at 255": partial(_from_16_bits, lambda value: value),
     "of its 16-bit values only the low byte is read": partial(_from_16_bits, lambda v: v % 256),
@@ -166,22 +169,29 @@ LOSSLESS: Mapping[str, Format] = {
 """Encodings that keep every pixel of an RGB picture."""
 
 FORMATS: Mapping[str, Format] = {
-    "exif-3": _exif(3),
-    "exif-6": _exif(6),
-    "exif-8": _exif(8),
+    "exif-3": _exif(3, quality=_QUALITY),
+    "exif-6": _exif(6, quality=_QUALITY),
+    "exif-8": _exif(8, quality=_QUALITY),
+    # Not in TIFF: Pillow turns such a picture while it decodes the file.
+    "exif-6-png": _exif(6, "png"),
+    "exif-6-webp": _exif(6, "webp", lossless=True),
     "rgba": Format("png", partial(_translucent, "RGB"), mistakes=_TRANSPARENCY),
     "grey-alpha": Format("png", partial(_translucent, "L"), mistakes=_TRANSPARENCY),
     "palette": Format("png", _with_palette, mistakes=_PALETTE),
     "palette-transparent": Format(
         "png", _with_transparent_colour, mistakes={**_TRANSPARENCY, **_PALETTE}
     ),
+    "gif": Format("gif", _with_palette, mistakes=_PALETTE),
+    "bilevel": Format("png", partial(_in_mode, "1"), mistakes=_TWO_LEVELS),
+    "fax": Format("tiff", partial(_in_mode, "1"), _FAX, _TWO_LEVELS),
     "grey": Format("png", partial(_in_mode, "L")),
+    "grey-jpeg": Format("jpg", partial(_in_mode, "L"), {"quality": _QUALITY}),
     "16-bit": Format("png", _with_16_bits, mistakes=_16_BIT_MISTAKES),
     "cmyk": Format(
         "jpg",
         partial(_in_mode, "CMYK"),
         {"quality": _QUALITY},
-        {"its CMYK colours are inverted": _inverted_inks},
+        {"its CMYK colours are inverted": _inverted},
     ),
     "progressive": Format("jpg", _as_stored, {"quality": _QUALITY, "progressive": True}),
     "jpeg-20": Format("jpg", _as_stored, {"quality": 20}),

@@ -35,6 +35,8 @@ _UNSEEN = {
     "exif-3": "EXIF orientation",
     "exif-6": "EXIF orientation",
     "exif-8": "EXIF orientation",
+    "exif-6-png": "EXIF orientation",
+    "exif-6-webp": "EXIF orientation",
     "grey-alpha": "transparency",
     "palette-transparent": "transparency",
 }
@@ -88,11 +90,12 @@ class FormatCriteria(Criteria):
     def test_formats_agree(self, form: str, image_files: ImageFiles, judge: Judge) -> None:
         """An image file gives the same numbers as an RGB PNG of what the file shows.
 
-        The files are made from a coloured picture: JPEG (turned by EXIF, progressive, CMYK, of
-        quality 20), PNG (with alpha, with a palette, with a transparent colour, grey, 16-bit) and
-        WebP with alpha. Prompt tokens are equal. The log-probabilities of a forced answer differ by
-        at most {format_ratio} of the reference's own bf16 error; another decoder's rounding of
-        pixels causes less. Each request is cold.
+        The files are made from a coloured picture: JPEG (turned by EXIF, progressive, CMYK, grey,
+        of quality 20), PNG (turned by EXIF, with alpha, with a palette, with a transparent colour,
+        grey, 16-bit, 1-bit), WebP (turned by EXIF, with alpha), GIF, and the 1-bit TIFF of fax
+        machines. Prompt tokens are equal. The log-probabilities of a forced answer differ by at
+        most {format_ratio} of the reference's own bf16 error; another decoder's rounding of pixels
+        causes less. Each request is cold.
 
         Engines disagree on some formats. Expected is what a viewer shows. EXIF turns the picture;
         SGLang ignores it, and so does vLLM without its pull request 44974. Transparent pixels are

@@ -717,8 +717,15 @@ def _garbled(image: Image.Image) -> Image.Image:
     return Image.fromarray((np.asarray(image) * 3 % 256).astype(np.uint8))
 
 
-def _inverted(image: Image.Image) -> Image.Image:
-    return ImageChops.invert(image).convert("RGB") if image.mode == "CMYK" else view(image)
+def _inverted(mode: str) -> View:
+    return lambda image: (
+        ImageChops.invert(image).convert("RGB") if image.mode == mode else view(image)
+    )
+
+
+def _turned_in_jpeg(image: Image.Image) -> Image.Image:
+    """Turns a picture as EXIF says only if its file is a JPEG."""
+    return view(image) if image.format == "JPEG" else rgb(image)
 
 
 def _fetch_files(url: str) -> bytes:
@@ -875,6 +882,12 @@ def _small_500(request: Request, _state: State) -> Refused | None:
 def _sixteen_bits_500(request: Request, _state: State) -> Refused | None:
     message = "cannot write mode I;16 as RGB"
     return Refused(500, message, "crash") if "I;16" in request.modes else None
+
+
+def _grey_jpeg_500(request: Request, _state: State) -> Refused | None:
+    """Cannot read a JPEG with one channel, as decoders that keep the channels of a file."""
+    is_grey = ("JPEG", "L") in zip(request.formats, request.modes, strict=True)
+    return Refused(500, "shape mismatch: (1, 217, 333) and (3, 1, 1)", "crash") if is_grey else None
 
 
 def _large_500(request: Request, _state: State) -> Refused | None:
@@ -1333,7 +1346,9 @@ class Defect(enum.Enum):
     PALETTE_IS_READ_AS_GREY = Behaviour(view=_indices)
     SIXTEEN_BITS_ARE_CLIPPED = Behaviour(view=_clipped)
     SIXTEEN_BITS_ARE_GARBLED = Behaviour(view=_garbled)
-    CMYK_IS_INVERTED = Behaviour(view=_inverted)
+    CMYK_IS_INVERTED = Behaviour(view=_inverted("CMYK"))
+    BILEVEL_IS_INVERTED = Behaviour(view=_inverted("1"))
+    EXIF_IS_READ_IN_JPEG_ALONE = Behaviour(view=_turned_in_jpeg)
     FILES_ARE_READ = Behaviour(fetch=_fetch_files)
     URL_GIVES_ANOTHER_IMAGE = Behaviour(fetch=_fetch_another)
     MISSING_URL_IS_ANSWERED = Behaviour(fetch=_fetch_something)
@@ -1356,6 +1371,7 @@ class Defect(enum.Enum):
     BAD_IMAGE_KILLS_PROCESS = Behaviour(refuse=_process_dies)
     SMALL_PICTURES_GIVE_500 = Behaviour(crash=_small_500)
     SIXTEEN_BITS_GIVE_500 = Behaviour(crash=_sixteen_bits_500)
+    GREY_JPEGS_GIVE_500 = Behaviour(crash=_grey_jpeg_500)
     WRITTEN_TOKENS_KILL_ENGINE = Behaviour(refuse=_written_tokens_kill_engine)
     SIDES_ARE_CUT = Behaviour(seen=_rounded_down)
     TOO_THIN_PICTURES_ARE_ANSWERED = Behaviour(refuse=_answers("too thin"))
