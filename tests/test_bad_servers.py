@@ -93,7 +93,7 @@ SLOW = {
     "serving.image_sizes": "image_sizes",
 }
 PICTURES = "image_sizes or largest_image"
-LEFT = "leaves] or twenty_leave"
+LEFT = "leaves] or leaves_early or twenty_leave"
 TRACES_OF_A_TRACEBACK = re.compile(r"Traceback \(most recent|^E  |\.py:\d+: ", re.MULTILINE)
 
 
@@ -210,6 +210,7 @@ CAUGHT = {
     Defect.LARGE_PICTURES_KILL_ENGINE: Caught({"serving.largest_image"}, only=PICTURES),
     Defect.LARGE_PICTURES_ARE_GARBLED_AT_FIRST: Caught({"serving.largest_image"}, only=PICTURES),
     Defect.ABORTED_REQUESTS_STAY: Caught({"recovery.request"}, only=LEFT),
+    Defect.ABORTED_UNSTREAMED_REQUESTS_STAY: Caught({"recovery.request"}, only=LEFT),
     Defect.ABORTED_PREFIX_IS_WRONG: Caught({"recovery.request"}, only=LEFT),
     Defect.ABORTED_STATE_STAYS: Caught({"recovery.request"}, only=LEFT),
     Defect.TOO_LONG_SPOILS_ITS_IMAGE: Caught({"recovery.request"}, only="too_long]"),

@@ -110,10 +110,24 @@ class Client:
         return self.send(messages(case), case.id, sampling or Sampling(max_tokens=case.max_tokens))
 
     def send(
-        self, chat: Chat, case_id: str, sampling: Sampling
+        self,
+        chat: Chat,
+        case_id: str,
+        sampling: Sampling,
+        fields: Mapping[str, Any] | None = None,
     ) -> tuple[Completion, ...] | Refusal:
-        """The answers to any list of chat messages, or the HTTP error."""
-        answers = self._send(chat, case_id, sampling)
+        """The answers to any list of chat messages, or the HTTP error.
+
+        Args:
+            chat: the messages.
+            case_id: the name of the request in messages.
+            sampling: the sampling parameters.
+            fields: further fields of the request.
+
+        Raises:
+            ServerError: if the server cannot be reached, or does not answer in time.
+        """
+        answers = self._send(chat, case_id, sampling, fields)
         if not isinstance(answers, Refusal):
             self.completions += answers
         return answers

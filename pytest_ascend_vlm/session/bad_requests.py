@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import PreconditionError
+from ..errors import PreconditionError, ServerError
 from ..observation.answers import Completion, Refusal, first_reply, reply_or_refusal
 from ..observation.recovery import Incident
 from ..spec.case import Case, Sampling
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 ANSWER_SECONDS = 60.0
 """Maximum time for the beginning of an answer; a server that takes longer hangs."""
 
+_ENDLESS = {"ignore_eos": True}
+_MOMENT_SECONDS = 1.0
 _FEW_TOKENS = 5
 _WORD, _COUNTED_WORDS = "a ", 100
 _GATHERING_SECONDS = 10.0
@@ -93,13 +95,21 @@ class ImageRequests:
         """The chunks of an answer that does not end by itself; the client leaves in the end."""
         from ..engines.connection import BARE
 
-        sampling = Sampling(self.max_model_len // 2, cache_salt=request.salt)
-        case_id, fields = self.image_case.id, {"ignore_eos": True}
+        case_id, sampling = self.image_case.id, self._endless(request)
         with (
             self.client.disposable(timeout_seconds=ANSWER_SECONDS) as other,
-            other.open_stream(request.chat, case_id, sampling, fields, **BARE) as chunks,
+            other.open_stream(request.chat, case_id, sampling, _ENDLESS, **BARE) as chunks,
         ):
             yield chunks
+
+    def leave(self, request: Marked) -> None:
+        """Asks for an answer that does not end by itself and is not streamed, and leaves soon."""
+        sampling = self._endless(request)
+        with (
+            self.client.disposable(timeout_seconds=_MOMENT_SECONDS) as other,
+            contextlib.suppress(ServerError),  # no answer in time; the next request sees a death
+        ):
+            other.send(request.chat, self.image_case.id, sampling, _ENDLESS)
 
     @functools.cached_property
     def max_model_len(self) -> int:
@@ -133,6 +143,9 @@ class ImageRequests:
         room = self.max_model_len - (plain + whole) / 2
         return _WORD * int(room * _COUNTED_WORDS / max(longer - plain, 1))
 
+    def _endless(self, request: Marked) -> Sampling:
+        return Sampling(self.max_model_len // 2, cache_salt=request.salt)
+
     def _reply(self, request: Marked, tokens: int, seconds: float) -> Completion | Refusal:
         sampling = Sampling(tokens, cache_salt=request.salt)
 
@@ -159,6 +172,12 @@ def _leaves(requests: ImageRequests, request: Marked) -> Incident:
     """The client leaves after the first token."""
     with requests.open(request) as chunks:
         next(chunks)
+    return Incident()
+
+
+def _leaves_early(requests: ImageRequests, request: Marked) -> Incident:
+    """The client of an answer that is not streamed leaves before the answer comes."""
+    requests.leave(request)
     return Incident()
 
 
@@ -227,6 +246,7 @@ def _corrupt(requests: ImageRequests, request: Marked) -> Incident:
 BAD_REQUESTS: Mapping[str, BadRequest] = {
     "too_long": _too_long,
     "leaves": _leaves,
+    "leaves_early": _leaves_early,
     "twenty_leave": _many_leave,
     "url_refuses": _refuses,
     "url_hangs": _hangs,

@@ -87,7 +87,8 @@ class RecoveryCriteria(Criteria):
         """After a bad request, an image gets the answer that it got before.
 
         Rows: `too_long`: a text that leaves no room for its image. `leaves`: a client that leaves
-        after the first token. `twenty_leave`: {leaving} clients that leave at one moment.
+        after the first token. `leaves_early`: a client that leaves before its answer, which is
+        not streamed, comes. `twenty_leave`: {leaving} clients that leave at one moment.
         `url_refuses`, `url_hangs`, `url_missing`: the URL of an image refuses the connection, does
         not reply, or replies 404. `corrupt_file`: half of a clip, or half of an image if the model
         takes no clips. Two good requests follow. The first has the image of the bad one, and may
@@ -100,7 +101,8 @@ class RecoveryCriteria(Criteria):
 
         If this fails: `the same image`: look at what an aborted or refused request leaves in the
         prefix cache, the encoder cache and the processor's cache (mm_processor_cache_gb=0 to
-        confirm). `an image in no cache`: look at the state of the batch after an abort.
+        confirm). `an image in no cache`: look at the state of the batch after an abort. `no request
+        is left`: look for a proxy that keeps its connection to the server after a client left.
         `url_hangs`: set VLLM_IMAGE_FETCH_TIMEOUT and VLLM_MEDIA_FETCH_MAX_RETRIES. If others wait,
         the server fetches images in its event loop.
         """

@@ -50,6 +50,7 @@ _EVENTS_BEHIND_TEXT = 3  # the finish reason, the usage, and the end
 _FEW_EVENTS = 1 + _EVENTS_BEHIND_TEXT
 _SLOW_SECONDS = 0.5
 _FETCH_SECONDS = 1.0
+_PATIENCE_SECONDS = 10.0
 _PIECE_SECONDS = 0.01  # between two pieces of a stream that nobody reads to its end
 _LARGE = 1_000_000  # pixels; no picture of serving.image_sizes has as many
 TOP = 20
@@ -358,8 +359,8 @@ class Request:
 
     @property
     def is_endless(self) -> bool:
-        """True if its answer would be streamed for so long that its client leaves before."""
-        return self.stream and self.ignores_end and self.max_tokens > MOST_TOKENS
+        """True if its answer would take so long that its client leaves before."""
+        return self.ignores_end and self.max_tokens > MOST_TOKENS
 
 
 @dataclass(eq=False)
@@ -1233,9 +1234,13 @@ def _cache_not_told(usage: dict[str, Any], _request: Request) -> dict[str, Any]:
     return {**usage, "prompt_tokens_details": None}
 
 
-def _stays(_request: Request, state: State) -> None:
+def _stays(state: State) -> None:
     with state.lock:
         state.in_flight += 1
+
+
+def _stream_stays(_request: Request, state: State) -> None:
+    _stays(state)
 
 
 def _spoils(request: Request, state: State) -> None:
@@ -1379,7 +1384,8 @@ class Defect(enum.Enum):
     LARGE_PICTURES_GIVE_500 = Behaviour(crash=_large_500)
     LARGE_PICTURES_KILL_ENGINE = Behaviour(crash=_large_kills_engine)
     LARGE_PICTURES_ARE_GARBLED_AT_FIRST = Behaviour(answered=_large_garbled_at_first)
-    ABORTED_REQUESTS_STAY = Behaviour(begun=_stays)
+    ABORTED_REQUESTS_STAY = Behaviour(begun=_stream_stays)
+    ABORTED_UNSTREAMED_REQUESTS_STAY = Behaviour(left=_stays)
     ABORTED_PREFIX_IS_WRONG = Behaviour(begun=_spoils, answered=_if_spoiled)
     ABORTED_STATE_STAYS = Behaviour(begun=_spoils_all, answered=_if_spoiled)
     TOO_LONG_SPOILS_ITS_IMAGE = Behaviour(crash=_too_long_spoils, answered=_if_spoiled)
@@ -1739,7 +1745,7 @@ class _Handler(BaseHTTPRequestHandler):
                     raise Refused(404, "Not Found", "path")
                 request = self.server.stub.accept(body)
                 if request.is_endless:
-                    self._send_endless(request)
+                    (self._send_endless if request.stream else self._compute_endless)(request)
                     return
                 answer = self.server.stub.answer(request)
             except Refused as refused:
@@ -1768,9 +1774,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif not request.stream:
             self._send_json(200, answer)
 
-    def _client_leaves(self) -> bool:
-        """True if the client closes the connection within a second."""
-        readable, _, _ = select.select([self.connection], [], [], 1.0)
+    def _client_leaves(self, seconds: float = 1.0) -> bool:
+        """True if the client closes the connection in time."""
+        readable, _, _ = select.select([self.connection], [], [], seconds)
         try:
             self.close_connection = bool(readable) and not self.connection.recv(1, socket.MSG_PEEK)
         except ConnectionError:
@@ -1824,6 +1830,12 @@ class _Handler(BaseHTTPRequestHandler):
             for piece in stub.pieces(request):
                 self.wfile.write(f"data: {json.dumps(piece)}\n\n".encode())
                 self.wfile.flush()
+
+    def _compute_endless(self, _request: Request) -> None:
+        """Computes an answer that is not streamed, until the client leaves."""
+        left = self.server.stub.behaviour.left
+        if self._client_leaves(_PATIENCE_SECONDS) and left:
+            left(self.server.stub.state)
 
     def _send_stream(self, answer: Mapping[str, Any]) -> None:
         behaviour = self.server.stub.behaviour
