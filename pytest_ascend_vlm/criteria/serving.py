@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ..errors import PreconditionError
 from ..observation.answers import (
@@ -65,6 +65,36 @@ def judge_answer(answer: Completion | Refusal) -> Verdict:
         answer: the answer to a greedy request.
     """
     return checklist(_answer_checks(answer), _answer_evidence(answer))
+
+
+def judge_prompt_text(
+    replies: Mapping[str, Completion | Refusal], text: str, decode: Callable[[Sequence[int]], str]
+) -> Verdict:
+    """Each prompt contains a text as it was sent.
+
+    Args:
+        replies: kind of the request -> the reply, with its prompt's tokens.
+        text: the text that was sent.
+        decode: returns the text of tokens.
+    """
+    checks: dict[str, str | None] = {}
+    for kind, reply in replies.items():
+        if isinstance(reply, Refusal):
+            checks[kind] = str(reply)
+        else:
+            checks[kind] = _text_problem(text, decode(reply.prompt_token_ids or ()))
+    return checklist(checks)
+
+
+def _text_problem(text: str, prompt: str) -> str | None:
+    """The lines of a text that a prompt does not contain, or None."""
+    if text in prompt:
+        return None
+    lost = [line for line in text.split("\n") if line not in prompt]
+    end = prompt[-2 * len(text) :]
+    if not lost:
+        return f"every line is in the prompt, but not the line breaks; the prompt ends with {end!r}"
+    return f"the prompt lacks {', '.join(map(repr, lost))}; it ends with {end!r}"
 
 
 def judge_media(answer: Completion | Refusal, text_tokens: int | None, medium: str) -> Verdict:

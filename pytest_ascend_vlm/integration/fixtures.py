@@ -18,6 +18,7 @@ from ..errors import CheckpointError, ConfigurationError
 from ..session.run import RUN, Run
 
 if TYPE_CHECKING:
+    from ..checkpoints.tokens import TextTokenizer
     from ..criteria.error_statistics import ErrorStatistics
     from ..engines.client import Client
     from ..engines.endpoint import Server
@@ -610,6 +611,12 @@ def comparison(
     from ..session.comparison import Comparison
 
     return Comparison(answers, golden, judge, model_session.token_text)
+
+
+@pytest.fixture(scope="class")
+def text_tokenizer(model_session: ModelSession) -> TextTokenizer | None:
+    """The checkpoint's tokenizer; None if it cannot be read on this host. Scope: class."""
+    return model_session.text_tokenizer()
 
 
 @pytest.fixture(scope="class")

@@ -17,6 +17,7 @@ from .run import Run
 
 if TYPE_CHECKING:
     from ..checkpoints.find import Checkpoint
+    from ..checkpoints.tokens import TextTokenizer
     from ..engines.transformers.model import Encoder
     from ..engines.transformers.reference import TransformersReference
     from ..golden.store import GoldenKey, GoldenStore
@@ -177,6 +178,15 @@ class ModelSession:
             trust_remote_code=self.model.trust_remote_code,
             arguments=self.model.serve.get("mm_processor_kwargs"),
         )
+
+    def text_tokenizer(self) -> TextTokenizer | None:
+        """The checkpoint's tokenizer; None if it cannot be read, or is not on this host."""
+        from ..checkpoints.tokens import text_tokenizer
+
+        try:
+            return text_tokenizer(self.checkpoint.path)
+        except CheckpointError:
+            return None
 
     def token_text(self, token: int) -> str:
         """The text of a token; its number if the checkpoint is not on this host."""

@@ -1,4 +1,4 @@
-"""An open prompt, for which every model has many likely answers."""
+"""An open prompt, for which every model has many likely answers, and one of unusual characters."""
 
 from __future__ import annotations
 
@@ -9,6 +9,21 @@ from ..spec.case import Capability, Case
 
 OPEN = Case(
     "text/open", Capability.TEXT, "Write a short poem about a colour of your choice.", max_tokens=32
+)
+
+# The text of each line is in Unicode's form NFC, which most tokenizers make of any text. It begins
+# and ends without a blank, because some chat templates trim a message.
+UNUSUAL = Case(
+    "text/unusual",
+    Capability.TEXT,
+    "Which of these lines do you like?\n"
+    "第１行：（Ａ＆Ｂ）、１２３％\u3000→ ½ ① ﬁ\n"
+    'if a < b && c > "d": it\'s &amp; or &lt;\n'
+    "\n"
+    "\tA tab, two  blanks, a no-break\u00a0space\n"
+    "naïve café — “quotes” …\n"
+    "☺\ufe0f 👩\u200d💻 🇨🇳\n"
+    "The end.",
 )
 
 

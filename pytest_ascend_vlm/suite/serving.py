@@ -28,8 +28,10 @@ from ..spec.step import STRUCTURED, Step, single_step
 from . import request_failures
 from .base import Criteria
 from .criterion import criterion
+from .open_prompt import UNUSUAL, open_cases
 
 if TYPE_CHECKING:
+    from ..checkpoints.tokens import TextTokenizer
     from ..engines.client import Client
     from ..engines.endpoint import Server
     from ..engines.transformers.model import Encoder
@@ -94,6 +96,39 @@ class ServingCriteria(Criteria):
         decoding.
         """
         judge(rules.judge_answer(answers.ask(case)))
+
+    @criterion("serving.prompt_text")
+    def test_prompt_text_is_what_was_sent(
+        self,
+        all_cases: tuple[Case, ...],
+        client: Client,
+        text_tokenizer: TextTokenizer | None,
+        judge: Judge,
+    ) -> None:
+        """The text of a message is in the prompt, character by character.
+
+        The text has full-width characters and punctuation, `<`, `&` and quotes, a tab, two blanks,
+        an empty line, typographic characters and emoji. It is sent alone, and behind an image. The
+        prompt's token ids, decoded by the checkpoint's tokenizer, contain it. Lines that the
+        tokenizer itself changes are left out. No reference and no right answer are needed. A text
+        that is changed on the way is still answered, but code, tables and Chinese punctuation are
+        not what the user wrote.
+
+        If this fails: the message has the lines that are missing. If other characters stand for
+        them, look for a proxy or a middleware that escapes HTML or normalizes Unicode (NFKC). If
+        blanks or line breaks are missing, look at the chat template.
+        """
+        text = text_tokenizer.kept(UNUSUAL.prompt) if text_tokenizer else ""
+        if text_tokenizer is None or not text:
+            judge.not_applicable("there is no tokenizer.json here that decodes a prompt's tokens")
+        asked = (dataclasses.replace(case, prompt=text) for case in open_cases(all_cases))
+        replies = {case.group: client.prompt(case) for case in asked}
+        if any(
+            isinstance(reply, Completion) and reply.prompt_token_ids is None
+            for reply in replies.values()
+        ):
+            judge.not_applicable("the server returns no prompt_token_ids")
+        judge(rules.judge_prompt_text(replies, text, text_tokenizer.decode))
 
     @criterion("serving.image", needs=Capability.IMAGE, cases=Cases.IMAGE)
     def test_image_is_answered(

@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import enum
 import hashlib
+import html
 import io
 import itertools
 import json
@@ -23,6 +24,7 @@ import select
 import socket
 import threading
 import time
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -965,6 +967,19 @@ def _without(**fields: Any) -> Callable[[Request, Knowledge, State], Request]:
     return lambda request, _knowledge, _state: dataclasses.replace(request, **fields)
 
 
+def _prompt_changed(
+    change: Callable[[str], str],
+) -> Callable[[Request, Knowledge, State], Request]:
+    """Changes the texts of requests."""
+    return lambda request, _knowledge, _state: dataclasses.replace(
+        request, prompt=change(request.prompt)
+    )
+
+
+def _escaped(text: str) -> str:
+    return html.escape(text).replace(html.escape("<image>"), "<image>")
+
+
 def _one_streamed(request: Request, _knowledge: Knowledge, _state: State) -> Request:
     return dataclasses.replace(request, n=1) if request.stream else request
 
@@ -1366,6 +1381,14 @@ class Defect(enum.Enum):
     IGNORES_MAX_TOKENS = Behaviour(seen=_without(max_tokens=MOST_TOKENS))
     IGNORES_STOP = Behaviour(seen=_without(stops=()))
     IGNORES_N = Behaviour(seen=_without(n=1))
+    TEXTS_ARE_NORMALIZED = Behaviour(
+        seen=_prompt_changed(lambda text: unicodedata.normalize("NFKC", text))
+    )
+    TEXTS_ARE_ESCAPED = Behaviour(seen=_prompt_changed(_escaped))
+    EMPTY_LINES_ARE_LOST = Behaviour(seen=_prompt_changed(lambda text: re.sub(r"\n+", "\n", text)))
+    EMOJI_ARE_LOST = Behaviour(
+        seen=_prompt_changed(lambda text: re.sub(r"[^\x00-\uffff]", "", text))
+    )
     STREAM_HAS_ONE_ANSWER = Behaviour(seen=_one_streamed)
     STREAM_JOINS_ANSWERS = Behaviour(sent=_all_of_the_first)
     DROPS_PARAMETERS = Behaviour(refuse=_answers("parameter"))
