@@ -178,6 +178,7 @@ CAUGHT = {
     Defect.STREAM_LACKS_LOGPROBS: Caught({"serving.streaming"}, only="stream_adds_up"),
     Defect.STREAM_HALVES_LOGPROBS: Caught({"serving.streaming"}, only="stream_adds_up"),
     Defect.STREAM_IS_BUFFERED: Caught({"serving.streaming"}),
+    Defect.STREAMS_LOSE_PIECES_IN_COMPANY: Caught({"determinism.concurrent"}),
     Defect.STREAM_BREAKS_CHARACTERS: Caught({"serving.streaming"}),
     Defect.IGNORES_MAX_TOKENS: Caught({"serving.limits"}),
     Defect.IGNORES_STOP: Caught({"serving.limits"}),

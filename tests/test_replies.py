@@ -10,6 +10,7 @@ import pytest
 
 from pytest_ascend_vlm.engines.replies import StreamedAnswers
 from pytest_ascend_vlm.errors import PreconditionError
+from pytest_ascend_vlm.observation.answers import Usage
 
 
 def piece(text: str, finish: str | None = None, **index: Any) -> SimpleNamespace:
@@ -72,3 +73,18 @@ def test_each_answer_has_its_own_end_and_times() -> None:
     assert (first.first_token_seconds, second.first_token_seconds) == (3.0, 2.0)
     assert first.arrivals == (1.0, 3.0, 5.0)
     assert (first.seconds, second.seconds) == (9.0, 9.0)
+
+
+@pytest.mark.parametrize(
+    ("counted", "ids"), [(3, (7, 8, 9)), (4, None), (None, None)], ids=["all", "some", "unknown"]
+)
+def test_the_tokens_of_a_stream_are_known_if_none_is_left_out(
+    counted: int | None, ids: tuple[int, ...] | None
+) -> None:
+    answers = StreamedAnswers(1)
+    answers.add(piece("", token_ids=None), 1.0)
+    answers.add(piece("ab", token_ids=[7, 8]), 2.0)
+    answers.add(piece("", finish="stop", token_ids=[9]), 3.0)
+    usage = None if counted is None else Usage(5, counted, 5 + counted)
+    (answer,) = answers.completions("text/a", usage, 9.0)
+    assert answer.token_ids == ids

@@ -230,6 +230,16 @@ class Client:
         self.completions.append(answer)
         return answer
 
+    def stream_cold(self, case: Case) -> Completion:
+        """The greedy answer to a case, cold, streamed and joined.
+
+        Raises:
+            ServerError: if the server rejects the request or the stream breaks off.
+        """
+        answer, *_ = self._stream(case.id, self.cold_chat(case), _uncached(case), None)
+        self.completions.append(answer)
+        return answer
+
     def _stream(
         self,
         case_id: str,
@@ -268,6 +278,15 @@ class Client:
 
         with ThreadPoolExecutor(len(cases)) as pool:
             return tuple(pool.map(ask, range(len(cases)), cases))
+
+    def stream_together(self, cases: Sequence[Case]) -> tuple[Completion, ...]:
+        """The greedy answers to cases that are asked at one moment, cold, each one streamed.
+
+        Raises:
+            ServerError: if the server rejects one of them or its stream breaks off.
+        """
+        with ThreadPoolExecutor(len(cases)) as pool:
+            return tuple(pool.map(self.stream_cold, cases))
 
     def force(self, case: Case, answer: str, token_ids: Sequence[int]) -> Forced:
         """The served model's log-probabilities of a given (forced) answer; the request is cold.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from ..errors import ConfigurationError, PreconditionError
@@ -108,7 +108,11 @@ class StreamedAnswers:
             seconds: time from sending the request to the last byte.
         """
         answers = [self._answers[index] for index in sorted(self._answers)] or [_StreamedAnswer()]
-        return tuple(one.completion(case_id, usage, seconds) for one in answers)
+        # A server may leave pieces without text out, and their tokens with them.
+        tokens = sum(len(one.token_ids) for one in answers)
+        is_whole = usage is not None and tokens == usage.completion_tokens
+        joined = [one.completion(case_id, usage, seconds) for one in answers]
+        return tuple(one if is_whole else replace(one, token_ids=None) for one in joined)
 
 
 @dataclass
@@ -116,6 +120,7 @@ class _StreamedAnswer:
     texts: list[str] = field(default_factory=list)
     calls: list[Any] = field(default_factory=list)
     positions: list[Any] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
     arrivals: list[float] = field(default_factory=list)
     first: float | None = None
     finish: str | None = None
@@ -128,13 +133,15 @@ class _StreamedAnswer:
             self.texts.append(piece.delta.content)
         self.calls += piece.delta.tool_calls or ()
         self.positions += _positions(piece)
+        ids = getattr(piece, "token_ids", None)
+        self.token_ids += ids if isinstance(ids, list) else ()
         self.finish = piece.finish_reason or self.finish
 
     def completion(self, case_id: str, usage: Usage | None, seconds: float) -> Completion:
         return Completion(
             case_id=case_id,
             text="".join(self.texts),
-            token_ids=None,
+            token_ids=tuple(self.token_ids),
             finish_reason=self.finish,
             usage=usage,
             top=_top_logprobs(self.positions),

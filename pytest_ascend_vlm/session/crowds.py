@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -76,12 +76,28 @@ class Crowds:
         Raises:
             ServerError: the server refused a request, or died.
         """
+        return self._ask(
+            count, answers, lambda cases: self._client.ask_together(cases, interval=interval)
+        )
+
+    def stream(self, count: int, answers: Answers) -> Crowd:
+        """The same, sent at one moment and streamed.
+
+        Raises:
+            ServerError: the server refused a request, or died, or a stream broke off.
+        """
+        return self._ask(count, answers, self._client.stream_together)
+
+    def _ask(
+        self,
+        count: int,
+        answers: Answers,
+        ask: Callable[[Sequence[Case]], tuple[Completion, ...]],
+    ) -> Crowd:
         cases = list(itertools.islice(self._in_turns(), count, 2 * count))
         alone = {case.id: answers(case) for case in cases}
         self._progress(f"{count} requests at once")
-        together, running = watch_running(
-            self._client.endpoint, lambda: self._client.ask_together(cases, interval=interval)
-        )
+        together, running = watch_running(self._client.endpoint, lambda: ask(cases))
         return Crowd(alone, together, running)
 
     def reference(self, case_id: str) -> Reference:

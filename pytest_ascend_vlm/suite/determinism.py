@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _TEMPERATURES = (1.0, 2.0)
 # Numbers of requests at one time: powers of two, and numbers between them.
-_LOADS = ("2", "3", "5", "8", "12", "12-spread")
+_LOADS = ("2", "3", "5", "8", "8-streamed", "12", "12-spread")
 # Pixels that fill two blocks of vllm-ascend's prefix cache, which have 128 tokens. A token has at
 # most 32 x 32 pixels. A prompt that fills no block is not cached.
 _TWO_BLOCKS = 2 * 128 * 32 * 32
@@ -165,7 +165,8 @@ class DeterminismCriteria(Criteria):
 
         Each row is a number of requests, texts and images of several sizes in turns, sent at one
         moment, or one every {spread_seconds} s (`spread`). All are cold: their images and prompts
-        are computed again. The number of requests changes the shape of every matrix product, and
+        are computed again. Those of row `streamed` are streamed, and the joined pieces of each
+        stream are judged. The number of requests changes the shape of every matrix product, and
         where kernels and graphs pad to powers of two, numbers between them are the likeliest to go
         wrong. If an answer differs, the reference has to be within rounding of a tie there. A
         number above max_num_seqs is not applicable. The message has the most requests that
@@ -173,7 +174,8 @@ class DeterminismCriteria(Criteria):
 
         If this fails: only from some number on: look at the sizes of captured graphs and at padding
         (enforce_eager to confirm). An answer of another case: look for state shared between
-        requests: image embeddings, LoRA slots, positions. Set VLLM_BATCH_INVARIANT=1 if the build
+        requests: image embeddings, LoRA slots, positions. Only `streamed`: look at how the
+        API server or a proxy assigns pieces to streams. Set VLLM_BATCH_INVARIANT=1 if the build
         supports it, to see whether rounding is the cause.
         """
         judge_crowd(load, self.model, crowds, answers, judge)
@@ -240,17 +242,21 @@ def judge_crowd(
     """Judges the answers to many requests at one time.
 
     Args:
-        load: the number of requests, with "-spread" if they are not sent at one moment.
+        load: the number of requests, with "-spread" if they are not sent at one moment, and with
+            "-streamed" if their answers are streamed.
         model: the model.
         crowds: sends them.
         answers: the answers to the cases alone.
         judge: gets the verdict.
     """
-    number, _, is_spread = load.partition("-")
+    number, _, way = load.partition("-")
     count, most = int(number), model.serve.get("max_num_seqs")
     if isinstance(most, int) and count > most:
         judge.not_applicable(f"the model is served with max_num_seqs={most}")
-    crowd = crowds.ask(count, SPREAD_SECONDS if is_spread else 0.0, answers)
+    if way == "streamed":
+        crowd = crowds.stream(count, answers)
+    else:
+        crowd = crowds.ask(count, SPREAD_SECONDS if way == "spread" else 0.0, answers)
     recomputed.require_uncached(*crowd.together)
     verdict = rules.judge_load(crowd.alone, crowd.together, crowds.reference)
     if not verdict.passed:

@@ -809,6 +809,26 @@ def _chunk(chunk: dict[str, Any]) -> dict[str, Any]:
     return chunk
 
 
+_STREAMS: Counter[str] = Counter()
+_OPENED = threading.Lock()
+
+
+def _lost_in_company(events: Iterator[bytes]) -> Iterator[bytes]:
+    """Every other piece of text goes to nobody while another stream is open.
+
+    A comment takes the place of the piece, so that the reply has the announced length.
+    """
+    with _OPENED:
+        _STREAMS["open"] += 1
+    try:
+        for index, event in enumerate(events):
+            is_lost = index % 2 and _STREAMS["open"] > 1 and b'"content"' in event
+            yield b":" * (len(event) - 2) + b"\n\n" if is_lost else event
+    finally:
+        with _OPENED:
+            _STREAMS["open"] -= 1
+
+
 def _reply(reply: dict[str, Any]) -> dict[str, Any]:
     return reply
 
@@ -1377,6 +1397,7 @@ class Defect(enum.Enum):
     STREAM_LACKS_LOGPROBS = Behaviour(chunk=_less("logprobs"))
     STREAM_HALVES_LOGPROBS = Behaviour(chunk=_halved)
     STREAM_IS_BUFFERED = Behaviour(sent=_sent_at_the_end)
+    STREAMS_LOSE_PIECES_IN_COMPANY = Behaviour(sent=_lost_in_company)
     STREAM_BREAKS_CHARACTERS = Behaviour(deltas=_bytes_one_by_one)
     IGNORES_MAX_TOKENS = Behaviour(seen=_without(max_tokens=MOST_TOKENS))
     IGNORES_STOP = Behaviour(seen=_without(stops=()))
