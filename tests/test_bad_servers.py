@@ -239,6 +239,9 @@ CAUGHT = {
     Defect.ONE_SEED_FOR_ALL: Caught(errors={"determinism.seeded"}),
     Defect.SAMPLES_GREEDILY: Caught(errors={"determinism.seeded"}),
     Defect.COMPANY_CHANGES_ANSWER: Caught({"determinism.concurrent", "determinism.batched_images"}),
+    Defect.STOP_STRINGS_END_OTHER_ANSWERS: Caught(
+        {"parameters.together"}, only="parameters or concurrent_runs"
+    ),
     # Most other requests are cold, so they do not use the cache.
     Defect.CACHE_IGNORES_IMAGE: Caught({"determinism.prefix_cache", "serving.image_sizes"}),
     Defect.SAMPLES_A_GREEDY_REQUEST: Caught({"determinism.unsure"}),

@@ -17,6 +17,7 @@ from ..errors import PreconditionError
 from ..observation.answers import Completion, Refusal
 from ..observation.parameters import Trials, UnsuitedError
 from .divergence import first_difference, token_at
+from .near_ties import are_close
 from .text import side_by_side
 from .verdict import Verdict, checklist
 
@@ -205,11 +206,7 @@ def _other_beginning(plain: Completion, got: Completion) -> str:
 
 def _is_tie(plain: Completion, got: Completion, position: int) -> bool:
     """True if both answers' tokens at a position are nearly equally likely in the plain answer."""
-    one, other = (token_at(token_ids(answer), position) for answer in (plain, got))
-    if one is None or other is None:
-        return False
-    listed = plain.candidates_at(position)
-    return abs(listed.get(one, math.inf) - listed.get(other, -math.inf)) <= _TIE
+    return are_close(plain, got, position, _TIE)
 
 
 # --- a greedy answer stays what it is -------------------------------------------------------------

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Mapping
 
 import pytest
 
+from ..criteria import company, tools
 from ..criteria import parameters as rules
-from ..criteria import tools
 from ..observation.answers import Completion
 from ..observation.parameters import Trials, UnsuitedError
 from ..session.answers import Answers
+from ..session.company import Company, Wish
 from ..session.device_slot import DeviceSlot
 from ..session.judge import Judge
 from ..session.parameters import Fields, ParameterRuns
@@ -224,6 +226,57 @@ class ParameterCriteria(Criteria):
         if refusal is not None and "penalty" in refusal.message:
             judge.not_applicable(f"the server does not have the parameter: {refusal}")
         judge(rules.judge_parameter(rule, trials))
+
+    @criterion(
+        "parameters.together",
+        known_failures=(dataclasses.replace(_BIT_MASKS, criterion="parameters.together[form]"),),
+    )
+    @pytest.mark.parametrize("crowd", company.COMPANIES)
+    def test_parameters_stay_with_their_request(
+        self,
+        crowd: str,
+        all_cases: tuple[Case, ...],
+        parameter_runs: ParameterRuns,
+        device_slot: DeviceSlot,
+        judge: Judge,
+    ) -> None:
+        """The parameters of one request change no other request that runs at the same time.
+
+        Users of one server send different parameters, and the engine samples all their requests in
+        one batch. Greedy requests, texts and images, are sent at one moment with others that have
+        parameters. Row `sampling`: top_k at a high temperature, a bias, a penalty, min_tokens,
+        ignore_eos and a stop string. Row `form`: structured outputs. Each greedy request gets its
+        lone answer, and each other one that or an answer with the effect of its parameters.
+        Where two tokens are about equally likely, either is right. Parameters that the server
+        refuses, or that have no effect alone, are left out.
+
+        If this fails: a wrong greedy answer: look at the tensors of the batch in the sampler
+        (biases, penalties, bit masks), at their order after a request has ended, and at a graph
+        that keeps those of an earlier step. To confirm, serve with max_num_seqs=1. A refused
+        request: look at the code for a batch in which only some requests have a parameter.
+        """
+        most = self.model.serve.get("max_num_seqs")
+        if most == 1:
+            judge.not_applicable(f"the model is served with max_num_seqs={most}")
+        problem = device_slot.session.run.platform.structured_outputs_problem
+        if crowd == "form" and problem:
+            judge.cannot_run(problem)
+        prompts, taught = open_cases(all_cases), text_and_image(all_cases, lambda _: True)
+        greedy = itertools.product(company.GREEDY, prompts)
+        short = itertools.product(list(company.GREEDY)[:1], taught)
+        members, requests = company.COMPANIES[crowd], Company(parameter_runs)
+        others = zip(members, itertools.cycle(prompts), strict=False)
+        try:
+            neighbours = requests.ask(
+                _wishes(company.GREEDY, itertools.chain(greedy, short)), _wishes(members, others)
+            )
+        except UnsuitedError as error:
+            judge.not_applicable(f"no request can show whether parameters reach others: {error}")
+        judge(company.judge_together(neighbours, requests.left_out))
+
+
+def _wishes(members: Mapping[str, company.Member], asked: Iterable[tuple[str, Case]]) -> list[Wish]:
+    return [Wish(f"{name}, {case.id}", case, members[name]) for name, case in asked]
 
 
 def _judge(rule: rules.Parameter, trials: Trials, judge: Judge) -> None:

@@ -569,6 +569,7 @@ class State:
     is_broken: bool = False
     is_gone: bool = False
     spoiled: set[str | None] = field(default_factory=set)  # salts
+    stops: list[str | None] = field(default_factory=list)  # stop strings of the running requests
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -1088,6 +1089,18 @@ def _garbled_in_company(text: str, _request: Request, state: State) -> str:
     return changed(text) if state.in_flight > 1 else text
 
 
+def _cut_by_others(text: str, request: Request, state: State) -> str:
+    """Ends an answer at the stop strings of all requests of a batch."""
+    with state.lock:
+        state.stops.append(request.stop)
+    time.sleep(0.1)  # the other requests arrive meanwhile
+    cut = min((text.find(stop) for stop in state.stops if stop and stop in text), default=None)
+    time.sleep(0.1)  # until the last of them has looked
+    with state.lock:
+        state.stops.remove(request.stop)
+    return text[:cut]
+
+
 def _garbled_in_a_crowd(text: str, _request: Request, state: State) -> str:
     """A request that has company waits for a crowd, which a busy host sends slowly."""
     crowds, until = state.asked["crowds"], time.monotonic() + _CROWD_SECONDS
@@ -1458,6 +1471,7 @@ class Defect(enum.Enum):
     EVICTED_IMAGES_ARE_CONFUSED = Behaviour(answered=_confused_after_many)
     IMAGES_ARE_KEPT = Behaviour(answered=_kept)
     COMPANY_CHANGES_ANSWER = Behaviour(answered=_garbled_in_company)
+    STOP_STRINGS_END_OTHER_ANSWERS = Behaviour(answered=_cut_by_others)
     A_CROWD_CHANGES_ANSWERS = Behaviour(answered=_garbled_in_a_crowd)
     CACHE_IGNORES_IMAGE = Behaviour(seen=_first_image)
     CACHE_IGNORES_SALT = Behaviour(seen=_without(salt=None))
