@@ -5,13 +5,22 @@ from __future__ import annotations
 import base64
 import io
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 import test_any_request
 import test_bad_files
-from fakes.replay_server import Behaviour, Defect, Knowledge, read_goldens, serve
+from fakes.replay_server import (
+    Behaviour,
+    Defect,
+    Knowledge,
+    Refused,
+    Request,
+    State,
+    read_goldens,
+    serve,
+)
 from helpers.goldens import ENGINE, answer
 from helpers.host import HAS_NPU
 from helpers.models import criteria, few_cases, model_file
@@ -230,6 +239,7 @@ CAUGHT = {
             "determinism.seeded",
             "determinism.concurrent",
             "determinism.prefix_cache",
+            "determinism.next_turn",
             "determinism.batched_images",
             "determinism.unsure",
         }
@@ -247,8 +257,14 @@ CAUGHT = {
     Defect.SAMPLES_A_GREEDY_REQUEST: Caught({"determinism.unsure"}),
     Defect.NUMBERS_CHANGE_A_LITTLE: Caught({"determinism.cold"}),
     Defect.ONE_TOKEN_IS_OFF: Caught({"numerics.tokens"}),
+    Defect.GENERATED_BLOCKS_ARE_WRONG: Caught({"determinism.next_turn"}),
     Defect.CACHE_IGNORES_SALT: Caught(
-        errors={"determinism.repeat", "determinism.concurrent", "determinism.prefix_cache"}
+        errors={
+            "determinism.repeat",
+            "determinism.concurrent",
+            "determinism.prefix_cache",
+            "determinism.next_turn",
+        }
     ),
     Defect.CACHE_IS_NOT_TOLD: Caught(errors={"determinism.prefix_cache"}),
     Defect.TEXT_OFF_BY_ONE_TOKEN: Caught(
@@ -790,3 +806,26 @@ def test_a_server_of_other_behaviour_can_be_made(stub: Serve, judged: Judged) ->
     shouting = Behaviour(answered=lambda text, _request, _state: text.upper())
     outcome = judged(stub(shouting), "-k", "text_matches and capital]")
     assert outcome.criteria("fail") == {"baseline.text"}
+
+
+def by_turns(request: Request, _knowledge: Knowledge, state: State) -> Request:
+    """The request at one of two replicas, which take turns and have a cache each."""
+    with state.lock:
+        state.asked["replica"] += 1
+        return replace(request, salt=f"{request.salt}/{state.asked['replica'] % 2}")
+
+
+def test_replicas_with_a_cache_each_are_judged(stub: Serve, judged: Judged) -> None:
+    outcome = judged(stub(Behaviour(seen=by_turns)), "-k", "prefix_cache_is or next_turn_is")
+    assert outcome.criteria("pass") == {"determinism.prefix_cache", "determinism.next_turn"}
+
+
+def test_a_server_that_caches_no_generated_block_shows_nothing(stub: Serve, judged: Judged) -> None:
+    def refused(request: Request, _state: State) -> Refused | None:
+        is_later = len(request.turns) > 1
+        return Refused(400, "one turn is enough", "turns") if is_later else None
+
+    outcome = judged(stub(Behaviour(crash=refused)), "-k", "next_turn_is")
+    assert outcome.criteria("na") == {"determinism.next_turn"}
+    told = judged(stub(Defect.CACHE_IS_NOT_TOLD.value), "-k", "next_turn_is")
+    assert told.criteria("na") == {"determinism.next_turn"}

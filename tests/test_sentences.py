@@ -41,6 +41,7 @@ NOT_SHOWN = {
     # parts of requests and of stored files
     '"samples": {{',
     "Bearer none",
+    "Repeat your last answer word for word",
     "Bearer {api_key}",
     "Bearer {key}",
     "bfloat16, yardstick float32",

@@ -10,11 +10,13 @@ import numpy as np
 
 from ..errors import PreconditionError
 from ..observation.answers import Completion, Reference
+from ..observation.turns import Turns
 from ..spec.thresholds import IMAGE_ERROR_RATIO, UNSEEN_SAMPLING, UNSURE_RUNS, UNSURE_TEMPERATURE
 from .baseline import find_divergence
 from .divergence import first_difference
 from .error_statistics import ErrorStatistics
 from .evidence import with_evidence
+from .near_ties import part_at_own_tie
 from .recomputed import require_uncached
 from .text import side_by_side
 from .verdict import Verdict, at_least
@@ -389,6 +391,32 @@ def judge_prefix_cache(
         f"{other}",
         details,
         {"cached_tokens_same_image": same, "cached_tokens_other_image": other},
+    )
+
+
+def judge_next_turn(turns: Turns) -> Verdict:
+    """A second turn that may hit the blocks of the first answer is answered as with a cold cache.
+
+    It may differ from a token on at which two candidates are about equally likely.
+
+    Args:
+        turns: the answers.
+
+    Raises:
+        PreconditionError: the cold answer was taken from a cache nevertheless.
+    """
+    require_uncached(turns.cold)
+    is_same = same_answer(turns.cold, turns.warm) or part_at_own_tie(turns.cold, turns.warm)
+    heading = "the second turn's answer differs after the first turn:"
+    hit, first = turns.warm.cached_tokens, _prompt(turns.first)
+    return at_least(
+        float(is_same),
+        1.0,
+        "rate",
+        f"of {_prompt(turns.warm)} prompt tokens the second turn hit {hit} in the cache, and the "
+        f"first turn's prompt has {first}",
+        () if is_same else (heading, *_difference(turns.cold, turns.warm)),
+        {"cached_tokens": hit, "first_prompt_tokens": first},
     )
 
 

@@ -111,7 +111,7 @@ class Connection:
             **(extra_body or {}),
         }
         if sampling.cache_salt is not None:
-            extra["cache_salt"] = sampling.cache_salt
+            extra.setdefault("cache_salt", sampling.cache_salt)
         try:
             return self._openai.chat.completions.create(
                 model=self.endpoint.served_name,

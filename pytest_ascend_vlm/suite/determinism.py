@@ -12,6 +12,8 @@ from ..criteria import recomputed
 from ..criteria.criterion import Cases
 from ..errors import PreconditionError
 from ..observation.answers import require_answer
+from ..observation.parameters import UnsuitedError
+from ..session import next_turn
 from ..session.answers import Answers
 from ..session.case_sizes import pixels
 from ..session.crowds import Crowds
@@ -35,6 +37,7 @@ _LOADS = ("2", "3", "5", "8", "8-streamed", "12", "12-spread")
 # Pixels that fill two blocks of vllm-ascend's prefix cache, which have 128 tokens. A token has at
 # most 32 x 32 pixels. A prompt that fills no block is not cached.
 _TWO_BLOCKS = 2 * 128 * 32 * 32
+_HIT_TRIES = 4
 _UNSURE = (
     OPEN,
     Case("text/word", Capability.TEXT, "Name any word that comes to your mind.", max_tokens=32),
@@ -199,7 +202,7 @@ class DeterminismCriteria(Criteria):
         one, other = _two_with_one_prompt(any_image_cases)
         salt, other_salt = new_salt(), new_salt()
         first = client.complete(one, Sampling(one.max_tokens, cache_salt=salt))
-        hit = client.complete(one, Sampling(one.max_tokens, cache_salt=salt))
+        hit = _hit(client, one, salt)
         other_warm = client.complete(other, Sampling(other.max_tokens, cache_salt=salt))
         other_cold = client.complete(other, Sampling(other.max_tokens, cache_salt=other_salt))
         if not hit.cached_tokens:
@@ -210,6 +213,38 @@ class DeterminismCriteria(Criteria):
                 "serve={'enable_prefix_caching': False}."
             )
         judge(rules.judge_prefix_cache(first, hit, other_cold, other_warm))
+
+    @criterion("determinism.next_turn", needs=Capability.IMAGE)
+    def test_next_turn_is_exact(
+        self, any_image_cases: tuple[Case, ...], client: Client, judge: Judge
+    ) -> None:
+        """A turn that hits the blocks of the answer before it gets the answer of a cold cache.
+
+        The engine caches the blocks that it writes while it generates, and a conversation goes on
+        behind them. So the model is asked about an image, and then to repeat its answer: once right
+        after the first turn, once with another cache salt. Where two tokens are about equally
+        likely, either is right. If the first answer fills no block, it is asked to be longer. If
+        the second turn never hits a generated block, the result is not applicable, because nothing
+        was shown. A server that does not tell the cached tokens is an error of
+        determinism.prefix_cache.
+
+        If this fails: serve with enable_prefix_caching=False to confirm. Then look at which blocks
+        are cached while tokens are generated: a block that is not full, a rejected draft token of
+        speculative decoding, or a hash of other tokens than those in the block.
+        """
+        if self.model.serve.get("enable_prefix_caching") is False:
+            judge.not_applicable("the model is served with enable_prefix_caching=False")
+        one, _ = _two_with_one_prompt(any_image_cases)
+        try:
+            turns = next_turn.ask(client, one)
+        except UnsuitedError as error:
+            judge.not_applicable(f"the server refuses a request of the conversation: {error}")
+        verdict = rules.judge_next_turn(turns)
+        if verdict.passed and not turns.hits_answer:
+            judge.not_applicable(
+                f"no second turn hit a block of the answer before it: {verdict.reason}"
+            )
+        judge(verdict)
 
     @criterion("determinism.restart")
     def test_restart_agrees(
@@ -263,6 +298,18 @@ def judge_crowd(
         errors = _errors(crowds, verdict.evidence["differing"])
         verdict = rules.with_errors(verdict, errors, len(crowd.together))
     judge(rules.with_running(verdict, crowd.running))
+
+
+def _hit(client: Client, case: Case, salt: str) -> Completion:
+    """The first answer from the prefix cache, or the last one of `_HIT_TRIES`.
+
+    Replicas behind one address have a cache each, and take the requests by turns.
+    """
+    for _ in range(_HIT_TRIES):
+        answer = client.complete(case, Sampling(case.max_tokens, cache_salt=salt))
+        if answer.cached_tokens:
+            break
+    return answer
 
 
 def _errors(crowds: Crowds, names: Sequence[str]) -> rules.ForcedErrors | str:

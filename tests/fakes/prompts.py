@@ -33,6 +33,30 @@ class Prompts:
         """
         content = [*({"type": "image"} for _ in image_tokens), {"type": "text", "text": prompt}]
         messages = [{"role": "user", "content": content}]
+        return self._ids(messages, image_tokens)
+
+    def ids_of(
+        self, turns: Sequence[tuple[str, Sequence[str | None]]], image_tokens: Sequence[int]
+    ) -> list[int]:
+        """The tokens of a conversation.
+
+        Args:
+            turns: the role and the parts of each message; None in place of an image.
+            image_tokens: number of tokens of each image.
+        """
+        messages = [
+            {
+                "role": role,
+                "content": [
+                    {"type": "image"} if part is None else {"type": "text", "text": part}
+                    for part in parts
+                ],
+            }
+            for role, parts in turns
+        ]
+        return self._ids(messages, image_tokens)
+
+    def _ids(self, messages: Sequence[object], image_tokens: Sequence[int]) -> list[int]:
         text = self._template.render(messages=messages, add_generation_prompt=True)
         first, *rest = text.split(IMAGE)
         parts = (IMAGE * count + part for count, part in zip(image_tokens, rest, strict=True))

@@ -335,6 +335,7 @@ class Request:
 
     model: str
     prompt: str
+    turns: tuple[tuple[str, tuple[str | None, ...]], ...]  # role -> its parts, None for a medium
     images: tuple[Medium, ...]
     formats: tuple[str, ...]
     sizes: tuple[tuple[int, int], ...]
@@ -429,13 +430,15 @@ def _parsed(asked: dict[str, Any], fetch: Fetch, view: View) -> Request:
     urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
     opened = [_open(fetch(url)) for url in urls]
     viewed = [view(image) for image in opened]
-    prompt, images = conversation(_seen_messages(contents, map(pixel_digest, viewed)))
+    seen = _seen_messages(contents, map(pixel_digest, viewed))
+    prompt, images = conversation(seen)
     prompt.encode()  # a lone surrogate is no text
     if IMAGE in prompt:
         raise Refused(400, "a text with the token of an image", "image token")
     return Request(
         model=model,
         prompt=prompt,
+        turns=tuple((role, tuple(map(_text_of, content))) for role, content in seen),
         images=images,
         formats=tuple(image.format or "" for image in opened),
         sizes=tuple(image.size for image in viewed),
@@ -469,6 +472,10 @@ def _temperature(asked: Mapping[str, Any]) -> float:
     """The temperature; 0 where only the likeliest token is left."""
     temperature = asked.get("temperature") or 0.0
     return 0.0 if temperature <= 0.01 or asked.get("top_p") == 0.001 else temperature
+
+
+def _text_of(part: str | tuple[Medium]) -> str | None:
+    return part if isinstance(part, str) else None
 
 
 def _call(asked: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -671,7 +678,9 @@ def prompt_items(request: Request, knowledge: Knowledge) -> list[object]:
         knowledge.image_tokens(image, size)
         for image, size in zip(images, request.sizes, strict=False)
     ]
-    return _with_digests(knowledge.prompts.ids(request.prompt, counts), images)
+    if len(request.turns) == 1:
+        return _with_digests(knowledge.prompts.ids(request.prompt, counts), images)
+    return _with_digests(knowledge.prompts.ids_of(request.turns, counts), images)
 
 
 def _with_digests(prompt: Sequence[int], images: Sequence[Medium]) -> list[object]:
@@ -689,13 +698,19 @@ def _ids(items: Sequence[object]) -> list[int]:
     return [item if isinstance(item, int) else IMAGE_TOKEN for item in items]
 
 
-def _cached_tokens(items: Sequence[object], salt: str | None, state: State) -> int:
-    """Number of leading tokens found in the prefix cache, in whole blocks; caches the prompt."""
+def _cached_tokens(
+    items: Sequence[object], answer: Sequence[int], salt: str | None, state: State
+) -> int:
+    """Number of a prompt's tokens found in the prefix cache; caches the prompt and its answer.
+
+    They are in whole blocks.
+    """
     # The last token is always computed, because the next one is sampled from its output.
-    ends = range(BLOCK, len(items), BLOCK)
+    ends, every = range(BLOCK, len(items), BLOCK), [*items, *answer]
     with state.lock:
         hits = [end for end in ends if (salt, tuple(items[:end])) in state.cached]
-        state.cached.update((salt, tuple(items[:end])) for end in ends)
+        made = range(BLOCK, len(every), BLOCK)
+        state.cached.update((salt, tuple(every[:end])) for end in made)
     return max(hits, default=0)
 
 
@@ -1089,6 +1104,14 @@ def _garbled_in_company(text: str, _request: Request, state: State) -> str:
     return changed(text) if state.in_flight > 1 else text
 
 
+def _wrong_behind_own_answer(text: str, request: Request, state: State) -> str:
+    """Reads wrong blocks behind a prompt: those of an answer that was generated before."""
+    said = [parts[0] for role, parts in request.turns if role == "assistant"]
+    with state.lock:
+        state.asked[request.salt, text] += 1
+        return changed(text) if any((request.salt, one) in state.asked for one in said) else text
+
+
 def _cut_by_others(text: str, request: Request, state: State) -> str:
     """Ends an answer at the stop strings of all requests of a batch."""
     with state.lock:
@@ -1474,6 +1497,7 @@ class Defect(enum.Enum):
     STOP_STRINGS_END_OTHER_ANSWERS = Behaviour(answered=_cut_by_others)
     A_CROWD_CHANGES_ANSWERS = Behaviour(answered=_garbled_in_a_crowd)
     CACHE_IGNORES_IMAGE = Behaviour(seen=_first_image)
+    GENERATED_BLOCKS_ARE_WRONG = Behaviour(answered=_wrong_behind_own_answer)
     CACHE_IGNORES_SALT = Behaviour(seen=_without(salt=None))
     CACHE_IS_NOT_TOLD = Behaviour(usage=_cache_not_told)
     TEXT_OFF_BY_ONE_TOKEN = Behaviour(answered=_on("text", changed))
@@ -1683,7 +1707,7 @@ class Stub:
         self, request: Request, items: Sequence[object], choices: Sequence[Choice]
     ) -> dict[str, Any]:
         prompt, completion = len(items), sum(len(choice.token_ids) for choice in choices)
-        cached = _cached_tokens(items, request.salt, self.state)
+        cached = _cached_tokens(items, choices[0].token_ids, request.salt, self.state)
         usage = {
             "prompt_tokens": prompt,
             "completion_tokens": completion,
