@@ -183,6 +183,36 @@ def test_the_engine_of_hidden_states_is_suspected_if_the_server_is_right() -> No
     assert one.part is Part.POOLED_ENGINE
 
 
+def first_suspect(*rows: Row) -> Part:
+    return diagnose(changing(sound(), *rows))[0].part
+
+
+def crowd(*differing: str) -> list[Row]:
+    """Results of a server whose answers are wrong in company."""
+    images = row("determinism.batched_images", "answers")
+    return [row("determinism.concurrent", "8", "fail", {"differing": differing}), images]
+
+
+def test_texts_that_are_wrong_in_company_are_no_fault_of_the_vision_tower() -> None:
+    assert first_suspect(*crowd("image/name")) is Part.TOGETHER
+    assert first_suspect(*crowd("image/name", "text/name")) is Part.OTHER_REQUEST
+
+
+def test_sure_texts_that_change_are_no_fault_of_a_parameter() -> None:
+    unsure = row("determinism.unsure")
+    assert first_suspect(unsure) is Part.PARAMETERS
+    assert first_suspect(unsure, row("determinism.repeat", "image/name")) is Part.PARAMETERS
+    assert first_suspect(unsure, row("determinism.repeat", "text/name")) is Part.DECODE
+
+
+def test_parameters_are_suspected_if_only_a_mixed_crowd_is_wrong() -> None:
+    assert first_suspect(row("parameters.together", "sampling")) is Part.PARAMETERS
+
+
+def test_the_caches_are_suspected_if_only_a_second_turn_is_wrong() -> None:
+    assert first_suspect(row("determinism.next_turn")) is Part.CACHES
+
+
 def test_a_variant_is_suspected_by_its_name() -> None:
     (one,) = diagnose(changing(sound(), row("equivalence.graphs", "graphs-answers")))
     assert one.part is Part.VARIANT

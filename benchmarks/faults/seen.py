@@ -25,6 +25,7 @@ READ: Mapping[str, tuple[str, ...]] = {
     "baseline.logprobs": ("ratio",),
     "baseline.prompt": ("differs", "checks", "ascii", "image_tokens"),
     "baseline.text": ("got", "expected"),
+    "determinism.concurrent": ("differing",),
     "growth.answers": ("differing",),
     "numerics.images": ("onset_behind_image",),
     "numerics.tokens": ("errors",),

@@ -112,6 +112,13 @@ def parameters(pattern: Pattern) -> tuple[Suspect, ...]:
     """The numbers are right, but a parameter of the request has no effect."""
     if not pattern.holds(*_FORCED) or pattern.failed("determinism.cold"):
         return ()
+    repeated = [row for row in pattern.failed("determinism.repeat") if not with_image(row)]
+    if repeated:
+        because = (
+            f"forced numbers are right, but {len(repeated)} texts of which the model is sure are "
+            "not answered alike each time"
+        )
+        return _suspects(because, Part.DECODE, Part.PARAMETERS)
     if pattern.failed("determinism.unsure"):
         because = "forced numbers are right, but a greedy answer is not always the same"
         return _suspects(because, Part.PARAMETERS, Part.DECODE)
@@ -142,6 +149,14 @@ def crowd(pattern: Pattern) -> tuple[Suspect, ...]:
         return ()
     because = "nothing but answers to several requests at once is wrong"
     return _suspects(because, Part.OTHER_REQUEST, Part.DECODE)
+
+
+def mixed_crowd(pattern: Pattern) -> tuple[Suspect, ...]:
+    """Answers are right until requests with other parameters are computed at once."""
+    if not pattern.only("parameters.together"):
+        return ()
+    because = "answers are right alone, and wrong beside requests with other parameters"
+    return _suspects(because, Part.PARAMETERS, Part.OTHER_REQUEST)
 
 
 def reply(pattern: Pattern) -> tuple[Suspect, ...]:
@@ -201,6 +216,16 @@ def first_use(pattern: Pattern) -> tuple[Suspect, ...]:
     return _suspects(because, Part.TOWER, Part.CACHES)
 
 
+def texts_together(pattern: Pattern) -> tuple[Suspect, ...]:
+    """Texts as well are right alone, and wrong together."""
+    wrong = {name for row in pattern.failed("determinism.concurrent") for name in _differing(row)}
+    texts = sorted(name for name in wrong if name.startswith("text/"))
+    if not texts or pattern.failed(*_ANSWERS):
+        return ()
+    because = f"requests without an image are wrong among others, too: {', '.join(texts)}"
+    return _suspects(because, Part.OTHER_REQUEST, Part.DECODE)
+
+
 def together(pattern: Pattern) -> tuple[Suspect, ...]:
     """Images are right alone, and wrong together."""
     if not pattern.failed("determinism.batched_images") or pattern.failed("numerics.images"):
@@ -211,7 +236,8 @@ def together(pattern: Pattern) -> tuple[Suspect, ...]:
 
 def caches(pattern: Pattern) -> tuple[Suspect, ...]:
     """A hit in the prefix cache changes the answer."""
-    if not pattern.failed("determinism.prefix_cache") or pattern.failed("numerics.images"):
+    wrong = pattern.failed("determinism.prefix_cache", "determinism.next_turn")
+    if not wrong or pattern.failed("numerics.images"):
         return ()
     return _suspects("an answer changes with a hit in the cache", Part.CACHES, Part.STEPS)
 
@@ -387,12 +413,14 @@ RULES: Sequence[Rule] = (
     parameters,
     aftermath,
     crowd,
+    mixed_crowd,
     reply,
     streams,
     fields,
     other_pictures,
     cold,
     first_use,
+    texts_together,
     together,
     caches,
     steps,
