@@ -680,7 +680,12 @@ def prompt_items(request: Request, knowledge: Knowledge) -> list[object]:
     ]
     if len(request.turns) == 1:
         return _with_digests(knowledge.prompts.ids(request.prompt, counts), images)
-    return _with_digests(knowledge.prompts.ids_of(request.turns, counts), images)
+    # A defect may have dropped the images.
+    turns = [
+        (role, [part for part in parts if part is not None or images])
+        for role, parts in request.turns
+    ]
+    return _with_digests(knowledge.prompts.ids_of(turns, counts), images)
 
 
 def _with_digests(prompt: Sequence[int], images: Sequence[Medium]) -> list[object]:
