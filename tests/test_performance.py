@@ -370,12 +370,11 @@ def test_a_gate_of_speed_opens_on_an_npu_after_three_runs(
     gate = ("--vlm-gate", "-o", "vlm_required=speed.txt")
     (nothing,) = closed(run(*gate))
     assert ": skip: 0 of 3 runs of this key are stored; store more with --vlm-save-" in nothing
-    for _ in range(3):
-        saved = run("--vlm-save-performance")
-        assert saved.result.ret == 0, saved.text
+    saved = run("--vlm-save-performance")
+    assert saved.result.ret == 0, saved.text
     (path,) = (project.path / "performance").rglob("*.json")
     document = json.loads(path.read_text("utf-8"))
-    assert len(document["runs"]) == 3
+    assert len(document["runs"]) == 1
     assert "SIMULATED" in document["key"]["device"]
 
     def as_slow_as(factor: float) -> None:
@@ -405,8 +404,9 @@ KEY = {"device": "Ascend 910B4", "versions": {"CANN": "8.5.1"}, "workload": "读
 
 
 def test_runs_of_another_key_are_another_file(tmp_path: Path) -> None:
-    stored.append(stored.load(tmp_path, "a--model", KEY), {"image.ttft.median": 0.6})
-    assert len(stored.load(tmp_path, "a--model", KEY).runs) == 1
+    for count in (1, 2):
+        stored.append(stored.load(tmp_path, "a--model", KEY), {"image.ttft.median": 0.6})
+        assert len(stored.load(tmp_path, "a--model", KEY).runs) == count
     other = {**KEY, "versions": {"CANN": "8.6.0"}}
     assert stored.load(tmp_path, "a--model", other).runs == ()
 
