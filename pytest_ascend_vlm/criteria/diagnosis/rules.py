@@ -23,6 +23,7 @@ _OF_PARAMETERS = (
     "parameters.end",
     "parameters.form",
     "parameters.greedy",
+    "parameters.sampled",
     "parameters.tools",
     "serving.limits",
 )
