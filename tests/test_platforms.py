@@ -567,13 +567,16 @@ def test_importing_platforms_is_cheap() -> None:
     assert ran.stdout.strip() == ""
 
 
-@pytest.mark.parametrize(("release", "ends"), [("0.13.0", True), ("0.15.0", False)])
+@pytest.mark.parametrize(
+    ("release", "alone", "among_others"),
+    [("0.13.0", True, True), ("0.18.0", False, True), ("0.23.0", False, False)],
+)
 def test_a_release_that_structured_outputs_end_is_not_asked(
-    release: str, ends: bool, monkeypatch: pytest.MonkeyPatch
+    release: str, alone: bool, among_others: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pytest_ascend_vlm.versions.installed_vllm", lambda: release)
-    problem = Cpu().structured_outputs_problem
-    assert (problem is not None) is ends
+    assert (Cpu().structured_outputs_problem is not None) is alone
+    assert (Cpu().structured_crowd_problem is not None) is among_others
 
 
 @pytest.mark.parametrize(("release", "size"), [("0.11.0.post2", 16), ("0.13.0", None)])

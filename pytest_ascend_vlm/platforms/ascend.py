@@ -43,6 +43,7 @@ class Ascend:
     # vLLM-Ascend's attention kernels support only bf16 and fp16.
     serves_float32 = False
     structured_outputs_problem = None
+    structured_crowd_problem = None
     preemption_problem = None
 
     @property

@@ -54,6 +54,10 @@ class Platform(Protocol):
         """Reason why a request for a structured output would end the engine here, or None."""
 
     @property
+    def structured_crowd_problem(self) -> str | None:
+        """Reason why structured outputs among other requests would end the engine here, or None."""
+
+    @property
     def preemption_problem(self) -> str | None:
         """Reason why an engine with a full KV cache would end here, or None."""
 

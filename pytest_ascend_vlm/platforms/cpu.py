@@ -49,6 +49,11 @@ class Cpu(Cardless):
         return cpu_backend.structured_outputs_problem()
 
     @property
+    def structured_crowd_problem(self) -> str | None:
+        """Reason why structured outputs among other requests would end the engine, or None."""
+        return cpu_backend.structured_crowd_problem()
+
+    @property
     def preemption_problem(self) -> str | None:
         """Reason why an engine with a full KV cache would end, or None."""
         return cpu_backend.preemption_problem()

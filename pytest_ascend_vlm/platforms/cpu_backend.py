@@ -27,6 +27,10 @@ _OLD_KV_CACHE = SpecifierSet("<0.12")
 # The bit masks of structured outputs need float32 logits, and the engine ends without.
 _MASK_FLOAT32_ALONE = SpecifierSet("<0.15")
 
+# Where some requests of a batch have a bit mask and others have none, the engine ends: it asks for
+# memory that a CPU does not have. 0.18 does, and 0.23 does not any more.
+_MASK_WHOLE_BATCHES_ALONE = SpecifierSet("<0.23")
+
 # These releases end at once if the libraries are not in LD_PRELOAD. Later ones warn, or load a copy
 # of their own.
 _WANT_PRELOADED = SpecifierSet("==0.18.*")
@@ -67,6 +71,18 @@ def structured_outputs_problem() -> str | None:
     return (
         "vLLM before 0.15 cannot mask bf16 logits on a CPU, and its engine would end "
         "(https://github.com/vllm-project/vllm/pull/32384)"
+    )
+
+
+def structured_crowd_problem() -> str | None:
+    """Reason why the installed release ends at structured outputs among other requests, or None."""
+    if problem := structured_outputs_problem():
+        return problem
+    if not vllm_in(_MASK_WHOLE_BATCHES_ALONE):
+        return None
+    return (
+        "the engine of vLLM 0.18 ends on a CPU when only some requests of a batch have a "
+        "structured output (https://github.com/vllm-project/vllm/pull/37706)"
     )
 
 

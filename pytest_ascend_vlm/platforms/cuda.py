@@ -73,6 +73,7 @@ class Cuda:
     torch_device = "cuda"
     serves_float32 = True
     structured_outputs_problem = None
+    structured_crowd_problem = None
     preemption_problem = None
     simulated = False
 

@@ -23,6 +23,7 @@ class Remote(Cardless):
     torch_device = None
     serves_float32 = False
     structured_outputs_problem = None
+    structured_crowd_problem = None
     preemption_problem = None
 
     def __init__(self, url: str, stated_device: str | None = None) -> None:

@@ -258,7 +258,7 @@ class ParameterCriteria(Criteria):
         most = self.model.serve.get("max_num_seqs")
         if most == 1:
             judge.not_applicable(f"the model is served with max_num_seqs={most}")
-        problem = device_slot.session.run.platform.structured_outputs_problem
+        problem = device_slot.session.run.platform.structured_crowd_problem
         if crowd == "form" and problem:
             judge.cannot_run(problem)
         prompts, taught = open_cases(all_cases), text_and_image(all_cases, lambda _: True)

@@ -576,7 +576,7 @@ class State:
     is_broken: bool = False
     is_gone: bool = False
     spoiled: set[str | None] = field(default_factory=set)  # salts
-    stops: list[str | None] = field(default_factory=list)  # stop strings of the running requests
+    stops: list[tuple[str, ...]] = field(default_factory=list)  # of the running requests
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -1120,12 +1120,13 @@ def _wrong_behind_own_answer(text: str, request: Request, state: State) -> str:
 def _cut_by_others(text: str, request: Request, state: State) -> str:
     """Ends an answer at the stop strings of all requests of a batch."""
     with state.lock:
-        state.stops.append(request.stop)
+        state.stops.append(request.stops)
     time.sleep(0.1)  # the other requests arrive meanwhile
-    cut = min((text.find(stop) for stop in state.stops if stop and stop in text), default=None)
+    stops = itertools.chain.from_iterable(state.stops)
+    cut = min((text.find(stop) for stop in stops if stop in text), default=None)
     time.sleep(0.1)  # until the last of them has looked
     with state.lock:
-        state.stops.remove(request.stop)
+        state.stops.remove(request.stops)
     return text[:cut]
 
 
