@@ -198,6 +198,7 @@ CAUGHT = {
     Defect.IGNORES_MAX_TOKENS: Caught({"serving.limits"}),
     Defect.IGNORES_STOP: Caught({"serving.limits"}),
     Defect.IGNORES_N: Caught({"serving.limits"}),
+    Defect.USAGE_COUNTS_ONE_OF_N: Caught({"serving.limits"}),
     Defect.STREAM_HAS_ONE_ANSWER: Caught({"parameters.greedy"}, only="keep_greedy"),
     Defect.STREAM_JOINS_ANSWERS: Caught({"parameters.greedy"}, only="keep_greedy"),
     # Such an endpoint may lack --limit-mm-per-prompt; test_own_servers.py has these two with it.

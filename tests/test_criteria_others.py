@@ -290,10 +290,28 @@ def test_each_limit_is_judged_by_itself(
         Sampling(max_tokens=5),
         dataclasses.replace(answer("to the "), **stopped),  # type: ignore[arg-type]
         "end",
-        [GOOD] * several,
+        [dataclasses.replace(GOOD, usage=Usage(10, 3 * several, 10 + 3 * several))] * several,
     )
     assert verdict.passed == (broken is None)
     assert broken is None or verdict.reason.endswith(f": {broken}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({}, "usage with n: usage has 3 completion tokens, 2 answers have 6"),
+        ({"usage": Usage(10, 6, 16)}, None),
+        ({"usage": None}, None),
+        ({"token_ids": None}, None),
+    ],
+)
+def test_usage_counts_the_tokens_of_both_answers(
+    changes: dict[str, Any], problem: str | None
+) -> None:
+    both = [dataclasses.replace(GOOD, **changes)] * 2
+    cut = answer("abcde", finish_reason="length")
+    verdict = serving.judge_limits(cut, Sampling(max_tokens=5), answer("to the "), "end", both)
+    assert verdict.details == (() if problem is None else (problem,))
 
 
 def test_a_stream_has_to_add_up_in_text_finish_reason_and_usage() -> None:

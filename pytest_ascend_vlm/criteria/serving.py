@@ -369,8 +369,20 @@ def judge_limits(
                 f"{stopped.finish_reason!r}",
             ),
             "n": _problem_unless(len(several) == 2, f"with n=2 there are {len(several)} answers"),
+            "usage with n": _problem_with_usage_of(several),
         }
     )
+
+
+def _problem_with_usage_of(answers: Sequence[Completion]) -> str | None:
+    """The problem of a usage that does not count the tokens of all answers to one request."""
+    counted = next((one.usage.completion_tokens for one in answers if one.usage), None)
+    if counted is None or any(one.token_ids is None for one in answers):
+        return None
+    tokens = sum(len(one.token_ids or ()) for one in answers)
+    if counted == tokens:
+        return None
+    return f"usage has {counted} completion tokens, {len(answers)} answers have {tokens}"
 
 
 def judge_image_limit(

@@ -191,7 +191,8 @@ class ServingCriteria(Criteria):
     ) -> None:
         """The server obeys max_tokens, stop and n.
 
-        An ignored limit costs money, and an answer that never ends occupies a card.
+        With n=2, usage has to count the tokens of both answers. An ignored limit costs money, and
+        an answer that never ends occupies a card.
 
         If this fails: usually a proxy drops the field, or speculative decoding exceeds the limit.
         """

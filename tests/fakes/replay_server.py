@@ -1307,6 +1307,12 @@ def _prompt_lists_of_five(body: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
+def _one_answer_counted(usage: dict[str, Any], request: Request) -> dict[str, Any]:
+    completion = usage["completion_tokens"] // request.n
+    total = usage["prompt_tokens"] + completion
+    return {**usage, "completion_tokens": completion, "total_tokens": total}
+
+
 def _cache_not_told(usage: dict[str, Any], _request: Request) -> dict[str, Any]:
     return {**usage, "prompt_tokens_details": None}
 
@@ -1505,6 +1511,7 @@ class Defect(enum.Enum):
     CACHE_IGNORES_IMAGE = Behaviour(seen=_first_image)
     GENERATED_BLOCKS_ARE_WRONG = Behaviour(answered=_wrong_behind_own_answer)
     CACHE_IGNORES_SALT = Behaviour(seen=_without(salt=None))
+    USAGE_COUNTS_ONE_OF_N = Behaviour(usage=_one_answer_counted)
     CACHE_IS_NOT_TOLD = Behaviour(usage=_cache_not_told)
     TEXT_OFF_BY_ONE_TOKEN = Behaviour(answered=_on("text", changed))
     ANOTHER_PAGE_IS_READ = Behaviour(seen=_other_page)
