@@ -161,11 +161,11 @@ class Client:
     def ask_all_with(
         self, case: Case, fields: Mapping[str, Any]
     ) -> tuple[Completion, ...] | Refusal:
-        """The same, with every answer if a field `n` asks for several."""
+        """The answers that `ask_with` gives the first of: several if a field `n` asks for them."""
         return self._send(messages(case), case.id, _uncached(case), fields)
 
     def stream_all_with(self, case: Case, fields: Mapping[str, Any]) -> tuple[Completion, ...]:
-        """The same, streamed; the pieces of each answer are joined.
+        """The answers to a case whose request has further fields, streamed and joined.
 
         Raises:
             ServerError: if the server rejects the request or the stream breaks off.
@@ -316,7 +316,7 @@ class Client:
         token_ids: Sequence[int],
         change: Callable[[Part], Part] = cold_part,
     ) -> Forced | Refusal:
-        """The same as `force`, or the HTTP error.
+        """The log-probabilities of a forced answer, as `force` gives them, or the HTTP error.
 
         Requests `FORCED_TOKENS` tokens per position, or 20, vLLM's default maximum, if the server
         rejects that.
@@ -360,11 +360,17 @@ class Client:
         return require_answer(case.id, first_reply(answers))
 
     def long_stream(self, case: Case, tokens: int) -> Completion:
-        """The same, streamed and joined, of a prompt and images that no cache has."""
+        """The greedy answer to a case, of a number of tokens, streamed and joined.
+
+        It goes on behind its end, and no cache has its prompt and images.
+        """
         return self.stream_chat(case.id, self.cold_chat(case), tokens)
 
     def stream_chat(self, case_id: str, chat: Chat, tokens: int) -> Completion:
-        """The same for messages that are made before, so that their making takes no time."""
+        """The greedy answer to messages, of a number of tokens, streamed and joined.
+
+        As `long_stream`, but the messages are made before, so that their making takes no time.
+        """
         sampling = Sampling(max_tokens=tokens, cache_salt=new_salt())
         answer, *_ = self._stream(case_id, chat, sampling, {"ignore_eos": True}, **BARE)
         return answer

@@ -88,7 +88,7 @@ class ForcedAnswers:
         return self._known[case.id]
 
     def again(self, case: Case) -> Forced:
-        """The same, computed again: the request is cold.
+        """The forced scores of a case, computed again: the request is cold.
 
         Raises:
             GoldenError, PreconditionError, ServerError: as for the first computation.
@@ -101,7 +101,7 @@ class ForcedAnswers:
         return forced
 
     def together(self, cases: Sequence[Case]) -> list[Forced]:
-        """The same for several cases, with cold requests that are all sent at once.
+        """The forced scores of several cases, with cold requests that are all sent at once.
 
         Raises:
             GoldenError, PreconditionError, ServerError: as for a single computation.

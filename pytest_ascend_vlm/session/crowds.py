@@ -81,7 +81,7 @@ class Crowds:
         )
 
     def stream(self, count: int, answers: Answers) -> Crowd:
-        """The same, sent at one moment and streamed.
+        """The answers of requests, as `ask` gives them, sent at one moment and streamed.
 
         Raises:
             ServerError: the server refused a request, or died, or a stream broke off.
