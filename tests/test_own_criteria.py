@@ -20,7 +20,7 @@ from pytest_ascend_vlm.integration import fixtures
 
 PAGE = (REPOSITORY / "docs" / "own-criteria.md").read_text("utf-8")
 MODEL_FILE = "test_my_criteria.py"
-OWN = ("-k", "first_page or streamed or two_plus or my_prompt", MODEL_FILE)
+OWN = ("-k", "first_page or streamed_answer or two_plus or my_prompt", MODEL_FILE)
 JUDGED = {
     "own.test_first_page_is_read",
     "own.test_streamed_answer_is_the_goldens",
