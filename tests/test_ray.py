@@ -236,17 +236,17 @@ def test_what_a_cluster_cannot_do_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("source", "problem"),
+    ("module", "source", "problem"),
     [
-        ("raise ImportError('hidden')", "pip install 'pytest-ascend-vlm[ray]'"),
-        ("def init(**_): raise OSError('no memory is left')", "OSError: no memory is left"),
+        ("sitecustomize", "import sys; sys.modules['ray'] = None", "'pytest-ascend-vlm[ray]'"),
+        ("ray", "def init(**_): raise OSError('no memory is left')", "OSError: no memory is left"),
     ],
     ids=["not installed", "does not start"],
 )
 def test_a_cluster_of_this_host_that_cannot_start_is_told(
-    source: str, problem: str, three_models: Path, tmp_path: Path
+    module: str, source: str, problem: str, three_models: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "ray.py").write_text(source, "utf-8")
+    (tmp_path / f"{module}.py").write_text(source, "utf-8")
     search = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     done, document = judge(three_models, *TEXTS, "--vlm-ray=local", PYTHONPATH=search)
     assert done.returncode == pytest.ExitCode.USAGE_ERROR, done.stdout + done.stderr

@@ -7,6 +7,7 @@ task started end with it (processes/supervisor.py).
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -181,13 +182,13 @@ def connected(address: str, platform: str, parcel: Parcel | None = None) -> Iter
             f"{address} is an address of the Ray client, which cannot run a test. Start pytest on "
             "a host of the cluster, with `auto` as the address."
         )
-    try:
-        import ray
-    except ImportError as error:
-        raise ConfigurationError(f"Ray is not installed ({error}): {_INSTALL}") from error
+    if importlib.util.find_spec("ray") is None:
+        raise ConfigurationError(f"Ray is not installed: {_INSTALL}")
     with contextlib.ExitStack() as stack:
         if address == LOCAL:
             address = stack.enter_context(local_cluster(platform))
+        import ray  # reads the token of a local cluster when it is imported
+
         travels = {} if parcel is None else _working_directory(parcel)
         try:
             ray.init(address, runtime_env=travels, log_to_driver=False, logging_level="ERROR")
