@@ -12,7 +12,7 @@ from helpers.paths import FIXTURES
 from safetensors import safe_open
 
 from pytest_ascend_vlm.checkpoints.card import ModelCard, Tensor, model_card, read_card
-from pytest_ascend_vlm.checkpoints.tokens import token_texts
+from pytest_ascend_vlm.checkpoints.tokens import text_tokenizer, token_texts
 
 TINY = sorted((FIXTURES / "tiny").iterdir())
 SAVED_MROPE = {"mrope_section": [16, 24, 24], "rope_type": "default", "type": "default"}
@@ -337,9 +337,9 @@ def test_a_damaged_header_has_no_card(content: bytes, tmp_path: Path) -> None:
 
 
 def test_tokens_have_their_texts_and_special_tokens_their_names(tmp_path: Path) -> None:
-    text = token_texts(FIXTURES / "tiny" / "qwen2_vl")
+    text = token_texts(text_tokenizer(FIXTURES / "tiny" / "qwen2_vl"))
     assert text(ord("P")) == "P"
     assert text(258) == "<|im_end|>"
     assert text(0xE5) == "\N{REPLACEMENT CHARACTER}"  # the first of three bytes
     assert text(999_999) == "token 999999"
-    assert token_texts(tmp_path)(88) == "token 88"
+    assert token_texts(text_tokenizer(tmp_path))(88) == "token 88"

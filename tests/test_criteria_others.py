@@ -326,8 +326,10 @@ def test_a_stream_has_to_add_up_in_text_finish_reason_and_usage() -> None:
     [
         (None, None),
         (GOOD.usage, None),
-        # A count that is not reported is no other count.
-        (Usage(0, 3, 0), None),
+        (
+            Usage(10, 0, 10),
+            "completion_tokens: streamed 0, whole 3; total_tokens: streamed 10, whole 13",
+        ),
         (Usage(9, 3, 13), "prompt_tokens: streamed 9, whole 10"),
         (Usage(10, 2, 13), "completion_tokens: streamed 2, whole 3"),
         (Usage(10, 3, 12), "total_tokens: streamed 12, whole 13"),

@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from typing import Any
+from unittest import mock
 
 import pytest
 from helpers.goldens import answer
 
+from pytest_ascend_vlm import Capability, Case, PreconditionError, ServerError
 from pytest_ascend_vlm.criteria import recovery
 from pytest_ascend_vlm.observation.answers import Completion, Refusal
 from pytest_ascend_vlm.observation.recovery import EngineLoss, Incident, Recovery, Stall, StreamEnd
 from pytest_ascend_vlm.observation.shutdown import ShutdownReport
+from pytest_ascend_vlm.session.bad_requests import ImageRequests, Marked
 
 REFERENCE = answer("one two three")
 REFUSED = Refusal(400, "too long", is_json_error=True)
@@ -29,6 +32,23 @@ SAME, OTHER = completion("one two", (1, 2)), completion("one six", (1, 9))
 
 def seen(after: Completion | Refusal = SAME, held: float | None = 0.0, **incident: Any) -> Recovery:
     return Recovery(Incident(**incident), BEFORE, SAME, after, held)
+
+
+@pytest.mark.parametrize(
+    ("reply", "told"),
+    [((SAME,), "got the whole answer before"), (REFUSED, "got HTTP 400: too long before")],
+)
+def test_a_client_that_got_its_answer_did_not_leave(reply: Any, told: str) -> None:
+    case = Case("image/a", Capability.IMAGE, "a")
+    client = mock.MagicMock()
+    requests = ImageRequests(mock.Mock(), mock.Mock(), client, case, case, None)
+    requests.__dict__["max_model_len"] = 100
+    send = client.disposable.return_value.__enter__.return_value.send
+    send.return_value = reply
+    with pytest.raises(PreconditionError, match=told):
+        requests.leave(Marked([], "salt"))
+    send.side_effect = ServerError("no answer in time")
+    requests.leave(Marked([], "salt"))
 
 
 @pytest.mark.parametrize(

@@ -51,12 +51,11 @@ def token_number(token: int) -> str:
     return f"token {token}"
 
 
-def token_texts(checkpoint: Path) -> TokenText:
+def token_texts(tokenizer: TextTokenizer | None) -> TokenText:
     """The texts of a checkpoint's tokens; their numbers if it has no `tokenizer.json`.
 
     A token that is a part of a character has the text U+FFFD.
     """
-    tokenizer = text_tokenizer(checkpoint)
     if tokenizer is None:
         return token_number
 

@@ -16,8 +16,7 @@ It is twice the step of bf16 between logits of 32 and 64.
 
 def are_close(first: Completion, other: Completion, position: int, within: float) -> bool:
     """True if both answers' tokens at a position are about equally likely in the first answer."""
-    tokens = (token_at(answer.token_ids or (), position) for answer in (first, other))
-    one, another = tokens
+    one, another = (token_at(answer.token_ids or (), position) for answer in (first, other))
     if one is None or another is None:
         return False
     listed = first.candidates_at(position)

@@ -239,18 +239,12 @@ def judge_stream(streamed: Completion, whole: Completion, attempts: Sequence[Str
 
 
 def _usage_difference(streamed: Usage | None, whole: Usage | None) -> str | None:
-    """The token counts that both report, but not equally; None if there are none."""
+    """The token counts that differ, or None."""
     if streamed is None or whole is None:
         return None
     counts = [(name, getattr(streamed, name), getattr(whole, name)) for name in TOKEN_COUNTS]
-    return (
-        "; ".join(
-            f"{name}: streamed {one}, whole {other}"
-            for name, one, other in counts
-            if one and other and one != other
-        )
-        or None
-    )
+    told = (f"{name}: streamed {one}, whole {other}" for name, one, other in counts if one != other)
+    return "; ".join(told) or None
 
 
 def _streamed_list_check(streamed: Completion, whole: Completion) -> dict[str, str | None]:

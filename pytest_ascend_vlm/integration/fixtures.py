@@ -616,7 +616,7 @@ def comparison(
 @pytest.fixture(scope="class")
 def text_tokenizer(model_session: ModelSession) -> TextTokenizer | None:
     """The checkpoint's tokenizer; None if it cannot be read on this host. Scope: class."""
-    return model_session.text_tokenizer()
+    return model_session.text_tokenizer
 
 
 @pytest.fixture(scope="class")

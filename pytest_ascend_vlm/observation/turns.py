@@ -24,4 +24,9 @@ class Turns:
     @property
     def hits_answer(self) -> bool:
         """True if the second turn took tokens of the first answer from the cache."""
-        return self.warm.cached_tokens > (self.first.prompt_tokens or 0) > 0
+        return hits_answer(self.first, self.warm)
+
+
+def hits_answer(first: Completion, second: Completion) -> bool:
+    """True if a second turn took tokens of the first turn's answer from the cache."""
+    return second.cached_tokens > (first.prompt_tokens or 0) > 0

@@ -103,13 +103,23 @@ class ImageRequests:
             yield chunks
 
     def leave(self, request: Marked) -> None:
-        """Asks for an answer that does not end by itself and is not streamed, and leaves soon."""
-        sampling = self._endless(request)
-        with (
-            self.client.disposable(timeout_seconds=_MOMENT_SECONDS) as other,
-            contextlib.suppress(ServerError),  # no answer in time; the next request sees a death
-        ):
-            other.send(request.chat, self.image_case.id, sampling, _ENDLESS)
+        """Asks for an answer that does not end by itself and is not streamed, and leaves soon.
+
+        Raises:
+            PreconditionError: the server replied before, so nothing is shown.
+        """
+        case_id, sampling = self.image_case.id, self._endless(request)
+        with self.client.disposable(timeout_seconds=_MOMENT_SECONDS) as other:
+            try:
+                reply = other.send(request.chat, case_id, sampling, _ENDLESS)
+            except ServerError:  # no answer in time; the next request sees a death
+                return
+        told = str(reply) if isinstance(reply, Refusal) else "the whole answer"
+        raise PreconditionError(
+            f"{case_id}: a client that leaves after {_MOMENT_SECONDS:g} s got {told} before, so it "
+            f"did not leave. The answer has {sampling.max_tokens} tokens; a larger max_model_len "
+            "makes it longer."
+        )
 
     @functools.cached_property
     def max_model_len(self) -> int:

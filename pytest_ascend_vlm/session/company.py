@@ -85,16 +85,18 @@ class Company:
             self.left_out[wish.name] = str(error)
             return None
         alone = self.runs.client.ask_with(wish.case, fields)
-        if isinstance(alone, Refusal) and alone.status >= 500:
-            neighbour = Neighbour(wish.name, parameter, plain, plain, alone)
-            return _Asked(wish.case, fields, neighbour)
-        problem = (
-            str(alone) if isinstance(alone, Refusal) else effect_problem(parameter, plain, alone)
-        )
-        if isinstance(alone, Refusal) or problem:
-            self.left_out[wish.name] = f"{wish.name}: {problem}"
-            return None
-        return _Asked(wish.case, fields, Neighbour(wish.name, parameter, plain, alone, alone))
+        if isinstance(alone, Refusal):
+            if alone.status >= 500:
+                failed = Neighbour(wish.name, parameter, plain, plain, alone)
+                return _Asked(wish.case, fields, failed)
+            problem: str | None = str(alone)
+        else:
+            problem = effect_problem(parameter, plain, alone)
+            if problem is None:
+                neighbour = Neighbour(wish.name, parameter, plain, alone, alone)
+                return _Asked(wish.case, fields, neighbour)
+        self.left_out[wish.name] = f"{wish.name}: {problem}"
+        return None
 
     def _together(self, asked: list[_Asked]) -> list[Neighbour]:
         def ask(one: _Asked) -> Neighbour:

@@ -179,6 +179,7 @@ class ModelSession:
             arguments=self.model.serve.get("mm_processor_kwargs"),
         )
 
+    @cached_property
     def text_tokenizer(self) -> TextTokenizer | None:
         """The checkpoint's tokenizer; None if it cannot be read, or is not on this host."""
         from ..checkpoints.tokens import text_tokenizer
@@ -194,12 +195,9 @@ class ModelSession:
 
     @cached_property
     def _token_texts(self) -> TokenText:
-        from ..checkpoints.tokens import token_number, token_texts
+        from ..checkpoints.tokens import token_texts
 
-        try:
-            return token_texts(self.checkpoint.path)
-        except CheckpointError:
-            return token_number
+        return token_texts(self.text_tokenizer)
 
     def case_facts(self) -> dict[str, Any]:
         """Case id -> the facts of each of the model's cases, for the report."""

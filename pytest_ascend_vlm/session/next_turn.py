@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..engines.cold import new_salt
 from ..observation.answers import Completion, Refusal, require_answer
 from ..observation.parameters import UnsuitedError
-from ..observation.turns import Turns
+from ..observation.turns import Turns, hits_answer
 from ..spec.case import Case, Message
 
 if TYPE_CHECKING:
@@ -31,19 +31,18 @@ def ask(client: Client, case: Case) -> Turns:
         UnsuitedError: it refuses a turn: not every server takes every field or conversation.
     """
     for fields, times in _TRIES:
-        turns = _turns(client, case, fields, times)
-        if turns.hits_answer:
+        salt = {"cache_salt": new_salt()}
+        first = [_reply(client, case, {**fields, **salt}) for _ in range(times)][-1]
+        second = _second(case, first)
+        warm = _reply(client, second, salt)
+        if hits_answer(first, warm):
             break
-    return turns
-
-
-def _turns(client: Client, case: Case, fields: Mapping[str, Any], times: int) -> Turns:
-    salt = {"cache_salt": new_salt()}
-    first = [_reply(client, case, {**fields, **salt}) for _ in range(times)][-1]
-    earlier = (*case.conversation, Message("assistant", (first.text,)))
-    second = Case(f"{case.id}, then", case.needs, _REPEAT, earlier=earlier, max_tokens=_TOKENS)
-    warm = _reply(client, second, salt)
     return Turns(first, cold=_reply(client, second, {}), warm=warm)
+
+
+def _second(case: Case, first: Completion) -> Case:
+    earlier = (*case.conversation, Message("assistant", (first.text,)))
+    return Case(f"{case.id}, then", case.needs, _REPEAT, earlier=earlier, max_tokens=_TOKENS)
 
 
 def _reply(client: Client, case: Case, fields: Mapping[str, Any]) -> Completion:

@@ -88,6 +88,9 @@ CROWD = 16
 _CROWD_SECONDS = 5.0
 """How long a request waits for so many others."""
 
+_COMPANY_SECONDS = 1.0
+"""How long a request waits for one beside it."""
+
 KEPT_MIB = 2
 _KEPT: list[bytearray] = []
 """Memory that a server keeps for each image."""
@@ -576,7 +579,7 @@ class State:
     is_broken: bool = False
     is_gone: bool = False
     spoiled: set[str | None] = field(default_factory=set)  # salts
-    stops: list[tuple[str, ...]] = field(default_factory=list)  # of the running requests
+    stops: list[str] = field(default_factory=list)  # of the running requests
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -1118,15 +1121,21 @@ def _wrong_behind_own_answer(text: str, request: Request, state: State) -> str:
 
 
 def _cut_by_others(text: str, request: Request, state: State) -> str:
-    """Ends an answer at the stop strings of all requests of a batch."""
+    """Ends an answer at the stop strings of all requests of a batch.
+
+    Beside others, an answer waits for a request with such a string: a busy host sends slowly.
+    """
     with state.lock:
-        state.stops.append(request.stops)
-    time.sleep(0.1)  # the other requests arrive meanwhile
-    stops = itertools.chain.from_iterable(state.stops)
-    cut = min((text.find(stop) for stop in stops if stop in text), default=None)
-    time.sleep(0.1)  # until the last of them has looked
+        state.stops += request.stops
+    until = time.monotonic() + _COMPANY_SECONDS
+    while state.in_flight > 1 and not state.stops and time.monotonic() < until:
+        time.sleep(0.01)
+    cut = min((text.find(stop) for stop in state.stops if stop in text), default=None)
+    while request.stops and state.in_flight > 1 and time.monotonic() < until:
+        time.sleep(0.01)  # until the others have looked
     with state.lock:
-        state.stops.remove(request.stops)
+        for stop in request.stops:
+            state.stops.remove(stop)
     return text[:cut]
 
 

@@ -138,9 +138,8 @@ class VllmServer:
         ]  # fmt: skip
 
     def environment(self) -> dict[str, str]:
-        """The server's environment variables."""
+        """The variables that are added to this process's environment."""
         return {
-            **os.environ,
             **self.launch.env,
             **self.launch.device_env,
             "PYTHONPATH": torch_companions.child_pythonpath(os.environ.get("PYTHONPATH")),
