@@ -32,9 +32,10 @@ MISREAD = {
     Defect.BILEVEL_IS_INVERTED: ({"bilevel", "fax"}, "its black and its white are swapped"),
 }
 BAD_URL = {
-    Defect.URL_GIVES_ANOTHER_IMAGE: "http",
-    Defect.MISSING_URL_IS_ANSWERED: "missing",
-    Defect.FILES_ARE_READ: "file",
+    Defect.URL_GIVES_ANOTHER_IMAGE: {"http", "replaced"},
+    Defect.FILES_ARE_KEPT_BY_URL: {"replaced"},
+    Defect.MISSING_URL_IS_ANSWERED: {"missing"},
+    Defect.FILES_ARE_READ: {"file"},
 }
 SIXTEEN_BITS = (Defect.SIXTEEN_BITS_ARE_CLIPPED, Defect.SIXTEEN_BITS_ARE_GARBLED)
 DEFECTS = {*MISREAD, *BAD_URL, *SIXTEEN_BITS, Defect.GREY_JPEGS_GIVE_500}
@@ -82,8 +83,14 @@ def test_a_grey_jpeg_that_is_refused_is_red(stub: Serve, judged: Judged) -> None
 @pytest.mark.parametrize("defect", BAD_URL, ids=lambda defect: defect.name)
 def test_a_url_that_is_obeyed_wrongly_is_red(defect: Defect, stub: Serve, judged: Judged) -> None:
     outcome = judged(stub(defect.value), "-k", "urls or encodings")
-    assert rows(outcome, "fail") == {f"serving.urls[{BAD_URL[defect]}]"}
+    assert rows(outcome, "fail") == {f"serving.urls[{row}]" for row in BAD_URL[defect]}
     assert not rows(outcome, "error")
+
+
+def test_the_old_image_of_a_url_is_named(stub: Serve, judged: Judged) -> None:
+    outcome = judged(stub(Defect.FILES_ARE_KEPT_BY_URL.value), "-k", "urls and replaced")
+    (reason,) = outcome.reasons("serving.urls")
+    assert "the server misreads the file: the image that the URL had before is read" in reason
 
 
 def refused_with_500(refused: Refused, _state: State) -> Refused:
@@ -141,7 +148,8 @@ def test_a_server_that_cannot_reach_this_host_is_not_judged(
     monkeypatch.setenv("no_proxy", "")
     monkeypatch.setenv("http_proxy", proxy)
     outcome = judged(stub(Behaviour(fetch=refused_unread)), "-k", "urls")
-    assert rows(outcome, "skip") == {"serving.urls[http]", "serving.urls[missing]"}
+    rows_at_urls = {f"serving.urls[{row}]" for row in ("http", "replaced", "missing")}
+    assert rows(outcome, "skip") == rows_at_urls
     assert all(row["reason"].startswith(reason) for row in outcome.rows if row["status"] == "skip")
 
 

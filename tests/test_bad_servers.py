@@ -252,6 +252,7 @@ CAUGHT = {
         }
     ),
     Defect.IGNORES_SEED: Caught({"determinism.seeded"}),
+    Defect.ONE_SEED_FOR_ALL_ANSWERS: Caught({"determinism.seeded"}),
     # If all answers are equal, an ignored seed cannot be detected, so there is no verdict.
     Defect.ONE_SEED_FOR_ALL: Caught(errors={"determinism.seeded"}),
     Defect.SAMPLES_GREEDILY: Caught(errors={"determinism.seeded"}),
@@ -406,8 +407,13 @@ def test_every_defect_is_in_the_table() -> None:
     elsewhere = {KILLER, Defect.IMAGES_ARE_REVERSED, *OF_CLIPS, *test_bad_files.DEFECTS}
     elsewhere |= {*test_any_request.CAUGHT, Defect.DIES_OF_AN_IMAGE_AFTER_A_CLIENT_LEFT}
     elsewhere |= {Defect.A_CROWD_CHANGES_ANSWERS}  # test_ladder.py
-    # test_growth.py sends many images
-    elsewhere |= {Defect.IMAGES_ARE_KEPT, Defect.EVICTED_IMAGES_ARE_CONFUSED}
+    # test_growth.py and test_own_servers.py send many images
+    elsewhere |= {
+        Defect.IMAGES_ARE_KEPT,
+        Defect.IMAGES_OF_REFUSED_REQUESTS_ARE_KEPT,
+        Defect.IMAGES_OF_ABORTED_REQUESTS_ARE_KEPT,
+        Defect.EVICTED_IMAGES_ARE_CONFUSED,
+    }
     assert CAUGHT.keys() | elsewhere == set(Defect)
 
 

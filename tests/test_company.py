@@ -73,5 +73,5 @@ def test_what_a_server_refuses_alone_is_not_asked_among_others() -> None:
 
 def test_a_server_that_fails_alone_is_asked_nothing_more() -> None:
     company = asked({"structured_outputs": Refusal.of(500, "bf16")})
-    (one,) = company.ask(wishes(GREEDY, "greedy"), wishes(COMPANIES["form"], "choice", "regex"))
+    (one,), _ = company.ask(wishes(GREEDY, "greedy"), wishes(COMPANIES["form"], "choice", "regex"))
     assert "HTTP 500: bf16" in judge_together([one], {}).details[0]

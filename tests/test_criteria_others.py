@@ -519,7 +519,7 @@ def seeds(*texts: str, case_id: str = "text/open") -> dict[str, dict[str, Comple
 
 
 def test_a_seed_repeats_its_answer_and_another_gives_another() -> None:
-    verdict = judge_seeds(seeds("红", "蓝", "绿"), seeds("红", "蓝", "绿"), 1.0)
+    verdict = judge_seeds(seeds("红", "蓝", "绿"), seeds("红", "蓝", "绿"), {}, 1.0)
     assert verdict.passed
     assert verdict.reason == (
         "3 of 3 answers are identical under the same seed; the seeds give 3 different answers"
@@ -527,23 +527,33 @@ def test_a_seed_repeats_its_answer_and_another_gives_another() -> None:
 
 
 def test_a_seed_that_does_not_repeat_is_named() -> None:
-    verdict = judge_seeds(seeds("红", "蓝", "绿"), seeds("红", "黑", "绿"), 1.0)
+    verdict = judge_seeds(seeds("红", "蓝", "绿"), seeds("红", "黑", "绿"), {}, 1.0)
     assert not verdict.passed
     assert verdict.evidence["differing"] == ["text/open, seed 1"]
     # Equal first answers do not excuse a difference between the second answers.
-    assert not judge_seeds(seeds("红", "红"), seeds("红", "蓝"), 1.0).passed
+    assert not judge_seeds(seeds("红", "红"), seeds("红", "蓝"), {}, 1.0).passed
 
 
 def test_seeds_that_all_give_one_answer_show_nothing() -> None:
     with pytest.raises(PreconditionError, match="2 seeds give one answer, '红'"):
-        judge_seeds(seeds("红", "红"), seeds("红", "红"), 1.0)
+        judge_seeds(seeds("红", "红"), seeds("红", "红"), {}, 1.0)
 
 
 def test_a_seed_has_to_show_on_the_image_too() -> None:
     greedy = seeds("红", "红", case_id="image/open")
     sampled = {**seeds("红", "蓝"), **greedy}
     with pytest.raises(PreconditionError, match="image/open: 2 seeds give one answer, '红'"):
-        judge_seeds(sampled, sampled, 1.0)
+        judge_seeds(sampled, sampled, {}, 1.0)
+
+
+def test_the_answers_to_one_sampled_request_are_not_all_the_same() -> None:
+    sampled, one, other = seeds("红", "蓝"), answer("红"), answer("蓝")
+    assert judge_seeds(sampled, sampled, {"text/open": [one, one, other]}, 1.0).passed
+    verdict = judge_seeds(sampled, sampled, {"text/open": [one, one]}, 1.0)
+    assert not verdict.passed
+    assert "one request with n=2 gets '红' in all its answers" in verdict.details[0]
+    # serving.limits judges a server that gives one answer.
+    assert judge_seeds(sampled, sampled, {"text/open": [one]}, 1.0).passed
 
 
 def certain(*margins: float) -> Completion:

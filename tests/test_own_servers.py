@@ -175,8 +175,16 @@ def test_a_server_that_spins_while_it_waits_is_caught(stubbed: Judge) -> None:
 
 
 @pytest.mark.catches("growth.memory")
-def test_memory_that_grows_with_each_image_is_caught(stubbed: Judge) -> None:
-    kept = json.dumps({"--mm-processor-cache-gb": "IMAGES_ARE_KEPT"})
+@pytest.mark.parametrize(
+    "defect",
+    [
+        "IMAGES_ARE_KEPT",
+        "IMAGES_OF_REFUSED_REQUESTS_ARE_KEPT",
+        "IMAGES_OF_ABORTED_REQUESTS_ARE_KEPT",
+    ],
+)
+def test_memory_that_grows_with_each_image_is_caught(defect: str, stubbed: Judge) -> None:
+    kept = json.dumps({"--mm-processor-cache-gb": defect})
     rows = stubbed("-m", "soak", *FEW_IMAGES, STUB_DEFECTS=kept)
     assert [row["status"] for row in rows] == ["fail", "na", "pass"]
     host = rows[0]

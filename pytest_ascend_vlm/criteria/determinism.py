@@ -19,7 +19,7 @@ from .evidence import with_evidence
 from .near_ties import part_at_own_tie
 from .recomputed import require_uncached
 from .text import side_by_side
-from .verdict import Verdict, at_least
+from .verdict import Verdict, at_least, checklist
 
 
 def judge_agreement(
@@ -261,13 +261,15 @@ def _difference(first: Completion, other: Completion) -> tuple[str, ...]:
 def judge_seeds(
     first: Mapping[str, Mapping[str, Completion]],
     again: Mapping[str, Mapping[str, Completion]],
+    several: Mapping[str, Sequence[Completion]],
     minimum: float,
 ) -> Verdict:
-    """Each seed repeats its answer, and different seeds give different answers.
+    """Each seed repeats its answer; different seeds, and one request's answers, are different.
 
     Args:
         first: case id -> name of a seed -> an answer sampled with that seed.
         again: the same cases and seeds -> a second answer.
+        several: case id -> the answers to one request that asks for as many as there are seeds.
         minimum: the minimum rate of seeds that repeat their answer, 0..1.
 
     Raises:
@@ -288,7 +290,17 @@ def judge_seeds(
     )
     number = min(distinct(sampled.values()) for sampled in first.values())
     reason = f"{verdict.reason} under the same seed; the seeds give {number} different answers"
+    copies = {case_id: _copied(each) for case_id, each in several.items()}
+    if verdict.passed and any(copies.values()):
+        return checklist(copies)
     return dataclasses.replace(verdict, reason=reason)
+
+
+def _copied(answers: Sequence[Completion]) -> str | None:
+    """The problem of answers to one sampled request that are all the same."""
+    if len(answers) < 2 or distinct(answers) > 1:
+        return None
+    return f"one request with n={len(answers)} gets {answers[0].text[:80]!r} in all its answers"
 
 
 def _require_different(case_id: str, answers: Sequence[Completion]) -> None:

@@ -438,6 +438,7 @@ def grid(
 @pytest.fixture(scope="class")
 def soak(
     device_slot: DeviceSlot,
+    text_case: Case,
     image_cases: tuple[Case, ...],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[SoakRun]:
@@ -453,7 +454,7 @@ def soak(
     from ..session.soak import SoakRun
 
     cases = _with_one_image(image_cases)
-    yield SoakRun(device_slot, cases, tmp_path_factory.mktemp("soak"))
+    yield SoakRun(device_slot, text_case, cases, tmp_path_factory.mktemp("soak"))
     device_slot.record_facts()
 
 

@@ -71,9 +71,13 @@ class ImageRequests:
 
     def new(self) -> Marked:
         """A request that no cache knows."""
+        return self.about(self.image_case)
+
+    def about(self, case: Case) -> Marked:
+        """The same about another image, of the same size."""
         from ..engines.cold import new_salt
 
-        return Marked(self.client.cold_chat(self.image_case), new_salt())
+        return Marked(self.client.cold_chat(case), new_salt())
 
     def ask(self, request: Marked) -> Completion | Refusal:
         """The beginning of the answer to a request."""
@@ -135,6 +139,7 @@ class ImageRequests:
             )
         return limit
 
+    @functools.cached_property
     def text_without_room(self) -> str:
         """A text that fits into the prompt, and leaves room for half of the image's tokens.
 
@@ -174,7 +179,7 @@ BadRequest = Callable[[ImageRequests, Marked], Incident]
 
 
 def _too_long(requests: ImageRequests, request: Marked) -> Incident:
-    text = requests.text_without_room()
+    text = requests.text_without_room
     return requests.refused(_changed(request, lambda part: _with_text(part, text)))
 
 

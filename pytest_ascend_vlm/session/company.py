@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ..engines.vllm.metrics import watch_running
 from ..observation.answers import Refusal, require_answer
 from ..observation.parameters import UnsuitedError
 from ..spec.case import Case
@@ -53,11 +54,17 @@ class Company:
     runs: ParameterRuns
     left_out: dict[str, str] = field(default_factory=dict)
 
-    def ask(self, greedy: Iterable[Wish], others: Iterable[Wish]) -> list[Neighbour]:
+    def ask(
+        self, greedy: Iterable[Wish], others: Iterable[Wish]
+    ) -> tuple[list[Neighbour], int | None]:
         """The answers to requests alone and at one moment.
 
         A request that the server refuses alone, or whose parameters have no effect alone, is left
         out. If the server fails at a lone request, the result is this request alone.
+
+        Returns:
+            The requests; the most that the server was seen to compute at once, None if it does not
+            tell.
 
         Raises:
             PreconditionError: a reply lacks what a rule needs.
@@ -68,11 +75,13 @@ class Company:
         for side, wishes in zip(sides, (greedy, others), strict=True):
             for one in filter(None, map(self._alone, wishes)):
                 if isinstance(one.neighbour.together, Refusal):
-                    return [one.neighbour]
+                    return [one.neighbour], None
                 side.append(one)
         if not all(sides):
             raise UnsuitedError("; ".join(self.left_out.values()))
-        return self._together([*sides[0], *sides[1]])
+        everyone = [*sides[0], *sides[1]]
+        endpoint = self.runs.client.endpoint
+        return watch_running(endpoint, lambda: self._together(everyone))
 
     def _alone(self, wish: Wish) -> _Asked | None:
         from ..criteria.company import Neighbour, effect_problem

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
     from ..engines.client import Client
+    from ..engines.file_server import FileServer
     from ..engines.formats import Format
     from ..engines.messages import Part
     from ..observation.answers import Refusal
@@ -73,6 +74,29 @@ class ImageFiles:
         from ..engines.cold import cold_part_at
 
         return self._reading(self.picture, lambda: self._ask(self.case, cold_part_at(url)))
+
+    def read_replaced(self, files: FileServer) -> Reading:
+        """The picture as a PNG file at a URL that had a blank image a moment ago.
+
+        The requests have no `uuid`, so that a server decides itself what is in its caches.
+
+        Raises:
+            GoldenError, PreconditionError, ServerError: as for `read`.
+        """
+        from ..criteria.formats import agrees
+        from ..engines.formats import PNG
+
+        def at_url(part: Part) -> Part:
+            return {**part, "image_url": {"url": files.url}}
+
+        files.data, later = PNG.encode(_blank(self.picture)), files.data
+        self._ask(self.case, at_url)
+        files.data = later
+        reading = self._reading(self.picture, lambda: self._ask(self.case, at_url))
+        if agrees(reading):
+            return reading
+        earlier = {"the image that the URL had before is read": self._scores(_blank(self.picture))}
+        return dataclasses.replace(reading, mistakes=earlier)
 
     @property
     def picture(self) -> Picture:

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..engines.cold import new_salt
+from ..errors import PreconditionError
 from ..load.uncached import UncachedRequests
+from ..observation.answers import Refusal
 from ..observation.soak import Soak
 from ..processes.host_memory import memory_by_process
 from ..spec.case import Case, Sampling
 from ..spec.model import Variant
 from ..spec.thresholds import BATCH, SOAK_CACHE_GIB
 from ..versions import unmet
+from .bad_requests import BAD_REQUESTS, ImageRequests
 from .device_slot import DeviceSlot
 from .memo import Memo
 
@@ -41,17 +44,20 @@ class SoakRun:
         run: sends the images; returns what was seen.
     """
 
-    def __init__(self, slot: DeviceSlot, cases: Sequence[Case], directory: Path) -> None:
+    def __init__(
+        self, slot: DeviceSlot, text_case: Case, cases: Sequence[Case], directory: Path
+    ) -> None:
         """Sets up; sends nothing yet.
 
         Args:
             slot: the devices of the server.
+            text_case: a case without an image.
             cases: the cases with one image; the first with different images are the questions.
             directory: an existing directory for changed images.
         """
         self.slot = slot
         self.run = Memo(self._soak)
-        self._cases = cases
+        self._text_case, self._cases = text_case, cases
         different = {case.images: case for case in reversed(cases)}
         self._questions = tuple(reversed(different.values()))[:BATCH]
         self._uncached = UncachedRequests(directory)
@@ -107,10 +113,33 @@ class SoakRun:
         """Host and device memory after each image, while the server is idle."""
         session, host, device = self.slot.session, [], []
         count, on_progress = session.run.options.soak, session.run.progress("soak")
+        bad = [
+            ImageRequests(session.model, server, client, self._text_case, case, None)
+            for case in self._cases
+        ]
         for number in range(count):
-            case = self._uncached.case(self._cases[number % len(self._cases)])
+            requests = bad[number % len(bad)]
+            case = self._uncached.case(requests.image_case)
+            _send_bad(requests, case)
             client.complete(case, self._uncached.sampling(_TOKENS))
             host.append(memory_by_process(server.processes()))
             device.append(self.slot.allocation.memory_used_mib())
             on_progress(f"image {number + 1} of {count}")
         return host, device
+
+
+def _send_bad(requests: ImageRequests, case: Case) -> None:
+    """Sends an image in a request that is too long, and in one that its client leaves.
+
+    Raises:
+        PreconditionError: no request can be made that is too long, or the server answers it.
+    """
+    request = requests.about(case)
+    refused = BAD_REQUESTS["too_long"](requests, request)
+    if not isinstance(refused.reply, Refusal):
+        raise PreconditionError(
+            f"{case.id}: the server answered a request that is longer than max_model_len="
+            f"{requests.max_model_len}, so refused requests are not among the load. See "
+            "recovery.request."
+        )
+    BAD_REQUESTS["leaves"](requests, request)

@@ -11,7 +11,7 @@ from ..criteria import determinism as rules
 from ..criteria import recomputed
 from ..criteria.criterion import Cases
 from ..errors import PreconditionError
-from ..observation.answers import require_answer
+from ..observation.answers import Refusal, require_answer
 from ..observation.parameters import UnsuitedError
 from ..session import next_turn
 from ..session.answers import Answers
@@ -146,18 +146,23 @@ class DeterminismCriteria(Criteria):
         {seeds} seeds are sampled twice on a text and twice on an image, at temperature 1, or at
         temperature 2 if temperature 1 gives too few different answers to one of them. If all seeds
         give the same answer to one, the result is an error: an ignored seed could not be detected.
+        One request with a seed and n={seeds} gets answers that are not all the same: its user pays
+        for each of them.
 
         If this fails: the request's seed does not reach the sampler. Look for a custom sampler or
-        a proxy that drops the field.
+        a proxy that drops the field. If all answers to one request are equal, look at how the
+        engine or a proxy makes n requests of one: each needs a seed of its own.
         """
-        first, again = {}, {}
+        first, again, several = {}, {}, {}
         for case in open_cases(all_cases):
             for temperature in _TEMPERATURES:
                 first[case.id] = _sampled(client, case, temperature)
                 if rules.distinct(first[case.id].values()) > SEEDS // 2:
                     break
             again[case.id] = _sampled(client, case, temperature)
-        judge(rules.judge_seeds(first, again, self.model.thresholds.agreement))
+            fields = {"temperature": temperature, "seed": 0, "n": SEEDS}
+            several[case.id] = _unrefused(client.ask_all_with(case, fields))
+        judge(rules.judge_seeds(first, again, several, self.model.thresholds.agreement))
 
     @criterion("determinism.concurrent")
     @pytest.mark.parametrize("load", _LOADS)
@@ -337,6 +342,11 @@ def _sampled(client: Client, case: Case, temperature: float) -> dict[str, Comple
         )
         for seed in range(SEEDS)  # 0 is a seed, too
     }
+
+
+def _unrefused(answers: tuple[Completion, ...] | Refusal) -> tuple[Completion, ...]:
+    """The answers; none if the server refuses, which serving.limits judges."""
+    return () if isinstance(answers, Refusal) else answers
 
 
 def _two_with_one_prompt(cases: tuple[Case, ...]) -> tuple[Case, Case]:

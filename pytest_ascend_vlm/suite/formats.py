@@ -112,25 +112,27 @@ class FormatCriteria(Criteria):
     @criterion(
         "serving.urls", "robustness", needs=Capability.IMAGE, known_failures=(_MISSING, _FILE)
     )
-    @pytest.mark.parametrize("url", ["http", "missing", "file"])
+    @pytest.mark.parametrize("url", ["http", "replaced", "missing", "file"])
     def test_urls_are_fetched_or_refused(
         self, url: str, server: Server, image_files: ImageFiles, judge: Judge
     ) -> None:
         """An image behind an `http://` URL is read; a URL without an image is refused with a 4xx.
 
         The suite serves a PNG on this host's loopback interface while the test runs. Row `http`:
-        the numbers equal those of the same file as a `data:` URL. Row `missing`: a URL that answers
-        404 is refused. Row `file`: the `file://` URL of a real image is refused, unless the model
-        declares `allowed_local_media_path`; otherwise every client could read this host's files.
-        After a refusal, the next good request is answered.
+        the numbers equal those of the same file as a `data:` URL. Row `replaced`: so they do if a
+        request about another file at this URL was answered before. Row `missing`: a URL that
+        answers 404 is refused. Row `file`: the `file://` URL of a real image is refused, unless the
+        model declares `allowed_local_media_path`; otherwise every client could read this host's
+        files. After a refusal, the next good request is answered.
 
         vLLM fetches any `http://` URL, also of loopback and of internal hosts, and follows
         redirects. `--allowed-media-domains` limits the hosts, and VLLM_MEDIA_URL_ALLOW_REDIRECTS=0
         turns redirects off.
 
         If this fails: `http`: look at VLLM_IMAGE_FETCH_TIMEOUT and at a proxy between the server
-        and the image. `missing`: after a 5xx, clients retry a request that can never succeed.
-        `file`: look for --allowed-local-media-path in the command that started the server.
+        and the image. `replaced`: look for a cache of files whose key is the URL. `missing`: after
+        a 5xx, clients retry a request that can never succeed. `file`: look for
+        --allowed-local-media-path in the command that started the server.
         """
         from ..engines.file_server import serve_file
 
@@ -142,6 +144,8 @@ class FormatCriteria(Criteria):
             with serve_file(image_files.cold_png) as files:
                 if url == "http":
                     verdict = judge_reading(image_files.read_at(files.url))
+                elif url == "replaced":
+                    verdict = judge_reading(image_files.read_replaced(files))
                 else:
                     address = image.absolute().as_uri() if url == "file" else files.missing_url
                     verdict = _judge_refusal(image_files, address)

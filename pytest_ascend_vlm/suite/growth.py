@@ -24,19 +24,24 @@ class GrowthCriteria(Criteria):
     def test_memory_levels_off(self, memory: str, soak: SoakRun, judge: Judge) -> None:
         """Memory grows by at most {growth_mib} MiB per image once the caches are full.
 
-        --vlm-soak different images ({soak_images} by default) are sent one after another. `host` is
-        the memory of all processes of the server, and `device` the memory in use on its cards; both
-        are read after each image. Judged is the slope over the second half, with its 95 % interval.
-        If the interval contains the threshold, the result is an error: more images are needed. A
-        cache that fills looks like a leak, so the suite serves the model with a small cache for
-        images (mm_processor_cache_gb={soak_cache_gib}; 0 with vLLM before 0.32). A server that
-        leaks works for hours or days, until no memory is left.
+        --vlm-soak different images ({soak_images} by default) are sent one after another. Each is
+        first in a request that is refused because its text is too long, then in one whose client
+        leaves after the first token, then in one that is answered: paths that few requests take
+        leak the longest before somebody notices. `host` is the memory of all processes of the
+        server, and `device` the memory in use on its cards; both are read after each image.
+
+        Judged is the slope over the second half, with its 95 % interval. If the interval contains
+        the threshold, the result is an error: more images are needed. A cache that fills looks like
+        a leak, so the suite serves the model with a small cache for images
+        (mm_processor_cache_gb={soak_cache_gib}; 0 with vLLM before 0.32). A server that leaks works
+        for hours or days, until no memory is left.
 
         If this fails: the message names the process that grew most. If it is the API server, look
         at what the image processor and its threads keep. If it is the engine, look at the caches
-        for images and embeddings, and at what a finished request leaves behind. Serve with
-        mm_processor_cache_gb=0, then with enable_prefix_caching=False, to find the cache. Device
-        memory: look for tensors that are kept for each image, and for a fragmented pool
+        for images and embeddings, and at what a request leaves behind that has finished, was
+        aborted or was refused. Serve with mm_processor_cache_gb=0, then with
+        enable_prefix_caching=False, to find the cache. Device memory: look for tensors that are
+        kept for each image, and for a fragmented pool
         (PYTORCH_NPU_ALLOC_CONF=expandable_segments:True).
         """
         if not soak.slot.starts_engines:

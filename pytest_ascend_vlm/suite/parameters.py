@@ -10,6 +10,7 @@ import pytest
 
 from ..criteria import company, tools
 from ..criteria import parameters as rules
+from ..criteria.determinism import with_running
 from ..observation.answers import Completion
 from ..observation.parameters import Trials, UnsuitedError
 from ..session.answers import Answers
@@ -248,7 +249,8 @@ class ParameterCriteria(Criteria):
         ignore_eos and a stop string. Row `form`: structured outputs. Each greedy request gets its
         lone answer, and each other one that or an answer with the effect of its parameters.
         Where two tokens are about equally likely, either is right. Parameters that the server
-        refuses, or that have no effect alone, are left out.
+        refuses, or that have no effect alone, are left out. The message has the most requests that
+        `/metrics` showed as running meanwhile.
 
         If this fails: a wrong greedy answer: look at the tensors of the batch in the sampler
         (biases, penalties, bit masks), at their order after a request has ended, and at a graph
@@ -267,12 +269,13 @@ class ParameterCriteria(Criteria):
         members, requests = company.COMPANIES[crowd], Company(parameter_runs)
         others = zip(members, itertools.cycle(prompts), strict=False)
         try:
-            neighbours = requests.ask(
+            neighbours, running = requests.ask(
                 _wishes(company.GREEDY, itertools.chain(greedy, short)), _wishes(members, others)
             )
         except UnsuitedError as error:
             judge.not_applicable(f"no request can show whether parameters reach others: {error}")
-        judge(company.judge_together(neighbours, requests.left_out))
+        verdict = company.judge_together(neighbours, requests.left_out)
+        judge(with_running(verdict, running))
 
 
 def _wishes(members: Mapping[str, company.Member], asked: Iterable[tuple[str, Case]]) -> list[Wish]:

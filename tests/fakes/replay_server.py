@@ -12,6 +12,7 @@ import binascii
 import contextlib
 import dataclasses
 import enum
+import functools
 import hashlib
 import html
 import io
@@ -350,6 +351,7 @@ class Request:
     seed: int | None
     stops: tuple[str, ...]
     n: int
+    seeds_differ: bool  # between the answers to one request
     salt: str | None
     stream: bool
     lists: bool
@@ -453,6 +455,7 @@ def _parsed(asked: dict[str, Any], fetch: Fetch, view: View) -> Request:
         seed=asked.get("seed"),
         stops=_stops(asked.get("stop")),
         n=asked.get("n") or 1,
+        seeds_differ=True,
         salt=asked.get("cache_salt"),
         stream=bool(asked.get("stream")),
         lists=bool(asked.get("logprobs")),
@@ -628,7 +631,7 @@ def _whole_text(request: Request, knowledge: Knowledge, index: int) -> str:
         return text
     # A sampler: the order depends on the seed, and each answer to one request has its own seed.
     words = text.split(" ") if " " in text else list(text)
-    random.Random(f"{request.seed}/{index}").shuffle(words)
+    random.Random(f"{request.seed}/{index * request.seeds_differ}").shuffle(words)
     return " ".join(words) if " " in text else "".join(words)
 
 
@@ -764,6 +767,11 @@ def _fetch_another(url: str) -> bytes:
     """Another image in place of that at an http URL."""
     data = fetch(url)
     return _png(ImageOps.mirror(_open(data))) if url.startswith("http:") else data
+
+
+@functools.cache
+def _fetch_once(url: str) -> bytes:
+    return fetch(url)
 
 
 def _fetch_something(url: str) -> bytes:
@@ -1100,11 +1108,28 @@ def _confused_after_many(text: str, request: Request, state: State) -> str:
 
 
 def _kept(text: str, request: Request, _state: State) -> str:
-    """Keeps `KEPT_MIB` of memory for each image."""
+    """Keeps memory for each image."""
     if request.images:
-        # Zeros would be pages that the kernel does not allocate.
-        _KEPT.append(bytearray(b"1") * (KEPT_MIB * 2**20))
+        _keep()
     return text
+
+
+def _keep() -> None:
+    """Keeps `KEPT_MIB` of memory."""
+    # Zeros would be pages that the kernel does not allocate.
+    _KEPT.append(bytearray(b"1") * (KEPT_MIB * 2**20))
+
+
+def _kept_if_too_long(refused: Refused, _state: State) -> Refused:
+    if refused.kind == "too long":
+        _keep()
+    return refused
+
+
+def _kept_if_left(request: Request, _state: State) -> None:
+    """Keeps memory for each stream that its client will leave."""
+    if request.images:
+        _keep()
 
 
 def _garbled_in_company(text: str, _request: Request, state: State) -> str:
@@ -1448,6 +1473,7 @@ class Defect(enum.Enum):
     EXIF_IS_READ_IN_JPEG_ALONE = Behaviour(view=_turned_in_jpeg)
     FILES_ARE_READ = Behaviour(fetch=_fetch_files)
     URL_GIVES_ANOTHER_IMAGE = Behaviour(fetch=_fetch_another)
+    FILES_ARE_KEPT_BY_URL = Behaviour(fetch=_fetch_once)
     MISSING_URL_IS_ANSWERED = Behaviour(fetch=_fetch_something)
     STREAM_LOSES_ITS_END = Behaviour(deltas=lambda text: _deltas(text)[:-1])
     STREAM_COUNTS_ANOTHER_PROMPT = Behaviour(chunk=_another_prompt_counted)
@@ -1503,6 +1529,7 @@ class Defect(enum.Enum):
     SECOND_RUN_DIFFERS = Behaviour(answered=_alternating)
     IGNORES_SEED = Behaviour(seen=_random_seed)
     ONE_SEED_FOR_ALL = Behaviour(seen=_without(seed=7))
+    ONE_SEED_FOR_ALL_ANSWERS = Behaviour(seen=_without(seeds_differ=False))
     SAMPLES_GREEDILY = Behaviour(seen=_without(temperature=0.0))
     SAMPLES_A_GREEDY_REQUEST = Behaviour(seen=_samples)
     NUMBERS_CHANGE_A_LITTLE = Behaviour(candidates=_restless)
@@ -1514,6 +1541,8 @@ class Defect(enum.Enum):
     TIMES_ARE_ASSUMED = Behaviour(seen=clips_changed(_two_a_second))
     EVICTED_IMAGES_ARE_CONFUSED = Behaviour(answered=_confused_after_many)
     IMAGES_ARE_KEPT = Behaviour(answered=_kept)
+    IMAGES_OF_REFUSED_REQUESTS_ARE_KEPT = Behaviour(refuse=_kept_if_too_long)
+    IMAGES_OF_ABORTED_REQUESTS_ARE_KEPT = Behaviour(begun=_kept_if_left)
     COMPANY_CHANGES_ANSWER = Behaviour(answered=_garbled_in_company)
     STOP_STRINGS_END_OTHER_ANSWERS = Behaviour(answered=_cut_by_others)
     A_CROWD_CHANGES_ANSWERS = Behaviour(answered=_garbled_in_a_crowd)
