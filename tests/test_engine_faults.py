@@ -458,6 +458,15 @@ def test_the_api_server_keeps_memory_for_each_picture(faulty: MakeFaulty) -> Non
     assert load(None, b"a") == b"a"
 
 
+def test_the_engine_keeps_memory_for_each_aborted_request(faulty: MakeFaulty) -> None:
+    one = faulty("aborted-request-keeps-1-mib")
+    finish = one.function("Scheduler.finish_requests", lambda *_: [])
+    assert kept_mib(lambda: finish(None, ["a"], STOPPED)) == pytest.approx(0, abs=0.1)
+    assert not one.acted
+    assert kept_mib(lambda: finish(None, ["a"], ABORTED)) == pytest.approx(1, rel=0.1)
+    assert one.acted
+
+
 def test_the_tensors_of_each_picture_are_kept(faulty: MakeFaulty) -> None:
     one = faulty("tensors-kept")
     tower = one.function(
@@ -687,6 +696,58 @@ def test_penalties_miss_tokens(
     assert got[1].tolist() == prompt
     assert got[2:] == ["presence", "frequency", "repetition", answer]
     assert one.acted
+
+
+def test_biases_reach_the_next_row(faulty: MakeFaulty) -> None:
+    one = faulty("biases-reach-the-next-row")
+    apply = one.function("LogitBiasLogitsProcessor.apply", lambda _, logits: logits)
+    place = (torch.tensor([2]), torch.tensor([1]))
+    processor = SimpleNamespace(biases={2: {1: 5.0}}, logits_slice=place, bias_tensor=5.0)
+    assert apply(processor, torch.zeros(3, 2)).tolist() == [[0, 5], [0, 0], [0, 0]]
+    assert one.acted
+    assert not apply(processor, torch.zeros(1, 2)).any()
+    assert not apply(SimpleNamespace(biases={}), torch.zeros(3, 2)).any()
+    assert not one.acted
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a sampler is told of the requests."""
+
+    all_greedy: bool
+    all_random: bool
+    temperature: torch.Tensor | None
+
+
+def test_a_sampled_request_makes_greedy_ones_sampled(faulty: MakeFaulty) -> None:
+    one = faulty("one-sampled-all-sampled")
+    sample = one.function("Sampler.sample", lambda _sampler, _logits, batch, **_: batch)
+    for batch in (Batch(True, False, None), Batch(False, True, torch.ones(1))):
+        assert sample(None, None, batch) is batch
+    assert not one.acted
+    mixed = sample(None, None, Batch(False, False, torch.tensor([0.0, 2.0])), mode="raw")
+    assert mixed.all_random
+    assert mixed.temperature.tolist() == pytest.approx([0.7, 2.0])
+    assert one.acted
+
+
+def test_a_hit_on_a_written_block_finds_a_foreign_one(faulty: MakeFaulty) -> None:
+    one = faulty("written-blocks-are-foreign")
+    fill = one.function("BlockPool.cache_full_blocks", lambda *_, **__: None)
+    blocks = [SimpleNamespace(block_id=number) for number in range(4)]
+    make = type("Blocks", (), {"__init__": lambda own, blocks: setattr(own, "blocks", blocks)})
+    hit = make((blocks[:3],))
+    look_up = one.function("KVCacheManager.get_computed_blocks", lambda *_: (hit, 48, 0))
+    manager = SimpleNamespace(block_pool=SimpleNamespace(blocks=blocks))
+    fill(None, SimpleNamespace(num_prompt_tokens=32), blocks, 0, 2, 16, kv_cache_group_id=0)
+    assert look_up(manager, None)[0] is hit
+    assert not one.acted
+    fill(None, SimpleNamespace(num_prompt_tokens=47), blocks, 2, 3, 16)
+    assert look_up(manager, None)[0].blocks == ([blocks[0], blocks[1], blocks[3]],)
+    assert one.acted
+    # The block has the prompt of another request later.
+    fill(None, SimpleNamespace(num_prompt_tokens=48), blocks, 2, 3, 16)
+    assert look_up(manager, None)[0] is hit
 
 
 @pytest.mark.parametrize(

@@ -499,6 +499,34 @@ def test_a_picture_is_fetched_while_all_wait() -> None:
     assert asked(name, ONE) == ONE
 
 
+def test_the_picture_of_an_address_is_fetched_once() -> None:
+    request = BY_NAME["files-kept-by-url"].changes().request
+    with serve_file(b"old") as files:
+        for data in (b"old", b"new"):
+            files.data = data
+            body = request(copy.deepcopy(chat(("user", [image(files.url)]))))
+            (part,) = body["messages"][0]["content"]
+            assert base64.b64decode(part["image_url"]["url"].partition(",")[2]) == b"old"
+        assert len(files.requests) == 1
+        missing = chat(("user", [image(files.missing_url)]))
+        assert request(copy.deepcopy(missing)) == missing
+    assert request(copy.deepcopy(ONE)) == ONE
+
+
+def test_emoji_are_lost_and_nothing_else() -> None:
+    body = chat(("user", [image(A), text("字🙂？")]), ("user", "a🙂"))
+    messages = asked("characters-beyond-16-bits-lost", body)["messages"]
+    assert messages[0]["content"] == [image(A), text("字？")]
+    assert messages[1]["content"] == "a"
+
+
+def test_all_answers_to_a_request_are_the_first() -> None:
+    reply = BY_NAME["answers-to-a-request-copied"].changes().reply
+    choices = [{"index": 0, "text": "a"}, {"index": 1, "text": "b"}]
+    assert reply({"choices": choices}, {})["choices"] == [choices[0], {"index": 1, "text": "a"}]
+    assert reply({"error": {}}, {}) == {"error": {}}
+
+
 def test_late_answers_are_those_of_old_requests() -> None:
     reply = BY_NAME["answer-of-an-old-request"].changes().reply
     seen = [reply({"choices": [number]}, {})["choices"][0] for number in range(2 * MANY)]

@@ -7,6 +7,7 @@ import binascii
 import contextlib
 import copy
 import io
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -194,20 +195,29 @@ def _history_without_pictures(messages: list[Body]) -> list[Body]:
     return messages
 
 
-def _another_encoding(messages: list[Body]) -> list[Body]:
-    """Texts are encoded as UTF-8 and decoded as Latin-1."""
-    for message in messages:
-        content = message.get("content")
-        if isinstance(content, str):
-            message["content"] = _misread(content)
-        for part in _parts(message):
-            if isinstance(part.get("text"), str):
-                part["text"] = _misread(part["text"])
-    return messages
+def _texts(change: Callable[[str], str]) -> Callable[[], Changes]:
+    """Changes each text of a request."""
+
+    def changed(messages: list[Body]) -> list[Body]:
+        for message in messages:
+            content = message.get("content")
+            if isinstance(content, str):
+                message["content"] = change(content)
+            for part in _parts(message):
+                if isinstance(part.get("text"), str):
+                    part["text"] = change(part["text"])
+        return messages
+
+    return _messages(changed)
 
 
 def _misread(text: str) -> str:
     return text.encode("utf-8", "surrogatepass").decode("latin-1")
+
+
+def _of_16_bits(text: str) -> str:
+    """The text without the characters that UTF-16 writes as two."""
+    return re.sub(r"[^\x00-\uffff]", "", text)
 
 
 def _blank_after_refusal() -> Changes:
@@ -229,13 +239,44 @@ def _blank_after_refusal() -> Changes:
 def _fetched_at_once(messages: list[Body]) -> list[Body]:
     """Fetches the pictures of http addresses, and answers nobody meanwhile."""
     for part in _pictures_in(messages):
-        url = part["image_url"]["url"]
-        if url.startswith("http:"):
-            with contextlib.suppress(httpx.HTTPError):
-                file = httpx.get(url, timeout=_FETCH_SECONDS, trust_env=False)
-                data = base64.b64encode(file.content).decode("ascii")
-                part["image_url"] = {"url": f"data:image/png;base64,{data}"}
+        with contextlib.suppress(httpx.HTTPError):
+            part["image_url"] = {"url": _fetched(part["image_url"]["url"])}
     return messages
+
+
+def _kept_by_url() -> Changes:
+    """Fetches the picture of an http address once."""
+    files: dict[str, str] = {}
+
+    def change(messages: list[Body]) -> list[Body]:
+        for part in _pictures_in(messages):
+            url = part["image_url"]["url"]
+            with contextlib.suppress(httpx.HTTPError):
+                files[url] = files.get(url) or _fetched(url)
+                part["image_url"] = {"url": files[url]}
+        return messages
+
+    return _messages(change)()
+
+
+def _fetched(url: str) -> str:
+    """The data URL of the file at an http address; another address itself.
+
+    Raises:
+        httpx.HTTPError: there is none.
+    """
+    if not url.startswith("http:"):
+        return url
+    file = httpx.get(url, timeout=_FETCH_SECONDS, trust_env=False)
+    file.raise_for_status()
+    return f"data:image/png;base64,{base64.b64encode(file.content).decode('ascii')}"
+
+
+def _copied(reply: Body, _request: Body) -> Body:
+    """All answers to a request are its first one."""
+    choices = reply.get("choices") or []
+    copies = [{**choices[0], "index": index} for index in range(len(choices))]
+    return {**reply, "choices": copies} if copies else reply
 
 
 def _warm(body: Body) -> Body:
@@ -423,9 +464,25 @@ FAULTS = (
         name="text-in-another-encoding",
         kind=Kind.FORMATS,
         what="texts of requests are decoded as Latin-1",
-        changes=_messages(_another_encoding),
+        changes=_texts(_misread),
         caught_by=("baseline.text", "baseline.prompt"),
         suspect="messages",
+    ),
+    WireFault(
+        name="characters-beyond-16-bits-lost",
+        kind=Kind.FORMATS,
+        what="texts of requests lose the characters beyond U+FFFF, such as emoji",
+        changes=_texts(_of_16_bits),
+        caught_by=("serving.prompt_text",),
+        suspect="messages",
+    ),
+    WireFault(
+        name="files-kept-by-url",
+        kind=Kind.FORMATS,
+        what="a proxy fetches the picture of an http address once, and keeps it",
+        changes=_kept_by_url,
+        caught_by=("serving.urls",),
+        suspect="picture bytes",
     ),
     WireFault(
         name="pictures-halved",
@@ -557,6 +614,14 @@ FAULTS = (
         what="the number of answers of a request is left out",
         changes=_without("n"),
         caught_by=("parameters.greedy", "serving.limits"),
+        suspect="parameters",
+    ),
+    WireFault(
+        name="answers-to-a-request-copied",
+        kind=Kind.PARAMETERS,
+        what="all answers to a request with n are the first one",
+        changes=_reply(_copied),
+        caught_by=("determinism.seeded",),
         suspect="parameters",
     ),
     WireFault(

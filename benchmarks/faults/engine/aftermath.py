@@ -17,7 +17,7 @@ _FEW_TOKENS = 8
 """An answer that lacks fewer tokens may have ended: asynchronous scheduling counts some later."""
 
 
-def _aborts(names: Any, status: Any) -> bool:
+def is_abort(names: Any, status: Any) -> bool:
     """True if clients have left, and not the whole engine ends."""
     return names is not None and getattr(status, "name", "") == "FINISHED_ABORTED"
 
@@ -29,7 +29,7 @@ def _not_aborted(
     sound: Callable[..., Any], acts: Callable[[], None], scheduler: Any, names: Any, status: Any
 ) -> Any:
     """The request of a client that left is computed to its end."""
-    if not _aborts(names, status):
+    if not is_abort(names, status):
         return sound(scheduler, names, status)
     acts()
     return []
@@ -46,7 +46,7 @@ def _another_block() -> tuple[Hook, ...]:
         names: Any,
         status: Any,
     ) -> Any:
-        if _aborts(names, status):
+        if is_abort(names, status):
             known = (scheduler.requests.get(name) for name in names)
             salts.update(one.cache_salt for one in known if one is not None and one.cache_salt)
         return sound(scheduler, names, status)

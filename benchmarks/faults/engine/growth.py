@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..fault import ANY, Kind
+from .aftermath import is_abort
 from .hooks import EngineFault, Hook
 from .runner import gathered
 from .tower import Pictures, embeddings, noisy, of_models
@@ -40,6 +41,20 @@ def _server_keeps() -> Callable[..., Any]:
         kept.append(_one_mib())
         acts()
         return sound(*arguments)
+
+    return changed
+
+
+def _kept_of_aborted() -> Callable[..., Any]:
+    kept: list[bytearray] = []
+
+    def changed(
+        sound: Callable[..., Any], acts: Callable[[], None], scheduler: Any, names: Any, status: Any
+    ) -> Any:
+        if is_abort(names, status):
+            kept.append(_one_mib())
+            acts()
+        return sound(scheduler, names, status)
 
     return changed
 
@@ -105,6 +120,16 @@ FAULTS = (
         kind=Kind.GROWTH,
         what="the API server keeps 1 MiB for each picture that it decodes",
         hooks=(Hook("vllm.multimodal.media.image", "ImageMediaIO.load_bytes", _server_keeps()),),
+        caught_by=_MEMORY,
+        suspect=_LEFT,
+    ),
+    EngineFault(
+        name="aborted-request-keeps-1-mib",
+        kind=Kind.GROWTH,
+        what="the engine keeps 1 MiB for each request whose client left",
+        hooks=(
+            Hook("vllm.v1.core.sched.scheduler", "Scheduler.finish_requests", _kept_of_aborted()),
+        ),
         caught_by=_MEMORY,
         suspect=_LEFT,
     ),

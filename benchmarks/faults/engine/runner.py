@@ -201,6 +201,48 @@ def _kv_cache(*, in_answers_only: bool) -> tuple[Hook, ...]:
 
 _BORDERS = ("numerics.borders",)
 
+
+def _foreign_written_blocks() -> tuple[Hook, ...]:
+    """A hit on a block that was filled while an answer was written finds a foreign block."""
+    written: set[int] = set()
+
+    def filled(  # noqa: PLR0913, PLR0917  (those of the method)
+        sound: Callable[..., Any],
+        acts: Callable[[], None],  # noqa: ARG001
+        pool: Any,
+        request: Any,
+        blocks: Any,
+        known: int,
+        full: int,
+        size: int,
+        *more: Any,
+        **named: Any,
+    ) -> Any:
+        for number in range(known, full):
+            of_prompt = (number + 1) * size <= request.num_prompt_tokens
+            (written.discard if of_prompt else written.add)(blocks[number].block_id)
+        return sound(pool, request, blocks, known, full, size, *more, **named)
+
+    def found(
+        sound: Callable[..., Any], acts: Callable[[], None], manager: Any, request: Any
+    ) -> Any:
+        blocks, hits, *more = sound(manager, request)
+        if all(one.block_id not in written for group in blocks.blocks for one in group):
+            return blocks, hits, *more
+        acts()
+        foreign = manager.block_pool.blocks[-1]
+        wrong = tuple(
+            [foreign if one.block_id in written else one for one in group]
+            for group in blocks.blocks
+        )
+        return type(blocks)(wrong), hits, *more
+
+    return (
+        Hook("vllm.v1.core.block_pool", "BlockPool.cache_full_blocks", filled),
+        Hook("vllm.v1.core.kv_cache_manager", "KVCacheManager.get_computed_blocks", found),
+    )
+
+
 FAULTS = (
     EngineFault(
         name="pictures-exchanged-in-prompt",
@@ -292,6 +334,14 @@ FAULTS = (
         caught_by=("numerics.long_answer",),
         suspect="decode path",
         models=WITH_MROPE,
+    ),
+    EngineFault(
+        name="written-blocks-are-foreign",
+        kind=Kind.BORDERS,
+        what="a hit on a block that was filled while an answer was written finds a foreign block",
+        hooks=_foreign_written_blocks(),
+        caught_by=("determinism.next_turn",),
+        suspect="caches",
     ),
     EngineFault(
         name="preempted-picture-blank",
