@@ -349,6 +349,13 @@ def test_one_picture_of_a_message_is_kept() -> None:
     assert asked("one-picture-kept", TURNS) == TURNS
 
 
+def test_a_picture_that_comes_again_is_left_out() -> None:
+    body = chat(("user", [image(A), text("or"), image(B), image(A)]))
+    content = asked("equal-pictures-sent-once", body)["messages"][0]["content"]
+    assert content == [image(A), text("or"), image(B)]
+    assert asked("equal-pictures-sent-once", SEVERAL) == SEVERAL
+
+
 def test_earlier_turns_are_dropped() -> None:
     messages = asked("earlier-turns-dropped", TURNS)["messages"]
     assert messages == [TURNS["messages"][0], *TURNS["messages"][3:]]

@@ -175,6 +175,19 @@ def _one_picture(content: list[Part]) -> list[Part]:
     return [part for index, part in enumerate(content) if index not in pictures[:-1]]
 
 
+def _each_once(content: list[Part]) -> list[Part]:
+    """Leaves out each picture that was there before."""
+    return [
+        part
+        for index, part in enumerate(content)
+        if not _is_picture(part) or _url(part) not in map(_url, content[:index])
+    ]
+
+
+def _url(part: Part) -> str | None:
+    return part["image_url"]["url"] if _is_picture(part) else None
+
+
 def _last_turn(messages: list[Body]) -> list[Body]:
     """Leaves out the turns before the last question, and keeps what follows it."""
     asked = [i for i, message in enumerate(messages) if message.get("role") == "user"]
@@ -599,6 +612,15 @@ FAULTS = (
         changes=_request(_warm),
         caught_by=("determinism.unsure",),
         suspect="parameters",
+    ),
+    WireFault(
+        name="equal-pictures-sent-once",
+        kind=Kind.WHICH,
+        what="a picture that is in a message again is left out",
+        changes=_messages(_contents(_each_once)),
+        caught_by=_PROMPT,
+        suspect="messages",
+        models=SEVERAL_PICTURES,
     ),
     WireFault(
         name="seed-dropped",
