@@ -30,6 +30,7 @@ BY_NAME = {fault.name: fault for fault in FAULTS}
 
 EVENTS = [{"choices": [{"delta": {"content": word}}]} for word in ("One", " two")]
 CHAT = "/v1/chat/completions"
+ENDLESS = b'{"endless": true}'
 
 
 @dataclass
@@ -38,9 +39,11 @@ class Upstream:
 
     Attributes:
         seen: method, path, headers and body of each request.
+        is_left: set when the client of a request that is not answered leaves.
     """
 
     seen: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
+    is_left: threading.Event = field(default_factory=threading.Event)
     url: str = ""
 
     @property
@@ -64,7 +67,11 @@ def upstream() -> Iterator[Upstream]:
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            if b'"stream":true' in body:
+            if body == ENDLESS:
+                if not self.connection.recv(1):
+                    upstream.is_left.set()
+                self.close_connection = True
+            elif b'"stream":true' in body:
                 lines = [*(f"data: {json.dumps(event)}" for event in EVENTS), "data: [DONE]"]
                 self.reply("\n\n".join([*lines, ""]).encode(), "text/event-stream; charset=utf-8")
             else:
@@ -135,6 +142,12 @@ def test_a_proxy_without_changes_passes_everything_on(
     assert client.get("/teapot").status_code == 418
     assert upstream.seen[-1][:2] == ("GET", "/teapot")
     assert not changed
+
+
+def test_a_client_that_leaves_ends_its_request(upstream: Upstream, through: Through) -> None:
+    with pytest.raises(httpx.ReadTimeout):
+        through(Changes()).post(CHAT, content=ENDLESS, timeout=0.5)
+    assert upstream.is_left.wait(10)
 
 
 def test_requests_and_replies_are_changed_and_told(

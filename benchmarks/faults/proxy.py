@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import copy
 import json
@@ -27,6 +28,7 @@ _CHAT = "/v1/chat/completions"
 _OWN_HEADERS = {"host", "content-length", "transfer-encoding", "connection", "accept-encoding"}
 _EVENT = "data:"  # one blank behind it is optional
 _SECONDS = 600.0
+_CLIENT_LEFT = 499  # nobody reads it
 
 
 def unchanged(body: Body) -> Body:
@@ -105,8 +107,19 @@ class _Passing:
             yield
 
     async def answer(self, incoming: Request) -> Response:
-        """The server's reply to a request; HTTP 502 if the server does not reply."""
+        """The server's reply to a request; the request ends if its client leaves."""
         body = await incoming.body()
+        asking = asyncio.ensure_future(self._reply(incoming, body))
+        leaving = asyncio.ensure_future(incoming.receive())  # behind the body: the client left
+        await asyncio.wait({asking, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        leaving.cancel()
+        if asking.done():
+            return asking.result()
+        asking.cancel()
+        return Response(status_code=_CLIENT_LEFT)
+
+    async def _reply(self, incoming: Request, body: bytes) -> Response:
+        """The server's reply to a request; HTTP 502 if the server does not reply."""
         asked = _parsed(body) if incoming.url.path == _CHAT else None
         if asked is not None:
             wrong = self._changed(asked, self._changes.request)
