@@ -533,6 +533,27 @@ def test_the_picture_of_an_address_is_fetched_once() -> None:
     assert request(copy.deepcopy(ONE)) == ONE
 
 
+def odd(*parts: Any) -> Body:
+    return {"messages": [{"role": "user", "content": list(parts)}]}
+
+
+@pytest.mark.parametrize("name", [fault.name for fault in FAULTS])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": "x"},
+        {"messages": ["x", 5]},
+        odd({"type": "image_url"}, {"type": "image_url", "image_url": {"url": 5}}, "x"),
+        odd({"type": "image_url", "image_url": "http:x"}, {"type": "text", "text": 5}),
+        odd({"type": "image_url", "image_url": {"url": "http://["}}),
+    ],
+    ids=["text", "no-messages", "no-url", "no-text", "bad-url"],
+)
+def test_an_odd_request_reaches_the_server(name: str, body: Body) -> None:
+    change = BY_NAME[name].changes().request
+    assert change(copy.deepcopy(body))["messages"]
+
+
 def test_emoji_are_lost_and_nothing_else() -> None:
     body = chat(("user", [image(A), text("字🙂？")]), ("user", "a🙂"))
     messages = asked("characters-beyond-16-bits-lost", body)["messages"]

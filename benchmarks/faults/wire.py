@@ -33,6 +33,7 @@ Part = dict[str, Any]
 _LOSSY_QUALITY = 20
 _CUT_TOKENS = 32
 _FETCH_SECONDS = 8.0
+_NOT_FETCHED = (httpx.HTTPError, httpx.InvalidURL)
 _WARM = 0.7
 _DEFAULT_TOKENS = 16
 _EVERY = 5
@@ -66,7 +67,9 @@ def _messages(change: Callable[[list[Body]], list[Body]]) -> Callable[[], Change
 
     def changed(body: Body) -> Body:
         messages = body.get("messages")
-        return {**body, "messages": change(messages)} if isinstance(messages, list) else body
+        if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
+            return body
+        return {**body, "messages": change(messages)}
 
     return _request(changed)
 
@@ -83,7 +86,9 @@ def _parts(message: Body) -> list[Part]:
 
 
 def _is_picture(part: Part) -> bool:
-    return part.get("type") == "image_url"
+    image = part.get("image_url")
+    is_whole = isinstance(image, dict) and isinstance(image.get("url"), str)
+    return part.get("type") == "image_url" and is_whole
 
 
 def _pictures_in(messages: list[Body]) -> Iterator[Part]:
@@ -252,7 +257,7 @@ def _blank_after_refusal() -> Changes:
 def _fetched_at_once(messages: list[Body]) -> list[Body]:
     """Fetches the pictures of http addresses, and answers nobody meanwhile."""
     for part in _pictures_in(messages):
-        with contextlib.suppress(httpx.HTTPError):
+        with contextlib.suppress(*_NOT_FETCHED):
             part["image_url"] = {"url": _fetched(part["image_url"]["url"])}
     return messages
 
@@ -264,7 +269,7 @@ def _kept_by_url() -> Changes:
     def change(messages: list[Body]) -> list[Body]:
         for part in _pictures_in(messages):
             url = part["image_url"]["url"]
-            with contextlib.suppress(httpx.HTTPError):
+            with contextlib.suppress(*_NOT_FETCHED):
                 files[url] = files.get(url) or _fetched(url)
                 part["image_url"] = {"url": files[url]}
         return messages
