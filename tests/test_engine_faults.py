@@ -733,20 +733,26 @@ def test_a_sampled_request_makes_greedy_ones_sampled(faulty: MakeFaulty) -> None
 
 def test_a_hit_on_a_written_block_finds_a_foreign_one(faulty: MakeFaulty) -> None:
     one = faulty("written-blocks-are-foreign")
-    fill = one.function("BlockPool.cache_full_blocks", lambda *_, **__: None)
+    cache = one.function("BlockPool.cache_full_blocks", lambda *_, **__: None)
+
+    def fill(prompt: int, first: int, end: int) -> None:
+        request = SimpleNamespace(num_prompt_tokens=prompt)
+        numbers = {"num_cached_blocks": first, "num_full_blocks": end, "block_size": 16}
+        cache(None, request=request, blocks=blocks, **numbers)
+
     blocks = [SimpleNamespace(block_id=number) for number in range(4)]
     make = type("Blocks", (), {"__init__": lambda own, blocks: setattr(own, "blocks", blocks)})
     hit = make((blocks[:3],))
     look_up = one.function("KVCacheManager.get_computed_blocks", lambda *_: (hit, 48, 0))
     manager = SimpleNamespace(block_pool=SimpleNamespace(blocks=blocks))
-    fill(None, SimpleNamespace(num_prompt_tokens=32), blocks, 0, 2, 16, kv_cache_group_id=0)
+    fill(32, 0, 2)
     assert look_up(manager, None)[0] is hit
     assert not one.acted
-    fill(None, SimpleNamespace(num_prompt_tokens=47), blocks, 2, 3, 16)
+    fill(47, 2, 3)
     assert look_up(manager, None)[0].blocks == ([blocks[0], blocks[1], blocks[3]],)
     assert one.acted
     # The block has the prompt of another request later.
-    fill(None, SimpleNamespace(num_prompt_tokens=48), blocks, 2, 3, 16)
+    fill(48, 2, 3)
     assert look_up(manager, None)[0] is hit
 
 

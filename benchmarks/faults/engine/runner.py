@@ -206,22 +206,16 @@ def _foreign_written_blocks() -> tuple[Hook, ...]:
     """A hit on a block that was filled while an answer was written finds a foreign block."""
     written: set[int] = set()
 
-    def filled(  # noqa: PLR0913, PLR0917  (those of the method)
+    def filled(
         sound: Callable[..., Any],
         acts: Callable[[], None],  # noqa: ARG001
         pool: Any,
-        request: Any,
-        blocks: Any,
-        known: int,
-        full: int,
-        size: int,
-        *more: Any,
-        **named: Any,
+        **block: Any,
     ) -> Any:
-        for number in range(known, full):
-            of_prompt = (number + 1) * size <= request.num_prompt_tokens
-            (written.discard if of_prompt else written.add)(blocks[number].block_id)
-        return sound(pool, request, blocks, known, full, size, *more, **named)
+        for number in range(block["num_cached_blocks"], block["num_full_blocks"]):
+            is_of_prompt = (number + 1) * block["block_size"] <= block["request"].num_prompt_tokens
+            (written.discard if is_of_prompt else written.add)(block["blocks"][number].block_id)
+        return sound(pool, **block)
 
     def found(
         sound: Callable[..., Any], acts: Callable[[], None], manager: Any, request: Any
