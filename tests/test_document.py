@@ -157,6 +157,27 @@ def fenced(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)\n```$", text, re.MULTILINE | re.DOTALL)
 
 
+# --- work ----------------------------------------------------------------------------------------
+
+
+def test_each_of_several_models_has_its_own_work() -> None:
+    variants = {"tp2": {"requests": 2, "serve_command": "vllm serve a"}}
+    document = report(
+        row("serving.text", "text/name"),
+        row("serving.text", "text/name", suite_class="TestOther"),
+        requests=3,
+        server_starts=1,
+        variants=variants,
+    )
+    overview, one, other = render(document, "en").split(f"\n# {MODEL}")
+    assert "| requests served | 7 |\n| duration of the run | 60.0 s |" in overview
+    assert "| server starts | 2 |\n| requests served | 5 |" in one
+    assert "| requests served | 0 |" in other
+    assert "duration of the run" not in one + other
+    document["rows"].pop()
+    assert "| requests served | 7 |\n| duration of the run | 60.0 s |" in render(document, "en")
+
+
 # --- languages -----------------------------------------------------------------------------------
 
 

@@ -77,9 +77,14 @@ def _overview(contents: View, language: str) -> str:
 
 
 def _adaptation(contents: View, index: int, language: str, links: Mapping[str, str]) -> str:
-    names = {"page": contents.models[index], "origin": contents.origin, "pictures": links}
+    page = contents.models[index]
     return template("adaptation.md", language).render(
-        **names, environment=contents.environment, languages=LANGUAGES
+        page=page,
+        origin=contents.origin,
+        pictures=links,
+        environment=contents.environment,
+        work=contents.work if len(contents.models) == 1 else page.work,
+        languages=LANGUAGES,
     )
 
 

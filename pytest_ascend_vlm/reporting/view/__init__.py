@@ -16,7 +16,14 @@ from ..origin import with_origin
 from ..phrase import Text
 from ..rows import by_owner
 from ..sentences import sentence
-from .environment import Environment, Origin, environment, origin_of
+from .environment import (
+    Environment,
+    Origin,
+    Work,
+    environment,
+    origin_of,
+    work_of_run,
+)
 from .missing import Missing
 from .page import ModelPage, model_page
 from .rows import Rows
@@ -45,13 +52,15 @@ class View:
 
     Attributes:
         origin: where the verdicts come from; a renderer must show it on every page.
-        environment: hardware, software, amount of work.
+        environment: hardware and software.
+        work: what the run did.
         models: one document per judged test class.
         not_judged: the models that are not applicable as a whole.
     """
 
     origin: Origin
     environment: Environment
+    work: Work
     models: tuple[ModelPage, ...]
     not_judged: tuple[NotJudged, ...]
 
@@ -71,6 +80,7 @@ def view(report: Mapping[str, Any], *, charts: bool = True) -> View:
     return View(
         origin_of(receipt),
         environment(receipt),
+        work_of_run(receipt),
         tuple(
             model_page(
                 receipt,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..phrase import Phrase, Text, phrase
+from ..totals import totals
 from .rows import Json, number
 
 
@@ -48,21 +49,30 @@ class Item:
 
 @dataclass(frozen=True)
 class Environment:
-    """Hardware, software and the amount of work of a run.
+    """Hardware and software of a run.
 
     Attributes:
         items: device, memory, driver, versions, in the order of the field's documents.
         overrides: the serve arguments of this host (`--vlm-serve`) in place of the model file's.
-        server_starts: number of started servers.
-        requests: number of requests to all servers.
-        seconds: duration of the run.
     """
 
     items: tuple[Item, ...]
     overrides: tuple[Item, ...]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a run did, all of it or for one of its models.
+
+    Attributes:
+        server_starts: number of started servers.
+        requests: number of requests to these servers.
+        seconds: duration of the run; None for one of several models.
+    """
+
     server_starts: int
     requests: int
-    seconds: float
+    seconds: float | None
 
 
 _ORDER = (
@@ -113,10 +123,17 @@ def environment(receipt: Json) -> Environment:
     return Environment(
         tuple(_items(receipt)),
         tuple(Item(name, str(value)) for name, value in _mapping(receipt, "serve_overrides")),
-        receipt["server_starts"],
-        receipt["requests"],
-        receipt["seconds"],
     )
+
+
+def work_of_run(receipt: Json) -> Work:
+    """What a run did."""
+    return Work(receipt["server_starts"], receipt["requests"], receipt["seconds"])
+
+
+def work_of_model(model: Json) -> Work:
+    """What a run of several models did for one of them."""
+    return Work(**totals([model]), seconds=None)
 
 
 def _items(receipt: Json) -> list[Item]:

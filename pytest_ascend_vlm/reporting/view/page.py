@@ -17,7 +17,7 @@ from .card import card_items
 from .conditions import setting_of
 from .datasets import Score, datasets
 from .deployment import Deployment, Start, deployment, start
-from .environment import Item
+from .environment import Item, Work, work_of_model
 from .examples import Examples, examples
 from .grid import Grid, grid
 from .growth import Growth, growth
@@ -84,6 +84,7 @@ class ModelPage:
         file_stem: the beginning of the names of its files, without a language.
         counts: status -> number of rows that judge the served model; of all rows if none does.
         taken_over: the earlier runs whose verdicts were taken over, one sentence each.
+        work: what the run did for this model.
         card: the model table.
         deployment: download, variables, serve command, variants.
         examples: requests as code; None if the report has no cases.
@@ -119,6 +120,7 @@ class ModelPage:
     file_stem: str
     counts: Mapping[str, int]
     taken_over: tuple[Text, ...]
+    work: Work
     card: tuple[Item, ...]
     deployment: Deployment
     examples: Examples | None
@@ -172,6 +174,7 @@ def model_page(
         # Reference rows come from this CPU, wherever the model was served, so they do not count.
         counts=counts([r for r in rows if needs_server(r["criterion"])] or rows),
         taken_over=taken_over(rows),
+        work=work_of_model(model),
         card=card_items(model),
         deployment=served,
         examples=examples(cases, rows, served.served_name, served.serve),
