@@ -27,6 +27,7 @@ from helpers.paths import REPOSITORY, SLUG
 from test_report import blocks, headings, table_shapes
 
 from pytest_ascend_vlm import ModelSpec, VLMConformance, reporting
+from pytest_ascend_vlm.engines.torch_companions import child_pythonpath
 from pytest_ascend_vlm.engines.vllm.argument_check import COMMAND
 from pytest_ascend_vlm.engines.vllm.arguments import command_line
 from pytest_ascend_vlm.integration import serve_overrides
@@ -36,6 +37,7 @@ from pytest_ascend_vlm.reporting.markdown import files, render
 from pytest_ascend_vlm.reporting.phrase import phrase
 from pytest_ascend_vlm.reporting.sentences import sentence
 from pytest_ascend_vlm.reporting.view import Missing, ModelPage, view
+from pytest_ascend_vlm.reporting.view.api_server_arguments import API_SERVER_ARGUMENTS
 from pytest_ascend_vlm.reporting.view.serve_arguments import PURPOSES
 from pytest_ascend_vlm.reporting.view.serve_command import parse_serve_command
 from pytest_ascend_vlm.rounding import rounded
@@ -1060,7 +1062,35 @@ def test_the_offline_example_has_the_arguments_of_the_model_file(spec: ModelSpec
     line = shlex.join(["vllm", "serve", spec.model_id, *command_line(spec.serve)])
     parsed = parse_serve_command(line)
     assert parsed is not None
-    assert parsed.python_arguments == dict(spec.serve)
+    of_server = {"enable_auto_tool_choice", "tool_call_parser"}
+    assert parsed.python_arguments == {
+        name: value for name, value in spec.serve.items() if name not in of_server
+    }
+
+
+ARGUMENTS = """
+import dataclasses
+import json
+from vllm.engine.arg_utils import EngineArgs
+from vllm.entrypoints.launchers.cli_args import FrontendArgs
+names = [[one.name for one in dataclasses.fields(kind)] for kind in (EngineArgs, FrontendArgs)]
+print(json.dumps(names))
+"""
+
+
+@pytest.mark.vllm
+def test_the_arguments_of_the_api_server_are_those_of_vllm() -> None:
+    environment = {**os.environ, "PYTHONPATH": child_pythonpath(os.environ.get("PYTHONPATH"))}
+    done = subprocess.run(
+        [sys.executable, "-c", ARGUMENTS],
+        env=environment,
+        capture_output=True,
+        check=True,
+        encoding="utf-8",
+    )
+    engine, server = map(set, json.loads(done.stdout.splitlines()[-1]))
+    assert not engine & API_SERVER_ARGUMENTS
+    assert server - engine <= API_SERVER_ARGUMENTS
 
 
 OF_THE_HOST = "LD_PRELOAD=/venv/lib/libiomp5.so VLLM_CPU_KVCACHE_SPACE=1 A='b c'"

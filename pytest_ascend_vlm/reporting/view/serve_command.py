@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .api_server_arguments import API_SERVER_ARGUMENTS
+
 PORT = 8000
 """vLLM's default port."""
 
@@ -56,8 +58,14 @@ class ServeCommand:
 
     @property
     def python_arguments(self) -> dict[str, Any]:
-        """The flags as arguments of `vllm.LLM`: `--no-x` is x=False, a number or JSON its value."""
-        return dict(_python_argument(flag) for flag in self.flags)
+        """The flags as arguments of `vllm.LLM`: `--no-x` is x=False, a number or JSON its value.
+
+        Those of the API server are left out.
+        """
+        arguments = dict(_python_argument(flag) for flag in self.flags)
+        return {
+            name: value for name, value in arguments.items() if name not in API_SERVER_ARGUMENTS
+        }
 
 
 def parse_serve_command(line: str) -> ServeCommand | None:
