@@ -24,10 +24,10 @@ class GrowthCriteria(Criteria):
     def test_memory_levels_off(self, memory: str, soak: SoakRun, judge: Judge) -> None:
         """Memory grows by at most {growth_mib} MiB per image once the caches are full.
 
-        --vlm-soak different images ({soak_images} by default) are sent one after another. Each is
-        first in a request that is refused because its text is too long, then in one whose client
-        leaves after the first token, then in one that is answered: paths that few requests take
-        leak the longest before somebody notices. `host` is the memory of all processes of the
+        --vlm-soak different images ({soak_images} by default) are sent one after another. Before
+        each answer, another image is in a request that is refused because its text is too long, and
+        the same image is in one whose client leaves after the first token: paths that few requests
+        take leak the longest before somebody notices. `host` is the memory of all processes of the
         server, and `device` the memory in use on its cards; both are read after each image.
 
         Judged is the slope over the second half, with its 95 % interval. If the interval contains
