@@ -113,12 +113,12 @@ class SoakRun:
         """Host and device memory after each image, while the server is idle."""
         session, host, device = self.slot.session, [], []
         count, on_progress = session.run.options.soak, session.run.progress("soak")
-        bad = [
+        of_cases = [
             ImageRequests(session.model, server, client, self._text_case, case, None)
             for case in self._cases
         ]
         for number in range(count):
-            requests = bad[number % len(bad)]
+            requests = of_cases[number % len(of_cases)]
             # vLLM up to 0.32 loses the image of a refused request, so that request has its own.
             _send_too_long(requests, self._uncached.case(requests.image_case))
             case = self._uncached.case(requests.image_case)
