@@ -18,7 +18,8 @@ from pytest_ascend_vlm.session.parameters import ParameterRuns
 from pytest_ascend_vlm.spec.case import Capability, Case
 
 OPEN = Case("text/open", Capability.TEXT, "Write.")
-ALONE = listing((10, 11), {10: -0.1, 20: -3.0, 30: -4.0}, {11: -0.5, 21: -0.9, 31: -1.2})
+LISTS = {10: -0.1, 20: -3.0, 30: -4.0}, {11: -0.5, 21: -0.9, 31: -1.2}
+ALONE = listing((10, 11), *LISTS)
 
 
 def judged_greedy(got: Completion | Refusal) -> Any:
@@ -32,7 +33,12 @@ def judged_greedy(got: Completion | Refusal) -> Any:
     ids=["same", "near-tie", "no-tie", "other", "shorter"],
 )
 def test_only_a_near_tie_excuses_another_answer(ids: tuple[int, ...], passes: bool) -> None:
-    assert judged_greedy(answer(ids)).passed is passes
+    assert judged_greedy(listing(ids, *LISTS[: len(ids)])).passed is passes
+
+
+def test_a_near_tie_that_is_none_among_others_excuses_nothing() -> None:
+    certain = listing((10, 21), LISTS[0], {11: -2.5, 21: -0.1, 31: -3.0})
+    assert not judged_greedy(certain).passed
 
 
 def test_another_answer_with_the_effect_of_the_parameters_is_right() -> None:

@@ -732,7 +732,7 @@ def test_a_sampled_request_makes_greedy_ones_sampled(faulty: MakeFaulty) -> None
 
 
 def test_a_hit_on_a_written_block_finds_a_foreign_one(faulty: MakeFaulty) -> None:
-    one = faulty("written-blocks-are-foreign")
+    one = faulty("written-block-is-foreign")
     cache = one.function("BlockPool.cache_full_blocks", lambda *_, **__: None)
 
     def fill(prompt: int, first: int, end: int) -> None:
@@ -740,7 +740,7 @@ def test_a_hit_on_a_written_block_finds_a_foreign_one(faulty: MakeFaulty) -> Non
         numbers = {"num_cached_blocks": first, "num_full_blocks": end, "block_size": 16}
         cache(None, request=request, blocks=blocks, **numbers)
 
-    blocks = [SimpleNamespace(block_id=number) for number in range(4)]
+    blocks = [SimpleNamespace(block_id=number, ref_cnt=0) for number in range(4)]
     make = type("Blocks", (), {"__init__": lambda own, blocks: setattr(own, "blocks", blocks)})
     hit = make((blocks[:3],))
     look_up = one.function("KVCacheManager.get_computed_blocks", lambda *_: (hit, 48, 0))

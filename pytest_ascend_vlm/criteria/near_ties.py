@@ -24,8 +24,15 @@ def are_close(first: Completion, other: Completion, position: int, within: float
 
 
 def part_at_own_tie(first: Completion, other: Completion) -> bool:
-    """True if two answers part where the first answer's candidates are about equally likely."""
+    """True if two answers part where the candidates are about equally likely in both of them.
+
+    Rounding that turns a near-tie round leaves a near-tie. Another context does not.
+    """
     if first.token_ids is None or other.token_ids is None:
         return False
     position = first_difference(first.token_ids, other.token_ids)
-    return position is not None and are_close(first, other, position, COMPANY)
+    return (
+        position is not None
+        and are_close(first, other, position, COMPANY)
+        and are_close(other, first, position, COMPANY)
+    )

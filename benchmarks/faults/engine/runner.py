@@ -202,8 +202,8 @@ def _kv_cache(*, in_answers_only: bool) -> tuple[Hook, ...]:
 _BORDERS = ("numerics.borders",)
 
 
-def _foreign_written_blocks() -> tuple[Hook, ...]:
-    """A hit on a block that was filled while an answer was written finds a foreign block."""
+def _foreign_written_block() -> tuple[Hook, ...]:
+    """A hit that ends in a block of an answer finds a foreign block there."""
     written: set[int] = set()
 
     def filled(
@@ -221,15 +221,12 @@ def _foreign_written_blocks() -> tuple[Hook, ...]:
         sound: Callable[..., Any], acts: Callable[[], None], manager: Any, request: Any
     ) -> Any:
         blocks, hits, *more = sound(manager, request)
-        if all(one.block_id not in written for group in blocks.blocks for one in group):
+        if not any(group and group[-1].block_id in written for group in blocks.blocks):
             return blocks, hits, *more
         acts()
         foreign = manager.block_pool.blocks[-1]
-        wrong = tuple(
-            [foreign if one.block_id in written else one for one in group]
-            for group in blocks.blocks
-        )
-        return type(blocks)(wrong), hits, *more
+        foreign.ref_cnt = max(foreign.ref_cnt, 1)  # it is never free, so nobody writes into it
+        return type(blocks)(tuple([*group[:-1], foreign] for group in blocks.blocks)), hits, *more
 
     return (
         Hook("vllm.v1.core.block_pool", "BlockPool.cache_full_blocks", filled),
@@ -330,10 +327,10 @@ FAULTS = (
         models=WITH_MROPE,
     ),
     EngineFault(
-        name="written-blocks-are-foreign",
+        name="written-block-is-foreign",
         kind=Kind.BORDERS,
-        what="a hit on a block that was filled while an answer was written finds a foreign block",
-        hooks=_foreign_written_blocks(),
+        what="a hit that ends in a block of an answer finds a foreign block there",
+        hooks=_foreign_written_block(),
         caught_by=("determinism.next_turn",),
         suspect="caches",
     ),
