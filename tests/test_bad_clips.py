@@ -31,7 +31,14 @@ INTERNVL = ("test_internvl3", "TestInternVL3HF", "OpenGVLab/InternVL3-1B-hf", "i
 ALL = {"baseline.prompt", "numerics.clips", "baseline.frames"}
 CLIPS = {
     f"clip/{name}"
-    for name in ("numbers", "numbers-reversed", "numbers-slow", "eight-numbers", "time")
+    for name in (
+        "numbers",
+        "numbers-reversed",
+        "numbers-slow",
+        "eight-numbers",
+        "time",
+        "and-image",
+    )
 }
 IMAGE_TOKEN, VIDEO_TOKEN = 261, 262
 

@@ -42,7 +42,7 @@ class Cases(enum.Enum):
     STILL = "still"
     """Every case without a video."""
     IMAGE = "image"
-    """Every case with an image, document pages included."""
+    """Every case with an image and no video, document pages included."""
     TEXT = "text"
     VIDEO = "video"
     """Every case with a video, those of the group `clip` included."""
@@ -60,7 +60,7 @@ class Cases(enum.Enum):
     def includes(self, case: Case) -> bool:
         """True if a case is one of these cases."""
         if self is Cases.IMAGE:
-            return bool(case.every_image)
+            return bool(case.every_image) and not case.videos
         if self is Cases.VIDEO:
             return bool(case.videos)
         if self is Cases.STILL:

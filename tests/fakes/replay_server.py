@@ -239,9 +239,9 @@ def _messages(asked: Mapping[str, Any], images: Mapping[str, str], fixtures: Pat
         (read_clip((fixtures / "videos" / video["name"]).read_bytes()),)
         for video in asked.get("videos", ())
     ]
-    if clips:
-        return [*earlier, ("user", [*clips, asked["prompt"]])]
     seen = [pixels(image) for image in asked["images"]]
+    if clips:
+        return [*earlier, ("user", [*clips, *seen, asked["prompt"]])]
     texts = asked["prompt"].split("<image>")
     if len(texts) == 1:
         return [*earlier, ("user", [*seen, asked["prompt"]])]

@@ -28,7 +28,7 @@ from .missing import Missing
 from .page import ModelPage, model_page
 from .rows import Rows
 
-__all__ = ["Missing", "ModelPage", "NotJudged", "View", "judged_classes", "view"]
+__all__ = ["Missing", "ModelPage", "NotJudged", "View", "judged_classes", "view", "work_of"]
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,11 @@ def view(report: Mapping[str, Any], *, charts: bool = True) -> View:
             if key not in judged
         ),
     )
+
+
+def work_of(contents: View, page: ModelPage) -> Work:
+    """What a run did for a model: all of it if there is no other model."""
+    return contents.work if len(contents.models) == 1 else page.work
 
 
 def judged_classes(rows: Rows) -> tuple[tuple[str, str], ...]:
