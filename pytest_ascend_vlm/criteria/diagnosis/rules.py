@@ -75,6 +75,13 @@ def prompts(pattern: Pattern) -> tuple[Suspect, ...]:
     return _suspects(because, Part.MESSAGES, Part.PLACES)
 
 
+def unusual_texts(pattern: Pattern) -> tuple[Suspect, ...]:
+    """Unusual characters are changed on their way into the prompt, and usual ones are not."""
+    if not pattern.failed("serving.prompt_text") or pattern.failed("baseline.prompt"):
+        return ()
+    return _suspects("unusual characters of a text are not in the prompt", Part.MESSAGES)
+
+
 def other_answers(pattern: Pattern) -> tuple[Suspect, ...]:
     """A case got the answer of another one."""
     judged = [*pattern.failed(*_ANSWERS), *pattern.passed(*_ANSWERS)]
@@ -409,6 +416,7 @@ def variant(pattern: Pattern) -> tuple[Suspect, ...]:
 RULES: Sequence[Rule] = (
     usage,
     prompts,
+    unusual_texts,
     other_answers,
     ends,
     parameters,
