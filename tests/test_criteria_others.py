@@ -548,12 +548,19 @@ def test_a_seed_has_to_show_on_the_image_too() -> None:
 
 def test_the_answers_to_one_sampled_request_are_not_all_the_same() -> None:
     sampled, one, other = seeds("红", "蓝"), answer("红"), answer("蓝")
-    assert judge_seeds(sampled, sampled, {"text/open": [one, one, other]}, 1.0).passed
+    assert judge_seeds(sampled, sampled, {"text/open": [one, other]}, 1.0).passed
     verdict = judge_seeds(sampled, sampled, {"text/open": [one, one]}, 1.0)
     assert not verdict.passed
     assert "one request with n=2 gets '红' in all its answers" in verdict.details[0]
     # serving.limits judges a server that gives one answer.
     assert judge_seeds(sampled, sampled, {"text/open": [one]}, 1.0).passed
+    verdict = judge_seeds(sampled, sampled, {"text/open": [one, other, one]}, 1.0)
+    assert "one request with n=2 gets 3 answers" in verdict.details[0]
+
+
+def test_equal_answers_of_a_sure_model_show_nothing() -> None:
+    sure = seeds("红", "红", "红", "蓝")
+    assert judge_seeds(sure, sure, {"text/open": [answer("红")] * 4}, 1.0).passed
 
 
 def certain(*margins: float) -> Completion:

@@ -193,6 +193,13 @@ def test_memory_that_grows_with_each_image_is_caught(defect: str, stubbed: Judge
     assert len(host["evidence"]["series"][0]["values"]) == 100
 
 
+def test_a_soak_whose_bad_requests_are_not_refused_has_no_verdict(stubbed: Judge) -> None:
+    broken = json.dumps({"--mm-processor-cache-gb": "LONG_PROMPT_GIVES_500"})
+    rows = stubbed("-m", "soak", *FEW_IMAGES, STUB_DEFECTS=broken)
+    assert [row["status"] for row in rows] == ["error", "na", "error"]
+    assert "did not refuse a request that is longer than max_model_len=" in rows[0]["reason"]
+
+
 def test_memory_that_levels_off_passes(stubbed: Judge) -> None:
     rows = stubbed("-m", "soak", *FEW_IMAGES)
     assert [row["status"] for row in rows] == ["pass", "na", "pass"]

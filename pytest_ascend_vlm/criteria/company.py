@@ -11,6 +11,7 @@ from . import parameters as rules
 from .determinism import same_answer
 from .near_ties import part_at_own_tie
 from .parameters import Fields, Parameter
+from .text import side_by_side
 from .verdict import Verdict, checklist
 
 
@@ -47,7 +48,14 @@ class Neighbour:
 
 
 def _greedy(fields: Fields) -> Member:
-    return Member(Parameter(rules.always(fields), rules.changed), fields)
+    return Member(Parameter(rules.always(fields), _changed), fields)
+
+
+def _changed(alone: Completion, got: Completion) -> str | None:
+    """What changes in a greedy answer; the answers may part at a near-tie of both."""
+    if same_answer(alone, got) or part_at_own_tie(alone, got):
+        return None
+    return "\n".join(("the answer changes:", *side_by_side(alone.text, got.text, "plain")))
 
 
 def _biased(plain: Completion) -> Fields:

@@ -264,7 +264,7 @@ def judge_seeds(
     several: Mapping[str, Sequence[Completion]],
     minimum: float,
 ) -> Verdict:
-    """Each seed repeats its answer; different seeds, and one request's answers, are different.
+    """Each seed repeats its answer; not all seeds, and not all of one request's answers, agree.
 
     Args:
         first: case id -> name of a seed -> an answer sampled with that seed.
@@ -290,15 +290,22 @@ def judge_seeds(
     )
     number = min(distinct(sampled.values()) for sampled in first.values())
     reason = f"{verdict.reason} under the same seed; the seeds give {number} different answers"
-    copies = {case_id: _copied(each) for case_id, each in several.items()}
+    copies = {case_id: _copied(each, first[case_id]) for case_id, each in several.items()}
     if verdict.passed and any(copies.values()):
         return checklist(copies)
     return dataclasses.replace(verdict, reason=reason)
 
 
-def _copied(answers: Sequence[Completion]) -> str | None:
-    """The problem of answers to one sampled request that are all the same."""
-    if len(answers) < 2 or distinct(answers) > 1:
+def _copied(answers: Sequence[Completion], seeds: Mapping[str, Completion]) -> str | None:
+    """The problem of answers to one sampled request that are all the same, or too few.
+
+    Answers of a model that is sure of itself may be equal by chance: then most seeds agree.
+    """
+    if len(answers) < 2:  # serving.limits judges a server that ignores n
+        return None
+    if len(answers) != len(seeds):
+        return f"one request with n={len(seeds)} gets {len(answers)} answers"
+    if distinct(answers) > 1 or distinct(seeds.values()) <= len(seeds) // 2:
         return None
     return f"one request with n={len(answers)} gets {answers[0].text[:80]!r} in all its answers"
 

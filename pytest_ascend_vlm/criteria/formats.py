@@ -31,7 +31,7 @@ def judge_reading(reading: Reading) -> Verdict:
         "bf16 roundings",
         "the log-probabilities of a forced answer, compared with those for an RGB PNG",
         (*lines, *_prompts(file, reading.picture)),
-        {"misread": mistake, **cold_evidence(reading.caches)},
+        {"misread": mistake, **(cold_evidence(reading.caches) if reading.is_cold else {})},
     )
 
 

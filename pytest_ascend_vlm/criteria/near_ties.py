@@ -26,7 +26,8 @@ def are_close(first: Completion, other: Completion, position: int, within: float
 def part_at_own_tie(first: Completion, other: Completion) -> bool:
     """True if two answers part where the candidates are about equally likely in both of them.
 
-    Rounding that turns a near-tie round leaves a near-tie. Another context does not.
+    Rounding can exchange two candidates of a near-tie, but they stay close in both answers. If they
+    are far apart in one of them, rounding is not the cause.
     """
     if first.token_ids is None or other.token_ids is None:
         return False

@@ -21,6 +21,7 @@ class Reading:
         caches: the server's counters for the request with the file; None if it has none.
         mistakes: a way to misread the file -> the scores for the picture that results. They are
             asked for only if the file's scores differ from the picture's.
+        is_cold: True if the request with the file had a uuid and a file of its own.
     """
 
     file: Forced | Refusal
@@ -28,3 +29,4 @@ class Reading:
     own_error: float
     caches: CacheUse | None = None
     mistakes: Mapping[str, Forced] = field(default_factory=dict)
+    is_cold: bool = True

@@ -14,7 +14,7 @@ class Soak:
     """A server's memory after each of many images, and its answers before and after them.
 
     Attributes:
-        images: number of images that were sent, each different from all others.
+        images: number of images that were asked about, each different from all others.
         host: for each image, the host memory of the server's processes in MiB by their names;
             no processes if they are not visible.
         device_mib: for each image, the device memory in use in MiB; empty if it is unknown.

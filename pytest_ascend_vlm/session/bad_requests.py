@@ -95,11 +95,17 @@ class ImageRequests:
         return Incident(reply, time.monotonic() - since)
 
     @contextlib.contextmanager
-    def open(self, request: Marked) -> Iterator[Iterator[Any]]:
-        """The chunks of an answer that does not end by itself; the client leaves in the end."""
+    def open(self, request: Marked, tokens: int | None = None) -> Iterator[Iterator[Any]]:
+        """The chunks of an answer that does not end by itself; the client leaves in the end.
+
+        Args:
+            request: the request.
+            tokens: the length of the answer; half of max_model_len by default.
+        """
         from ..engines.connection import BARE
 
-        case_id, sampling = self.image_case.id, self._endless(request)
+        sampling = Sampling(tokens, cache_salt=request.salt) if tokens else self._endless(request)
+        case_id = self.image_case.id
         with (
             self.client.disposable(timeout_seconds=ANSWER_SECONDS) as other,
             other.open_stream(request.chat, case_id, sampling, _ENDLESS, **BARE) as chunks,

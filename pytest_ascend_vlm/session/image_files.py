@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..observation.answers import Refusal
+
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
     from ..engines.file_server import FileServer
     from ..engines.formats import Format
     from ..engines.messages import Part
-    from ..observation.answers import Refusal
     from ..observation.numerics import Forced
     from ..observation.reading import Reading
     from ..spec.case import Case
@@ -29,7 +30,9 @@ CASE = "size/odd"
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Image files that the served model reads. Every request is cold and forces one answer.
+    """Image files that the served model reads. Every request forces one answer.
+
+    It is cold, except for those of `read_replaced`.
 
     Attributes:
         client: the client of the served model.
@@ -90,9 +93,12 @@ class ImageFiles:
             return {**part, "image_url": {"url": files.url}}
 
         files.data, later = PNG.encode(_blank(self.picture)), files.data
-        self._ask(self.case, at_url)
+        before = self._ask(self.case, at_url)
         files.data = later
         reading = self._reading(self.picture, lambda: self._ask(self.case, at_url))
+        reading = dataclasses.replace(reading, is_cold=False)
+        if isinstance(before, Refusal):
+            return dataclasses.replace(reading, file=before)
         if agrees(reading):
             return reading
         earlier = {"the image that the URL had before is read": self._scores(_blank(self.picture))}

@@ -11,7 +11,7 @@ from ..criteria import determinism as rules
 from ..criteria import recomputed
 from ..criteria.criterion import Cases
 from ..errors import PreconditionError
-from ..observation.answers import Refusal, require_answer
+from ..observation.answers import Refusal, first_reply, require_answer
 from ..observation.parameters import UnsuitedError
 from ..session import next_turn
 from ..session.answers import Answers
@@ -161,7 +161,7 @@ class DeterminismCriteria(Criteria):
                     break
             again[case.id] = _sampled(client, case, temperature)
             fields = {"temperature": temperature, "seed": 0, "n": SEEDS}
-            several[case.id] = _unrefused(client.ask_all_with(case, fields))
+            several[case.id] = _answers(case, client.ask_all_with(case, fields))
         judge(rules.judge_seeds(first, again, several, self.model.thresholds.agreement))
 
     @criterion("determinism.concurrent")
@@ -344,9 +344,16 @@ def _sampled(client: Client, case: Case, temperature: float) -> dict[str, Comple
     }
 
 
-def _unrefused(answers: tuple[Completion, ...] | Refusal) -> tuple[Completion, ...]:
-    """The answers; none if the server refuses, which serving.limits judges."""
-    return () if isinstance(answers, Refusal) else answers
+def _answers(case: Case, replies: tuple[Completion, ...] | Refusal) -> tuple[Completion, ...]:
+    """The answers; none if the server has no n, or not so many of them.
+
+    Raises:
+        ServerError: the server failed.
+    """
+    if isinstance(replies, Refusal) and 400 <= replies.status < 500:
+        return ()
+    require_answer(case.id, first_reply(replies))
+    return () if isinstance(replies, Refusal) else replies
 
 
 def _two_with_one_prompt(cases: tuple[Case, ...]) -> tuple[Case, Case]:

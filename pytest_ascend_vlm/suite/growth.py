@@ -26,8 +26,8 @@ class GrowthCriteria(Criteria):
 
         --vlm-soak different images ({soak_images} by default) are sent one after another. Before
         each answer, another image is in a request that is refused because its text is too long, and
-        the same image is in one whose client leaves after the first token: paths that few requests
-        take leak the longest before somebody notices. `host` is the memory of all processes of the
+        the same image is in one whose client leaves after the first token: few requests take these
+        paths, so a leak there is noticed late. `host` is the memory of all processes of the
         server, and `device` the memory in use on its cards; both are read after each image.
 
         Judged is the slope over the second half, with its 95 % interval. If the interval contains

@@ -76,10 +76,10 @@ def prompts(pattern: Pattern) -> tuple[Suspect, ...]:
 
 
 def unusual_texts(pattern: Pattern) -> tuple[Suspect, ...]:
-    """Unusual characters are changed on their way into the prompt, and usual ones are not."""
-    if not pattern.failed("serving.prompt_text") or pattern.failed("baseline.prompt"):
+    """An unusual text is changed on its way into the prompt, and usual ones are not."""
+    if not pattern.only("serving.prompt_text") or not pattern.holds("baseline.prompt"):
         return ()
-    return _suspects("unusual characters of a text are not in the prompt", Part.MESSAGES)
+    return _suspects("the prompt lacks a part of an unusual text", Part.MESSAGES)
 
 
 def other_answers(pattern: Pattern) -> tuple[Suspect, ...]:

@@ -8,14 +8,16 @@ API_SERVER_ARGUMENTS = frozenset(
         "allowed_origins",
         "anthropic_disabled_thinking_effort",
         "api_key",
-        "chat_template",
+        "api_server_count",
         "chat_template_content_format",
         "cohere_format",
         "cohere_is_reasoning_model",
+        "config",
         "data_parallel_supervisor_port",
         "default_chat_template_kwargs",
         "disable_access_log_for_endpoints",
         "disable_fastapi_docs",
+        "disable_frontend_multiprocessing",
         "disable_uvicorn_access_log",
         "dp_supervisor_probe_failure_threshold",
         "dp_supervisor_probe_interval_s",
@@ -37,9 +39,11 @@ API_SERVER_ARGUMENTS = frozenset(
         "exclude_tools_when_tool_choice_none",
         "fingerprint_mode",
         "fingerprint_value",
+        "grpc",
         "grpc_port",
         "h11_max_header_count",
         "h11_max_incomplete_event_size",
+        "headless",
         "host",
         "log_error_stack",
         "lora_modules",
@@ -65,4 +69,4 @@ API_SERVER_ARGUMENTS = frozenset(
         "uvicorn_log_level",
     ]
 )
-"""Those of vLLM 0.32; a report is rendered where no vLLM may be installed."""
+"""Those of vLLM 0.11 to 0.32; a report is rendered where no vLLM may be installed."""
