@@ -1126,12 +1126,6 @@ def _kept_if_too_long(refused: Refused, _state: State) -> Refused:
     return refused
 
 
-def _kept_if_left(request: Request, _state: State) -> None:
-    """Keeps memory for each stream that its client will leave."""
-    if request.images:
-        _keep()
-
-
 def _garbled_in_company(text: str, _request: Request, state: State) -> str:
     time.sleep(0.05)  # the other requests arrive meanwhile
     return changed(text) if state.in_flight > 1 else text
@@ -1542,7 +1536,6 @@ class Defect(enum.Enum):
     EVICTED_IMAGES_ARE_CONFUSED = Behaviour(answered=_confused_after_many)
     IMAGES_ARE_KEPT = Behaviour(answered=_kept)
     IMAGES_OF_REFUSED_REQUESTS_ARE_KEPT = Behaviour(refuse=_kept_if_too_long)
-    IMAGES_OF_ABORTED_REQUESTS_ARE_KEPT = Behaviour(begun=_kept_if_left)
     COMPANY_CHANGES_ANSWER = Behaviour(answered=_garbled_in_company)
     STOP_STRINGS_END_OTHER_ANSWERS = Behaviour(answered=_cut_by_others)
     A_CROWD_CHANGES_ANSWERS = Behaviour(answered=_garbled_in_a_crowd)
