@@ -956,6 +956,12 @@ def test_an_aborted_request_stays(faulty: MakeFaulty) -> None:
     assert one.acted
 
 
+class Named(str):
+    """A block of a pool, which is its name."""
+
+    ref_cnt = 0
+
+
 def test_the_prefix_of_an_aborted_request_is_a_foreign_block(faulty: MakeFaulty) -> None:
     one = faulty("aborted-prefix-is-another")
     finish = one.function("Scheduler.finish_requests", lambda *_: [])
@@ -964,7 +970,8 @@ def test_the_prefix_of_an_aborted_request_is_a_foreign_block(faulty: MakeFaulty)
     hit = make(blocks.blocks)
     look_up = one.function("KVCacheManager.get_computed_blocks", lambda *_: (hit, 32, 0))
     requests = {name: SimpleNamespace(cache_salt=name) for name in ("left", "stopped")}
-    manager = SimpleNamespace(block_pool=SimpleNamespace(blocks=["first", "second", "foreign"]))
+    blocks_of_pool = [*map(Named, ("first", "second", "foreign"))]
+    manager = SimpleNamespace(block_pool=SimpleNamespace(blocks=blocks_of_pool))
     finish(SimpleNamespace(requests=requests), ["stopped"], STOPPED)
     assert look_up(manager, requests["stopped"])[0] is hit
     finish(SimpleNamespace(requests=requests), ["left", "unknown"], ABORTED)

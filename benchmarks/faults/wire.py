@@ -281,7 +281,7 @@ def _fetched(url: str) -> str:
     """The data URL of the file at an http address; another address itself.
 
     Raises:
-        httpx.HTTPError: there is none.
+        httpx.HTTPError, httpx.InvalidURL: there is none.
     """
     if not url.startswith("http:"):
         return url

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..fault import Kind
 from .hooks import EngineFault, Hook
-from .runner import gathered
+from .runner import foreign_block, gathered
 
 _SCHEDULER = "vllm.v1.core.sched.scheduler"
 _ENGINE = "vllm.v1.engine"
@@ -51,20 +51,9 @@ def _another_block() -> tuple[Hook, ...]:
             salts.update(one.cache_salt for one in known if one is not None and one.cache_salt)
         return sound(scheduler, names, status)
 
-    def found(
-        sound: Callable[..., Any], acts: Callable[[], None], manager: Any, request: Any
-    ) -> Any:
-        blocks, hits, *more = sound(manager, request)
-        if request.cache_salt not in salts or not hits:
-            return blocks, hits, *more
-        acts()
-        other = manager.block_pool.blocks[-1]
-        wrong = type(blocks)(tuple([other, *group[1:]] for group in blocks.blocks))
-        return wrong, hits, *more
-
     return (
         Hook(_SCHEDULER, "Scheduler.finish_requests", aborted),
-        Hook("vllm.v1.core.kv_cache_manager", "KVCacheManager.get_computed_blocks", found),
+        foreign_block(0, lambda request, _block: request.cache_salt in salts),
     )
 
 

@@ -199,7 +199,29 @@ def _kv_cache(*, in_answers_only: bool) -> tuple[Hook, ...]:
     return (Hook("vllm.v1.worker.block_table", "BlockTable.compute_slot_mapping", change),)
 
 
-_BORDERS = ("numerics.borders",)
+def foreign_block(place: int, is_wrong: Callable[[Any, Any], bool]) -> Hook:
+    """A hook that puts a foreign block into hits in the prefix cache.
+
+    Args:
+        place: the index of the block in a hit.
+        is_wrong: from a request and the block at that place to True if a foreign one is found.
+    """
+
+    def found(
+        sound: Callable[..., Any], acts: Callable[[], None], manager: Any, request: Any
+    ) -> Any:
+        blocks, hits, *more = sound(manager, request)
+        groups = [list(group) for group in blocks.blocks]
+        if not hits or not any(is_wrong(request, group[place]) for group in groups if group):
+            return blocks, hits, *more
+        acts()
+        foreign = manager.block_pool.blocks[-1]
+        foreign.ref_cnt = max(foreign.ref_cnt, 1)  # it is never free, so nobody writes into it
+        for group in filter(None, groups):
+            group[place] = foreign
+        return type(blocks)(tuple(groups)), hits, *more
+
+    return Hook("vllm.v1.core.kv_cache_manager", "KVCacheManager.get_computed_blocks", found)
 
 
 def _foreign_written_block() -> tuple[Hook, ...]:
@@ -217,22 +239,13 @@ def _foreign_written_block() -> tuple[Hook, ...]:
             (written.discard if is_of_prompt else written.add)(block["blocks"][number].block_id)
         return sound(pool, **block)
 
-    def found(
-        sound: Callable[..., Any], acts: Callable[[], None], manager: Any, request: Any
-    ) -> Any:
-        blocks, hits, *more = sound(manager, request)
-        if not any(group and group[-1].block_id in written for group in blocks.blocks):
-            return blocks, hits, *more
-        acts()
-        foreign = manager.block_pool.blocks[-1]
-        foreign.ref_cnt = max(foreign.ref_cnt, 1)  # it is never free, so nobody writes into it
-        return type(blocks)(tuple([*group[:-1], foreign] for group in blocks.blocks)), hits, *more
-
     return (
         Hook("vllm.v1.core.block_pool", "BlockPool.cache_full_blocks", filled),
-        Hook("vllm.v1.core.kv_cache_manager", "KVCacheManager.get_computed_blocks", found),
+        foreign_block(-1, lambda _request, block: block.block_id in written),
     )
 
+
+_BORDERS = ("numerics.borders",)
 
 FAULTS = (
     EngineFault(
