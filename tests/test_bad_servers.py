@@ -411,6 +411,7 @@ def test_every_defect_is_in_the_table() -> None:
     elsewhere |= {
         Defect.IMAGES_ARE_KEPT,
         Defect.IMAGES_OF_REFUSED_REQUESTS_ARE_KEPT,
+        Defect.IMAGES_OF_ABORTED_REQUESTS_ARE_KEPT,
         Defect.EVICTED_IMAGES_ARE_CONFUSED,
     }
     assert CAUGHT.keys() | elsewhere == set(Defect)

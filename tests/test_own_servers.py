@@ -180,6 +180,7 @@ def test_a_server_that_spins_while_it_waits_is_caught(stubbed: Judge) -> None:
     [
         ("IMAGES_ARE_KEPT", 2),  # of the answer, and of the one whose client left
         ("IMAGES_OF_REFUSED_REQUESTS_ARE_KEPT", 1),
+        ("IMAGES_OF_ABORTED_REQUESTS_ARE_KEPT", 1),
     ],
 )
 def test_memory_that_grows_with_each_image_is_caught(

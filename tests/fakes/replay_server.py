@@ -1126,6 +1126,10 @@ def _kept_if_too_long(refused: Refused, _state: State) -> Refused:
     return refused
 
 
+def _kept_if_left(_state: State) -> None:
+    _keep()
+
+
 def _garbled_in_company(text: str, _request: Request, state: State) -> str:
     time.sleep(0.05)  # the other requests arrive meanwhile
     return changed(text) if state.in_flight > 1 else text
@@ -1536,6 +1540,7 @@ class Defect(enum.Enum):
     EVICTED_IMAGES_ARE_CONFUSED = Behaviour(answered=_confused_after_many)
     IMAGES_ARE_KEPT = Behaviour(answered=_kept)
     IMAGES_OF_REFUSED_REQUESTS_ARE_KEPT = Behaviour(refuse=_kept_if_too_long)
+    IMAGES_OF_ABORTED_REQUESTS_ARE_KEPT = Behaviour(left=_kept_if_left)
     COMPANY_CHANGES_ANSWER = Behaviour(answered=_garbled_in_company)
     STOP_STRINGS_END_OTHER_ANSWERS = Behaviour(answered=_cut_by_others)
     A_CROWD_CHANGES_ANSWERS = Behaviour(answered=_garbled_in_a_crowd)
@@ -1893,9 +1898,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer_unless_left(
         self, request: Request, answer: Mapping[str, Any], left: Callable[[State], None]
     ) -> None:
-        if request.stream:
-            self._send_stream(answer)
-        if self._client_leaves():
+        try:
+            if request.stream:
+                self._send_stream(answer)
+            is_left = self._client_leaves()
+        except ConnectionError:  # it left while the stream was sent
+            is_left = self.close_connection = True
+        if is_left:
             left(self.server.stub.state)
         elif not request.stream:
             self._send_json(200, answer)
