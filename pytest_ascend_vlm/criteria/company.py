@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from ..observation.answers import Completion, Refusal
 from ..observation.parameters import UnsuitedError
 from . import parameters as rules
-from .determinism import same_answer
-from .near_ties import part_at_own_tie
+from .determinism import agree
 from .parameters import Fields, Parameter
-from .text import side_by_side
 from .verdict import Verdict, checklist
 
 
@@ -51,11 +49,9 @@ def _greedy(fields: Fields) -> Member:
     return Member(Parameter(rules.always(fields), _changed), fields)
 
 
-def _changed(alone: Completion, got: Completion) -> str | None:
+def _changed(plain: Completion, got: Completion) -> str | None:
     """What changes in a greedy answer; the answers may part at a near-tie of both."""
-    if same_answer(alone, got) or part_at_own_tie(alone, got):
-        return None
-    return "\n".join(("the answer changes:", *side_by_side(alone.text, got.text, "plain")))
+    return None if agree(plain, got) else rules.change(plain, got)
 
 
 def _biased(plain: Completion) -> Fields:
@@ -113,7 +109,7 @@ def judge_together(neighbours: Sequence[Neighbour], left_out: Mapping[str, str])
 def _problem(one: Neighbour) -> str | None:
     if isinstance(one.together, Refusal):
         return str(one.together)
-    if same_answer(one.alone, one.together) or part_at_own_tie(one.alone, one.together):
+    if agree(one.alone, one.together):
         return None
     try:
         return one.parameter.problem(one.plain, one.together)

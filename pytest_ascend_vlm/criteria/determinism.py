@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -252,6 +252,11 @@ def same_answer(first: Completion, other: Completion) -> bool:
     return first.text == other.text
 
 
+def agree(first: Completion, other: Completion) -> bool:
+    """True if two answers are the same, or part at a near-tie of both."""
+    return same_answer(first, other) or part_at_own_tie(first, other)
+
+
 def _difference(first: Completion, other: Completion) -> tuple[str, ...]:
     if first.text == other.text:
         return (f"equal text {first.text[:40]!r} from different tokens",)
@@ -293,7 +298,8 @@ def judge_seeds(
     copies = {case_id: _copied(each, first[case_id]) for case_id, each in several.items()}
     if verdict.passed and any(copies.values()):
         return checklist(copies)
-    return dataclasses.replace(verdict, reason=reason)
+    told = {"with_n": {case_id: distinct(each) for case_id, each in several.items()}}
+    return with_evidence(dataclasses.replace(verdict, reason=reason), told)
 
 
 def _copied(answers: Sequence[Completion], seeds: Mapping[str, Completion]) -> str | None:
@@ -305,7 +311,7 @@ def _copied(answers: Sequence[Completion], seeds: Mapping[str, Completion]) -> s
         return None
     if len(answers) != len(seeds):
         return f"one request with n={len(seeds)} gets {len(answers)} answers"
-    if distinct(answers) > 1 or distinct(seeds.values()) <= len(seeds) // 2:
+    if distinct(answers) > 1 or not vary(seeds.values()):
         return None
     return f"one request with n={len(answers)} gets {answers[0].text[:80]!r} in all its answers"
 
@@ -371,6 +377,11 @@ def distinct(answers: Iterable[Completion]) -> int:
     )
 
 
+def vary(answers: Collection[Completion]) -> bool:
+    """True if more than half of some sampled answers are different ones."""
+    return distinct(answers) > len(answers) // 2
+
+
 def judge_prefix_cache(
     cold: Completion, hit: Completion, other_cold: Completion, other_warm: Completion
 ) -> Verdict:
@@ -425,7 +436,7 @@ def judge_next_turn(turns: Turns) -> Verdict:
         PreconditionError: the cold answer was taken from a cache nevertheless.
     """
     require_uncached(turns.cold)
-    is_same = same_answer(turns.cold, turns.warm) or part_at_own_tie(turns.cold, turns.warm)
+    is_same = agree(turns.cold, turns.warm)
     heading = "the second turn's answer differs after the first turn:"
     hit, first = turns.warm.cached_tokens, _prompt(turns.first)
     return at_least(

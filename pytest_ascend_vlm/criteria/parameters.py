@@ -225,6 +225,11 @@ def changed(plain: Completion, got: Completion) -> str | None:
     position = first_difference(token_ids(plain), token_ids(got))
     if position is None or _is_tie(plain, got, position):
         return None
+    return change(plain, got)
+
+
+def change(plain: Completion, got: Completion) -> str:
+    """A changed answer beside the plain one."""
     return "\n".join(("the answer changes:", *side_by_side(plain.text, got.text, "plain")))
 
 

@@ -413,7 +413,7 @@ def client_error(answer: Completion | Refusal) -> str | None:
     """The problem with the reply to a bad request, or None if it is a 4xx with a JSON error."""
     if isinstance(answer, Completion):
         return f"it was answered: {answer.text[:60]!r}"
-    if not 400 <= answer.status < 500:
+    if not answer.is_client_error:
         return f"{answer.reply} instead of a 4xx: {answer.message}"
     return None if answer.is_json_error else f"the body has no JSON error: {answer.message}"
 

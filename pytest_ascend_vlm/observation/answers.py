@@ -184,6 +184,11 @@ class Refusal:
         return cls(status, text[:_SHOWN], is_error)
 
     @property
+    def is_client_error(self) -> bool:
+        """True if the server says that the request is wrong: HTTP 4xx."""
+        return 400 <= self.status < 500
+
+    @property
     def reply(self) -> str:
         """What the server replied, in short."""
         return f"HTTP {self.status}" if self.status else "no answer"

@@ -185,8 +185,9 @@ BadRequest = Callable[[ImageRequests, Marked], Incident]
 
 
 def _too_long(requests: ImageRequests, request: Marked) -> Incident:
-    text = requests.text_without_room
-    return requests.refused(_changed(request, lambda part: _with_text(part, text)))
+    *_, last = filter(_is_text, request.chat[-1]["content"])
+    longer = {**last, "text": last["text"] + requests.text_without_room}
+    return requests.refused(_changed(request, lambda part: longer if part is last else part))
 
 
 def _leaves(requests: ImageRequests, request: Marked) -> Incident:
@@ -292,10 +293,6 @@ def _changed(request: Marked, change: Callable[[Part], Part]) -> Marked:
     *earlier, last = request.chat
     content = [change(part) for part in last["content"]]
     return dataclasses.replace(request, chat=[*earlier, {**last, "content": content}])
-
-
-def _with_text(part: Part, text: str) -> Part:
-    return {**part, "text": part["text"] + text} if _is_text(part) else part
 
 
 def _is_text(part: Part) -> bool:

@@ -92,7 +92,8 @@ class ImageFiles:
         def at_url(part: Part) -> Part:
             return {**part, "image_url": {"url": files.url}}
 
-        files.data, later = PNG.encode(_blank(self.picture)), files.data
+        blank, later = _blank(self.picture), files.data
+        files.data = PNG.encode(blank)
         before = self._ask(self.case, at_url)
         files.data = later
         reading = self._reading(self.picture, lambda: self._ask(self.case, at_url))
@@ -101,7 +102,7 @@ class ImageFiles:
             return dataclasses.replace(reading, file=before)
         if agrees(reading):
             return reading
-        earlier = {"the image that the URL had before is read": self._scores(_blank(self.picture))}
+        earlier = {"the image that the URL had before is read": self._scores(blank)}
         return dataclasses.replace(reading, mistakes=earlier)
 
     @property

@@ -48,6 +48,6 @@ def _second(case: Case, first: Completion) -> Case:
 def _reply(client: Client, case: Case, fields: Mapping[str, Any]) -> Completion:
     """An answer of which the degeneration guard knows nothing: it may be any text."""
     reply = client.ask_with(case, fields)
-    if isinstance(reply, Refusal) and 400 <= reply.status < 500:
+    if isinstance(reply, Refusal) and reply.is_client_error:
         raise UnsuitedError(f"{case.id}: {reply}")
     return require_answer(case.id, reply)

@@ -142,7 +142,7 @@ def _send_too_long(requests: ImageRequests, case: Case) -> None:
         PreconditionError: no request can be made that is too long, or it is not refused.
     """
     reply = BAD_REQUESTS["too_long"](requests, requests.about(case)).reply
-    if not isinstance(reply, Refusal) or not 400 <= reply.status < 500:
+    if not isinstance(reply, Refusal) or not reply.is_client_error:
         raise PreconditionError(
             f"{case.id}: the server did not refuse a request that is longer than max_model_len="
             f"{requests.max_model_len}, so refused requests are not among the load. See "

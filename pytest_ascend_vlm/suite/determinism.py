@@ -11,7 +11,7 @@ from ..criteria import determinism as rules
 from ..criteria import recomputed
 from ..criteria.criterion import Cases
 from ..errors import PreconditionError
-from ..observation.answers import Refusal, first_reply, require_answer
+from ..observation.answers import Refusal, require_answer
 from ..observation.parameters import UnsuitedError
 from ..session import next_turn
 from ..session.answers import Answers
@@ -157,7 +157,7 @@ class DeterminismCriteria(Criteria):
         for case in open_cases(all_cases):
             for temperature in _TEMPERATURES:
                 first[case.id] = _sampled(client, case, temperature)
-                if rules.distinct(first[case.id].values()) > SEEDS // 2:
+                if rules.vary(first[case.id].values()):
                     break
             again[case.id] = _sampled(client, case, temperature)
             fields = {"temperature": temperature, "seed": 0, "n": SEEDS}
@@ -350,10 +350,11 @@ def _answers(case: Case, replies: tuple[Completion, ...] | Refusal) -> tuple[Com
     Raises:
         ServerError: the server failed.
     """
-    if isinstance(replies, Refusal) and 400 <= replies.status < 500:
-        return ()
-    require_answer(case.id, first_reply(replies))
-    return () if isinstance(replies, Refusal) else replies
+    if not isinstance(replies, Refusal):
+        return replies
+    if not replies.is_client_error:
+        require_answer(case.id, replies)
+    return ()
 
 
 def _two_with_one_prompt(cases: tuple[Case, ...]) -> tuple[Case, Case]:

@@ -14,7 +14,7 @@ from .. import chart_files
 from ..markdown import template
 from ..origin import origin
 from ..totals import totals
-from ..view import judged_classes, view, work_of
+from ..view import judged_classes, view
 from ..view.missing import Missing, commands
 from ..view.page import ModelPage
 from . import vllm_ascend
@@ -67,7 +67,7 @@ def files(document: Mapping[str, Any], attached: Attached) -> dict[str, str | by
         pictures={name: name for name in attached.files},
         origin=contents.origin,
         environment=contents.environment,
-        work=work_of(contents, page),
+        work=contents.work,
         attached=attached,
         contributed=sorted(contributed),
         lacks_config=not any(name.endswith(".yaml") for name in contributed),

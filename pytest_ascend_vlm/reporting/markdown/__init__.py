@@ -15,7 +15,7 @@ from ..labels import CHARTS, KINDS, PARTS, PHASES, STATISTICS, STATUSES
 from ..language import LANGUAGES, shown, translator
 from ..pages import pictures
 from ..quantity import interval, with_unit
-from ..view import Missing, View, view, work_of
+from ..view import Missing, View, view
 from ..view.numerics import FIGURES
 from .escape import cell, code_block, short
 
@@ -83,7 +83,7 @@ def _adaptation(contents: View, index: int, language: str, links: Mapping[str, s
         origin=contents.origin,
         pictures=links,
         environment=contents.environment,
-        work=work_of(contents, page),
+        work=contents.work if len(contents.models) == 1 else page.work,
         languages=LANGUAGES,
     )
 

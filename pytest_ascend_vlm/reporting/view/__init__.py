@@ -16,19 +16,12 @@ from ..origin import with_origin
 from ..phrase import Text
 from ..rows import by_owner
 from ..sentences import sentence
-from .environment import (
-    Environment,
-    Origin,
-    Work,
-    environment,
-    origin_of,
-    work_of_run,
-)
+from .environment import Environment, Origin, Work, environment, origin_of, work_of_run
 from .missing import Missing
 from .page import ModelPage, model_page
 from .rows import Rows
 
-__all__ = ["Missing", "ModelPage", "NotJudged", "View", "judged_classes", "view", "work_of"]
+__all__ = ["Missing", "ModelPage", "NotJudged", "View", "judged_classes", "view"]
 
 
 @dataclass(frozen=True)
@@ -99,11 +92,6 @@ def view(report: Mapping[str, Any], *, charts: bool = True) -> View:
             if key not in judged
         ),
     )
-
-
-def work_of(contents: View, page: ModelPage) -> Work:
-    """What a run did for a model: all of it if there is no other model."""
-    return contents.work if len(contents.models) == 1 else page.work
 
 
 def judged_classes(rows: Rows) -> tuple[tuple[str, str], ...]:
