@@ -461,9 +461,11 @@ def test_the_api_server_keeps_memory_for_each_picture(faulty: MakeFaulty) -> Non
 def test_the_engine_keeps_memory_for_each_aborted_request(faulty: MakeFaulty) -> None:
     one = faulty("aborted-request-keeps-1-mib")
     finish = one.function("Scheduler.finish_requests", lambda *_: [])
-    assert kept_mib(lambda: finish(None, ["a"], STOPPED)) == pytest.approx(0, abs=0.1)
+    scheduler = SimpleNamespace(requests={"a": None})
+    assert kept_mib(lambda: finish(scheduler, ["a"], STOPPED)) == pytest.approx(0, abs=0.1)
+    assert kept_mib(lambda: finish(scheduler, ["gone"], ABORTED)) == pytest.approx(0, abs=0.1)
     assert not one.acted
-    assert kept_mib(lambda: finish(None, ["a"], ABORTED)) == pytest.approx(1, rel=0.1)
+    assert kept_mib(lambda: finish(scheduler, ["a"], ABORTED)) == pytest.approx(1, rel=0.1)
     assert one.acted
 
 

@@ -51,7 +51,8 @@ def _kept_of_aborted() -> Callable[..., Any]:
     def changed(
         sound: Callable[..., Any], acts: Callable[[], None], scheduler: Any, names: Any, status: Any
     ) -> Any:
-        if is_abort(names, status):
+        # A client that leaves is told to the scheduler twice.
+        if is_abort(names, status) and not scheduler.requests.keys().isdisjoint(names):
             kept.append(_one_mib())
             acts()
         return sound(scheduler, names, status)
